@@ -1,0 +1,81 @@
+"""What goes wrong, said once: Failure carries the facts, the edge (cli/report.py) decides how to print them.
+
+Law 2: this module is on the hot path, so it only holds the facts; sentences are built when somebody reads them.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class Failure(Exception):
+    """A step that could not be done.
+
+    Args:
+        message: one line, complete in itself, that names the object ("bind source /srv/data").
+        step: the name of the plan step or verb that failed, "" when the message says it all.
+        pointer: JSON pointer into config.json ("/mounts/3"), "" when no place in it is to blame.
+        errno: the kernel's answer, 0 when the kernel was not asked.
+        hint: what to do about it, "" when nothing is certain to help.
+        code: exit status of the command.
+
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: str = "",
+        pointer: str = "",
+        errno: int = 0,
+        hint: str = "",
+        code: int = 1,
+    ) -> None:
+        """Keep the facts; nothing is formatted here."""
+        super().__init__(message)
+        self.message = message
+        self.step = step
+        self.pointer = pointer
+        self.errno = errno
+        self.hint = hint
+        self.code = code
+
+    def text(self) -> str:
+        """Return the one line a person reads.
+
+        The kernel's answer is written with a small first letter ("no such file or directory"): engines
+        match on that spelling.
+        """
+        parts = [part for part in (self.step, self.pointer) if part]
+        line = " ".join(parts)
+        line = f"{line}: {self.message}" if line else self.message
+        if self.errno:
+            line += ": " + strerror(self.errno)
+        if self.hint:
+            line += "; " + self.hint
+        return line
+
+    def facts(self) -> list[object]:
+        """Return the facts as a JSON-able list, for the way from the container's side to the parent."""
+        return [self.message, self.step, self.pointer, self.errno, self.hint, self.code]
+
+
+def from_facts(facts: object) -> Failure:
+    """Rebuild a Failure from what facts() gave.
+
+    The sender may be under a container's control, so a malformed message is itself a Failure.
+    """
+    if isinstance(facts, list) and len(facts) == 6:  # noqa: PLR2004 - the six fields of facts()
+        message, step, pointer, errno, hint, code = facts
+        if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
+            if isinstance(errno, int) and isinstance(hint, str) and isinstance(code, int):
+                return Failure(message, step=step, pointer=pointer, errno=errno, hint=hint, code=code)
+    return Failure("the container's side sent a malformed error report")
+
+
+def strerror(errno: int) -> str:
+    """Return the kernel's words for an error number, in the lower-case spelling engines match on."""
+    text = os.strerror(errno)
+    if len(text) > 1 and text[1].islower():
+        return text[0].lower() + text[1:]
+    return text

@@ -1,0 +1,88 @@
+"""JSON without the json module.
+
+Law 2 (accept fast): json imports re and costs about 8 ms of start-up; its C scanner and escaper cost nothing.
+Anything the scanner does not take at once is a ValueError: the slow path then finds out, with json itself, why.
+"""
+
+from __future__ import annotations
+
+from _json import encode_basestring_ascii as _quote
+from _json import make_scanner
+
+
+class _Context:
+    """The options make_scanner reads: the same that json.loads has by default, without NaN and infinities."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants the attribute, typing.ClassVar costs an import
+
+    @staticmethod
+    def parse_constant(name: str) -> object:
+        """Refuse NaN and Infinity, which JSON does not have."""
+        raise ValueError(name)
+
+
+_scan = make_scanner(_Context())
+_WHITE = " \t\n\r"
+
+
+def loads(text: str) -> object:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: the text is not JSON (no position is given; ask json for one).
+
+    """
+    stripped = text.strip(_WHITE)
+    try:
+        value, end = _scan(stripped, 0)
+    except (StopIteration, ValueError, RecursionError, SystemError) as exc:
+        # The scanner tries to import json.decoder to word its errors, and on 3.11 may answer SystemError instead.
+        msg = "not JSON"
+        raise ValueError(msg) from exc
+    if end != len(stripped):
+        msg = "more text after the JSON value"
+        raise ValueError(msg)
+    return value  # type: ignore[no-any-return]
+
+
+def dumps(value: object) -> str:
+    """Return the compact JSON text of a value made of dict, list, tuple, str, int, float, bool and None."""
+    return _dump(value, "", "", ",", ":")
+
+
+def dumps_indent(value: object, indent: str = "  ") -> str:
+    """Return the JSON text of a value, one member a line, each level indented by indent."""
+    return _dump(value, indent, "\n", ",", ": ")
+
+
+def _dump(value: object, indent: str, newline: str, comma: str, colon: str) -> str:
+    if isinstance(value, str):
+        return _quote(value)
+    if value is None:
+        return "null"
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    inner = newline + indent if newline else ""
+    if isinstance(value, dict):
+        if not value:
+            return "{}"
+        members = [
+            _quote(str(key)) + colon + _dump(item, indent, inner, comma, colon) for key, item in value.items()
+        ]
+        return "{" + inner + (comma + inner).join(members) + newline + "}"
+    if isinstance(value, (list, tuple)):
+        if not value:
+            return "[]"
+        items = [_dump(item, indent, inner, comma, colon) for item in value]
+        return "[" + inner + (comma + inner).join(items) + newline + "]"
+    msg = f"{type(value).__name__} has no JSON form"
+    raise TypeError(msg)
