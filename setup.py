@@ -1,0 +1,23 @@
+"""The part of the packaging that needs code: which packages there are, and the C extension.
+
+The extension uses Python's limited API, so one build serves every CPython from 3.11 on: its wheel is tagged
+cp311-abi3.
+"""
+
+from __future__ import annotations
+
+from setuptools import Extension, find_packages, setup
+
+LINUX = Extension(
+    "pyrunc.linux._linux",
+    sources=["pyrunc/linux/_linux.c"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    py_limited_api=True,
+)
+
+setup(
+    packages=[*find_packages(include=["pyrunc", "pyrunc.*"]), "pyrunc.schema"],
+    ext_modules=[LINUX],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
