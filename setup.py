@@ -6,11 +6,14 @@ cp311-abi3.
 
 from __future__ import annotations
 
+from glob import glob
+
 from setuptools import Extension, find_packages, setup
 
 LINUX = Extension(
     "pyrunc.linux._linux",
-    sources=["pyrunc/linux/_linux.c"],
+    sources=sorted(glob("pyrunc/linux/*.c")),
+    depends=sorted(glob("pyrunc/linux/*.h")),
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
     py_limited_api=True,

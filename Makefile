@@ -1,0 +1,85 @@
+# pyrunc: what there is to do. `make help` lists the targets from their own remarks.
+
+PREFIX  ?= /usr/local
+LIB     := $(PREFIX)/lib/pyrunc
+COMMAND := $(PREFIX)/bin/pyrunc
+BUNDLES := bundles/busybox/rootfs/bin/busybox
+VENV    := .venv
+PY      := $(VENV)/bin/python
+EXT     := pyrunc/linux/_linux.abi3.so
+SHELL   := /bin/bash
+# The files an installed pyrunc is made from: when one of them changes, `make install` and `make run` install again.
+SOURCES := pyproject.toml setup.py README.md $(shell find pyrunc schema packaging -type f \
+             -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run install uninstall test lint format bench conformance coverage bundles clean
+
+help: ## list what there is to do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: install ## install pyrunc and whatever it needs, then run the first container (as root: sudo make run)
+	@echo '$$ pyrunc run -b bundles/hello hello'
+	@$(COMMAND) run -b bundles/hello hello
+
+install: $(LIB)/installed ## install pyrunc and whatever it needs, without running it (as root)
+
+$(LIB)/installed: $(SOURCES)
+	@mkdir -p $(LIB) 2>/dev/null || { echo "installing to $(PREFIX) takes root: sudo make $(or $(MAKECMDGOALS),run)"; exit 1; }
+	@packaging/needs
+	@packaging/install $(PREFIX)
+	@touch $@
+
+uninstall: ## remove what install put on this machine (Debian packages stay)
+	rm -rf $(LIB) $(COMMAND)
+
+test: $(VENV)/ready $(EXT) $(BUNDLES) ## run the whole test suite; ARGS='-k name' narrows it (as root it starts containers)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/ready ## run the linters, the formatter's check and the type checker
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy --strict
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/ready ## let ruff lay out the code
+	$(VENV)/bin/ruff format
+
+coverage: $(VENV)/ready $(EXT) $(BUNDLES) ## run the tests under coverage; the pure parts (plan, spec) must be whole
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report --include='pyrunc/plan/*,pyrunc/spec/*' --fail-under=100
+	$(PY) -m coverage report
+
+bench: install ## compare with runc and crun, side by side in one run (as root)
+	$(PY) -m bench $(ARGS)
+
+conformance: install ## let engines and public test suites judge pyrunc (as root)
+	conformance/run $(ARGS)
+
+bundles: $(BUNDLES) ## fill the example bundles that need a root file system
+
+bundles/busybox/rootfs/bin/busybox:
+	@bundles/busybox/fill
+
+# The tools for tests live in the checkout, apart from what is installed; a change in pyproject.toml brings them up to date.
+$(VENV)/ready: pyproject.toml
+	@packaging/needs
+	@[ -x $(PY) ] || $$(packaging/python) -m venv $(VENV)
+	@$(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); x = p["project"]; \
+	    print(*p["build-system"]["requires"], *x["dependencies"], *sum(x["optional-dependencies"].values(), []), sep="\n")' \
+	    > $(VENV)/requirements
+	@echo 'installing the tools for tests into $(VENV)'
+	@$(PY) -m pip install -q --disable-pip-version-check -r $(VENV)/requirements
+	@touch $@
+
+$(EXT): $(wildcard pyrunc/linux/*.[ch]) setup.py | $(VENV)/ready
+	@$(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+clean: ## remove what was built in the checkout
+	rm -rf $(VENV) build dist *.egg-info $(EXT) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	    .import_linter_cache bundles/busybox/rootfs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
