@@ -1,0 +1,52 @@
+"""What the planner may know about the host, as data.
+
+Law 1: plan/ is pure. Whatever depends on the host is asked once, by apply/facts.py, and handed over in this record.
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.cgroups import CgroupFacts
+
+
+class Facts(Record):
+    """Facts about the host and about this call.
+
+    Attributes:
+        euid: effective user id of the runtime.
+        in_user_namespace: the runtime itself is not in the initial user namespace.
+        kcore: /proc/kcore exists, so /dev/core is linked to it.
+        cgroup: the host's cgroup layout.
+
+    """
+
+    euid: int
+    in_user_namespace: bool
+    kcore: bool
+    cgroup: CgroupFacts
+
+
+class Request(Record):
+    """What the command line asked for beside the configuration.
+
+    Attributes:
+        id: container id.
+        bundle: absolute path of the bundle.
+        no_pivot: --no-pivot.
+        new_keyring: false for --no-new-keyring.
+        cgroup_manager: "cgroupfs", "systemd" or "disabled".
+        rootless: --rootless, or the runtime has no privileges of its own.
+        notify_socket: a directory to show at /run/notify, "" for none.
+
+    """
+
+    id: str
+    bundle: str
+    no_pivot: bool = False
+    new_keyring: bool = True
+    cgroup_manager: str = "cgroupfs"
+    rootless: bool = False
+    extra_env: tuple[str, ...] = ()

@@ -1,0 +1,311 @@
+"""linux.seccomp as data: names become the kernel's numbers, nonsense becomes a Failure with its place.
+
+Law 1: this is the whole decision (which action for which call); what libseccomp makes of it is work for
+apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux 6.18. The
+tables below are the only place where the words of the section are known: `features` reads them from here.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    # (argument index, operator as in COMPARISONS, value, second value: what to compare with after masking)
+    Condition: TypeAlias = tuple[int, int, int, int]
+    # (action, names of the calls, alternatives of conditions: one is enough, index in linux.seccomp.syscalls)
+    Rule: TypeAlias = tuple[int, list[str], tuple[tuple[Condition, ...], ...], int]
+
+# What a filter returns to the kernel (SECCOMP_RET_* of linux/seccomp.h).
+KILL_PROCESS = 0x80000000
+KILL_THREAD = 0x00000000
+TRAP = 0x00030000
+ERRNO = 0x00050000
+NOTIFY = 0x7FC00000
+TRACE = 0x7FF00000
+LOG = 0x7FFC0000
+ALLOW = 0x7FFF0000
+
+ACTIONS = {
+    "SCMP_ACT_ALLOW": ALLOW,
+    "SCMP_ACT_ERRNO": ERRNO,
+    "SCMP_ACT_KILL": KILL_THREAD,
+    "SCMP_ACT_KILL_PROCESS": KILL_PROCESS,
+    "SCMP_ACT_KILL_THREAD": KILL_THREAD,
+    "SCMP_ACT_LOG": LOG,
+    "SCMP_ACT_NOTIFY": NOTIFY,
+    "SCMP_ACT_TRACE": TRACE,
+    "SCMP_ACT_TRAP": TRAP,
+}
+
+# The numbers are libseccomp's enum scmp_compare.
+COMPARISONS = {
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_MASKED_EQ": 7,
+    "SCMP_CMP_NE": 1,
+}
+
+# The second word is the name libseccomp knows the architecture by (seccomp_arch_resolve_name).
+ARCHITECTURES = {
+    "SCMP_ARCH_AARCH64": "aarch64",
+    "SCMP_ARCH_ARM": "arm",
+    "SCMP_ARCH_LOONGARCH64": "loongarch64",
+    "SCMP_ARCH_M68K": "m68k",
+    "SCMP_ARCH_MIPS": "mips",
+    "SCMP_ARCH_MIPS64": "mips64",
+    "SCMP_ARCH_MIPS64N32": "mips64n32",
+    "SCMP_ARCH_MIPSEL": "mipsel",
+    "SCMP_ARCH_MIPSEL64": "mipsel64",
+    "SCMP_ARCH_MIPSEL64N32": "mipsel64n32",
+    "SCMP_ARCH_PARISC": "parisc",
+    "SCMP_ARCH_PARISC64": "parisc64",
+    "SCMP_ARCH_PPC": "ppc",
+    "SCMP_ARCH_PPC64": "ppc64",
+    "SCMP_ARCH_PPC64LE": "ppc64le",
+    "SCMP_ARCH_RISCV64": "riscv64",
+    "SCMP_ARCH_S390": "s390",
+    "SCMP_ARCH_S390X": "s390x",
+    "SCMP_ARCH_SH": "sh",
+    "SCMP_ARCH_SHEB": "sheb",
+    "SCMP_ARCH_X32": "x32",
+    "SCMP_ARCH_X86": "x86",
+    "SCMP_ARCH_X86_64": "x86_64",
+}
+
+# Flags of seccomp(2). TSYNC asks for what is true anyway: the process that loads the filter has one thread.
+NEW_LISTENER = 1 << 3
+WAIT_KILLABLE_RECV = 1 << 5
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
+    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": WAIT_KILLABLE_RECV,
+}
+
+# linux/bpf_common.h, linux/err.h: the kernel cuts a larger errno down to this without a word.
+MAX_ERRNO = 4095
+MAX_ARGUMENT = 5
+EPERM = 1
+
+
+class Filter(Record):
+    """A lowered seccomp section.
+
+    default and the first member of a rule are what the kernel is answered (action and errno in one number), flags
+    is the argument of seccomp(2), rules leaves out what only repeats the default. mentioned has the names of the
+    rules left out: they still tell which calls the profile's author knew.
+    """
+
+    default: int
+    architectures: tuple[str, ...]
+    flags: int
+    rules: tuple[Rule, ...]
+    mentioned: tuple[str, ...]
+    listener: str
+    metadata: str
+    pointer: str
+
+    def describe(self) -> str:
+        """Return the filter as one line for `pyrunc plan`."""
+        calls = sum(len(rule[1]) for rule in self.rules)
+        words = [f"default {action_name(self.default)}", f"{len(self.rules)} rules for {calls} system calls"]
+        words.append("for " + ", ".join(self.architectures or ("the native architecture",)))
+        flags = [name for name, bit in FLAGS.items() if bit & self.flags]
+        if flags:
+            words.append("with " + ", ".join(flags))
+        if self.flags & NEW_LISTENER:
+            words.append(f"listener {self.listener}")
+        return "seccomp filter: " + "; ".join(words)
+
+    def text(self) -> str:
+        """Return all that the compiled filter depends on: one text for one filter, for the cache's key.
+
+        repr runs in C and quotes each string, so two different filters cannot have one text.
+        """
+        return repr((self.default, self.architectures, self.rules, self.mentioned))
+
+    def always_allows(self, name: str) -> bool:
+        """Tell whether a call gets through whatever its arguments are."""
+        allowed = self.default in (ALLOW, LOG)
+        for action, names, alternatives, _index in self.rules:
+            if name in names:
+                if action not in (ALLOW, LOG):
+                    return False
+                allowed = allowed or not alternatives
+        return allowed
+
+
+def features() -> dict[str, object]:
+    """Return what `features` says of linux.seccomp, except supportedFlags, which only the kernel knows."""
+    return {
+        "enabled": True,
+        "actions": sorted(ACTIONS),
+        "operators": sorted(COMPARISONS),
+        "archs": sorted(ARCHITECTURES),
+        "knownFlags": list(FLAGS),
+    }
+
+
+def action_name(action: int) -> str:
+    """Return the word for an action, with its errno: "SCMP_ACT_ERRNO(38)"."""
+    kind = action & ~0xFFFF
+    for name, value in ACTIONS.items():
+        if value == kind and name != "SCMP_ACT_KILL":
+            return f"{name}({action & 0xFFFF})" if kind in (ERRNO, TRACE) else name
+    return hex(action)
+
+
+def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Filter | None:
+    """Translate a linux.seccomp section whose types have been checked (spec/accept.py).
+
+    Args:
+        section: the section, or None.
+        pointer: where it stands in config.json.
+
+    Returns:
+        The filter, or None when seccomp is off: no section, or one with neither default action nor rules, which
+        is how engines spell "unconfined".
+
+    Raises:
+        Failure: a word is unknown, an errno where none is possible, a notification nobody could receive.
+
+    """
+    if not section or not (section.get("defaultAction") or section.get("syscalls")):
+        return None
+    default = _action(section.get("defaultAction", ""), section.get("defaultErrnoRet"), pointer, "default")
+    if default == NOTIFY:
+        raise Failure("SCMP_ACT_NOTIFY cannot be used as default action", pointer=pointer + "/defaultAction")
+    flags = _flags(section.get("flags"), pointer + "/flags")
+    rules: list[Rule] = []
+    mentioned: list[str] = []
+    for index, entry in enumerate(section.get("syscalls") or ()):
+        place = f"{pointer}/syscalls/{index}"
+        action = _action(entry["action"], entry.get("errnoRet"), place, "")
+        names = entry["names"]
+        if action == default:
+            # libseccomp refuses such a rule with EACCES or EEXIST, which reads like a matter of rights.
+            mentioned += names
+            continue
+        if action == NOTIFY:
+            if "write" in names:
+                # The child tells the parent about the listener with write(2): nobody could answer it.
+                text = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
+                raise Failure(text, pointer=f"{place}/names/{names.index('write')}")
+            flags |= NEW_LISTENER
+        rules.append((action, names, _alternatives(entry.get("args"), place), index))
+    listener = section.get("listenerPath") or ""
+    metadata = section.get("listenerMetadata") or ""
+    _check_listener(flags, listener, metadata, pointer)
+    return Filter(
+        default=default,
+        architectures=_architectures(section.get("architectures"), pointer),
+        flags=flags,
+        rules=tuple(rules),
+        mentioned=tuple(mentioned),
+        listener=listener,
+        metadata=metadata,
+        pointer=pointer,
+    )
+
+
+def process_state(lowered: Filter, *, version: str, pid: int, state: dict[str, object]) -> dict[str, object]:
+    """Return the container process state that goes to the seccomp agent with the listener's descriptor.
+
+    Source: config-linux.md "The Container Process State".
+
+    Args:
+        lowered: the filter.
+        version: the version of the specification the message complies with.
+        pid: the process that carries the filter, as the runtime sees it.
+        state: the container's state (runtime.md "State"); its status is "creating" for the init process.
+
+    """
+    message: dict[str, object] = {"ociVersion": version, "fds": ["seccompFd"], "pid": pid}
+    if lowered.metadata:
+        message["metadata"] = lowered.metadata
+    message["state"] = state
+    return message
+
+
+def _action(word: str, errno: int | None, pointer: str, prefix: str) -> int:
+    action = ACTIONS.get(word)
+    if action is None:
+        place = "/defaultAction" if prefix else "/action"
+        raise Failure(f"string {word} is not a valid action for seccomp", pointer=pointer + place)
+    if action in (ERRNO, TRACE):
+        limit = MAX_ERRNO if action == ERRNO else 0xFFFF
+        if errno is None:
+            return action | EPERM
+        if errno <= limit:
+            return action | errno
+        text = f"{errno} does not fit into the answer of {word}: at most {limit}"
+    elif errno is None:
+        return action
+    else:
+        text = f"{word} has no errno to return"
+    raise Failure(text, pointer=pointer + ("/defaultErrnoRet" if prefix else "/errnoRet"))
+
+
+def _flags(words: list[str] | None, pointer: str) -> int:
+    if words is None:
+        # As runc: without a word on flags a process is not slowed down by speculation barriers; [] asks for them.
+        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+    flags = 0
+    for index, word in enumerate(words):
+        if word not in FLAGS:
+            raise Failure(f"seccomp flag {word} is not known to pyrunc", pointer=f"{pointer}/{index}")
+        flags |= FLAGS[word]
+    return flags
+
+
+def _architectures(words: list[str] | None, pointer: str) -> tuple[str, ...]:
+    for index, word in enumerate(words or ()):
+        if word not in ARCHITECTURES:
+            place = f"{pointer}/architectures/{index}"
+            raise Failure(f"string {word} is not a valid arch for seccomp", pointer=place)
+    # dict keeps the order and drops repetitions, which libseccomp refuses with EEXIST.
+    return tuple(dict.fromkeys(words or ()))
+
+
+def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tuple[Condition, ...], ...]:
+    """Return the alternatives of a rule's conditions: () is "always".
+
+    Conditions on different arguments must all hold. Two on the same argument cannot be joined by libseccomp; as
+    in runc each condition then is a rule of its own, so that one of them is enough.
+    """
+    if not args:
+        return ()
+    conditions: list[Condition] = []
+    for index, arg in enumerate(args):
+        operator = COMPARISONS.get(arg["op"])
+        if operator is None:
+            text = f"string {arg['op']} is not a valid operator for seccomp"
+            raise Failure(text, pointer=f"{pointer}/args/{index}/op")
+        if not 0 <= arg["index"] <= MAX_ARGUMENT:
+            text = f"a system call has no argument {arg['index']}: they are numbered 0 to {MAX_ARGUMENT}"
+            raise Failure(text, pointer=f"{pointer}/args/{index}/index")
+        conditions.append((arg["index"], operator, arg["value"], arg.get("valueTwo") or 0))
+    if len({condition[0] for condition in conditions}) < len(conditions):
+        return tuple((condition,) for condition in conditions)
+    return (tuple(conditions),)
+
+
+def _check_listener(flags: int, listener: str, metadata: str, pointer: str) -> None:
+    if metadata and not listener:
+        raise Failure(
+            "listenerMetadata has nobody to go to without listenerPath", pointer=pointer + "/listenerMetadata"
+        )
+    if flags & NEW_LISTENER and not listener:
+        text = "SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers"
+        raise Failure(text, pointer=pointer + "/listenerPath")
+    if flags & WAIT_KILLABLE_RECV and not flags & NEW_LISTENER:
+        # seccomp(2) would say EINVAL.
+        text = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"
+        raise Failure(text, pointer=pointer + "/flags")

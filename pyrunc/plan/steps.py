@@ -1,0 +1,355 @@
+"""The instruction set: every effect pyrunc can have on a container is one of these records.
+
+Law 1 (plan, then do): a plan is lists of steps, apply/ carries them out one by one, `pyrunc plan` prints them,
+`--trace` times them, tests compare them. Nothing happens that is not a step.
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan.mount_options import Options
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.cgroups import CgroupPlan
+
+
+class Step(Record):
+    """One effect; pointer is the JSON pointer of the place in config.json that asked for it, "" for the rules."""
+
+    pointer: str = ""
+
+
+# -- beside the child, by the parent ------------------------------------------------------------------------------
+
+
+class Cgroup(Step):
+    """Make the container's cgroups, set their limits, put init into them."""
+
+    plan: CgroupPlan
+
+
+class IdMaps(Step):
+    """Write the user namespace's id mappings: (container id, host id, size) each."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+
+
+class OomScore(Step):
+    """Set /proc/PID/oom_score_adj."""
+
+    value: int
+
+
+class Rlimit(Step):
+    """Set one resource limit of init, by its RLIMIT_ number."""
+
+    name: str
+    number: int
+    soft: int
+    hard: int
+
+
+class Hooks(Step):
+    """Run hooks of one kind, in their order."""
+
+    kind: str
+    hooks: tuple[dict[str, object], ...]
+
+
+class NetDevice(Step):
+    """Move a network device of the host into the container's network namespace."""
+
+    host: str
+    name: str
+
+
+class IntelRdt(Step):
+    """Put the container into a resctrl group."""
+
+    settings: dict[str, object]
+
+
+# -- namespaces ---------------------------------------------------------------------------------------------------
+
+
+class Join(Step):
+    """Enter an existing namespace: kind is the specification's type."""
+
+    kind: str
+    path: str
+
+
+class Namespaces(Step):
+    """The namespaces to make (CLONE_NEW* flags) and to enter."""
+
+    flags: int = 0
+    joins: tuple[Join, ...] = ()
+    time_offsets: tuple[tuple[str, int, int], ...] = ()
+
+
+class EnterCgroupNamespace(Step):
+    """Wait until the parent has put init into its cgroups, then make a cgroup namespace rooted there."""
+
+    new: bool
+
+
+class LoopbackUp(Step):
+    """Bring `lo` up in a new network namespace."""
+
+
+class Keyring(Step):
+    """Join a fresh session keyring of this name."""
+
+    name: str
+
+
+# -- the mount tree -----------------------------------------------------------------------------------------------
+
+
+class TreePropagation(Step):
+    """Change the propagation of everything the new mount namespace inherited, so that nothing flows to the host."""
+
+    flag: int
+
+
+class AttachRoot(Step):
+    """Attach a private copy of the root file system's tree over itself."""
+
+    path: str
+    propagation: int
+
+
+class Mount(Step):
+    """One entry of `mounts` (or one of the several mounts a cgroup entry becomes).
+
+    Attributes:
+        kind: "bind" (source opened by the parent before the fork), "late-bind" (source, on the host, exists only
+            once the cgroups do) or "new" (a file system made inside the container's namespaces).
+        index: place in config.json's array.
+        destination: path inside the root.
+        make: what to make when the destination is missing: "dir", "file" or "source" (as the source is).
+        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921 and its kin).
+        default_propagation: recursive propagation of a bind whose options name none, 0 to leave it.
+        readonly_last: read-only is set after everything else, because mount points and nodes are still to be made.
+
+    """
+
+    kind: str
+    index: int
+    destination: str
+    source: str
+    fstype: str
+    options: Options
+    make: str = "dir"
+    no_symlink: bool = False
+    default_propagation: int = 0
+    readonly_last: bool = False
+    uid_maps: tuple[tuple[int, int, int], ...] = ()
+    gid_maps: tuple[tuple[int, int, int], ...] = ()
+    recursive_idmap: bool = False
+
+
+class Symlink(Step):
+    """Make a symlink inside the root; replace says whether something else there gives way."""
+
+    path: str
+    target: str
+    replace: bool = False
+
+
+class Device(Step):
+    """Make a device node, or bind the host's where nodes cannot be made (user namespaces)."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+    bind: bool = False
+    default: bool = False
+
+
+class Terminal(Step):
+    """Open a pseudo-terminal of the container's devpts, put it on /dev/console, hand its master to the parent."""
+
+    width: int
+    height: int
+    console: bool
+
+
+class WaitForHooks(Step):
+    """Tell the parent that the tree stands, wait while it runs prestart and createRuntime hooks."""
+
+
+class ContainerHooks(Step):
+    """Run createContainer hooks: in the container's namespaces, before its root is entered."""
+
+    hooks: tuple[dict[str, object], ...]
+
+
+class EnterRoot(Step):
+    """Make the root file system the root: method is "pivot", "move" (--no-pivot) or "chroot"."""
+
+    method: str
+
+
+class RootPropagation(Step):
+    """Set the propagation of the container's root mount: linux.rootfsPropagation."""
+
+    flag: int
+    recursive: bool
+
+
+class ReadonlyLast(Step):
+    """Make the mounts read-only that had to stay writable while the tree was built."""
+
+
+class ReadonlyRoot(Step):
+    """Make the root mount read-only."""
+
+
+class ReadonlyPath(Step):
+    """Cover a path with a read-only bind of itself."""
+
+    path: str
+
+
+class MaskedPath(Step):
+    """Hide a path: /dev/null over a file, one shared empty read-only tmpfs over directories."""
+
+    path: str
+
+
+# -- names and kernel values --------------------------------------------------------------------------------------
+
+
+class Hostname(Step):
+    """Set the host name of the UTS namespace."""
+
+    name: str
+
+
+class Domainname(Step):
+    """Set the NIS domain name of the UTS namespace."""
+
+    name: str
+
+
+class Sysctl(Step):
+    """Write one file below /proc/sys; path is relative to it."""
+
+    path: str
+    value: str
+
+
+# -- the process --------------------------------------------------------------------------------------------------
+
+
+class Scheduler(Step):
+    """sched_setattr(2)."""
+
+    policy: int
+    flags: int
+    nice: int
+    priority: int
+    runtime: int
+    deadline: int
+    period: int
+
+
+class IoPriority(Step):
+    """ioprio_set(2); value is class << 13 | priority."""
+
+    value: int
+
+
+class Affinity(Step):
+    """sched_setaffinity(2), exec only: linux's execCPUAffinity."""
+
+    cpus: tuple[int, ...]
+
+
+class Personality(Step):
+    """personality(2)."""
+
+    domain: int
+
+
+class MemoryPolicy(Step):
+    """set_mempolicy(2)."""
+
+    mode: int
+    nodes: tuple[int, ...]
+
+
+class LsmLabel(Step):
+    """Ask the LSM to change the process's label at execve."""
+
+    lsm: str
+    label: str
+
+
+class Seccomp(Step):
+    """Install the system call filter."""
+
+    section: object
+    notify: bool = False
+
+
+class Identity(Step):
+    """Become the process's user with its groups and capabilities, in the one safe order (SECURITY rule: bounding
+    set, keepcaps, groups, gid, uid, capability sets, ambient set, no_new_privs).
+    """
+
+    uid: int
+    gid: int
+    gids: tuple[int, ...] | None
+    umask: int | None
+    bounding: int | None
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+    no_new_privileges: bool
+
+
+class Cwd(Step):
+    """Go to the process's working directory, making it when it is missing."""
+
+    path: str
+
+
+class Program(Step):
+    """Look the program up with the container's PATH; execve comes with start."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+
+
+class Plan(Record):
+    """Everything that will be done for one container.
+
+    Attributes:
+        id: the container's id.
+        bundle: absolute path of the bundle.
+        rootfs: absolute path of the root file system on the host, "" when there is none to enter.
+        namespaces: what to make and what to enter.
+        parent: steps of the parent, beside the child.
+        child: steps of the container's init up to "ready".
+        start: steps of init between `start` and its program.
+        terminal: the process has a terminal.
+
+    """
+
+    id: str
+    bundle: str
+    rootfs: str
+    namespaces: Namespaces
+    parent: tuple[Step, ...]
+    child: tuple[Step, ...]
+    start: tuple[Step, ...]
+    terminal: bool = False
