@@ -1,0 +1,792 @@
+/*
+ * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system
+ * call and returns the result or raises OSError. No policy, no retries, no loops over
+ * mounts: deciding is Python's work (law 1), this file only has to be small enough to be
+ * read in one sitting. _linux.pyi documents every function for its callers.
+ *
+ * The GIL is never released: pyrunc has one thread, and a signal handler running Python
+ * code between fork and execve would be worse than a blocked interpreter.
+ *
+ * Every file descriptor that is returned is close-on-exec: what a container inherits is
+ * decided in one place, and never by forgetting a flag (CVE-2024-21626).
+ */
+#include "_linux.h"
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/filter.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+/* ---- arguments and results ------------------------------------------------------------ */
+
+int as_u64(PyObject *object, void *address)
+{
+    unsigned long long value = PyLong_AsUnsignedLongLong(object);
+    if (value == (unsigned long long)-1 && PyErr_Occurred())
+        return 0;
+    *(uint64_t *)address = value;
+    return 1;
+}
+
+int as_u32(PyObject *object, void *address)
+{
+    uint64_t value;
+    if (!as_u64(object, &value))
+        return 0;
+    if (value > UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "does not fit in 32 bits");
+        return 0;
+    }
+    *(uint32_t *)address = (uint32_t)value;
+    return 1;
+}
+
+/* A machine word as prctl() takes it: -1 and 2**64 - 1 are the same word. */
+int as_word(PyObject *object, void *address)
+{
+    long value = PyLong_AsLong(object);
+    if (value == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return 0;
+        PyErr_Clear();
+        *(unsigned long *)address = PyLong_AsUnsignedLong(object);
+        return !PyErr_Occurred();
+    }
+    *(unsigned long *)address = (unsigned long)value;
+    return 1;
+}
+
+int as_path_or_none(PyObject *object, void *address)
+{
+    if (object == Py_None) {
+        *(PyObject **)address = NULL;
+        return 1;
+    }
+    return PyUnicode_FSConverter(object, address);
+}
+
+PyObject *none_or_error(long rc)
+{
+    if (rc < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+PyObject *int_or_error(long rc)
+{
+    return rc < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(rc);
+}
+
+static const char *text(PyObject *bytes)
+{
+    return bytes ? PyBytes_AsString(bytes) : NULL;
+}
+
+static PyObject *list_of_u64(const uint64_t *values, long count)
+{
+    if (count < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *list = PyList_New(count);
+    for (long i = 0; list && i < count; i++) {
+        PyObject *item = PyLong_FromUnsignedLongLong(values[i]);
+        if (!item || PyList_SetItem(list, i, item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+#define METHOD(name) static PyObject *linux_##name(PyObject *self, PyObject *args)
+#define PARSE(...)                                                                            \
+    (void)self;                                                                               \
+    if (!PyArg_ParseTuple(args, __VA_ARGS__))                                                 \
+        return NULL
+#define PATH PyUnicode_FSConverter
+
+/* ---- processes and namespaces --------------------------------------------------------- */
+
+struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    uint64_t set_tid, set_tid_size, cgroup;
+};
+#define CLONE_ARGUMENTS_VER0 64 /* Linux 5.3: up to tls; enough when no cgroup is asked for */
+#define CLONE_INTO_CGROUP_FLAG 0x200000000ULL
+
+METHOD(clone3)
+{
+    uint64_t flags;
+    int exit_signal, cgroup_fd, pidfd = -1;
+    PARSE("O&ii:clone3", as_u64, &flags, &exit_signal, &cgroup_fd);
+    if (flags & (CLONE_VM | CLONE_THREAD | CLONE_VFORK | CLONE_SETTLS)) {
+        PyErr_SetString(PyExc_ValueError, "the interpreter cannot share its memory with a child");
+        return NULL;
+    }
+    struct clone_arguments request = {
+        .flags = flags | CLONE_PIDFD, .pidfd = AS_U64(&pidfd), .exit_signal = (uint64_t)exit_signal};
+    size_t size = CLONE_ARGUMENTS_VER0;
+    if (cgroup_fd >= 0) {
+        request.flags |= CLONE_INTO_CGROUP_FLAG;
+        request.cgroup = (uint64_t)cgroup_fd;
+        size = sizeof(request);
+    }
+    PyOS_BeforeFork();
+    long pid = syscall(__NR_clone3, &request, size);
+    if (pid == 0) {
+        PyOS_AfterFork_Child();
+        return Py_BuildValue("ii", 0, -1);
+    }
+    int saved = errno;
+    PyOS_AfterFork_Parent();
+    errno = saved;
+    if (pid < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("li", pid, pidfd);
+}
+
+METHOD(unshare)
+{
+    int flags;
+    PARSE("i:unshare", &flags);
+    return none_or_error(unshare(flags));
+}
+
+METHOD(setns)
+{
+    int fd, flags;
+    PARSE("ii:setns", &fd, &flags);
+    return none_or_error(setns(fd, flags));
+}
+
+METHOD(pidfd_getfd)
+{
+    int pidfd, fd;
+    PARSE("ii:pidfd_getfd", &pidfd, &fd);
+    return int_or_error(syscall(__NR_pidfd_getfd, pidfd, fd, 0));
+}
+
+/* A NULL-terminated vector of the strings in a tuple of bytes; NULL with an exception set. */
+static const char **vector(PyObject *tuple)
+{
+    Py_ssize_t count = PyTuple_Size(tuple);
+    const char **strings = PyMem_Calloc((size_t)count + 1, sizeof(*strings));
+    if (!strings)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; strings && i < count; i++)
+        strings[i] = PyBytes_AsString(PyTuple_GetItem(tuple, i));
+    return strings;
+}
+
+/* Any iterable of str or bytes as a tuple of bytes without NUL inside. */
+static int as_paths(PyObject *object, void *address)
+{
+    if (!object) { /* clean-up after a later argument was refused */
+        Py_CLEAR(*(PyObject **)address);
+        return 1;
+    }
+    if (PyUnicode_Check(object) || PyBytes_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "expected a sequence of strings, not one string");
+        return 0;
+    }
+    PyObject *given = PySequence_Tuple(object);
+    if (!given)
+        return 0;
+    Py_ssize_t count = PyTuple_Size(given);
+    PyObject *converted = PyTuple_New(count);
+    for (Py_ssize_t i = 0; converted && i < count; i++) {
+        PyObject *bytes = NULL;
+        if (!PyUnicode_FSConverter(PyTuple_GetItem(given, i), &bytes)
+            || PyTuple_SetItem(converted, i, bytes) < 0)
+            Py_CLEAR(converted);
+    }
+    Py_DECREF(given);
+    *(PyObject **)address = converted;
+    return converted ? Py_CLEANUP_SUPPORTED : 0;
+}
+
+METHOD(execveat)
+{
+    int dfd, flags;
+    PyObject *path, *arguments = NULL, *environment = NULL;
+    PARSE("iO&O&O&i:execveat", &dfd, PATH, &path, as_paths, &arguments, as_paths, &environment, &flags);
+    const char **argv = vector(arguments), **envp = vector(environment);
+    PyObject *result = NULL;
+    if (argv && envp)
+        result = none_or_error(syscall(__NR_execveat, dfd, text(path), argv, envp, flags));
+    PyMem_Free(argv);
+    PyMem_Free(envp);
+    Py_DECREF(path);
+    Py_DECREF(arguments);
+    Py_DECREF(environment);
+    return result;
+}
+
+/* ---- mounts --------------------------------------------------------------------------- */
+
+METHOD(open_tree)
+{
+    int dfd;
+    uint32_t flags;
+    PyObject *path;
+    PARSE("iO&O&:open_tree", &dfd, PATH, &path, as_u32, &flags);
+    PyObject *result = int_or_error(syscall(__NR_open_tree, dfd, text(path), flags | O_CLOEXEC));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(move_mount)
+{
+    int from_fd, to_fd;
+    uint32_t flags;
+    PyObject *from, *to;
+    PARSE("iO&iO&O&:move_mount", &from_fd, PATH, &from, &to_fd, PATH, &to, as_u32, &flags);
+    PyObject *result =
+        none_or_error(syscall(__NR_move_mount, from_fd, text(from), to_fd, text(to), flags));
+    Py_DECREF(from);
+    Py_DECREF(to);
+    return result;
+}
+
+struct mount_attributes { /* mount_setattr(2), Linux 5.12 */
+    uint64_t set, clear, propagation, userns_fd;
+};
+
+METHOD(mount_setattr)
+{
+    int dfd, userns_fd;
+    uint32_t flags;
+    PyObject *path;
+    struct mount_attributes request;
+    PARSE("iO&O&O&O&O&i:mount_setattr", &dfd, PATH, &path, as_u32, &flags, as_u64, &request.set, as_u64,
+          &request.clear, as_u64, &request.propagation, &userns_fd);
+    request.userns_fd = userns_fd < 0 ? 0 : (uint64_t)userns_fd;
+    PyObject *result = none_or_error(
+        syscall(__NR_mount_setattr, dfd, text(path), flags, &request, sizeof(request)));
+    Py_DECREF(path);
+    return result;
+}
+
+#define CLOEXEC_1 1u /* FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and FSPICK_CLOEXEC are all bit 0 */
+
+METHOD(fsopen)
+{
+    uint32_t flags;
+    PyObject *name;
+    PARSE("O&O&:fsopen", PATH, &name, as_u32, &flags);
+    PyObject *result = int_or_error(syscall(__NR_fsopen, text(name), flags | CLOEXEC_1));
+    Py_DECREF(name);
+    return result;
+}
+
+METHOD(fsconfig)
+{
+    int fd, aux;
+    uint32_t command;
+    PyObject *key, *value;
+    PARSE("iO&O&O&i:fsconfig", &fd, as_u32, &command, as_path_or_none, &key, as_path_or_none, &value, &aux);
+    PyObject *result =
+        none_or_error(syscall(__NR_fsconfig, fd, command, text(key), text(value), aux));
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return result;
+}
+
+METHOD(fsmount)
+{
+    int fd;
+    uint32_t flags, attributes;
+    PARSE("iO&O&:fsmount", &fd, as_u32, &flags, as_u32, &attributes);
+    return int_or_error(syscall(__NR_fsmount, fd, flags | CLOEXEC_1, attributes));
+}
+
+METHOD(fspick)
+{
+    int dfd;
+    uint32_t flags;
+    PyObject *path;
+    PARSE("iO&O&:fspick", &dfd, PATH, &path, as_u32, &flags);
+    PyObject *result = int_or_error(syscall(__NR_fspick, dfd, text(path), flags | CLOEXEC_1));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(mount)
+{
+    PyObject *source, *target, *type, *data;
+    uint64_t flags;
+    PARSE("O&O&O&O&O&:mount", as_path_or_none, &source, PATH, &target, as_path_or_none, &type, as_u64, &flags,
+          as_path_or_none, &data);
+    PyObject *result =
+        none_or_error(mount(text(source), text(target), text(type), (unsigned long)flags, text(data)));
+    Py_XDECREF(source);
+    Py_DECREF(target);
+    Py_XDECREF(type);
+    Py_XDECREF(data);
+    return result;
+}
+
+METHOD(umount2)
+{
+    PyObject *path;
+    int flags;
+    PARSE("O&i:umount2", PATH, &path, &flags);
+    PyObject *result = none_or_error(umount2(text(path), flags));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(pivot_root)
+{
+    PyObject *new_root, *put_old;
+    PARSE("O&O&:pivot_root", PATH, &new_root, PATH, &put_old);
+    PyObject *result = none_or_error(syscall(__NR_pivot_root, text(new_root), text(put_old)));
+    Py_DECREF(new_root);
+    Py_DECREF(put_old);
+    return result;
+}
+
+struct mount_id_request { /* statmount(2) and listmount(2), MNT_ID_REQ_SIZE_VER0, Linux 6.8 */
+    uint32_t size, spare;
+    uint64_t mnt_id, parameter;
+};
+
+METHOD(statmount)
+{
+    struct mount_id_request request = {.size = sizeof(request)};
+    uint32_t size;
+    PARSE("O&O&O&:statmount", as_u64, &request.mnt_id, as_u64, &request.parameter, as_u32, &size);
+    char *buffer = PyMem_Calloc(1, (size_t)size + sizeof(uint32_t));
+    if (!buffer)
+        return PyErr_NoMemory();
+    PyObject *result = NULL;
+    if (syscall(__NR_statmount, &request, buffer, (size_t)size, 0) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+    } else {
+        uint32_t used; /* the kernel's own count of what it wrote: struct and strings */
+        memcpy(&used, buffer, sizeof(used));
+        result = PyBytes_FromStringAndSize(buffer, used < size ? used : size);
+    }
+    PyMem_Free(buffer);
+    return result;
+}
+
+METHOD(listmount)
+{
+    struct mount_id_request request = {.size = sizeof(request)};
+    uint32_t count;
+    PARSE("O&O&O&:listmount", as_u64, &request.mnt_id, as_u64, &request.parameter, as_u32, &count);
+    uint64_t *ids = PyMem_Calloc((size_t)count + 1, sizeof(*ids));
+    if (!ids)
+        return PyErr_NoMemory();
+    PyObject *result = list_of_u64(ids, syscall(__NR_listmount, &request, ids, (size_t)count, 0));
+    PyMem_Free(ids);
+    return result;
+}
+
+/* ---- files ---------------------------------------------------------------------------- */
+
+struct open_request { /* openat2(2), struct open_how, Linux 5.6 */
+    uint64_t flags, mode, resolve;
+};
+
+METHOD(openat2)
+{
+    int dfd;
+    PyObject *path;
+    struct open_request how;
+    PARSE("iO&O&O&O&:openat2", &dfd, PATH, &path, as_u64, &how.flags, as_u64, &how.mode, as_u64, &how.resolve);
+    how.flags |= O_CLOEXEC;
+    PyObject *result = int_or_error(syscall(__NR_openat2, dfd, text(path), &how, sizeof(how)));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(fstatfs)
+{
+    int fd;
+    PARSE("i:fstatfs", &fd);
+    struct statfs answer;
+    if (fstatfs(fd, &answer) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    /* f_type is signed and 32 bits wide on some architectures: CIFS would be negative there. */
+    return Py_BuildValue("kk", (unsigned long)answer.f_type & 0xffffffffUL, (unsigned long)answer.f_flags);
+}
+
+struct statx_answer { /* statx(2), 256 bytes; only the members that are read are named */
+    uint32_t mask, block_size;
+    uint64_t attributes;
+    uint64_t skipped[16];
+    uint64_t mnt_id; /* offset 144: Linux 5.8; unique ids with STATX_MNT_ID_UNIQUE: 6.8 */
+    uint64_t rest[13];
+};
+_Static_assert(sizeof(struct statx_answer) == 256, "struct statx has 256 bytes");
+_Static_assert(offsetof(struct statx_answer, mnt_id) == 144, "stx_mnt_id is at 144");
+#define STATX_MNT_ID_MASK 0x1000u
+#define STATX_MOUNT_ROOT 0x2000u
+
+METHOD(statx_mnt)
+{
+    int fd;
+    uint32_t mask = STATX_MNT_ID_MASK;
+    PARSE("i|O&:statx_mnt", &fd, as_u32, &mask);
+    struct statx_answer answer = {0};
+    int flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW;
+    if (syscall(__NR_statx, fd, "", flags, mask, &answer) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if ((answer.mask & mask) != mask) { /* an older kernel ignores what it does not know */
+        errno = EOPNOTSUPP;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *root = (answer.attributes & STATX_MOUNT_ROOT) ? Py_True : Py_False;
+    return Py_BuildValue("KO", (unsigned long long)answer.mnt_id, root);
+}
+
+METHOD(close_range)
+{
+    uint32_t first, last, flags;
+    PARSE("O&O&O&:close_range", as_u32, &first, as_u32, &last, as_u32, &flags);
+    return none_or_error(syscall(__NR_close_range, first, last, flags));
+}
+
+METHOD(fchownat)
+{
+    int dfd, flags;
+    uint32_t uid, gid;
+    PyObject *path;
+    PARSE("iO&O&O&i:fchownat", &dfd, PATH, &path, as_u32, &uid, as_u32, &gid, &flags);
+    PyObject *result = none_or_error(fchownat(dfd, text(path), uid, gid, flags));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(fchmodat2)
+{
+    int dfd, flags;
+    uint32_t mode;
+    PyObject *path;
+    PARSE("iO&O&i:fchmodat2", &dfd, PATH, &path, as_u32, &mode, &flags);
+    PyObject *result = none_or_error(syscall(__NR_fchmodat2, dfd, text(path), mode, flags));
+    Py_DECREF(path);
+    return result;
+}
+
+METHOD(getcwd)
+{
+    char buffer[4096]; /* the kernel answers within one page or with ENAMETOOLONG */
+    PARSE(":getcwd");
+    long length = syscall(__NR_getcwd, buffer, sizeof(buffer)); /* counts the final NUL */
+    if (length < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyBytes_FromStringAndSize(buffer, length - 1);
+}
+
+METHOD(signalfd)
+{
+    PyObject *signals;
+    int flags;
+    uint64_t mask = 0;
+    PARSE("Oi:signalfd", &signals, &flags);
+    PyObject *numbers = PySequence_Tuple(signals);
+    if (!numbers)
+        return NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(numbers); i++) {
+        long number = PyLong_AsLong(PyTuple_GetItem(numbers, i));
+        if (number < 1 || number > 64) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a signal number is 1 to 64");
+            Py_DECREF(numbers);
+            return NULL;
+        }
+        mask |= 1ULL << (number - 1);
+    }
+    Py_DECREF(numbers);
+    return int_or_error(syscall(__NR_signalfd4, -1, &mask, sizeof(mask), flags | O_CLOEXEC));
+}
+
+/* ---- rights and attributes of the process --------------------------------------------- */
+
+METHOD(prctl)
+{
+    int option;
+    unsigned long a2, a3, a4, a5;
+    PARSE("iO&O&O&O&:prctl", &option, as_word, &a2, as_word, &a3, as_word, &a4, as_word, &a5);
+    return int_or_error(prctl(option, a2, a3, a4, a5));
+}
+
+#define CAPABILITY_VERSION_3 0x20080522u
+struct capability_header {
+    uint32_t version;
+    int pid;
+};
+struct capability_words { /* two of them: capabilities 0-31, then 32-63 */
+    uint32_t effective, permitted, inheritable;
+};
+
+METHOD(capset)
+{
+    uint64_t effective, permitted, inheritable;
+    PARSE("O&O&O&:capset", as_u64, &effective, as_u64, &permitted, as_u64, &inheritable);
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_words words[2] = {
+        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
+    };
+    return none_or_error(syscall(__NR_capset, &header, words));
+}
+
+METHOD(capget)
+{
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_words words[2] = {{0, 0, 0}, {0, 0, 0}};
+    PARSE("i:capget", &header.pid);
+    if (syscall(__NR_capget, &header, words) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("KKK", (unsigned long long)words[1].effective << 32 | words[0].effective,
+                         (unsigned long long)words[1].permitted << 32 | words[0].permitted,
+                         (unsigned long long)words[1].inheritable << 32 | words[0].inheritable);
+}
+
+METHOD(sethostname)
+{
+    PyObject *name;
+    PARSE("O&:sethostname", PATH, &name);
+    PyObject *result = none_or_error(sethostname(text(name), (size_t)PyBytes_Size(name)));
+    Py_DECREF(name);
+    return result;
+}
+
+METHOD(setdomainname)
+{
+    PyObject *name;
+    PARSE("O&:setdomainname", PATH, &name);
+    PyObject *result = none_or_error(setdomainname(text(name), (size_t)PyBytes_Size(name)));
+    Py_DECREF(name);
+    return result;
+}
+
+enum { KEYCTL_JOIN = 1, KEYCTL_SETPERM_ = 5, KEYCTL_DESCRIBE_ = 6 }; /* keyctl(2) */
+
+METHOD(keyctl_join)
+{
+    PyObject *name;
+    PARSE("O&:keyctl_join", as_path_or_none, &name);
+    PyObject *result = int_or_error(syscall(__NR_keyctl, KEYCTL_JOIN, text(name)));
+    Py_XDECREF(name);
+    return result;
+}
+
+METHOD(keyctl_describe)
+{
+    int id;
+    char buffer[4096 + 64]; /* a description has at most 4096 bytes; then type, ids and permissions */
+    PARSE("i:keyctl_describe", &id);
+    long length = syscall(__NR_keyctl, KEYCTL_DESCRIBE_, id, buffer, sizeof(buffer));
+    if (length < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (length > (long)sizeof(buffer)) { /* the kernel says how much there is, and copies nothing */
+        errno = ERANGE;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyUnicode_DecodeFSDefaultAndSize(buffer, length ? length - 1 : 0);
+}
+
+METHOD(keyctl_setperm)
+{
+    int id;
+    uint32_t permissions;
+    PARSE("iO&:keyctl_setperm", &id, as_u32, &permissions);
+    return none_or_error(syscall(__NR_keyctl, KEYCTL_SETPERM_, id, permissions));
+}
+
+struct scheduling { /* sched_setattr(2), SCHED_ATTR_SIZE_VER0, Linux 3.14 */
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+METHOD(sched_setattr)
+{
+    int pid;
+    struct scheduling request = {.size = sizeof(request)};
+    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags, &request.nice,
+          as_u32, &request.priority, as_u64, &request.runtime, as_u64, &request.deadline, as_u64,
+          &request.period);
+    return none_or_error(syscall(__NR_sched_setattr, pid, &request, 0));
+}
+
+METHOD(ioprio_set)
+{
+    int which, who, value;
+    PARSE("iii:ioprio_set", &which, &who, &value);
+    return none_or_error(syscall(__NR_ioprio_set, which, who, value));
+}
+
+METHOD(personality)
+{
+    uint32_t persona;
+    PARSE("O&:personality", as_u32, &persona);
+    return int_or_error(personality(persona));
+}
+
+METHOD(set_mempolicy)
+{
+    int mode;
+    const char *mask;
+    Py_ssize_t length;
+    uint32_t max_node;
+    PARSE("iz#O&:set_mempolicy", &mode, &mask, &length, as_u32, &max_node);
+    unsigned long words[1024 / sizeof(unsigned long)] = {0}; /* 8192 nodes; Linux has 1024 at most */
+    if (length > (Py_ssize_t)sizeof(words) || max_node > 8 * sizeof(words)) {
+        PyErr_SetString(PyExc_ValueError, "a node mask has at most 1024 bytes");
+        return NULL;
+    }
+    if (mask)
+        memcpy(words, mask, (size_t)length);
+    return none_or_error(syscall(__NR_set_mempolicy, mode, mask ? words : NULL, (unsigned long)max_node));
+}
+
+/* ---- programs for the kernel: seccomp and eBPF ---------------------------------------- */
+
+#define SECCOMP_SET_MODE_FILTER_OP 1
+
+METHOD(seccomp)
+{
+    uint32_t operation, flags;
+    char *bytes;
+    Py_ssize_t length;
+    PARSE("O&O&z#:seccomp", as_u32, &operation, as_u32, &flags, &bytes, &length);
+    struct sock_fprog program = {0, NULL};
+    void *argument = NULL;
+    char copy[64] = {0}; /* other operations read or write a few bytes: never the caller's object */
+    if (operation == SECCOMP_SET_MODE_FILTER_OP) {
+        if (length % sizeof(struct sock_filter) || length / sizeof(struct sock_filter) > UINT16_MAX) {
+            PyErr_SetString(PyExc_ValueError, "a filter is at most 65535 instructions of 8 bytes");
+            return NULL;
+        }
+        program.len = (unsigned short)(length / sizeof(struct sock_filter));
+        program.filter = (struct sock_filter *)bytes;
+        argument = &program;
+    } else if (bytes) {
+        if (length > (Py_ssize_t)sizeof(copy)) {
+            PyErr_SetString(PyExc_ValueError, "the argument of this operation has at most 64 bytes");
+            return NULL;
+        }
+        argument = memcpy(copy, bytes, (size_t)length);
+    }
+    return int_or_error(syscall(__NR_seccomp, operation, flags, argument));
+}
+
+static long bpf(int command, union bpf_attr *attributes)
+{
+    return syscall(__NR_bpf, command, attributes, sizeof(*attributes));
+}
+
+METHOD(bpf_prog_load)
+{
+    uint32_t type, attach_type;
+    const char *instructions;
+    Py_ssize_t length;
+    PARSE("O&y#O&:bpf_prog_load", as_u32, &type, &instructions, &length, as_u32, &attach_type);
+    if (length % sizeof(struct bpf_insn)) {
+        PyErr_SetString(PyExc_ValueError, "a program is instructions of 8 bytes");
+        return NULL;
+    }
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.prog_type = type;
+    attributes.insns = AS_U64(instructions);
+    attributes.insn_cnt = (uint32_t)(length / sizeof(struct bpf_insn));
+    attributes.license = AS_U64("GPL");
+    attributes.expected_attach_type = attach_type;
+    return int_or_error(bpf(BPF_PROG_LOAD, &attributes)); /* the kernel sets close-on-exec */
+}
+
+METHOD(bpf_prog_attach)
+{
+    int target_fd, prog_fd, replace_fd;
+    uint32_t attach_type, flags;
+    PARSE("iiO&O&i:bpf_prog_attach", &target_fd, &prog_fd, as_u32, &attach_type, as_u32, &flags, &replace_fd);
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.target_fd = (uint32_t)target_fd;
+    attributes.attach_bpf_fd = (uint32_t)prog_fd;
+    attributes.attach_type = attach_type;
+    attributes.attach_flags = flags;
+    attributes.replace_bpf_fd = replace_fd < 0 ? 0 : (uint32_t)replace_fd;
+    return none_or_error(bpf(BPF_PROG_ATTACH, &attributes));
+}
+
+METHOD(bpf_prog_detach)
+{
+    int target_fd, prog_fd;
+    uint32_t attach_type;
+    PARSE("iiO&:bpf_prog_detach", &target_fd, &prog_fd, as_u32, &attach_type);
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.target_fd = (uint32_t)target_fd;
+    attributes.attach_bpf_fd = (uint32_t)prog_fd;
+    attributes.attach_type = attach_type;
+    return none_or_error(bpf(BPF_PROG_DETACH, &attributes));
+}
+
+METHOD(bpf_prog_query)
+{
+    int target_fd;
+    uint32_t attach_type, ids[64]; /* BPF_CGROUP_MAX_PROGS: a cgroup never has more */
+    PARSE("iO&:bpf_prog_query", &target_fd, as_u32, &attach_type);
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.query.target_fd = (uint32_t)target_fd;
+    attributes.query.attach_type = attach_type;
+    attributes.query.prog_ids = AS_U64(ids);
+    attributes.query.prog_cnt = sizeof(ids) / sizeof(*ids);
+    if (bpf(BPF_PROG_QUERY, &attributes) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    uint64_t wide[64];
+    for (uint32_t i = 0; i < attributes.query.prog_cnt; i++)
+        wide[i] = ids[i];
+    return list_of_u64(wide, attributes.query.prog_cnt);
+}
+
+METHOD(bpf_prog_get_fd_by_id)
+{
+    uint32_t id;
+    PARSE("O&:bpf_prog_get_fd_by_id", as_u32, &id);
+    union bpf_attr attributes;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.prog_id = id;
+    return int_or_error(bpf(BPF_PROG_GET_FD_BY_ID, &attributes));
+}
+
+/* ---- the module ----------------------------------------------------------------------- */
+
+#define ENTRY(name) {#name, linux_##name, METH_VARARGS, NULL}
+static PyMethodDef methods[] = {
+    ENTRY(clone3), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
+    ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen), ENTRY(fsconfig),
+    ENTRY(fsmount), ENTRY(fspick), ENTRY(mount), ENTRY(umount2), ENTRY(pivot_root),
+    ENTRY(statmount), ENTRY(listmount), ENTRY(openat2), ENTRY(fstatfs), ENTRY(statx_mnt),
+    ENTRY(close_range), ENTRY(fchownat), ENTRY(fchmodat2), ENTRY(getcwd), ENTRY(signalfd),
+    ENTRY(prctl), ENTRY(capset), ENTRY(capget), ENTRY(sethostname), ENTRY(setdomainname),
+    ENTRY(keyctl_join), ENTRY(keyctl_describe), ENTRY(keyctl_setperm), ENTRY(sched_setattr),
+    ENTRY(ioprio_set), ENTRY(personality), ENTRY(set_mempolicy), ENTRY(seccomp),
+    ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
+    ENTRY(bpf_prog_get_fd_by_id),
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_linux", "Raw Linux system calls: see _linux.pyi.", 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__linux(void)
+{
+    return PyModuleDef_Init(&module);
+}

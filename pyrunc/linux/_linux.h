@@ -1,0 +1,89 @@
+/*
+ * What the two C files of this extension share: kernel numbers and structures that the
+ * headers of a supported distribution may lack, argument converters, result makers.
+ *
+ * Structures are copied from the kernel's ABI, not from a header, so that a wheel built on
+ * an old distribution offers the newest calls and the kernel alone decides what exists.
+ */
+#ifndef PYRUNC_LINUX_H
+#define PYRUNC_LINUX_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#include <Python.h>
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Since 424 a system call has one number on every architecture except alpha, whose numbers
+ * are 110 higher, and the 32-bit and n32 ABIs of mips, which add their own base. */
+#if defined(__alpha__) || defined(__mips__)
+#error "pyrunc does not know the system call numbers of this architecture"
+#endif
+#ifndef __NR_open_tree
+#define __NR_open_tree 428
+#endif
+#ifndef __NR_move_mount
+#define __NR_move_mount 429
+#endif
+#ifndef __NR_fsopen
+#define __NR_fsopen 430
+#endif
+#ifndef __NR_fsconfig
+#define __NR_fsconfig 431
+#endif
+#ifndef __NR_fsmount
+#define __NR_fsmount 432
+#endif
+#ifndef __NR_fspick
+#define __NR_fspick 433
+#endif
+#ifndef __NR_clone3
+#define __NR_clone3 435
+#endif
+#ifndef __NR_close_range
+#define __NR_close_range 436
+#endif
+#ifndef __NR_openat2
+#define __NR_openat2 437
+#endif
+#ifndef __NR_pidfd_getfd
+#define __NR_pidfd_getfd 438
+#endif
+#ifndef __NR_mount_setattr
+#define __NR_mount_setattr 442
+#endif
+#ifndef __NR_fchmodat2
+#define __NR_fchmodat2 452
+#endif
+#ifndef __NR_statmount
+#define __NR_statmount 457
+#endif
+#ifndef __NR_listmount
+#define __NR_listmount 458
+#endif
+
+/* A pointer as the kernel's 64-bit structure members want it. */
+#define AS_U64(pointer) ((uint64_t)(uintptr_t)(pointer))
+
+/* Converters for PyArg_ParseTuple's "O&". Paths and names become a bytes object without NUL
+ * inside: str through the file system encoding with surrogateescape, bytes as they are. */
+int as_u64(PyObject *object, void *address);
+int as_u32(PyObject *object, void *address);
+int as_word(PyObject *object, void *address);
+int as_path_or_none(PyObject *object, void *address);
+
+/* A negative rc becomes OSError(errno); anything else becomes the result. */
+PyObject *none_or_error(long rc);
+PyObject *int_or_error(long rc);
+
+
+#endif

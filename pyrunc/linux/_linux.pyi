@@ -1,0 +1,220 @@
+"""Raw Linux system calls: parse the arguments, make one call, return its result or raise OSError.
+
+Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsewhere). For all functions:
+
+- arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a string with a
+  NUL inside or a buffer of an impossible size a ValueError, all before the kernel is asked;
+- `Path` is str (encoded for the file system, surrogateescape), bytes, or an object with `__fspath__`;
+- a refusal by the kernel is OSError with its errno and without a file name: the caller knows the object and says it;
+  a kernel that is too old gives ENOSYS;
+- a returned file descriptor is close-on-exec, and -1 for an optional one means none;
+- the GIL is kept.
+"""
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+
+Path = str | bytes | PathLike[str] | PathLike[bytes]
+
+# ---- processes and namespaces
+
+def clone3(flags: int, exit_signal: int, cgroup_fd: int, /) -> tuple[int, int]:
+    """Fork with namespaces: clone3(2), Linux 5.3.
+
+    Args:
+        flags: CLONE_NEW*, CLONE_PARENT, CLONE_CLEAR_SIGHAND; CLONE_PIDFD is added. Sharing memory is a ValueError.
+        exit_signal: what the parent is sent at the end: SIGCHLD (17), or 0 with CLONE_PARENT.
+        cgroup_fd: a cgroup v2 directory the child begins in (CLONE_INTO_CGROUP, Linux 5.7), or -1.
+
+    Returns:
+        (pid, pidfd) in the parent, (0, -1) in the child. Both sides run the interpreter's fork hooks, as os.fork().
+    """
+
+def unshare(flags: int, /) -> None:
+    """Leave shared namespaces: unshare(2)."""
+
+def setns(fd: int, flags: int, /) -> None:
+    """Join the namespace of a /proc/PID/ns file, or several through a pidfd (Linux 5.8): setns(2)."""
+
+def pidfd_getfd(pidfd: int, fd: int, /) -> int:
+    """Duplicate a file descriptor of another process: pidfd_getfd(2), Linux 5.6."""
+
+def execveat(dfd: int, path: Path, argv: Sequence[Path], envp: Sequence[Path], flags: int, /) -> None:
+    """Become another program: execveat(2), Linux 3.19. Returns only by raising.
+
+    Args:
+        dfd: directory or, with AT_EMPTY_PATH and an empty path, the executable itself; AT_FDCWD.
+        path: the program.
+        argv: its arguments, argv[0] first.
+        envp: its environment as "NAME=value" strings, kept in order and with duplicates.
+        flags: AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW.
+    """
+
+# ---- mounts
+
+def open_tree(dfd: int, path: Path, flags: int, /) -> int:
+    """Open a mounted tree, or with OPEN_TREE_CLONE a detached copy of it: open_tree(2), Linux 5.2."""
+
+def move_mount(from_fd: int, from_path: Path, to_fd: int, to_path: Path, flags: int, /) -> None:
+    """Attach or move a mount: move_mount(2), Linux 5.2."""
+
+def mount_setattr(
+    dfd: int, path: Path, flags: int, attr_set: int, attr_clr: int, propagation: int, userns_fd: int, /
+) -> None:
+    """Change the attributes of a mount, or of a whole tree with AT_RECURSIVE: mount_setattr(2), Linux 5.12.
+
+    Args:
+        dfd: directory or mount, see flags.
+        path: the mount; empty with AT_EMPTY_PATH.
+        flags: AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT.
+        attr_set: MOUNT_ATTR_* to set.
+        attr_clr: MOUNT_ATTR_* to clear first.
+        propagation: MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE, or 0 to leave it.
+        userns_fd: the user namespace whose mapping MOUNT_ATTR_IDMAP gives the mount, or -1.
+    """
+
+def fsopen(name: Path, flags: int, /) -> int:
+    """Begin to configure a new filesystem of the named type: fsopen(2), Linux 5.2."""
+
+def fsconfig(fd: int, command: int, key: Path | None, value: Path | None, aux: int, /) -> None:
+    """Set one option of a filesystem being configured, or create it: fsconfig(2), Linux 5.2.
+
+    A refusal may be explained in words: read(2) on the same fd gives lines such as "e tmpfs: Bad value for 'size'".
+    """
+
+def fsmount(fd: int, flags: int, attributes: int, /) -> int:
+    """Make a detached mount with MOUNT_ATTR_* of a configured filesystem: fsmount(2), Linux 5.2."""
+
+def fspick(dfd: int, path: Path, flags: int, /) -> int:
+    """Open the superblock of a mounted filesystem for reconfiguration: fspick(2), Linux 5.2."""
+
+def mount(source: Path | None, target: Path, fstype: Path | None, flags: int, data: Path | None, /) -> None:
+    """Mount with the one call of old kernels: mount(2)."""
+
+def umount2(path: Path, flags: int, /) -> None:
+    """Unmount: umount2(2). UMOUNT_NOFOLLOW for every path that somebody else can write."""
+
+def pivot_root(new_root: Path, put_old: Path, /) -> None:
+    """Exchange the root mount of the mount namespace: pivot_root(2)."""
+
+def statmount(mnt_id: int, mask: int, bufsize: int, /) -> bytes:
+    """Ask for one mount: statmount(2), Linux 6.8.
+
+    Args:
+        mnt_id: the unique id, from statx_mnt(fd, STATX_MNT_ID_UNIQUE) or listmount().
+        mask: STATMOUNT_*.
+        bufsize: bytes of room for struct statmount and its strings; too few is EOVERFLOW.
+
+    Returns:
+        struct statmount with its strings, as long as the kernel says it is.
+    """
+
+def listmount(mnt_id: int, last: int, count: int, /) -> list[int]:
+    """List the unique ids of the mounts below a mount: listmount(2), Linux 6.8.
+
+    Args:
+        mnt_id: a unique id, or LSMT_ROOT for the whole mount namespace.
+        last: the last id of the answer before, or 0.
+        count: how many at most.
+    """
+
+# ---- files
+
+def openat2(dfd: int, path: Path, flags: int, mode: int, resolve: int, /) -> int:
+    """Open with rules for the path's resolution: openat2(2), Linux 5.6. EAGAIN: somebody renamed meanwhile, ask again."""
+
+def fstatfs(fd: int, /) -> tuple[int, int]:
+    """(f_type, f_flags) of the filesystem that holds an open file: fstatfs(2), also on O_PATH; flags as ST_*."""
+
+def statx_mnt(fd: int, mask: int = ..., /) -> tuple[int, bool]:
+    """(mount id, whether the file is the root of that mount) of an open file: statx(2).
+
+    Args:
+        fd: any file descriptor, also O_PATH.
+        mask: STATX_MNT_ID (the default; Linux 5.8, ids as in /proc/PID/mountinfo, reused after an unmount) or
+            STATX_MNT_ID_UNIQUE (Linux 6.8). A kernel that does not know it: EOPNOTSUPP.
+    """
+
+def close_range(first: int, last: int, flags: int, /) -> None:
+    """Close all file descriptors from first to last, or mark them close-on-exec: close_range(2), Linux 5.9 (5.11)."""
+
+def fchownat(dfd: int, path: Path, uid: int, gid: int, flags: int, /) -> None:
+    """Change the owner, also of an O_PATH fd with AT_EMPTY_PATH, which os.chown cannot: fchownat(2)."""
+
+def fchmodat2(dfd: int, path: Path, mode: int, flags: int, /) -> None:
+    """Change the mode, also of an O_PATH fd with AT_EMPTY_PATH, which os.chmod cannot: fchmodat2(2), Linux 6.6."""
+
+def getcwd() -> bytes:
+    """What the kernel says the working directory is: getcwd(2). It may begin with b"(unreachable)" (CVE-2024-21626)."""
+
+def signalfd(signals: Iterable[int], flags: int, /) -> int:
+    """A file descriptor to read blocked signals from: signalfd(2). flags: SFD_NONBLOCK (os.O_NONBLOCK) or 0."""
+
+# ---- rights and attributes of the process
+
+def prctl(option: int, arg2: int, arg3: int, arg4: int, arg5: int, /) -> int:
+    """prctl(2) for the options whose arguments are numbers: PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS and the like."""
+
+def capset(effective: int, permitted: int, inheritable: int, /) -> None:
+    """Set the three capability sets of this process, bit N for capability N: capset(2), version 3."""
+
+def capget(pid: int, /) -> tuple[int, int, int]:
+    """(effective, permitted, inheritable) of a process, 0 for this one: capget(2), version 3."""
+
+def sethostname(name: Path, /) -> None:
+    """Set the host name of the UTS namespace: sethostname(2)."""
+
+def setdomainname(name: Path, /) -> None:
+    """Set the NIS domain name of the UTS namespace: setdomainname(2)."""
+
+def keyctl_join(name: Path | None, /) -> int:
+    """Join or make a session keyring, None for an unnamed one: keyctl(2) KEYCTL_JOIN_SESSION_KEYRING. Returns its id."""
+
+def keyctl_describe(key: int, /) -> str:
+    """Describe a key: keyctl(2) KEYCTL_DESCRIBE. "type;uid;gid;permissions in hexadecimal;description"."""
+
+def keyctl_setperm(key: int, permissions: int, /) -> None:
+    """Set the permissions of a key: keyctl(2) KEYCTL_SETPERM."""
+
+def sched_setattr(
+    pid: int, policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int, /
+) -> None:
+    """Set the scheduler of a process, 0 for this one; the last three in nanoseconds: sched_setattr(2), Linux 3.14."""
+
+def ioprio_set(which: int, who: int, value: int, /) -> None:
+    """Set an I/O priority, class << 13 | level: ioprio_set(2)."""
+
+def personality(persona: int, /) -> int:
+    """Set the execution domain, 0xffffffff to only ask: personality(2). Returns the one before."""
+
+def set_mempolicy(mode: int, nodes: bytes | None, max_node: int, /) -> None:
+    """Set the NUMA policy: set_mempolicy(2).
+
+    Args:
+        mode: MPOL_* with MPOL_F_*.
+        nodes: a bit per node, in machine words of the machine's byte order, 1024 bytes at most; None for no mask.
+        max_node: how many bits count, plus one (the kernel's oddity).
+    """
+
+# ---- programs for the kernel
+
+def seccomp(operation: int, flags: int, argument: bytes | None, /) -> int:
+    """seccomp(2). The argument of SECCOMP_SET_MODE_FILTER is struct sock_filter[]; of others, the bytes pointed to.
+
+    Returns 0, or with SECCOMP_FILTER_FLAG_NEW_LISTENER the notification fd (the kernel makes it close-on-exec).
+    """
+
+def bpf_prog_load(prog_type: int, insns: bytes, attach_type: int, /) -> int:
+    """Load a program, struct bpf_insn[], with licence "GPL": bpf(2) BPF_PROG_LOAD."""
+
+def bpf_prog_attach(target_fd: int, prog_fd: int, attach_type: int, flags: int, replace_fd: int, /) -> None:
+    """Attach a program to a cgroup: bpf(2) BPF_PROG_ATTACH. replace_fd with BPF_F_REPLACE (Linux 5.6), else -1."""
+
+def bpf_prog_detach(target_fd: int, prog_fd: int, attach_type: int, /) -> None:
+    """Detach a program from a cgroup: bpf(2) BPF_PROG_DETACH."""
+
+def bpf_prog_query(target_fd: int, attach_type: int, /) -> list[int]:
+    """The ids of the programs attached to a cgroup, 64 at most: bpf(2) BPF_PROG_QUERY, Linux 4.15."""
+
+def bpf_prog_get_fd_by_id(prog_id: int, /) -> int:
+    """Open a loaded program by its id: bpf(2) BPF_PROG_GET_FD_BY_ID, Linux 4.13."""

@@ -1,0 +1,429 @@
+"""Linux constants by the kernel's names, and the helpers that print them by name.
+
+Purpose: the one place where a number of the kernel's ABI is written down, so that no other module says 0x20000
+(house rule: flags are printed by name). Law 2 binds it: it is on the hot path of every verb, so it holds integers
+and dicts only and imports nothing. What only slow code wants is in flags_slow.py.
+
+The values are those of asm-generic, which x86, arm, riscv, ppc, s390 and loongarch share for everything listed
+here; `_linux.h` refuses to build on alpha and mips, where some differ. O_* that differ between architectures come
+from `os`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# clone(2), unshare(2), setns(2)
+CLONE_NEWTIME = 0x80
+CLONE_VM = 0x100
+CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_CLEAR_SIGHAND = 0x100000000
+CLONE_INTO_CGROUP = 0x200000000
+
+# The namespace types of config.json (/linux/namespaces/N/type) with their clone flag and their name in /proc/PID/ns.
+NAMESPACES: dict[str, int] = {
+    "user": CLONE_NEWUSER,
+    "cgroup": CLONE_NEWCGROUP,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "network": CLONE_NEWNET,
+    "pid": CLONE_NEWPID,
+    "mount": CLONE_NEWNS,
+    "time": CLONE_NEWTIME,
+}
+NAMESPACE_FILES: dict[str, str] = {
+    "user": "user",
+    "cgroup": "cgroup",
+    "ipc": "ipc",
+    "uts": "uts",
+    "network": "net",
+    "pid": "pid",
+    "mount": "mnt",
+    "time": "time",
+}
+
+# mount(2)
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
+MS_REMOUNT = 0x20
+MS_MANDLOCK = 0x40
+MS_DIRSYNC = 0x80
+MS_NOSYMFOLLOW = 0x100
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_SILENT = 0x8000
+MS_UNBINDABLE = 0x20000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+MS_RELATIME = 0x200000
+MS_I_VERSION = 0x800000
+MS_STRICTATIME = 0x1000000
+MS_LAZYTIME = 0x2000000
+
+# statfs(2) f_flags and statvfs(3) f_flag
+ST_RDONLY = 0x1
+ST_NOSUID = 0x2
+ST_NODEV = 0x4
+ST_NOEXEC = 0x8
+ST_SYNCHRONOUS = 0x10
+ST_MANDLOCK = 0x40
+ST_NOATIME = 0x400
+ST_NODIRATIME = 0x800
+ST_RELATIME = 0x1000
+ST_NOSYMFOLLOW = 0x2000
+
+# mount_setattr(2) and fsmount(2)
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_RELATIME = 0x0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+# open_tree(2), move_mount(2), fsopen(2), fspick(2), fsconfig(2), umount2(2)
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = 0x80000
+MOVE_MOUNT_F_SYMLINKS = 0x1
+MOVE_MOUNT_F_AUTOMOUNTS = 0x2
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_SYMLINKS = 0x10
+MOVE_MOUNT_T_AUTOMOUNTS = 0x20
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_SET_GROUP = 0x100
+MOVE_MOUNT_BENEATH = 0x200
+FSOPEN_CLOEXEC = 0x1
+FSMOUNT_CLOEXEC = 0x1
+FSPICK_CLOEXEC = 0x1
+FSPICK_SYMLINK_NOFOLLOW = 0x2
+FSPICK_NO_AUTOMOUNT = 0x4
+FSPICK_EMPTY_PATH = 0x8
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_BINARY = 2
+FSCONFIG_SET_PATH = 3
+FSCONFIG_SET_PATH_EMPTY = 4
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSCONFIG_CMD_CREATE_EXCL = 8
+MNT_FORCE = 0x1
+MNT_DETACH = 0x2
+MNT_EXPIRE = 0x4
+UMOUNT_NOFOLLOW = 0x8
+
+# statx(2), statmount(2), listmount(2)
+STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000
+LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
+STATMOUNT_SB_BASIC = 0x1
+STATMOUNT_MNT_BASIC = 0x2
+STATMOUNT_PROPAGATE_FROM = 0x4
+STATMOUNT_MNT_ROOT = 0x8
+STATMOUNT_MNT_POINT = 0x10
+STATMOUNT_FS_TYPE = 0x20
+
+# openat(2) family, openat2(2), close_range(2)
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_REMOVEDIR = 0x200
+AT_SYMLINK_FOLLOW = 0x400
+AT_NO_AUTOMOUNT = 0x800
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+RESOLVE_NO_XDEV = 0x1
+RESOLVE_NO_MAGICLINKS = 0x2
+RESOLVE_NO_SYMLINKS = 0x4
+RESOLVE_BENEATH = 0x8
+RESOLVE_IN_ROOT = 0x10
+RESOLVE_CACHED = 0x20
+CLOSE_RANGE_UNSHARE = 0x2
+CLOSE_RANGE_CLOEXEC = 0x4
+
+# statfs(2) f_type, as _linux.fstatfs() gives it
+PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
+DEVPTS_SUPER_MAGIC = 0x1CD1
+CGROUP_SUPER_MAGIC = 0x27E0EB
+CGROUP2_SUPER_MAGIC = 0x63677270
+TMPFS_MAGIC = 0x1021994
+RAMFS_MAGIC = 0x858458F6
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+MQUEUE_MAGIC = 0x19800202
+NSFS_MAGIC = 0x6E736673
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_GET_KEEPCAPS = 7
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_GET_SECCOMP = 21
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_TIMERSLACK = 29
+PR_SET_MM = 35
+PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+PR_SET_THP_DISABLE = 41
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_IS_SET = 1
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_LOWER = 3
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+PR_SET_IO_FLUSHER = 57
+PR_GET_IO_FLUSHER = 58
+PR_SET_MDWE = 65
+PR_SET_MEMORY_MERGE = 67
+
+# securebits, capabilities(7)
+SECBIT_NOROOT = 0x1
+SECBIT_NO_SETUID_FIXUP = 0x4
+SECBIT_KEEP_CAPS = 0x10
+SECBIT_NO_CAP_AMBIENT_RAISE = 0x40
+
+# seccomp(2)
+SECCOMP_SET_MODE_STRICT = 0
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2
+SECCOMP_GET_NOTIF_SIZES = 3
+SECCOMP_FILTER_FLAG_TSYNC = 0x1
+SECCOMP_FILTER_FLAG_LOG = 0x2
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 0x4
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
+SECCOMP_FILTER_FLAG_TSYNC_ESRCH = 0x10
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
+
+# bpf(2)
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_CGROUP_DEVICE = 6
+BPF_F_ALLOW_OVERRIDE = 0x1
+BPF_F_ALLOW_MULTI = 0x2
+BPF_F_REPLACE = 0x4
+
+# sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)
+SCHED_POLICIES: dict[str, int] = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+SCHED_FLAGS: dict[str, int] = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x1,
+    "SCHED_FLAG_RECLAIM": 0x2,
+    "SCHED_FLAG_DL_OVERRUN": 0x4,
+    "SCHED_FLAG_KEEP_POLICY": 0x8,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+IOPRIO_WHO_PROCESS = 1
+IOPRIO_CLASS_SHIFT = 13
+IOPRIO_CLASSES: dict[str, int] = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+MEMORY_POLICIES: dict[str, int] = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+MEMORY_POLICY_FLAGS: dict[str, int] = {
+    "MPOL_F_STATIC_NODES": 0x8000,
+    "MPOL_F_RELATIVE_NODES": 0x4000,
+    "MPOL_F_NUMA_BALANCING": 0x2000,
+}
+PERSONALITIES: dict[str, int] = {"LINUX": 0x0, "LINUX32": 0x8}
+
+# ioctl_tty(2), ioctl_ns(2)
+TIOCSCTTY = 0x540E
+TIOCGWINSZ = 0x5413
+TIOCSWINSZ = 0x5414
+TIOCGPTN = 0x80045430
+TIOCSPTLCK = 0x40045431
+TIOCGPTPEER = 0x5441
+NS_GET_USERNS = 0xB701
+NS_GET_NSTYPE = 0xB703
+
+# /proc/PID/stat, field 9
+PF_FORKNOEXEC = 0x40
+
+# The device nodes that are checked by number: (major, minor)
+NULL_DEVICE = (1, 3)
+PTMX_DEVICE = (5, 2)
+
+# capabilities(7): the bit of each name, up to Linux 5.9, which added the last one so far
+CAPS: dict[str, int] = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_FOWNER": 3,
+    "CAP_FSETID": 4,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_LINUX_IMMUTABLE": 9,
+    "CAP_NET_BIND_SERVICE": 10,
+    "CAP_NET_BROADCAST": 11,
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_IPC_LOCK": 14,
+    "CAP_IPC_OWNER": 15,
+    "CAP_SYS_MODULE": 16,
+    "CAP_SYS_RAWIO": 17,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_PACCT": 20,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_BOOT": 22,
+    "CAP_SYS_NICE": 23,
+    "CAP_SYS_RESOURCE": 24,
+    "CAP_SYS_TIME": 25,
+    "CAP_SYS_TTY_CONFIG": 26,
+    "CAP_MKNOD": 27,
+    "CAP_LEASE": 28,
+    "CAP_AUDIT_WRITE": 29,
+    "CAP_AUDIT_CONTROL": 30,
+    "CAP_SETFCAP": 31,
+    "CAP_MAC_OVERRIDE": 32,
+    "CAP_MAC_ADMIN": 33,
+    "CAP_SYSLOG": 34,
+    "CAP_WAKE_ALARM": 35,
+    "CAP_BLOCK_SUSPEND": 36,
+    "CAP_AUDIT_READ": 37,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
+}
+
+# signal(7), without aliases but for the old names that people type
+SIGNALS: dict[str, int] = {
+    "SIGHUP": 1,
+    "SIGINT": 2,
+    "SIGQUIT": 3,
+    "SIGILL": 4,
+    "SIGTRAP": 5,
+    "SIGABRT": 6,
+    "SIGIOT": 6,
+    "SIGBUS": 7,
+    "SIGFPE": 8,
+    "SIGKILL": 9,
+    "SIGUSR1": 10,
+    "SIGSEGV": 11,
+    "SIGUSR2": 12,
+    "SIGPIPE": 13,
+    "SIGALRM": 14,
+    "SIGTERM": 15,
+    "SIGSTKFLT": 16,
+    "SIGCHLD": 17,
+    "SIGCLD": 17,
+    "SIGCONT": 18,
+    "SIGSTOP": 19,
+    "SIGTSTP": 20,
+    "SIGTTIN": 21,
+    "SIGTTOU": 22,
+    "SIGURG": 23,
+    "SIGXCPU": 24,
+    "SIGXFSZ": 25,
+    "SIGVTALRM": 26,
+    "SIGPROF": 27,
+    "SIGWINCH": 28,
+    "SIGIO": 29,
+    "SIGPOLL": 29,
+    "SIGPWR": 30,
+    "SIGSYS": 31,
+    "SIGUNUSED": 31,
+    "SIGRTMIN": 34,  # as libc counts: it keeps 32 and 33 for itself
+    "SIGRTMAX": 64,
+}
+
+# getrlimit(2)
+RLIMITS: dict[str, int] = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+
+
+def names(value: int, prefix: str, table: Mapping[str, int] | None = None) -> str:
+    """Print a set of flags by name.
+
+    Args:
+        value: the flags, or-ed together.
+        prefix: how the wanted names begin: "MS_", "CLONE_", "RESOLVE_".
+        table: name -> number; this module's own constants unless given.
+
+    Returns:
+        "MS_RDONLY|MS_NOSUID"; bits without a name as one hexadecimal number; "0" for no flag.
+        A name that stands for several bits (a mask) is not used.
+    """
+    found = []
+    rest = value
+    for name, bit in (globals() if table is None else table).items():
+        if name.startswith(prefix) and type(bit) is int and bit > 0 and not bit & (bit - 1) and rest & bit:
+            found.append(name)
+            rest &= ~bit
+    if rest or not found:
+        found.append(hex(rest) if rest else "0")
+    return "|".join(found)
+
+
+def name_of(value: int, prefix: str, table: Mapping[str, int] | None = None) -> str:
+    """Print one number that is not a set: an operation, a signal, a magic number.
+
+    Args:
+        value: the number.
+        prefix: how the wanted name begins: "PR_", "SIG", "FSCONFIG_".
+        table: name -> number; this module's own constants unless given.
+
+    Returns:
+        The first name that has this value, or the number in hexadecimal.
+    """
+    for name, number in (globals() if table is None else table).items():
+        if name.startswith(prefix) and type(number) is int and number == value:
+            return name
+    return hex(value)

@@ -1,0 +1,73 @@
+"""Linux constants that only slow code wants: messages, `features`, `plan`, tests.
+
+Purpose: tables for explaining (law 2: accept fast, explain slowly), kept out of flags.py so that no engine call pays
+for them.
+"""
+
+from __future__ import annotations
+
+from pyrunc.linux import flags
+
+# statfs(2) f_type -> the name of the filesystem, for "on /data: this is procfs, not ext4"
+FILESYSTEMS: dict[int, str] = {
+    flags.PROC_SUPER_MAGIC: "procfs",
+    flags.SYSFS_MAGIC: "sysfs",
+    flags.DEVPTS_SUPER_MAGIC: "devpts",
+    flags.CGROUP_SUPER_MAGIC: "cgroup",
+    flags.CGROUP2_SUPER_MAGIC: "cgroup2",
+    flags.TMPFS_MAGIC: "tmpfs",
+    flags.RAMFS_MAGIC: "ramfs",
+    flags.OVERLAYFS_SUPER_MAGIC: "overlay",
+    flags.MQUEUE_MAGIC: "mqueue",
+    flags.NSFS_MAGIC: "nsfs",
+    0xEF53: "ext2/ext3/ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x2FC12FC1: "zfs",
+    0x6969: "nfs",
+    0x01021997: "9p",
+    0x65735546: "fuse",
+    0x73717368: "squashfs",
+    0xE0F5E1E2: "erofs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0xCAFE4A11: "bpf",
+    0x6165676C: "pstore",
+    0xDE5E81E4: "efivarfs",
+    0x62656570: "configfs",
+    0x42494E4D: "binfmt_misc",
+    0x958458F6: "hugetlbfs",
+    0xF97CFF8C: "selinuxfs",
+    0x19830326: "fhgfs",
+}
+
+# seccomp actions as seccomp(2) has them, the upper 16 bits of a filter's return value
+SECCOMP_ACTIONS: dict[str, int] = {
+    "SECCOMP_RET_KILL_PROCESS": 0x80000000,
+    "SECCOMP_RET_KILL_THREAD": 0x00000000,
+    "SECCOMP_RET_TRAP": 0x00030000,
+    "SECCOMP_RET_ERRNO": 0x00050000,
+    "SECCOMP_RET_USER_NOTIF": 0x7FC00000,
+    "SECCOMP_RET_TRACE": 0x7FF00000,
+    "SECCOMP_RET_LOG": 0x7FFC0000,
+    "SECCOMP_RET_ALLOW": 0x7FFF0000,
+}
+
+# keyctl(2): the permissions that a possessor, the user, the group and others may hold on a key
+KEY_PERMISSIONS: dict[str, int] = {
+    "VIEW": 0x01,
+    "READ": 0x02,
+    "WRITE": 0x04,
+    "SEARCH": 0x08,
+    "LINK": 0x10,
+    "SETATTR": 0x20,
+}
+KEY_SHIFTS: dict[str, int] = {"POSSESSOR": 24, "USER": 16, "GROUP": 8, "OTHER": 0}
+
+
+def filesystem(magic: int) -> str:
+    """Name a filesystem by the f_type of statfs(2), or give the number in hexadecimal."""
+    return FILESYSTEMS.get(magic, f"filesystem {magic:#x}")
