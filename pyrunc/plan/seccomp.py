@@ -1,8 +1,9 @@
 """linux.seccomp as data: names become the kernel's numbers, nonsense becomes a Failure with its place.
 
 Law 1: this is the whole decision (which action for which call); what libseccomp makes of it is work for
-apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux 6.18. The
-tables below are the only place where the words of the section are known: `features` reads them from here.
+apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux
+6.18. The tables below are the only place where the words of the section are known: `features` reads them
+from here.
 """
 
 from __future__ import annotations
@@ -98,9 +99,9 @@ EPERM = 1
 class Filter(Record):
     """A lowered seccomp section.
 
-    default and the first member of a rule are what the kernel is answered (action and errno in one number), flags
-    is the argument of seccomp(2), rules leaves out what only repeats the default. mentioned has the names of the
-    rules left out: they still tell which calls the profile's author knew.
+    default and the first member of a rule are what the kernel is answered (action and errno in one number),
+    flags is the argument of seccomp(2), rules leaves out what only repeats the default. mentioned has the
+    names of the rules left out: they still tell which calls the profile's author knew.
     """
 
     default: int
@@ -170,8 +171,8 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
         pointer: where it stands in config.json.
 
     Returns:
-        The filter, or None when seccomp is off: no section, or one with neither default action nor rules, which
-        is how engines spell "unconfined".
+        The filter, or None when seccomp is off: no section, or one with neither default action nor rules,
+        which is how engines spell "unconfined".
 
     Raises:
         Failure: a word is unknown, an errno where none is possible, a notification nobody could receive.
@@ -255,7 +256,8 @@ def _action(word: str, errno: int | None, pointer: str, prefix: str) -> int:
 
 def _flags(words: list[str] | None, pointer: str) -> int:
     if words is None:
-        # As runc: without a word on flags a process is not slowed down by speculation barriers; [] asks for them.
+        # As runc: without a word on flags a process is not slowed down by speculation barriers; [] asks for
+        # them.
         return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
     flags = 0
     for index, word in enumerate(words):
@@ -277,8 +279,8 @@ def _architectures(words: list[str] | None, pointer: str) -> tuple[str, ...]:
 def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tuple[Condition, ...], ...]:
     """Return the alternatives of a rule's conditions: () is "always".
 
-    Conditions on different arguments must all hold. Two on the same argument cannot be joined by libseccomp; as
-    in runc each condition then is a rule of its own, so that one of them is enough.
+    Conditions on different arguments must all hold. Two on the same argument cannot be joined by libseccomp;
+    as in runc each condition then is a rule of its own, so that one of them is enough.
     """
     if not args:
         return ()
