@@ -2,7 +2,9 @@
  * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system
  * call and returns the result or raises OSError. No policy, no retries, no loops over
  * mounts: deciding is Python's work (law 1), this file only has to be small enough to be
- * read in one sitting. _linux.pyi documents every function for its callers.
+ * read in one sitting. _linux.pyi documents every function for its callers. Here: processes
+ * and their rights, and the module itself; _files.c has mounts and files, _seal.c the one
+ * function that is more than a system call.
  *
  * The GIL is never released: pyrunc has one thread, and a signal handler running Python
  * code between fork and execve would be worse than a blocked interpreter.
@@ -12,15 +14,11 @@
  */
 #include "_linux.h"
 
-#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <sched.h>
-#include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 
 /* ---- arguments and results ------------------------------------------------------------ */
 
@@ -82,12 +80,12 @@ PyObject *int_or_error(long rc)
     return rc < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(rc);
 }
 
-static const char *text(PyObject *bytes)
+const char *text(PyObject *bytes)
 {
     return bytes ? PyBytes_AsString(bytes) : NULL;
 }
 
-static PyObject *list_of_u64(const uint64_t *values, long count)
+PyObject *list_of_u64(const uint64_t *values, long count)
 {
     if (count < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -100,13 +98,6 @@ static PyObject *list_of_u64(const uint64_t *values, long count)
     return list;
 }
 
-#define METHOD(name) static PyObject *linux_##name(PyObject *self, PyObject *args)
-#define PARSE(...)                                                                            \
-    (void)self;                                                                               \
-    if (!PyArg_ParseTuple(args, __VA_ARGS__))                                                 \
-        return NULL
-#define PATH PyUnicode_FSConverter
-
 /* ---- processes and namespaces --------------------------------------------------------- */
 
 struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
@@ -116,7 +107,7 @@ struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
 #define CLONE_ARGUMENTS_VER0 64 /* Linux 5.3: up to tls; enough when no cgroup is asked for */
 #define CLONE_INTO_CGROUP_FLAG 0x200000000ULL
 
-METHOD(clone3)
+static METHOD(clone3)
 {
     uint64_t flags;
     int exit_signal, cgroup_fd, pidfd = -1;
@@ -147,21 +138,21 @@ METHOD(clone3)
     return Py_BuildValue("li", pid, pidfd);
 }
 
-METHOD(unshare)
+static METHOD(unshare)
 {
     int flags;
     PARSE("i:unshare", &flags);
     return none_or_error(unshare(flags));
 }
 
-METHOD(setns)
+static METHOD(setns)
 {
     int fd, flags;
     PARSE("ii:setns", &fd, &flags);
     return none_or_error(setns(fd, flags));
 }
 
-METHOD(pidfd_getfd)
+static METHOD(pidfd_getfd)
 {
     int pidfd, fd;
     PARSE("ii:pidfd_getfd", &pidfd, &fd);
@@ -207,7 +198,7 @@ static int as_paths(PyObject *object, void *address)
     return converted ? Py_CLEANUP_SUPPORTED : 0;
 }
 
-METHOD(execveat)
+static METHOD(execveat)
 {
     int dfd, flags;
     PyObject *path, *arguments = NULL, *environment = NULL;
@@ -224,291 +215,9 @@ METHOD(execveat)
     return result;
 }
 
-/* ---- mounts --------------------------------------------------------------------------- */
-
-METHOD(open_tree)
-{
-    int dfd;
-    uint32_t flags;
-    PyObject *path;
-    PARSE("iO&O&:open_tree", &dfd, PATH, &path, as_u32, &flags);
-    PyObject *result = int_or_error(syscall(__NR_open_tree, dfd, text(path), flags | O_CLOEXEC));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(move_mount)
-{
-    int from_fd, to_fd;
-    uint32_t flags;
-    PyObject *from, *to;
-    PARSE("iO&iO&O&:move_mount", &from_fd, PATH, &from, &to_fd, PATH, &to, as_u32, &flags);
-    PyObject *result =
-        none_or_error(syscall(__NR_move_mount, from_fd, text(from), to_fd, text(to), flags));
-    Py_DECREF(from);
-    Py_DECREF(to);
-    return result;
-}
-
-struct mount_attributes { /* mount_setattr(2), Linux 5.12 */
-    uint64_t set, clear, propagation, userns_fd;
-};
-
-METHOD(mount_setattr)
-{
-    int dfd, userns_fd;
-    uint32_t flags;
-    PyObject *path;
-    struct mount_attributes request;
-    PARSE("iO&O&O&O&O&i:mount_setattr", &dfd, PATH, &path, as_u32, &flags, as_u64, &request.set, as_u64,
-          &request.clear, as_u64, &request.propagation, &userns_fd);
-    request.userns_fd = userns_fd < 0 ? 0 : (uint64_t)userns_fd;
-    PyObject *result = none_or_error(
-        syscall(__NR_mount_setattr, dfd, text(path), flags, &request, sizeof(request)));
-    Py_DECREF(path);
-    return result;
-}
-
-#define CLOEXEC_1 1u /* FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and FSPICK_CLOEXEC are all bit 0 */
-
-METHOD(fsopen)
-{
-    uint32_t flags;
-    PyObject *name;
-    PARSE("O&O&:fsopen", PATH, &name, as_u32, &flags);
-    PyObject *result = int_or_error(syscall(__NR_fsopen, text(name), flags | CLOEXEC_1));
-    Py_DECREF(name);
-    return result;
-}
-
-METHOD(fsconfig)
-{
-    int fd, aux;
-    uint32_t command;
-    PyObject *key, *value;
-    PARSE("iO&O&O&i:fsconfig", &fd, as_u32, &command, as_path_or_none, &key, as_path_or_none, &value, &aux);
-    PyObject *result =
-        none_or_error(syscall(__NR_fsconfig, fd, command, text(key), text(value), aux));
-    Py_XDECREF(key);
-    Py_XDECREF(value);
-    return result;
-}
-
-METHOD(fsmount)
-{
-    int fd;
-    uint32_t flags, attributes;
-    PARSE("iO&O&:fsmount", &fd, as_u32, &flags, as_u32, &attributes);
-    return int_or_error(syscall(__NR_fsmount, fd, flags | CLOEXEC_1, attributes));
-}
-
-METHOD(fspick)
-{
-    int dfd;
-    uint32_t flags;
-    PyObject *path;
-    PARSE("iO&O&:fspick", &dfd, PATH, &path, as_u32, &flags);
-    PyObject *result = int_or_error(syscall(__NR_fspick, dfd, text(path), flags | CLOEXEC_1));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(mount)
-{
-    PyObject *source, *target, *type, *data;
-    uint64_t flags;
-    PARSE("O&O&O&O&O&:mount", as_path_or_none, &source, PATH, &target, as_path_or_none, &type, as_u64, &flags,
-          as_path_or_none, &data);
-    PyObject *result =
-        none_or_error(mount(text(source), text(target), text(type), (unsigned long)flags, text(data)));
-    Py_XDECREF(source);
-    Py_DECREF(target);
-    Py_XDECREF(type);
-    Py_XDECREF(data);
-    return result;
-}
-
-METHOD(umount2)
-{
-    PyObject *path;
-    int flags;
-    PARSE("O&i:umount2", PATH, &path, &flags);
-    PyObject *result = none_or_error(umount2(text(path), flags));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(pivot_root)
-{
-    PyObject *new_root, *put_old;
-    PARSE("O&O&:pivot_root", PATH, &new_root, PATH, &put_old);
-    PyObject *result = none_or_error(syscall(__NR_pivot_root, text(new_root), text(put_old)));
-    Py_DECREF(new_root);
-    Py_DECREF(put_old);
-    return result;
-}
-
-struct mount_id_request { /* statmount(2) and listmount(2), MNT_ID_REQ_SIZE_VER0, Linux 6.8 */
-    uint32_t size, spare;
-    uint64_t mnt_id, parameter;
-};
-
-METHOD(statmount)
-{
-    struct mount_id_request request = {.size = sizeof(request)};
-    uint32_t size;
-    PARSE("O&O&O&:statmount", as_u64, &request.mnt_id, as_u64, &request.parameter, as_u32, &size);
-    char *buffer = PyMem_Calloc(1, (size_t)size + sizeof(uint32_t));
-    if (!buffer)
-        return PyErr_NoMemory();
-    PyObject *result = NULL;
-    if (syscall(__NR_statmount, &request, buffer, (size_t)size, 0) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-    } else {
-        uint32_t used; /* the kernel's own count of what it wrote: struct and strings */
-        memcpy(&used, buffer, sizeof(used));
-        result = PyBytes_FromStringAndSize(buffer, used < size ? used : size);
-    }
-    PyMem_Free(buffer);
-    return result;
-}
-
-METHOD(listmount)
-{
-    struct mount_id_request request = {.size = sizeof(request)};
-    uint32_t count;
-    PARSE("O&O&O&:listmount", as_u64, &request.mnt_id, as_u64, &request.parameter, as_u32, &count);
-    uint64_t *ids = PyMem_Calloc((size_t)count + 1, sizeof(*ids));
-    if (!ids)
-        return PyErr_NoMemory();
-    PyObject *result = list_of_u64(ids, syscall(__NR_listmount, &request, ids, (size_t)count, 0));
-    PyMem_Free(ids);
-    return result;
-}
-
-/* ---- files ---------------------------------------------------------------------------- */
-
-struct open_request { /* openat2(2), struct open_how, Linux 5.6 */
-    uint64_t flags, mode, resolve;
-};
-
-METHOD(openat2)
-{
-    int dfd;
-    PyObject *path;
-    struct open_request how;
-    PARSE("iO&O&O&O&:openat2", &dfd, PATH, &path, as_u64, &how.flags, as_u64, &how.mode, as_u64, &how.resolve);
-    how.flags |= O_CLOEXEC;
-    PyObject *result = int_or_error(syscall(__NR_openat2, dfd, text(path), &how, sizeof(how)));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(fstatfs)
-{
-    int fd;
-    PARSE("i:fstatfs", &fd);
-    struct statfs answer;
-    if (fstatfs(fd, &answer) < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    /* f_type is signed and 32 bits wide on some architectures: CIFS would be negative there. */
-    return Py_BuildValue("kk", (unsigned long)answer.f_type & 0xffffffffUL, (unsigned long)answer.f_flags);
-}
-
-struct statx_answer { /* statx(2), 256 bytes; only the members that are read are named */
-    uint32_t mask, block_size;
-    uint64_t attributes;
-    uint64_t skipped[16];
-    uint64_t mnt_id; /* offset 144: Linux 5.8; unique ids with STATX_MNT_ID_UNIQUE: 6.8 */
-    uint64_t rest[13];
-};
-_Static_assert(sizeof(struct statx_answer) == 256, "struct statx has 256 bytes");
-_Static_assert(offsetof(struct statx_answer, mnt_id) == 144, "stx_mnt_id is at 144");
-#define STATX_MNT_ID_MASK 0x1000u
-#define STATX_MOUNT_ROOT 0x2000u
-
-METHOD(statx_mnt)
-{
-    int fd;
-    uint32_t mask = STATX_MNT_ID_MASK;
-    PARSE("i|O&:statx_mnt", &fd, as_u32, &mask);
-    struct statx_answer answer = {0};
-    int flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW;
-    if (syscall(__NR_statx, fd, "", flags, mask, &answer) < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if ((answer.mask & mask) != mask) { /* an older kernel ignores what it does not know */
-        errno = EOPNOTSUPP;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    PyObject *root = (answer.attributes & STATX_MOUNT_ROOT) ? Py_True : Py_False;
-    return Py_BuildValue("KO", (unsigned long long)answer.mnt_id, root);
-}
-
-METHOD(close_range)
-{
-    uint32_t first, last, flags;
-    PARSE("O&O&O&:close_range", as_u32, &first, as_u32, &last, as_u32, &flags);
-    return none_or_error(syscall(__NR_close_range, first, last, flags));
-}
-
-METHOD(fchownat)
-{
-    int dfd, flags;
-    uint32_t uid, gid;
-    PyObject *path;
-    PARSE("iO&O&O&i:fchownat", &dfd, PATH, &path, as_u32, &uid, as_u32, &gid, &flags);
-    PyObject *result = none_or_error(fchownat(dfd, text(path), uid, gid, flags));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(fchmodat2)
-{
-    int dfd, flags;
-    uint32_t mode;
-    PyObject *path;
-    PARSE("iO&O&i:fchmodat2", &dfd, PATH, &path, as_u32, &mode, &flags);
-    PyObject *result = none_or_error(syscall(__NR_fchmodat2, dfd, text(path), mode, flags));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(getcwd)
-{
-    char buffer[4096]; /* the kernel answers within one page or with ENAMETOOLONG */
-    PARSE(":getcwd");
-    long length = syscall(__NR_getcwd, buffer, sizeof(buffer)); /* counts the final NUL */
-    if (length < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    return PyBytes_FromStringAndSize(buffer, length - 1);
-}
-
-METHOD(signalfd)
-{
-    PyObject *signals;
-    int flags;
-    uint64_t mask = 0;
-    PARSE("Oi:signalfd", &signals, &flags);
-    PyObject *numbers = PySequence_Tuple(signals);
-    if (!numbers)
-        return NULL;
-    for (Py_ssize_t i = 0; i < PyTuple_Size(numbers); i++) {
-        long number = PyLong_AsLong(PyTuple_GetItem(numbers, i));
-        if (number < 1 || number > 64) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(PyExc_ValueError, "a signal number is 1 to 64");
-            Py_DECREF(numbers);
-            return NULL;
-        }
-        mask |= 1ULL << (number - 1);
-    }
-    Py_DECREF(numbers);
-    return int_or_error(syscall(__NR_signalfd4, -1, &mask, sizeof(mask), flags | O_CLOEXEC));
-}
-
 /* ---- rights and attributes of the process --------------------------------------------- */
 
-METHOD(prctl)
+static METHOD(prctl)
 {
     int option;
     unsigned long a2, a3, a4, a5;
@@ -525,7 +234,7 @@ struct capability_words { /* two of them: capabilities 0-31, then 32-63 */
     uint32_t effective, permitted, inheritable;
 };
 
-METHOD(capset)
+static METHOD(capset)
 {
     uint64_t effective, permitted, inheritable;
     PARSE("O&O&O&:capset", as_u64, &effective, as_u64, &permitted, as_u64, &inheritable);
@@ -537,7 +246,7 @@ METHOD(capset)
     return none_or_error(syscall(__NR_capset, &header, words));
 }
 
-METHOD(capget)
+static METHOD(capget)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};
     struct capability_words words[2] = {{0, 0, 0}, {0, 0, 0}};
@@ -549,7 +258,7 @@ METHOD(capget)
                          (unsigned long long)words[1].inheritable << 32 | words[0].inheritable);
 }
 
-METHOD(sethostname)
+static METHOD(sethostname)
 {
     PyObject *name;
     PARSE("O&:sethostname", PATH, &name);
@@ -558,7 +267,7 @@ METHOD(sethostname)
     return result;
 }
 
-METHOD(setdomainname)
+static METHOD(setdomainname)
 {
     PyObject *name;
     PARSE("O&:setdomainname", PATH, &name);
@@ -569,7 +278,7 @@ METHOD(setdomainname)
 
 enum { KEYCTL_JOIN = 1, KEYCTL_SETPERM_ = 5, KEYCTL_DESCRIBE_ = 6 }; /* keyctl(2) */
 
-METHOD(keyctl_join)
+static METHOD(keyctl_join)
 {
     PyObject *name;
     PARSE("O&:keyctl_join", as_path_or_none, &name);
@@ -578,7 +287,7 @@ METHOD(keyctl_join)
     return result;
 }
 
-METHOD(keyctl_describe)
+static METHOD(keyctl_describe)
 {
     int id;
     char buffer[4096 + 64]; /* a description has at most 4096 bytes; then type, ids and permissions */
@@ -593,7 +302,7 @@ METHOD(keyctl_describe)
     return PyUnicode_DecodeFSDefaultAndSize(buffer, length ? length - 1 : 0);
 }
 
-METHOD(keyctl_setperm)
+static METHOD(keyctl_setperm)
 {
     int id;
     uint32_t permissions;
@@ -609,31 +318,31 @@ struct scheduling { /* sched_setattr(2), SCHED_ATTR_SIZE_VER0, Linux 3.14 */
     uint64_t runtime, deadline, period;
 };
 
-METHOD(sched_setattr)
+static METHOD(sched_setattr)
 {
     int pid;
     struct scheduling request = {.size = sizeof(request)};
-    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags, &request.nice,
-          as_u32, &request.priority, as_u64, &request.runtime, as_u64, &request.deadline, as_u64,
-          &request.period);
+    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags,
+          &request.nice, as_u32, &request.priority, as_u64, &request.runtime, as_u64, &request.deadline,
+          as_u64, &request.period);
     return none_or_error(syscall(__NR_sched_setattr, pid, &request, 0));
 }
 
-METHOD(ioprio_set)
+static METHOD(ioprio_set)
 {
     int which, who, value;
     PARSE("iii:ioprio_set", &which, &who, &value);
     return none_or_error(syscall(__NR_ioprio_set, which, who, value));
 }
 
-METHOD(personality)
+static METHOD(personality)
 {
     uint32_t persona;
     PARSE("O&:personality", as_u32, &persona);
     return int_or_error(personality(persona));
 }
 
-METHOD(set_mempolicy)
+static METHOD(set_mempolicy)
 {
     int mode;
     const char *mask;
@@ -654,7 +363,7 @@ METHOD(set_mempolicy)
 
 #define SECCOMP_SET_MODE_FILTER_OP 1
 
-METHOD(seccomp)
+static METHOD(seccomp)
 {
     uint32_t operation, flags;
     char *bytes;
@@ -686,7 +395,7 @@ static long bpf(int command, union bpf_attr *attributes)
     return syscall(__NR_bpf, command, attributes, sizeof(*attributes));
 }
 
-METHOD(bpf_prog_load)
+static METHOD(bpf_prog_load)
 {
     uint32_t type, attach_type;
     const char *instructions;
@@ -706,7 +415,7 @@ METHOD(bpf_prog_load)
     return int_or_error(bpf(BPF_PROG_LOAD, &attributes)); /* the kernel sets close-on-exec */
 }
 
-METHOD(bpf_prog_attach)
+static METHOD(bpf_prog_attach)
 {
     int target_fd, prog_fd, replace_fd;
     uint32_t attach_type, flags;
@@ -721,7 +430,7 @@ METHOD(bpf_prog_attach)
     return none_or_error(bpf(BPF_PROG_ATTACH, &attributes));
 }
 
-METHOD(bpf_prog_detach)
+static METHOD(bpf_prog_detach)
 {
     int target_fd, prog_fd;
     uint32_t attach_type;
@@ -734,7 +443,7 @@ METHOD(bpf_prog_detach)
     return none_or_error(bpf(BPF_PROG_DETACH, &attributes));
 }
 
-METHOD(bpf_prog_query)
+static METHOD(bpf_prog_query)
 {
     int target_fd;
     uint32_t attach_type, ids[64]; /* BPF_CGROUP_MAX_PROGS: a cgroup never has more */
@@ -753,7 +462,7 @@ METHOD(bpf_prog_query)
     return list_of_u64(wide, attributes.query.prog_cnt);
 }
 
-METHOD(bpf_prog_get_fd_by_id)
+static METHOD(bpf_prog_get_fd_by_id)
 {
     uint32_t id;
     PARSE("O&:bpf_prog_get_fd_by_id", as_u32, &id);
@@ -783,7 +492,8 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_linux", "Raw Linux system calls: see _linux.pyi.", 0, methods, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_linux", "Raw Linux system calls: see _linux.pyi.", 0, methods, slots, NULL,
+    NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__linux(void)

@@ -84,6 +84,38 @@ int as_path_or_none(PyObject *object, void *address);
 /* A negative rc becomes OSError(errno); anything else becomes the result. */
 PyObject *none_or_error(long rc);
 PyObject *int_or_error(long rc);
+PyObject *list_of_u64(const uint64_t *values, long count);
 
+/* The characters of what a converter made; NULL for None. */
+const char *text(PyObject *bytes);
+
+#define METHOD(name) PyObject *linux_##name(PyObject *self, PyObject *args)
+#define PARSE(...)                                                                            \
+    (void)self;                                                                               \
+    if (!PyArg_ParseTuple(args, __VA_ARGS__))                                                 \
+        return NULL
+#define PATH PyUnicode_FSConverter
+
+/* Defined in _files.c, listed in the module in _linux.c. */
+METHOD(open_tree);
+METHOD(move_mount);
+METHOD(mount_setattr);
+METHOD(fsopen);
+METHOD(fsconfig);
+METHOD(fsmount);
+METHOD(fspick);
+METHOD(mount);
+METHOD(umount2);
+METHOD(pivot_root);
+METHOD(statmount);
+METHOD(listmount);
+METHOD(openat2);
+METHOD(fstatfs);
+METHOD(statx_mnt);
+METHOD(close_range);
+METHOD(fchownat);
+METHOD(fchmodat2);
+METHOD(getcwd);
+METHOD(signalfd);
 
 #endif

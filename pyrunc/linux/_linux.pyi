@@ -2,10 +2,12 @@
 
 Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsewhere). For all functions:
 
-- arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a string with a
+- arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a
+  string with a
   NUL inside or a buffer of an impossible size a ValueError, all before the kernel is asked;
 - `Path` is str (encoded for the file system, surrogateescape), bytes, or an object with `__fspath__`;
-- a refusal by the kernel is OSError with its errno and without a file name: the caller knows the object and says it;
+- a refusal by the kernel is OSError with its errno and without a file name: the caller knows the object and
+  says it;
   a kernel that is too old gives ENOSYS;
 - a returned file descriptor is close-on-exec, and -1 for an optional one means none;
 - the GIL is kept.
@@ -13,8 +15,9 @@ Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsew
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
+from typing import TypeAlias
 
-Path = str | bytes | PathLike[str] | PathLike[bytes]
+Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 # ---- processes and namespaces
 
@@ -22,12 +25,14 @@ def clone3(flags: int, exit_signal: int, cgroup_fd: int, /) -> tuple[int, int]:
     """Fork with namespaces: clone3(2), Linux 5.3.
 
     Args:
-        flags: CLONE_NEW*, CLONE_PARENT, CLONE_CLEAR_SIGHAND; CLONE_PIDFD is added. Sharing memory is a ValueError.
+        flags: CLONE_NEW*, CLONE_PARENT, CLONE_CLEAR_SIGHAND; CLONE_PIDFD is added. Sharing memory is a
+            ValueError.
         exit_signal: what the parent is sent at the end: SIGCHLD (17), or 0 with CLONE_PARENT.
         cgroup_fd: a cgroup v2 directory the child begins in (CLONE_INTO_CGROUP, Linux 5.7), or -1.
 
     Returns:
-        (pid, pidfd) in the parent, (0, -1) in the child. Both sides run the interpreter's fork hooks, as os.fork().
+        (pid, pidfd) in the parent, (0, -1) in the child. Both sides run the interpreter's fork hooks, as
+            os.fork().
     """
 
 def unshare(flags: int, /) -> None:
@@ -79,7 +84,8 @@ def fsopen(name: Path, flags: int, /) -> int:
 def fsconfig(fd: int, command: int, key: Path | None, value: Path | None, aux: int, /) -> None:
     """Set one option of a filesystem being configured, or create it: fsconfig(2), Linux 5.2.
 
-    A refusal may be explained in words: read(2) on the same fd gives lines such as "e tmpfs: Bad value for 'size'".
+    A refusal may be explained in words: read(2) on the same fd gives lines such as "e tmpfs: Bad value for
+    'size'".
     """
 
 def fsmount(fd: int, flags: int, attributes: int, /) -> int:
@@ -121,10 +127,16 @@ def listmount(mnt_id: int, last: int, count: int, /) -> list[int]:
 # ---- files
 
 def openat2(dfd: int, path: Path, flags: int, mode: int, resolve: int, /) -> int:
-    """Open with rules for the path's resolution: openat2(2), Linux 5.6. EAGAIN: somebody renamed meanwhile, ask again."""
+    """Open with rules for the path's resolution: openat2(2), Linux 5.6.
+
+    EAGAIN: somebody renamed meanwhile, ask again.
+    """
 
 def fstatfs(fd: int, /) -> tuple[int, int]:
-    """(f_type, f_flags) of the filesystem that holds an open file: fstatfs(2), also on O_PATH; flags as ST_*."""
+    """(f_type, f_flags) of the filesystem that holds an open file: fstatfs(2), also on O_PATH.
+
+    Flags as ST_*.
+    """
 
 def statx_mnt(fd: int, mask: int = ..., /) -> tuple[int, bool]:
     """(mount id, whether the file is the root of that mount) of an open file: statx(2).
@@ -136,24 +148,39 @@ def statx_mnt(fd: int, mask: int = ..., /) -> tuple[int, bool]:
     """
 
 def close_range(first: int, last: int, flags: int, /) -> None:
-    """Close all file descriptors from first to last, or mark them close-on-exec: close_range(2), Linux 5.9 (5.11)."""
+    """Close all file descriptors from first to last, or mark them close-on-exec.
+
+    close_range(2), Linux 5.9 (5.11).
+    """
 
 def fchownat(dfd: int, path: Path, uid: int, gid: int, flags: int, /) -> None:
     """Change the owner, also of an O_PATH fd with AT_EMPTY_PATH, which os.chown cannot: fchownat(2)."""
 
 def fchmodat2(dfd: int, path: Path, mode: int, flags: int, /) -> None:
-    """Change the mode, also of an O_PATH fd with AT_EMPTY_PATH, which os.chmod cannot: fchmodat2(2), Linux 6.6."""
+    """Change the mode, also of an O_PATH fd with AT_EMPTY_PATH, which os.chmod cannot.
+
+    fchmodat2(2), Linux 6.6.
+    """
 
 def getcwd() -> bytes:
-    """What the kernel says the working directory is: getcwd(2). It may begin with b"(unreachable)" (CVE-2024-21626)."""
+    """What the kernel says the working directory is: getcwd(2).
+
+    It may begin with b"(unreachable)" (CVE-2024-21626).
+    """
 
 def signalfd(signals: Iterable[int], flags: int, /) -> int:
-    """A file descriptor to read blocked signals from: signalfd(2). flags: SFD_NONBLOCK (os.O_NONBLOCK) or 0."""
+    """A file descriptor to read blocked signals from: signalfd(2).
+
+    Flags: SFD_NONBLOCK (os.O_NONBLOCK) or 0.
+    """
 
 # ---- rights and attributes of the process
 
 def prctl(option: int, arg2: int, arg3: int, arg4: int, arg5: int, /) -> int:
-    """prctl(2) for the options whose arguments are numbers: PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS and the like."""
+    """prctl(2) for the options whose arguments are numbers.
+
+    PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS and the like.
+    """
 
 def capset(effective: int, permitted: int, inheritable: int, /) -> None:
     """Set the three capability sets of this process, bit N for capability N: capset(2), version 3."""
@@ -168,7 +195,10 @@ def setdomainname(name: Path, /) -> None:
     """Set the NIS domain name of the UTS namespace: setdomainname(2)."""
 
 def keyctl_join(name: Path | None, /) -> int:
-    """Join or make a session keyring, None for an unnamed one: keyctl(2) KEYCTL_JOIN_SESSION_KEYRING. Returns its id."""
+    """Join or make a session keyring, None for an unnamed one: keyctl(2) KEYCTL_JOIN_SESSION_KEYRING.
+
+    Returns its id.
+    """
 
 def keyctl_describe(key: int, /) -> str:
     """Describe a key: keyctl(2) KEYCTL_DESCRIBE. "type;uid;gid;permissions in hexadecimal;description"."""
@@ -179,7 +209,10 @@ def keyctl_setperm(key: int, permissions: int, /) -> None:
 def sched_setattr(
     pid: int, policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int, /
 ) -> None:
-    """Set the scheduler of a process, 0 for this one; the last three in nanoseconds: sched_setattr(2), Linux 3.14."""
+    """Set the scheduler of a process, 0 for this one.
+
+    The last three in nanoseconds: sched_setattr(2), Linux 3.14.
+    """
 
 def ioprio_set(which: int, who: int, value: int, /) -> None:
     """Set an I/O priority, class << 13 | level: ioprio_set(2)."""
@@ -192,23 +225,33 @@ def set_mempolicy(mode: int, nodes: bytes | None, max_node: int, /) -> None:
 
     Args:
         mode: MPOL_* with MPOL_F_*.
-        nodes: a bit per node, in machine words of the machine's byte order, 1024 bytes at most; None for no mask.
+        nodes: a bit per node, in machine words of the machine's byte order, 1024 bytes at most; None for no
+            mask.
         max_node: how many bits count, plus one (the kernel's oddity).
     """
 
 # ---- programs for the kernel
 
 def seccomp(operation: int, flags: int, argument: bytes | None, /) -> int:
-    """seccomp(2). The argument of SECCOMP_SET_MODE_FILTER is struct sock_filter[]; of others, the bytes pointed to.
+    """Install a filter, or ask for what the kernel's filters can do: seccomp(2), Linux 3.17.
 
-    Returns 0, or with SECCOMP_FILTER_FLAG_NEW_LISTENER the notification fd (the kernel makes it close-on-exec).
+    Args:
+        operation: SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL.
+        flags: SECCOMP_FILTER_FLAG_*.
+        argument: struct sock_filter[] for SECCOMP_SET_MODE_FILTER; for others the bytes pointed to, or None.
+
+    Returns:
+        0, or with SECCOMP_FILTER_FLAG_NEW_LISTENER the notification fd, which the kernel makes close-on-exec.
     """
 
 def bpf_prog_load(prog_type: int, insns: bytes, attach_type: int, /) -> int:
     """Load a program, struct bpf_insn[], with licence "GPL": bpf(2) BPF_PROG_LOAD."""
 
 def bpf_prog_attach(target_fd: int, prog_fd: int, attach_type: int, flags: int, replace_fd: int, /) -> None:
-    """Attach a program to a cgroup: bpf(2) BPF_PROG_ATTACH. replace_fd with BPF_F_REPLACE (Linux 5.6), else -1."""
+    """Attach a program to a cgroup: bpf(2) BPF_PROG_ATTACH.
+
+    Replace_fd with BPF_F_REPLACE (Linux 5.6), else -1.
+    """
 
 def bpf_prog_detach(target_fd: int, prog_fd: int, attach_type: int, /) -> None:
     """Detach a program from a cgroup: bpf(2) BPF_PROG_DETACH."""

@@ -1,12 +1,12 @@
 """Linux constants by the kernel's names, and the helpers that print them by name.
 
-Purpose: the one place where a number of the kernel's ABI is written down, so that no other module says 0x20000
-(house rule: flags are printed by name). Law 2 binds it: it is on the hot path of every verb, so it holds integers
-and dicts only and imports nothing. What only slow code wants is in flags_slow.py.
+Purpose: the one place where a number of the kernel's ABI is written down, so that no other module says
+0x20000 (house rule: flags are printed by name). Law 2 binds it: it is on the hot path of every verb, so it
+holds integers and dicts only and imports nothing. What only slow code wants is in flags_slow.py.
 
-The values are those of asm-generic, which x86, arm, riscv, ppc, s390 and loongarch share for everything listed
-here; `_linux.h` refuses to build on alpha and mips, where some differ. O_* that differ between architectures come
-from `os`.
+The values are those of asm-generic, which x86, arm, riscv, s390 and loongarch share for everything listed
+here (powerpc for all but the ioctls of terminals); `_linux.h` refuses to build on alpha and mips, where more
+differ. O_* that differ between architectures come from `os`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# clone(2), unshare(2), setns(2)
+# From clone(2), unshare(2), setns(2)
 CLONE_NEWTIME = 0x80
 CLONE_VM = 0x100
 CLONE_PIDFD = 0x1000
@@ -30,7 +30,7 @@ CLONE_NEWNET = 0x40000000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
-# The namespace types of config.json (/linux/namespaces/N/type) with their clone flag and their name in /proc/PID/ns.
+# Namespace types of config.json (/linux/namespaces/N/type): their clone flag, and their name in /proc/PID/ns
 NAMESPACES: dict[str, int] = {
     "user": CLONE_NEWUSER,
     "cgroup": CLONE_NEWCGROUP,
@@ -52,7 +52,7 @@ NAMESPACE_FILES: dict[str, str] = {
     "time": "time",
 }
 
-# mount(2)
+# From mount(2)
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -77,7 +77,7 @@ MS_I_VERSION = 0x800000
 MS_STRICTATIME = 0x1000000
 MS_LAZYTIME = 0x2000000
 
-# statfs(2) f_flags and statvfs(3) f_flag
+# From statfs(2) f_flags and statvfs(3) f_flag
 ST_RDONLY = 0x1
 ST_NOSUID = 0x2
 ST_NODEV = 0x4
@@ -89,7 +89,7 @@ ST_NODIRATIME = 0x800
 ST_RELATIME = 0x1000
 ST_NOSYMFOLLOW = 0x2000
 
-# mount_setattr(2) and fsmount(2)
+# From mount_setattr(2) and fsmount(2)
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -102,7 +102,7 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-# open_tree(2), move_mount(2), fsopen(2), fspick(2), fsconfig(2), umount2(2)
+# From open_tree(2), move_mount(2), fsopen(2), fspick(2), fsconfig(2), umount2(2)
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = 0x80000
 MOVE_MOUNT_F_SYMLINKS = 0x1
@@ -133,7 +133,7 @@ MNT_DETACH = 0x2
 MNT_EXPIRE = 0x4
 UMOUNT_NOFOLLOW = 0x8
 
-# statx(2), statmount(2), listmount(2)
+# From statx(2), statmount(2), listmount(2)
 STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
@@ -144,7 +144,7 @@ STATMOUNT_MNT_ROOT = 0x8
 STATMOUNT_MNT_POINT = 0x10
 STATMOUNT_FS_TYPE = 0x20
 
-# openat(2) family, openat2(2), close_range(2)
+# From openat(2) family, openat2(2), close_range(2)
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_REMOVEDIR = 0x200
@@ -161,7 +161,7 @@ RESOLVE_CACHED = 0x20
 CLOSE_RANGE_UNSHARE = 0x2
 CLOSE_RANGE_CLOEXEC = 0x4
 
-# statfs(2) f_type, as _linux.fstatfs() gives it
+# From statfs(2) f_type, as _linux.fstatfs() gives it
 PROC_SUPER_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 DEVPTS_SUPER_MAGIC = 0x1CD1
@@ -173,7 +173,7 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 MQUEUE_MAGIC = 0x19800202
 NSFS_MAGIC = 0x6E736673
 
-# prctl(2)
+# From prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
@@ -202,13 +202,13 @@ PR_GET_IO_FLUSHER = 58
 PR_SET_MDWE = 65
 PR_SET_MEMORY_MERGE = 67
 
-# securebits, capabilities(7)
+# From securebits, capabilities(7)
 SECBIT_NOROOT = 0x1
 SECBIT_NO_SETUID_FIXUP = 0x4
 SECBIT_KEEP_CAPS = 0x10
 SECBIT_NO_CAP_AMBIENT_RAISE = 0x40
 
-# seccomp(2)
+# From seccomp(2)
 SECCOMP_SET_MODE_STRICT = 0
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_GET_ACTION_AVAIL = 2
@@ -220,14 +220,14 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
 SECCOMP_FILTER_FLAG_TSYNC_ESRCH = 0x10
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 
-# bpf(2)
+# From bpf(2)
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_OVERRIDE = 0x1
 BPF_F_ALLOW_MULTI = 0x2
 BPF_F_REPLACE = 0x4
 
-# sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)
+# From sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)
 SCHED_POLICIES: dict[str, int] = {
     "SCHED_OTHER": 0,
     "SCHED_FIFO": 1,
@@ -265,7 +265,7 @@ MEMORY_POLICY_FLAGS: dict[str, int] = {
 }
 PERSONALITIES: dict[str, int] = {"LINUX": 0x0, "LINUX32": 0x8}
 
-# ioctl_tty(2), ioctl_ns(2)
+# From ioctl_tty(2), ioctl_ns(2)
 TIOCSCTTY = 0x540E
 TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
@@ -282,7 +282,7 @@ PF_FORKNOEXEC = 0x40
 NULL_DEVICE = (1, 3)
 PTMX_DEVICE = (5, 2)
 
-# capabilities(7): the bit of each name, up to Linux 5.9, which added the last one so far
+# From capabilities(7): the bit of each name, up to Linux 5.9, which added the last one so far
 CAPS: dict[str, int] = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,
@@ -327,7 +327,7 @@ CAPS: dict[str, int] = {
     "CAP_CHECKPOINT_RESTORE": 40,
 }
 
-# signal(7), without aliases but for the old names that people type
+# From signal(7), without aliases but for the old names that people type
 SIGNALS: dict[str, int] = {
     "SIGHUP": 1,
     "SIGINT": 2,
@@ -368,7 +368,7 @@ SIGNALS: dict[str, int] = {
     "SIGRTMAX": 64,
 }
 
-# getrlimit(2)
+# From getrlimit(2)
 RLIMITS: dict[str, int] = {
     "RLIMIT_CPU": 0,
     "RLIMIT_FSIZE": 1,

@@ -1,14 +1,14 @@
 """Linux constants that only slow code wants: messages, `features`, `plan`, tests.
 
-Purpose: tables for explaining (law 2: accept fast, explain slowly), kept out of flags.py so that no engine call pays
-for them.
+Purpose: tables for explaining (law 2: accept fast, explain slowly), kept out of flags.py so that no engine
+call pays for them.
 """
 
 from __future__ import annotations
 
 from pyrunc.linux import flags
 
-# statfs(2) f_type -> the name of the filesystem, for "on /data: this is procfs, not ext4"
+# From statfs(2) f_type -> the name of the filesystem, for "on /data: this is procfs, not ext4"
 FILESYSTEMS: dict[int, str] = {
     flags.PROC_SUPER_MAGIC: "procfs",
     flags.SYSFS_MAGIC: "sysfs",
@@ -56,7 +56,7 @@ SECCOMP_ACTIONS: dict[str, int] = {
     "SECCOMP_RET_ALLOW": 0x7FFF0000,
 }
 
-# keyctl(2): the permissions that a possessor, the user, the group and others may hold on a key
+# From keyctl(2): the permissions that a possessor, the user, the group and others may hold on a key
 KEY_PERMISSIONS: dict[str, int] = {
     "VIEW": 0x01,
     "READ": 0x02,
