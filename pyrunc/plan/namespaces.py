@@ -1,0 +1,70 @@
+"""Namespaces: which to make, which to enter, and in which order.
+
+Source: runtime-spec config-linux.md "Namespaces", namespaces(7). The flags are clone(2)'s.
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan.steps import Join, Namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Config
+
+NEWTIME = 0x00000080
+NEWNS = 0x00020000
+NEWCGROUP = 0x02000000
+NEWUTS = 0x04000000
+NEWIPC = 0x08000000
+NEWUSER = 0x10000000
+NEWPID = 0x20000000
+NEWNET = 0x40000000
+
+# The order is the order of entering: the user namespace first, because it owns the others; the mount namespace last.
+FLAGS = {
+    "user": NEWUSER,
+    "ipc": NEWIPC,
+    "uts": NEWUTS,
+    "network": NEWNET,
+    "pid": NEWPID,
+    "time": NEWTIME,
+    "cgroup": NEWCGROUP,
+    "mount": NEWNS,
+}
+
+
+def lower(config: Config) -> Namespaces:
+    """Return the namespaces step of a configuration."""
+    linux = config.get("linux") or {}
+    flags = 0
+    joins: dict[str, Join] = {}
+    for index, entry in enumerate(linux.get("namespaces") or ()):
+        kind = entry["type"]
+        path = entry.get("path") or ""
+        if path:
+            joins[kind] = Join(kind=kind, path=path, pointer=f"/linux/namespaces/{index}")
+        else:
+            flags |= FLAGS[kind]
+    offsets = linux.get("timeOffsets") or {}
+    return Namespaces(
+        flags=flags,
+        joins=tuple(joins[kind] for kind in FLAGS if kind in joins),
+        time_offsets=tuple(
+            (clock, int(offset.get("secs") or 0), int(offset.get("nanosecs") or 0))
+            for clock, offset in sorted(offsets.items())
+        ),
+        pointer="/linux/namespaces",
+    )
+
+
+def paths(config: Config) -> dict[str, str]:
+    """Return type -> path joined, "" for a namespace made for the container; absent types are the runtime's own."""
+    linux = config.get("linux") or {}
+    return {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+
+
+def id_maps(entries: object) -> tuple[tuple[int, int, int], ...]:
+    """Return uidMappings or gidMappings as (container id, host id, size) tuples."""
+    if not isinstance(entries, list):
+        return ()
+    return tuple((entry["containerID"], entry["hostID"], entry["size"]) for entry in entries)

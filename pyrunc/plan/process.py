@@ -1,0 +1,271 @@
+"""The process: user, capabilities, limits, scheduling, and the program itself.
+
+Used for the container's init and for `exec` alike. Source: runtime-spec config.md "Process", capabilities(7).
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Process
+
+CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_FOWNER": 3,
+    "CAP_FSETID": 4,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_LINUX_IMMUTABLE": 9,
+    "CAP_NET_BIND_SERVICE": 10,
+    "CAP_NET_BROADCAST": 11,
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_IPC_LOCK": 14,
+    "CAP_IPC_OWNER": 15,
+    "CAP_SYS_MODULE": 16,
+    "CAP_SYS_RAWIO": 17,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_PACCT": 20,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_BOOT": 22,
+    "CAP_SYS_NICE": 23,
+    "CAP_SYS_RESOURCE": 24,
+    "CAP_SYS_TIME": 25,
+    "CAP_SYS_TTY_CONFIG": 26,
+    "CAP_MKNOD": 27,
+    "CAP_LEASE": 28,
+    "CAP_AUDIT_WRITE": 29,
+    "CAP_AUDIT_CONTROL": 30,
+    "CAP_SETFCAP": 31,
+    "CAP_MAC_OVERRIDE": 32,
+    "CAP_MAC_ADMIN": 33,
+    "CAP_SYSLOG": 34,
+    "CAP_WAKE_ALARM": 35,
+    "CAP_BLOCK_SUSPEND": 36,
+    "CAP_AUDIT_READ": 37,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
+}
+ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
+
+# asm-generic/resource.h; the numbers are the same on every architecture Python's supported kernels run pyrunc on
+# except alpha, mips and sparc.
+RLIMITS = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+
+POLICIES = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01,
+    "SCHED_FLAG_RECLAIM": 0x02,
+    "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
+MEMORY_MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+MEMORY_FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
+
+
+def capability_mask(names: object, available: int) -> int:
+    """Return the bits of the named capabilities that can be granted.
+
+    The specification says a runtime should not fail for one that is unknown or cannot be granted.
+    """
+    mask = 0
+    for name in names if isinstance(names, (list, tuple)) else ():
+        number = CAPABILITIES.get(name)
+        if number is not None:
+            mask |= 1 << number
+    return mask & available
+
+
+def identity(process: Process, *, available: int, umask: int | None, at: str = "/process") -> steps.Identity:
+    """Return who the process will be.
+
+    Args:
+        process: config.json's process object.
+        available: the capabilities the runtime can grant.
+        umask: the umask when the configuration names none, None to keep the caller's.
+        at: the JSON pointer of the process object.
+
+    """
+    user = process.get("user") or {}
+    capabilities = process.get("capabilities")
+    bounding: int | None = None
+    sets = [0, 0, 0, 0]
+    if capabilities is not None:
+        bounding = capability_mask(capabilities.get("bounding"), available)
+        sets = [
+            capability_mask(capabilities.get(name), available)  # type: ignore[call-overload]
+            for name in ("effective", "permitted", "inheritable", "ambient")
+        ]
+        # The kernel refuses effective bits that are not permitted, and raises ambient bits only from
+        # inheritable and permitted ones.
+        sets[0] &= sets[1]
+        sets[3] &= sets[1] & sets[2]
+    given = user.get("umask")
+    return steps.Identity(
+        uid=user.get("uid") or 0,
+        gid=user.get("gid") or 0,
+        gids=tuple(user.get("additionalGids") or ()),
+        umask=umask if given is None else given,
+        bounding=bounding,
+        effective=sets[0],
+        permitted=sets[1],
+        inheritable=sets[2],
+        ambient=sets[3],
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        pointer=at,
+    )
+
+
+def rlimits(process: Process, at: str = "/process") -> list[steps.Step]:
+    """Return the resource limits, which the parent sets because the child may lack the right to."""
+    found: list[steps.Step] = []
+    for index, limit in enumerate(process.get("rlimits") or ()):
+        pointer = f"{at}/rlimits/{index}"
+        name = limit["type"]
+        if name not in RLIMITS:
+            raise Failure(f"wrong rlimit value: {name}", pointer=pointer + "/type")
+        found.append(
+            steps.Rlimit(name=name, number=RLIMITS[name], soft=limit["soft"], hard=limit["hard"], pointer=pointer)
+        )
+    return found
+
+
+def attributes(process: Process, at: str = "/process") -> list[steps.Step]:
+    """Return the steps that need no order among themselves: scheduler, I/O priority."""
+    found: list[steps.Step] = []
+    scheduler = process.get("scheduler")
+    if scheduler:
+        found.append(
+            steps.Scheduler(
+                policy=POLICIES[scheduler["policy"]],
+                flags=_either(scheduler.get("flags"), SCHED_FLAGS),
+                nice=scheduler.get("nice") or 0,
+                priority=scheduler.get("priority") or 0,
+                runtime=scheduler.get("runtime") or 0,
+                deadline=scheduler.get("deadline") or 0,
+                period=scheduler.get("period") or 0,
+                pointer=at + "/scheduler",
+            )
+        )
+    priority = process.get("ioPriority")
+    if priority:
+        value = IO_CLASSES[priority["class"]] << 13 | (priority.get("priority") or 0)
+        found.append(steps.IoPriority(value=value, pointer=at + "/ioPriority"))
+    return found
+
+
+def labels(process: Process, at: str = "/process") -> list[steps.Step]:
+    """Return the LSM labels the process asks for."""
+    found: list[steps.Step] = []
+    if process.get("apparmorProfile"):
+        found.append(steps.LsmLabel(lsm="apparmor", label=process["apparmorProfile"], pointer=at + "/apparmorProfile"))
+    if process.get("selinuxLabel"):
+        found.append(steps.LsmLabel(lsm="selinux", label=process["selinuxLabel"], pointer=at + "/selinuxLabel"))
+    return found
+
+
+def terminal(process: Process, *, console: bool, at: str = "/process") -> list[steps.Step]:
+    """Return the terminal step when the process has one."""
+    if not process.get("terminal"):
+        return []
+    size = process.get("consoleSize") or {}
+    return [
+        steps.Terminal(
+            width=size.get("width") or 0, height=size.get("height") or 0, console=console, pointer=at + "/terminal"
+        )
+    ]
+
+
+def program(process: Process, extra_env: tuple[str, ...] = (), at: str = "/process") -> steps.Program:
+    """Return the program with its arguments and environment; of a variable given twice the last one counts."""
+    env: dict[str, str] = {}
+    for word in (*(process.get("env") or ()), *extra_env):
+        name, _, value = word.partition("=")
+        env[name] = value
+    return steps.Program(
+        args=tuple(process.get("args") or ()),
+        env=tuple(f"{name}={value}" for name, value in env.items()),
+        pointer=at + "/args",
+    )
+
+
+def _either(names: object, table: dict[str, int]) -> int:
+    bits = 0
+    for name in names if isinstance(names, (list, tuple)) else ():
+        bits |= table[name]
+    return bits
+
+
+def memory_policy(policy: object) -> list[steps.Step]:
+    """Return the NUMA memory policy step (linux.memoryPolicy, runtime-spec 1.3; set_mempolicy(2))."""
+    if not isinstance(policy, dict) or not policy.get("mode"):
+        return []
+    mode = MEMORY_MODES[policy["mode"]] | _either(policy.get("flags"), MEMORY_FLAGS)
+    nodes = cpu_list(policy.get("nodes") or "", "/linux/memoryPolicy/nodes")
+    return [steps.MemoryPolicy(mode=mode, nodes=nodes, pointer="/linux/memoryPolicy")]
+
+
+def cpu_list(text: str, pointer: str) -> tuple[int, ...]:
+    """Return the numbers of a kernel list such as "0-3,7".
+
+    Raises:
+        Failure: the text is no such list.
+
+    """
+    numbers: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and first.isascii() and (not dash or (last.isdecimal() and last.isascii()))):
+            raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
+        low, high = int(first), int(last or first)
+        if low > high or high > 8191:  # noqa: PLR2004 - the kernel's largest NR_CPUS
+            raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
+        numbers.update(range(low, high + 1))
+    return tuple(sorted(numbers))
