@@ -19,6 +19,7 @@ class Facts(Record):
         euid: effective user id of the runtime.
         in_user_namespace: the runtime itself is not in the initial user namespace.
         kcore: /proc/kcore exists, so /dev/core is linked to it.
+        capabilities: bits of the capabilities the runtime can hand on.
         cgroup: the host's cgroup layout.
 
     """
@@ -26,6 +27,7 @@ class Facts(Record):
     euid: int
     in_user_namespace: bool
     kcore: bool
+    capabilities: int
     cgroup: CgroupFacts
 
 
@@ -39,7 +41,6 @@ class Request(Record):
         new_keyring: false for --no-new-keyring.
         cgroup_manager: "cgroupfs", "systemd" or "disabled".
         rootless: --rootless, or the runtime has no privileges of its own.
-        notify_socket: a directory to show at /run/notify, "" for none.
 
     """
 
@@ -49,4 +50,3 @@ class Request(Record):
     new_keyring: bool = True
     cgroup_manager: str = "cgroupfs"
     rootless: bool = False
-    extra_env: tuple[str, ...] = ()

@@ -1,0 +1,200 @@
+"""Spec + Facts -> Plan: the order of everything, on one page.
+
+Law 1: whatever happens to a container happens because it is in one of the three lists made here.
+The order is the specification's life cycle (runtime.md "Lifecycle") with the rules a kernel adds:
+names before masks (a masked path may be a sysctl's), read-only last, identity after everything that needs rights,
+the seccomp filter as late as the process's own rights allow.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
+from pyrunc.plan import cgroups as plan_cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.facts import Facts, Request
+    from pyrunc.spec.types import Config
+
+
+def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
+    """Return the plan for one container.
+
+    Args:
+        config: an accepted config.json.
+        facts: the host.
+        request: what the command line adds.
+
+    Raises:
+        Failure: the configuration asks for something that cannot be done on this host.
+
+    """
+    spaces = namespaces.lower(config)
+    cgroup = plan_cgroups.plan(config, facts.cgroup, request.id, request.cgroup_manager)
+    rootfs = _rootfs(config, request)
+    command = config.get("process") or {}
+    late = _seccomp(config)
+    early: list[steps.Step] = []
+    # With no_new_privs a filter can be installed without rights, so it waits until only execve is left to do.
+    # A listener must have its descriptor before "created" is reported.
+    if late and (not command.get("noNewPrivileges") or late[0].notify):
+        early, late = [*late], []
+    child = [
+        *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
+        *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
+        *_tree(config, facts, request, spaces, cgroup.paths, rootfs),
+        *_names(config),
+        *paths.lower(config),
+        *process.attributes(command),
+        *_personality(config),
+        *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
+        *process.labels(command),
+        *(early if not command.get("noNewPrivileges") else []),
+        *_identity(config, facts, spaces),
+        *(early if command.get("noNewPrivileges") else []),
+    ]
+    return steps.Plan(
+        id=request.id,
+        bundle=request.bundle,
+        rootfs=rootfs,
+        namespaces=spaces,
+        parent=tuple(_parent(config, cgroup)),
+        child=tuple(child),
+        start=(*hooks.lower(config, "startContainer"), *late),
+        terminal=bool(command.get("terminal")),
+    )
+
+
+def _rootfs(config: Config, request: Request) -> str:
+    root = config.get("root")
+    if not root:
+        raise Failure("root must be specified", pointer="/root")
+    path = root["path"]
+    joined = path if path.startswith("/") else f"{request.bundle}/{path}"
+    return joined.rstrip("/") or "/"
+
+
+def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]:
+    linux = config.get("linux") or {}
+    command = config.get("process") or {}
+    found: list[steps.Step] = []
+    if linux.get("uidMappings") or linux.get("gidMappings"):
+        found.append(
+            steps.IdMaps(
+                uids=namespaces.id_maps(linux.get("uidMappings")),
+                gids=namespaces.id_maps(linux.get("gidMappings")),
+                pointer="/linux/uidMappings",
+            )
+        )
+    found.append(steps.Cgroup(plan=cgroup, pointer="/linux/cgroupsPath"))
+    if linux.get("intelRdt"):
+        found.append(steps.IntelRdt(settings=dict(linux["intelRdt"]), pointer="/linux/intelRdt"))
+    found += [
+        steps.NetDevice(host=host, name=(device or {}).get("name") or host, pointer=f"/linux/netDevices/{host}")
+        for host, device in (linux.get("netDevices") or {}).items()
+    ]
+    found += hooks.lower(config, "prestart", "createRuntime")
+    if command.get("oomScoreAdj") is not None:
+        found.append(steps.OomScore(value=command["oomScoreAdj"], pointer="/process/oomScoreAdj"))
+    found += process.rlimits(command)
+    return found
+
+
+def _tree(
+    config: Config,
+    facts: Facts,
+    request: Request,
+    spaces: steps.Namespaces,
+    cgroup_paths: dict[str, str],
+    rootfs: str,
+) -> list[steps.Step]:
+    """Return the steps that make the container's mount tree and enter it."""
+    kinds = namespaces.paths(config)
+    own_tree = "mount" in kinds
+    flag, recursive = mounts.root_propagation(config)
+    # Nodes cannot be made in a user namespace, whether it is the container's or one the runtime is already in.
+    bound = "user" in kinds or facts.in_user_namespace or facts.euid != 0
+    found: list[steps.Step] = []
+    if own_tree:
+        found.append(steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation"))
+    found.append(
+        steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
+    )
+    found += mounts.lower(config, facts, spaces, cgroup_paths)
+    fill_dev = devices.wanted(config)
+    if fill_dev:
+        found += devices.lower(config, facts, user_namespace=bound)
+    found += process.terminal(config.get("process") or {}, console=fill_dev)
+    if hooks.of(config, "prestart") or hooks.of(config, "createRuntime"):
+        found.append(steps.WaitForHooks())
+    if hooks.of(config, "createContainer"):
+        found.append(
+            steps.ContainerHooks(hooks=hooks.of(config, "createContainer"), pointer="/hooks/createContainer")
+        )
+    method = "pivot" if own_tree else "chroot"
+    found.append(steps.EnterRoot(method="move" if request.no_pivot and own_tree else method))
+    if flag and own_tree:
+        found.append(steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation"))
+    found.append(steps.ReadonlyLast())
+    if (config.get("root") or {}).get("readonly"):
+        found.append(steps.ReadonlyRoot(pointer="/root/readonly"))
+    return found
+
+
+def _names(config: Config) -> list[steps.Step]:
+    linux = config.get("linux") or {}
+    found: list[steps.Step] = []
+    if config.get("hostname"):
+        found.append(steps.Hostname(name=config["hostname"], pointer="/hostname"))
+    if config.get("domainname"):
+        found.append(steps.Domainname(name=config["domainname"], pointer="/domainname"))
+    found += [
+        steps.Sysctl(path=sysctl_path(key), value=value, pointer=f"/linux/sysctl/{key}")
+        for key, value in (linux.get("sysctl") or {}).items()
+    ]
+    return found
+
+
+def sysctl_path(key: str) -> str:
+    """Return a sysctl's path below /proc/sys: of "." and "/" the one that comes first separates (sysctl.d(5))."""
+    dot, slash = key.find("."), key.find("/")
+    if dot >= 0 and (slash < 0 or dot < slash):
+        return key.translate({ord("."): "/", ord("/"): "."})
+    return key
+
+
+def _personality(config: Config) -> list[steps.Step]:
+    personality = (config.get("linux") or {}).get("personality")
+    if not personality:
+        return []
+    domain = personality.get("domain") or ""
+    if domain not in process.PERSONALITIES:
+        raise Failure(f"invalid personality domain {domain}", pointer="/linux/personality/domain")
+    return [steps.Personality(domain=process.PERSONALITIES[domain], pointer="/linux/personality")]
+
+
+def _seccomp(config: Config) -> list[steps.Seccomp]:
+    section = (config.get("linux") or {}).get("seccomp")
+    if not section:
+        return []
+    from pyrunc.plan import seccomp
+
+    lowered = seccomp.lower(section)
+    if lowered is None:
+        return []
+    return [steps.Seccomp(section=lowered, notify=seccomp.needs_listener(lowered), pointer="/linux/seccomp")]
+
+
+def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[steps.Step]:
+    command = config.get("process")
+    if not command:
+        return []
+    # A new user namespace begins with all capabilities whatever the runtime itself has.
+    own = spaces.flags & namespaces.NEWUSER or any(join.kind == "user" for join in spaces.joins)
+    available = process.ALL_CAPABILITIES if own else facts.capabilities
+    return [
+        process.identity(command, available=available, umask=0o022),
+        steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
+        process.program(command),
+    ]
