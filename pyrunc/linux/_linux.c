@@ -379,7 +379,7 @@ static METHOD(seccomp)
         }
         program.len = (unsigned short)(length / sizeof(struct sock_filter));
         program.filter = (struct sock_filter *)bytes;
-        argument = &program;
+        argument = bytes ? &program : NULL; /* NULL: EFAULT if the flags are good, a way to ask */
     } else if (bytes) {
         if (length > (Py_ssize_t)sizeof(copy)) {
             PyErr_SetString(PyExc_ValueError, "the argument of this operation has at most 64 bytes");
