@@ -1,0 +1,169 @@
+"""Start-up is a feature: what the hot verbs import, against an allow-list. No clock, so no flakiness.
+
+Every call of an engine starts a new interpreter, so an import is paid for on every call. In milliseconds, on the
+machine where the budgets were set: os 1.4, collections 4, enum 4.5 to 6.5, re 8, json 8, signal 8, typing 10 to
+16, socket 12, pathlib 18, subprocess 19, logging 22, dataclasses 25, click 45, jsonschema 75; each module of ours
+0.12, each package 0.15. C modules cost next to nothing.
+
+Each verb really does its work here, in a container, under tests/import_tracker.py. When this fails it prints
+the offender and who asked for it: import it inside the function that needs it, or ask whether it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUSYBOX = ROOT / "bundles" / "busybox"
+
+# Modules that are there when the interpreter has started do not count. `os` brings five frozen ones with it.
+OS = {"os", "abc", "stat", "_collections_abc", "posixpath", "genericpath"}
+C_MODULES = {
+    "_json",
+    "_prctl",
+    "_signal",
+    "_socket",
+    "_stat",
+    "_struct",
+    "errno",
+    "fcntl",
+    "posix",
+    "resource",
+    "select",
+    "termios",
+    "time",
+}
+ALLOWED = OS | C_MODULES
+
+SHORT, LONG = 6, 18  # how many modules of our own: state, start, kill, delete / create, run, exec
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.container,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts real containers, which takes root"),
+]
+
+
+class Import(NamedTuple):
+    """A line of the tracker's log."""
+
+    name: str
+    kind: str
+    by: str
+
+
+class Runner:
+    """Calls pyrunc under the tracker, as its launcher would, with a state directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def __call__(self, *words: str, status: int = 0) -> list[Import]:
+        self.count += 1
+        log = self.folder / f"imports{self.count}"
+        path = os.pathsep.join((str(ROOT), sysconfig.get_path("platlib")))
+        command = [sys.executable, "-IS", str(ROOT / "tests/import_tracker.py"), str(log), path]
+        command += ["--root", str(self.folder / "state"), *words]
+        # Not a pipe: the container's process would hold it open.
+        with (self.folder / "output").open("w+") as output:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=False,
+                env={},
+                timeout=60,
+            )
+            output.seek(0)
+            assert done.returncode == status, output.read()
+        return [Import(*line.split(" ", 2)) for line in log.read_text().splitlines()]
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Make a bundle like those that engines make; its process waits to be killed."""
+    config = json.loads((BUSYBOX / "config.json").read_text())
+    config["process"]["terminal"] = False
+    config["process"]["args"] = ["sleep", "1000"]
+    config["root"]["path"] = str(BUSYBOX / "rootfs")
+    made = tmp_path / "bundle"
+    made.mkdir()
+    (made / "config.json").write_text(json.dumps(config))
+    return made
+
+
+def check(imports: list[Import], budget: int) -> None:
+    """Fail with the names of those who imported what they should not have, or with too long a list."""
+    own = {found.name: found for found in imports if found.name.split(".")[0] == "pyrunc"}
+    foreign = [
+        found for found in imports if found.name.split(".")[0] != "pyrunc" and found.name not in ALLOWED
+    ]
+    assert not foreign, "not for the hot path:\n" + "\n".join(
+        f"  {found.name}  by {found.by}" for found in foreign
+    )
+    missing = [found for found in own.values() if found.kind == "missing"]
+    assert not missing, f"looked for in vain: {missing}"
+    modules = [
+        found for found in own.values() if found.kind == "module" and found.name != "pyrunc.linux._linux"
+    ]
+    listing = "\n".join(f"  {found.name}  by {found.by}" for found in modules)
+    assert len(modules) <= budget, f"{len(modules)} modules of our own, {budget} are the budget:\n{listing}"
+    assert modules, "nothing was tracked"
+
+
+def test_the_life_cycle(runner: Runner, bundle: Path, tmp_path: Path) -> None:
+    pid_file = str(tmp_path / "pid")
+    try:
+        create = runner("create", "--bundle", str(bundle), "--pid-file", pid_file, "imports-1")
+        start = runner("start", "imports-1")
+        state = runner("state", "imports-1")
+        execute = runner("exec", "imports-1", "true")
+        kill = runner("kill", "imports-1", "KILL")
+        wait_for_end(int(Path(pid_file).read_text()))
+    finally:
+        delete = runner("delete", "--force", "imports-1")
+    check(create, LONG)
+    check(start, SHORT)
+    check(state, SHORT)
+    check(execute, LONG)
+    check(kill, SHORT)
+    check(delete, SHORT)
+
+
+def test_run(runner: Runner, bundle: Path) -> None:
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["true"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    check(runner("run", "--bundle", str(bundle), "imports-2"), LONG)
+
+
+def test_the_tracker_sees(runner: Runner) -> None:
+    """A slow verb imports plenty; were the tracker blind, the tests above would show nothing."""
+    names = {found.name for found in runner("--help")}
+    assert "click" in names
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    select.select([descriptor], [], [], 10)
+    os.close(descriptor)
