@@ -2,9 +2,9 @@
 
     python3 -IS import_tracker.py LOG PATH[:PATH...] WORD...
 
-Each line of LOG is "NAME KIND FILE:LINE": what was imported, "package" or "module" or "missing", and who asked.
-It is written at once, one O_APPEND write per line, because hot verbs leave by os._exit and children are forked on
-the way. Not a test itself, and free of imports itself, lest it hide some.
+Each line of LOG is "NAME KIND FILE:LINE": what was imported, "package" or "module" or "missing", and who
+asked. It is written at once, one O_APPEND write per line, because hot verbs leave by os._exit and
+children are forked on the way. Not a test itself, and free of imports itself, lest it hide some.
 """
 
 from __future__ import annotations
