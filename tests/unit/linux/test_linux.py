@@ -1,0 +1,631 @@
+"""The C extension against the real kernel: round trips, errors, and refusals before the kernel is asked."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc.linux import _linux, flags, flags_slow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Forked = Callable[[Callable[[], object]], str]
+
+
+def private_mounts() -> None:
+    """Leave the host's mount namespace: nothing mounted after this outlives the process."""
+    _linux.unshare(flags.CLONE_NEWNS)
+    _linux.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
+
+
+def detached_tmpfs(**options: str) -> int:
+    """A tmpfs that is attached nowhere."""
+    fs = _linux.fsopen("tmpfs", 0)
+    for key, value in options.items():
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, key, value, 0)
+    _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+    mnt = _linux.fsmount(fs, 0, flags.MOUNT_ATTR_NOSUID)
+    os.close(fs)
+    return mnt
+
+
+class TestClone3:
+    def test_child_and_parent_see_what_fork_would_give_them(self) -> None:
+        pid, pidfd = _linux.clone3(0, signal.SIGCHLD, -1)
+        if pid == 0:
+            os._exit(7 if pidfd == -1 else 8)
+        assert not os.get_inheritable(pidfd)
+        assert os.readlink(f"/proc/self/fd/{pidfd}") in ("anon_inode:[pidfd]", "pidfd:[pidfd]") or pidfd > 2
+        answer = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+        assert answer is not None
+        assert (answer.si_pid, answer.si_status) == (pid, 7)
+
+    def test_fork_hooks_run_on_both_sides(self, forked: Forked) -> None:
+        def hooks() -> list[str]:
+            seen: list[str] = []
+            os.register_at_fork(
+                before=lambda: seen.append("before"),
+                after_in_parent=lambda: seen.append("parent"),
+                after_in_child=lambda: seen.append("child"),
+            )
+            reader, writer = os.pipe()
+            pid, _pidfd = _linux.clone3(0, signal.SIGCHLD, -1)
+            if pid == 0:
+                os.write(writer, " ".join(seen).encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+            return [*seen, os.read(reader, 100).decode()]
+
+        assert forked(hooks) == repr(["before", "parent", "before child"])
+
+    @pytest.mark.root
+    def test_new_pid_namespace(self) -> None:
+        pid, pidfd = _linux.clone3(flags.CLONE_NEWPID, signal.SIGCHLD, -1)
+        if pid == 0:
+            os._exit(os.getpid())
+        os.close(pidfd)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    def test_refused_by_the_kernel_leaves_no_child(self) -> None:
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            _linux.clone3(
+                flags.CLONE_NEWUSER | 0x200, signal.SIGCHLD, -1
+            )  # CLONE_FS excludes a user namespace
+        assert caught.value.errno == errno.EINVAL
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def test_cgroup_must_be_a_cgroup(self) -> None:
+        fd = os.open("/", os.O_PATH)
+        with pytest.raises(OSError, match="Bad file") as caught:
+            _linux.clone3(0, signal.SIGCHLD, fd)
+        os.close(fd)
+        assert caught.value.errno == errno.EBADF
+
+    @pytest.mark.parametrize("flag", [0x100, 0x4000, 0x10000, 0x80000])
+    def test_shared_memory_is_refused(self, flag: int) -> None:
+        with pytest.raises(ValueError, match="share its memory"):
+            _linux.clone3(flag, 0, -1)
+
+
+@pytest.mark.root
+class TestNamespaces:
+    def test_names_of_an_own_uts_namespace(self, forked: Forked) -> None:
+        def names() -> tuple[str, str, bool]:
+            before = os.uname().nodename
+            host = os.open("/proc/self/ns/uts", os.O_RDONLY)
+            _linux.unshare(flags.CLONE_NEWUTS)
+            _linux.sethostname("box")
+            _linux.setdomainname(b"example")
+            inside = os.uname().nodename
+            with open("/proc/sys/kernel/domainname", encoding="ascii") as file:
+                domain = file.read().strip()
+            _linux.setns(host, flags.CLONE_NEWUTS)
+            return inside, domain, os.uname().nodename == before
+
+        assert forked(names) == repr(("box", "example", True))
+
+    def test_pivot_root(self, forked: Forked) -> None:
+        def pivot() -> list[str]:
+            private_mounts()
+            root = detached_tmpfs()
+            os.mkdir("only", dir_fd=root)
+            os.mkdir("old", dir_fd=root)
+            _linux.move_mount(root, "", flags.AT_FDCWD, "/tmp", flags.MOVE_MOUNT_F_EMPTY_PATH)
+            os.chdir("/tmp")
+            _linux.pivot_root(".", "old")
+            os.chdir("/")
+            _linux.umount2("/old", flags.MNT_DETACH | flags.UMOUNT_NOFOLLOW)
+            return sorted(os.listdir("/"))
+
+        assert forked(pivot) == repr(["old", "only"])
+
+    def test_getcwd_says_unreachable(self, forked: Forked) -> None:
+        def outside() -> bytes:
+            private_mounts()
+            os.chdir("/usr")
+            _linux.umount2("/tmp", flags.MNT_DETACH) if os.path.ismount("/tmp") else None
+            _linux.mount("tmpfs", "/tmp", "tmpfs", 0, None)
+            os.chroot("/tmp")
+            return _linux.getcwd()
+
+        assert forked(outside) == repr(b"(unreachable)/usr")
+
+
+@pytest.mark.root
+class TestMounts:
+    def test_detached_mount_gets_its_options_and_attributes(self) -> None:
+        mnt = detached_tmpfs(size="64k", mode="0711")
+        kind, flag = _linux.fstatfs(mnt)
+        assert kind == flags.TMPFS_MAGIC
+        assert flags_slow.filesystem(kind) == "tmpfs"
+        assert flag & flags.ST_NOSUID
+        assert os.fstat(mnt).st_mode & 0o7777 == 0o711
+        assert not os.get_inheritable(mnt)
+        _linux.mount_setattr(mnt, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
+        with pytest.raises(OSError, match="Read-only") as caught:
+            os.mkdir("x", dir_fd=mnt)
+        assert caught.value.errno == errno.EROFS
+        _linux.mount_setattr(mnt, "", flags.AT_EMPTY_PATH, 0, flags.MOUNT_ATTR_RDONLY, 0, -1)
+        os.mkdir("x", dir_fd=mnt)
+        os.close(mnt)
+
+    def test_bad_option_is_explained_on_the_descriptor(self) -> None:
+        fs = _linux.fsopen(b"tmpfs", 0)
+        with pytest.raises(OSError, match="Invalid") as caught:
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "size", "many", 0)
+        assert caught.value.errno == errno.EINVAL
+        assert b"size" in os.read(fs, 200)
+        os.close(fs)
+
+    def test_fspick_reconfigures(self) -> None:
+        mnt = detached_tmpfs(size="64k")
+        fs = _linux.fspick(mnt, "", flags.FSPICK_EMPTY_PATH)
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, "ro", None, 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+        with pytest.raises(OSError, match="Read-only"):
+            os.mkdir("x", dir_fd=mnt)
+        assert not os.get_inheritable(fs)
+        os.close(fs)
+        os.close(mnt)
+
+    def test_open_tree_clones(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("content")
+        tree = _linux.open_tree(flags.AT_FDCWD, tmp_path, flags.OPEN_TREE_CLONE | flags.AT_RECURSIVE)
+        assert not os.get_inheritable(tree)
+        assert _linux.statx_mnt(tree)[1] is True
+        fd = os.open("file", os.O_RDONLY, dir_fd=tree)
+        assert os.read(fd, 10) == b"content"
+        assert _linux.statx_mnt(fd) == (_linux.statx_mnt(tree)[0], False)
+        os.close(fd)
+        os.close(tree)
+
+    def test_mount_and_umount(self, forked: Forked, tmp_path: Path) -> None:
+        def old_way() -> tuple[int, bool]:
+            private_mounts()
+            _linux.mount("tmpfs", tmp_path, "tmpfs", flags.MS_NODEV, "size=64k")
+            kind = os.statvfs(tmp_path).f_flag & flags.ST_NODEV
+            _linux.umount2(tmp_path, 0)
+            return kind, os.path.ismount(tmp_path)
+
+        assert forked(old_way) == repr((flags.ST_NODEV, False))
+
+    def test_statmount_and_listmount_agree(self) -> None:
+        fd = os.open("/", os.O_PATH)
+        try:
+            unique, is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)
+            ids = _linux.listmount(flags.LSMT_ROOT, 0, 4096)
+        except OSError as error:
+            assert error.errno in (errno.ENOSYS, errno.EOPNOTSUPP)  # noqa: PT017 - before Linux 6.8
+            return
+        finally:
+            os.close(fd)
+        assert is_root
+        # "/" is below the namespace's own root, or is it when there is no initramfs below
+        answer = _linux.statmount(unique, flags.STATMOUNT_MNT_BASIC | flags.STATMOUNT_MNT_POINT, 4096)
+        size, _, mask = struct.unpack_from("=IIQ", answer)
+        assert size == len(answer)
+        assert mask & flags.STATMOUNT_MNT_BASIC
+        assert answer.endswith(b"/\0")
+        assert len(ids) == len(set(ids))
+        with pytest.raises(OSError, match="too large") as caught:
+            _linux.statmount(unique, flags.STATMOUNT_MNT_POINT, 8 * 64 + 1)
+        assert caught.value.errno == errno.EOVERFLOW
+
+    def test_unknown_statx_bit_is_said_to_be_unsupported(self) -> None:
+        with pytest.raises(OSError, match="not supported") as caught:
+            _linux.statx_mnt(0, 0x40000000)
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+
+class TestFiles:
+    def test_openat2_stays_in_its_root(self, tmp_path: Path) -> None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc" / "passwd").write_text("inside")
+        (tmp_path / "link").symlink_to("/etc/passwd")
+        root = os.open(tmp_path, os.O_PATH)
+        fd = _linux.openat2(root, "../../link", os.O_RDONLY, 0, flags.RESOLVE_IN_ROOT)
+        assert os.read(fd, 10) == b"inside"
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+        for resolve, number in (
+            (flags.RESOLVE_BENEATH, errno.EXDEV),
+            (flags.RESOLVE_NO_SYMLINKS, errno.ELOOP),
+        ):
+            with pytest.raises(OSError, match=r"\[Errno") as caught:
+                _linux.openat2(root, "link", os.O_PATH, 0, resolve)
+            assert caught.value.errno == number
+        os.close(root)
+
+    @pytest.mark.root
+    def test_owner_and_mode_through_a_path_descriptor(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        fd = os.open(tmp_path / "file", os.O_PATH | os.O_NOFOLLOW)
+        _linux.fchownat(fd, "", 12, 34, flags.AT_EMPTY_PATH)
+        try:
+            _linux.fchmodat2(fd, "", 0o640, flags.AT_EMPTY_PATH)
+        except OSError as error:
+            assert error.errno == errno.ENOSYS  # noqa: PT017 - before Linux 6.6
+        else:
+            assert os.fstat(fd).st_mode & 0o7777 == 0o640
+        status = os.fstat(fd)
+        assert (status.st_uid, status.st_gid) == (12, 34)
+        os.close(fd)
+
+    def test_close_range_marks_and_closes(self, forked: Forked) -> None:
+        def ranges() -> tuple[bool, bool]:
+            fd = fcntl.fcntl(0, fcntl.F_DUPFD, 900)
+            os.set_inheritable(fd, True)
+            _linux.close_range(900, 0xFFFFFFFF, flags.CLOSE_RANGE_CLOEXEC)
+            marked = not os.get_inheritable(fd)
+            _linux.close_range(900, 0xFFFFFFFF, 0)
+            return marked, os.path.exists(f"/proc/self/fd/{fd}")
+
+        assert forked(ranges) == repr((True, False))
+
+    def test_signalfd_tells_of_a_blocked_signal(self, forked: Forked) -> None:
+        def wait() -> tuple[int, bool]:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGRTMIN})
+            fd = _linux.signalfd([signal.SIGUSR1, signal.SIGRTMIN], os.O_NONBLOCK)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return struct.unpack_from("=I", os.read(fd, 128))[0], os.get_inheritable(fd)
+
+        assert forked(wait) == repr((10, False))
+
+    def test_pidfd_getfd_duplicates(self) -> None:
+        reader, writer = os.pipe()
+        pidfd = os.pidfd_open(os.getpid())
+        copy = _linux.pidfd_getfd(pidfd, writer)
+        os.write(copy, b"x")
+        assert os.read(reader, 1) == b"x"
+        assert not os.get_inheritable(copy)
+        for fd in (reader, writer, copy, pidfd):
+            os.close(fd)
+
+    def test_getcwd(self) -> None:
+        assert _linux.getcwd() == os.getcwdb()
+
+
+class TestExecveat:
+    def test_arguments_and_environment_arrive(self) -> None:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(writer, 1)
+            script = 'echo "$0 $1 $A"'
+            _linux.execveat(
+                flags.AT_FDCWD, "/bin/sh", ["sh", "-c", script, "zero", b"on\xc3\xa9"], ("A=b",), 0
+            )
+            os._exit(1)
+        os.close(writer)
+        assert os.read(reader, 100) == "zero oné b\n".encode()
+        os.close(reader)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def test_by_descriptor(self) -> None:
+        program = os.open("/bin/true", os.O_PATH | os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _linux.execveat(program, "", ["true"], [], flags.AT_EMPTY_PATH)
+            os._exit(1)
+        os.close(program)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def test_absent(self) -> None:
+        with pytest.raises(FileNotFoundError):
+            _linux.execveat(flags.AT_FDCWD, "/nowhere", ["x"], [], 0)
+
+    def test_one_string_is_not_a_list_of_strings(self) -> None:
+        with pytest.raises(TypeError, match="not one string"):
+            _linux.execveat(flags.AT_FDCWD, "/bin/true", "true", [], 0)
+
+
+class TestRights:
+    def test_capabilities_round_trip(self, forked: Forked) -> None:
+        def drop() -> bool:
+            effective, permitted, _ = _linux.capget(0)
+            low, high = 1 << flags.CAPS["CAP_CHOWN"], 1 << flags.CAPS["CAP_BPF"]
+            keep = permitted & (low | high)
+            _linux.capset(keep & low, keep, keep & high)
+            return _linux.capget(0) == (keep & low, keep, keep & high) and effective == effective | keep & low
+
+        assert forked(drop) == "True"
+
+    def test_no_new_privileges(self, forked: Forked) -> None:
+        def nnp() -> tuple[int, int]:
+            set_it = _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            return set_it, _linux.prctl(flags.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+
+        assert forked(nnp) == "(0, 1)"
+
+    @pytest.mark.root
+    def test_ambient_capability(self, forked: Forked) -> None:
+        def ambient() -> int:
+            chown = flags.CAPS["CAP_CHOWN"]
+            effective, permitted, _ = _linux.capget(0)
+            _linux.capset(effective, permitted, 1 << chown)
+            _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, chown, 0, 0)
+            return _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_IS_SET, chown, 0, 0)
+
+        assert forked(ambient) == "1"
+
+    def test_words_may_be_negative(self) -> None:
+        with pytest.raises(OSError, match="Invalid"):
+            _linux.prctl(flags.PR_CAPBSET_READ, -1, 0, 0, 0)
+        with pytest.raises(OSError, match="Invalid"):
+            _linux.prctl(flags.PR_CAPBSET_READ, 2**64 - 1, 0, 0, 0)
+
+    def test_session_keyring(self, forked: Forked) -> None:
+        def keyring() -> tuple[str, str]:
+            key = _linux.keyctl_join("_ses.test")
+            _linux.keyctl_setperm(key, 0x3F3F0000)
+            kind, _uid, _gid, permissions, name = _linux.keyctl_describe(key).split(";", 4)
+            return f"{kind} {name}", permissions
+
+        assert forked(keyring) == repr(("keyring _ses.test", "3f3f0000"))
+
+    def test_scheduler_and_priorities(self, forked: Forked) -> None:
+        def schedule() -> tuple[int, int, int]:
+            _linux.sched_setattr(0, flags.SCHED_POLICIES["SCHED_BATCH"], 0, 5, 0, 0, 0, 0)
+            idle = flags.IOPRIO_CLASSES["IOPRIO_CLASS_IDLE"] << flags.IOPRIO_CLASS_SHIFT
+            _linux.ioprio_set(flags.IOPRIO_WHO_PROCESS, 0, idle)
+            return (
+                os.sched_getscheduler(0),
+                os.getpriority(os.PRIO_PROCESS, 0),
+                _linux.personality(0xFFFFFFFF),
+            )
+
+        assert forked(schedule) == repr((os.SCHED_BATCH, 5, 0))
+
+    def test_personality(self, forked: Forked) -> None:
+        def linux32() -> tuple[int, int]:
+            before = _linux.personality(flags.PERSONALITIES["LINUX32"])
+            return before, _linux.personality(0xFFFFFFFF)
+
+        assert forked(linux32) == repr((0, 8))
+
+    def test_memory_policy(self, forked: Forked) -> None:
+        def policy() -> str:
+            _linux.set_mempolicy(flags.MEMORY_POLICIES["MPOL_BIND"], (1).to_bytes(8, sys.byteorder), 65)
+            with open("/proc/self/numa_maps", encoding="ascii") as file:
+                return file.readline().split()[1]
+
+        try:
+            _linux.set_mempolicy(0, None, 0)
+        except OSError as error:
+            assert error.errno == errno.ENOSYS  # noqa: PT017 - a kernel without NUMA
+        else:
+            assert forked(policy) == repr("bind:0")
+        with pytest.raises(ValueError, match="1024 bytes"):
+            _linux.set_mempolicy(2, bytes(1025), 8)
+        with pytest.raises(ValueError, match="1024 bytes"):
+            _linux.set_mempolicy(2, bytes(8), 8193)
+
+
+class TestPrograms:
+    ALLOW = struct.pack("=HBBI", 6, 0, 0, flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+
+    def test_seccomp_filter(self, forked: Forked) -> None:
+        # load the number; if it is uname: return ERRNO|ENOSYS; return ALLOW
+        number = {"x86_64": 63, "aarch64": 160, "riscv64": 160}[os.uname().machine]
+        refuse = flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ERRNO"] | errno.ENOSYS
+        head = struct.pack("=HBBIHBBIHBBI", 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, refuse)
+
+        def load() -> tuple[int, int]:
+            _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            result = _linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, 0, head + self.ALLOW)
+            try:
+                os.uname()
+            except OSError as error:
+                return result, error.errno or 0
+            return result, 0
+
+        assert forked(load) == repr((0, errno.ENOSYS))
+
+    def test_seccomp_listener_is_close_on_exec(self, forked: Forked) -> None:
+        def listen() -> bool:
+            _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            flag = flags.SECCOMP_FILTER_FLAG_NEW_LISTENER
+            return os.get_inheritable(_linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, flag, self.ALLOW))
+
+        assert forked(listen) == "False"
+
+    def test_seccomp_actions_can_be_asked_for(self) -> None:
+        allow = struct.pack("=I", flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+        assert _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, allow) == 0
+        with pytest.raises(OSError, match="not supported") as caught:
+            _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", 0x12340000))
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+    @pytest.mark.parametrize("program", [b"1234567", bytes(8 * 65536)])
+    def test_seccomp_filter_of_impossible_size(self, program: bytes) -> None:
+        with pytest.raises(ValueError, match="65535 instructions"):
+            _linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, 0, program)
+
+    def test_seccomp_argument_of_impossible_size(self) -> None:
+        with pytest.raises(ValueError, match="64 bytes"):
+            _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, bytes(65))
+
+    @pytest.mark.root
+    def test_bpf_device_program_on_a_cgroup(self, cgroup2: str) -> None:
+        # r0 = 1, then exit: every access is allowed
+        program = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+        device = flags.BPF_CGROUP_DEVICE
+        fd = _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, program, device)
+        other = _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, program, device)
+        assert not os.get_inheritable(fd)
+        group = os.open(cgroup2, os.O_RDONLY | os.O_DIRECTORY)
+        _linux.bpf_prog_attach(group, fd, device, flags.BPF_F_ALLOW_MULTI, -1)
+        ids = _linux.bpf_prog_query(group, device)
+        assert len(ids) == 1
+        same = _linux.bpf_prog_get_fd_by_id(ids[0])
+        _linux.bpf_prog_attach(group, other, device, flags.BPF_F_ALLOW_MULTI | flags.BPF_F_REPLACE, same)
+        assert len(_linux.bpf_prog_query(group, device)) == 1
+        assert _linux.bpf_prog_query(group, device) != ids
+        _linux.bpf_prog_detach(group, other, device)
+        assert _linux.bpf_prog_query(group, device) == []
+        for each in (fd, other, same, group):
+            os.close(each)
+
+    def test_bpf_program_of_impossible_size(self) -> None:
+        with pytest.raises(ValueError, match="8 bytes"):
+            _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, b"123", 0)
+
+
+class TestArguments:
+    @pytest.mark.parametrize("nul", ["a\0b", b"a\0b"])
+    def test_nul_in_a_string_is_refused(self, nul: str | bytes) -> None:
+        refused: list[Callable[[], object]] = [
+            lambda: _linux.open_tree(-1, nul, 0),
+            lambda: _linux.move_mount(-1, "", -1, nul, 0),
+            lambda: _linux.move_mount(-1, nul, -1, "", 0),
+            lambda: _linux.mount_setattr(-1, nul, 0, 0, 0, 0, -1),
+            lambda: _linux.fsopen(nul, 0),
+            lambda: _linux.fsconfig(-1, 0, nul, None, 0),
+            lambda: _linux.fsconfig(-1, 0, "key", nul, 0),
+            lambda: _linux.fspick(-1, nul, 0),
+            lambda: _linux.mount(nul, "", None, 0, None),
+            lambda: _linux.mount(None, nul, None, 0, None),
+            lambda: _linux.mount(None, "", nul, 0, None),
+            lambda: _linux.mount(None, "", None, 0, nul),
+            lambda: _linux.umount2(nul, 0),
+            lambda: _linux.pivot_root(nul, ""),
+            lambda: _linux.openat2(-1, nul, 0, 0, 0),
+            lambda: _linux.fchownat(-1, nul, 0, 0, 0),
+            lambda: _linux.fchmodat2(-1, nul, 0, 0),
+            lambda: _linux.sethostname(nul),
+            lambda: _linux.setdomainname(nul),
+            lambda: _linux.keyctl_join(nul),
+            lambda: _linux.execveat(-1, nul, [], [], 0),
+            lambda: _linux.execveat(-1, "x", [nul], [], 0),
+            lambda: _linux.execveat(-1, "x", [], [nul], 0),
+        ]
+        for call in refused:
+            with pytest.raises(ValueError, match="null byte"):
+                call()
+
+    def test_numbers_that_do_not_fit_are_refused(self) -> None:
+        with pytest.raises(OverflowError):
+            _linux.open_tree(-1, "", -1)
+        with pytest.raises(OverflowError, match="32 bits"):
+            _linux.open_tree(-1, "", 2**32)
+        with pytest.raises(OverflowError):
+            _linux.fchownat(-1, "", -1, 0, 0)  # would mean "unchanged": setting the owner must not be skipped
+        with pytest.raises(OverflowError):
+            _linux.openat2(-1, "", 2**64, 0, 0)
+        with pytest.raises(OverflowError):
+            _linux.prctl(0, 2**64, 0, 0, 0)
+        with pytest.raises(OverflowError):
+            _linux.setns(2**31, 0)
+
+    def test_wrong_types_are_refused(self) -> None:
+        wrong: list[Callable[[], object]] = [
+            lambda: _linux.open_tree(-1, 5, 0),  # type: ignore[arg-type]
+            lambda: _linux.open_tree(-1, "", "0"),  # type: ignore[arg-type]
+            lambda: _linux.prctl(0, "0", 0, 0, 0),  # type: ignore[arg-type]
+            lambda: _linux.capset(1.5, 0, 0),  # type: ignore[arg-type]
+            lambda: _linux.execveat(-1, "x", [5], [], 0),  # type: ignore[list-item]
+            lambda: _linux.execveat(-1, "x", [], 5, 0),  # type: ignore[arg-type]
+            lambda: _linux.signalfd(5, 0),  # type: ignore[arg-type]
+            lambda: _linux.signalfd(["x"], 0),  # type: ignore[list-item]
+            lambda: _linux.umount2(None, 0),  # type: ignore[arg-type]
+        ]
+        for call in wrong:
+            with pytest.raises(TypeError):
+                call()
+
+    @pytest.mark.parametrize("number", [0, -1, 65])
+    def test_signal_numbers(self, number: int) -> None:
+        with pytest.raises(ValueError, match="1 to 64"):
+            _linux.signalfd([number], 0)
+
+    def test_surrogates_become_the_bytes_they_stand_for(self, tmp_path: Path) -> None:
+        os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+        fd = _linux.openat2(flags.AT_FDCWD, f"{tmp_path}/\udcff", os.O_PATH, 0, 0)
+        assert os.readlink(f"/proc/self/fd/{fd}").endswith("\udcff")
+        os.close(fd)
+
+    def test_nothing_is_leaked_by_refused_arguments(self) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: _linux.move_mount(-1, "first" * 50, -1, "second" * 50, "x"),  # type: ignore[arg-type]
+            lambda: _linux.execveat(-1, "x" * 50, ["a" * 50], ["b" * 50], "x"),  # type: ignore[arg-type]
+            lambda: _linux.move_mount(-1, "x" * 50, -1, "y" * 50, 0),
+            lambda: _linux.mount(None, "x" * 5000, None, 0, "y" * 50),
+        ]
+
+        def refused() -> None:
+            for call in calls * 200:
+                try:
+                    call()
+                except (TypeError, OSError):
+                    continue
+                raise AssertionError(call)
+
+        refused()
+        before = sys.getallocatedblocks()
+        refused()
+        assert sys.getallocatedblocks() - before < 100  # of 1600 strings
+
+
+class TestFlags:
+    def test_values_agree_with_the_interpreters(self) -> None:
+        for name, value in flags.SIGNALS.items():
+            if hasattr(signal, name):
+                assert getattr(signal, name) == value, name
+        import resource
+
+        for name, value in flags.RLIMITS.items():
+            if hasattr(resource, name):
+                assert getattr(resource, name) == value, name
+        for name, value in vars(flags).items():
+            for module in (os, socket, fcntl):
+                if isinstance(value, int) and hasattr(module, name):
+                    assert getattr(module, name) == value, name
+
+    def test_capabilities_are_all_there_are(self) -> None:
+        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+            last = int(file.read())
+        assert sorted(flags.CAPS.values()) == list(range(len(flags.CAPS)))
+        assert len(flags.CAPS) >= last + 1
+
+    def test_names(self) -> None:
+        assert flags.names(0, "MS_") == "0"
+        assert flags.names(flags.MS_RDONLY | flags.MS_NOSUID, "MS_") == "MS_RDONLY|MS_NOSUID"
+        assert flags.names(flags.MS_NODEV | 1 << 40, "MS_") == "MS_NODEV|0x10000000000"
+        assert flags.names(0x30, "MOUNT_ATTR_") == "MOUNT_ATTR_NOATIME|MOUNT_ATTR_STRICTATIME"
+        assert flags.names(2, "SCHED_", flags.SCHED_FLAGS) == "SCHED_FLAG_RECLAIM"
+
+    def test_name_of(self) -> None:
+        assert flags.name_of(flags.PR_CAP_AMBIENT, "PR_") == "PR_CAP_AMBIENT"
+        assert flags.name_of(9, "SIG", flags.SIGNALS) == "SIGKILL"
+        assert flags.name_of(12345, "PR_") == "0x3039"
+        assert flags_slow.filesystem(0x12345) == "filesystem 0x12345"
+
+
+def test_one_build_serves_every_python() -> None:
+    """The limited API: no symbol of the interpreter that a later version may drop."""
+    assert ".abi3." in (_linux.__file__ or "")
+
+
+def test_import_is_quiet_and_imports_nothing() -> None:
+    code = (
+        "import sys, __future__; sys.path.insert(0, sys.argv[1]); import pyrunc.linux; a = set(sys.modules); "
+    )
+    code += "import pyrunc.linux._linux, pyrunc.linux.flags; print(sorted(set(sys.modules) - a))"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(flags.__file__)))
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True
+    )
+    assert (run.stdout, run.stderr) == ("['pyrunc.linux._linux', 'pyrunc.linux.flags']\n", "")
