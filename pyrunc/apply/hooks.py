@@ -1,0 +1,297 @@
+"""Run hooks (config.md, "POSIX-platform Hooks"): programs of the host that follow a container's steps.
+
+Law 5: no subprocess module and no shell; one posix_spawn per hook. Also used inside the container for
+startContainer, so everything is imported at the top (law 6). Must be called while SIGPIPE is ignored
+(foreground.restore_signals comes after): a hook need not read its stdin.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+
+from pyrunc import jsonio
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+# What is kept of a hook's stdout and stderr for its error message: the end of it is where the reason stands.
+_KEPT_BYTES = 8192
+_KEPT_LINES = 5
+# Where pidfd_open(2) is missing or forbidden, a hook's end is looked for this often (milliseconds).
+_GLANCE = 10
+
+
+def run(
+    kind: str,
+    hooks: Sequence[Mapping[str, Any]],
+    state: Mapping[str, Any],
+    *,
+    cwd: str | None = None,
+    env: Sequence[str] = (),
+) -> None:
+    """Run the hooks of one kind in their order; the first that fails ends it.
+
+    Args:
+        kind: prestart, createRuntime, createContainer, startContainer, poststart or poststop.
+        hooks: the entries of /hooks/KIND.
+        state: the state of the container, written to each one's stdin (runtime.md, "State").
+        cwd: the directory they start in, the bundle; None for the current one.
+        env: the environment, as KEY=VALUE, of a hook that does not set its own. A set one, also an empty one,
+            is exact.
+
+    Raises:
+        Failure: a hook could not be started, did not exit with 0, or ran out of time; the message names it
+            and quotes the end of what it printed.
+
+    """
+    text = jsonio.dumps(state).encode()
+    for index, hook in enumerate(hooks):
+        _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env))
+
+
+def run_all_warn(
+    kind: str,
+    hooks: Sequence[Mapping[str, Any]],
+    state: Mapping[str, Any],
+    *,
+    cwd: str | None = None,
+    env: Sequence[str] = (),
+) -> list[Failure]:
+    """Run the hooks of one kind whatever happens (poststop: runtime.md, "Lifecycle", step 13: log and go on).
+
+    Returns:
+        What went wrong, one Failure for each hook that failed.
+
+    """
+    text = jsonio.dumps(state).encode()
+    failures = []
+    for index, hook in enumerate(hooks):
+        try:
+            _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env))
+        except Failure as failure:
+            failures.append(failure)
+    return failures
+
+
+def _run_one(
+    name: str, pointer: str, hook: Mapping[str, Any], text: bytes, start: tuple[str | None, Sequence[str]]
+) -> None:
+    cwd, env = start
+    path = hook["path"]
+    args = hook.get("args") or [path]
+    # runc's words up to here, because people and engines search for them; ours name the program and the
+    # place.
+    message = f"error running {name}"
+    began = time.monotonic()
+    child = _Child(hook.get("timeout"), text)
+    try:
+        child.spawn(path, args, _environment(hook.get("env"), env), cwd)
+        problem = child.wait()
+    except OSError as exc:
+        raise Failure(
+            f"{message}: fork/exec {path}", pointer=pointer, errno=exc.errno or 0, hint=_unstarted(path, exc)
+        ) from exc
+    finally:
+        child.close()
+    if problem:
+        took = time.monotonic() - began
+        raise Failure(
+            f"{message}: {problem}, stdout: {_tail(child.stdout)}, stderr: {_tail(child.stderr)}",
+            pointer=pointer,
+            hint=f"it was {' '.join([path, *args[1:]])}, and ran {took:.2f} s",
+        )
+
+
+def _environment(own: Sequence[str] | None, default: Sequence[str]) -> dict[str, str]:
+    entries = default if own is None else own
+    pairs = [entry.partition("=") for entry in entries]
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def _unstarted(path: str, exc: OSError) -> str:
+    """Say more than the kernel does when its answer is about another file (execve(2), ENOENT and ENOEXEC)."""
+    if isinstance(exc, FileNotFoundError) and os.path.exists(path):
+        return "the file exists, the interpreter on its first line does not"
+    if exc.errno == 8:  # ENOEXEC
+        return "it has no #! line, or is a program for another machine"
+    return ""
+
+
+def _tail(data: bytes) -> str:
+    """Write the last lines of an output in one line."""
+    lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_KEPT_LINES:])
+
+
+class _Child:
+    """One running hook and our ends of its pipes."""
+
+    __slots__ = ("_end", "_fds", "_input", "_pid", "_theirs", "_timeout", "stderr", "stdout")
+
+    def __init__(self, timeout: float | None, text: bytes) -> None:
+        """Make the three pipes; timeout in seconds, None for none."""
+        self._timeout = timeout
+        self._end = 0.0
+        self._input = text
+        self._pid = 0
+        self.stdout = b""
+        self.stderr = b""
+        stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
+        self._theirs = [stdin[0], stdout[1], stderr[1]]
+        self._fds = [stdin[1], stdout[0], stderr[0]]
+        for fd in self._fds:
+            os.set_blocking(fd, False)
+
+    def spawn(self, path: str, args: list[str], env: Mapping[str, str], cwd: str | None) -> None:
+        """Start the program in a process group of its own, with an empty signal mask.
+
+        Raises:
+            OSError: it cannot be executed; nothing is running then.
+
+        """
+        back = -1
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(self._theirs)]
+        if cwd is not None:
+            # posix_spawn has no chdir everywhere; we have no threads, so a detour of our own harms nobody.
+            back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.chdir(cwd)
+        try:
+            self._pid = os.posix_spawn(
+                path,
+                args,
+                env,
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ),
+            )
+        finally:
+            if back >= 0:
+                os.fchdir(back)
+                os.close(back)
+        if self._timeout is not None:
+            self._end = time.monotonic() + self._timeout
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = []
+
+    def wait(self) -> str:
+        """Feed and drain the hook until its process ends or its time is over.
+
+        What it leaves running in the background is not waited for, even if that holds on to stdout.
+
+        Returns:
+            What was wrong with its end, "" for exit status 0.
+
+        """
+        try:
+            pidfd = os.pidfd_open(self._pid)
+        except OSError:
+            pidfd = -1
+        try:
+            while True:
+                left = self._left()
+                if left == 0:
+                    return self._expire()
+                self._serve(pidfd, left)
+                ended, status = os.waitpid(self._pid, os.WNOHANG)
+                if ended:
+                    break
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+        self._pid = 0
+        self._read_rest()
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return f"signal: {(_signal.strsignal(-code) or str(-code)).lower()}"
+        return f"exit status {code}" if code else ""
+
+    def _left(self) -> int | None:
+        """Return the milliseconds left, None for no limit."""
+        if self._timeout is None:
+            return None
+        return max(0, round((self._end - time.monotonic()) * 1000))
+
+    def _expire(self) -> str:
+        self._kill()
+        self._read_rest()
+        return f"hook ran past specified timeout of {self._timeout:.1f}s"
+
+    def _serve(self, pidfd: int, left: int | None) -> None:
+        poll = select.poll()
+        if pidfd >= 0:
+            poll.register(pidfd, select.POLLIN)
+        elif left is None or left > _GLANCE:
+            left = _GLANCE
+        for number, fd in enumerate(self._fds):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN if number else select.POLLOUT)
+        for fd, _ in poll.poll(left):
+            if fd == self._fds[0]:
+                self._write()
+            elif fd != pidfd:
+                self._read(self._fds.index(fd))
+
+    def _write(self) -> None:
+        try:
+            self._input = self._input[os.write(self._fds[0], self._input) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._input = b""  # EPIPE: it does not want to know
+        if not self._input:
+            self._shut(0)
+
+    def _read(self, number: int) -> bool:
+        """Take what is there now, up to a pipe's capacity, and keep the end; True when there was any."""
+        if self._fds[number] < 0:
+            return False
+        try:
+            data = os.read(self._fds[number], 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._shut(number)
+        elif number == 1:
+            self.stdout = (self.stdout + data)[-_KEPT_BYTES:]
+        else:
+            self.stderr = (self.stderr + data)[-_KEPT_BYTES:]
+        return bool(data)
+
+    def _read_rest(self) -> None:
+        # Not until EOF: a background process may hold the pipe, and one that never stops writing may not hold
+        # us.
+        for number in (1, 2):
+            for _ in range(16):
+                if not self._read(number):
+                    break
+
+    def _shut(self, number: int) -> None:
+        os.close(self._fds[number])
+        self._fds[number] = -1
+
+    def _kill(self) -> None:
+        """End the hook and all it started in its process group, and collect it."""
+        if self._pid:
+            try:
+                os.killpg(self._pid, _signal.SIGKILL)
+            except ProcessLookupError:
+                # It moved to another group. Not yet collected, its number is still its own.
+                os.kill(self._pid, _signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def close(self) -> None:
+        """Leave nothing behind, on every way out."""
+        self._kill()
+        for fd in self._theirs + self._fds:
+            if fd >= 0:
+                os.close(fd)
+        self._theirs, self._fds = [], []

@@ -1,0 +1,195 @@
+"""Join the caller's terminal to the container's: bytes both ways, window size, raw mode while it lasts.
+
+Law 5: no thread and no helper process copies; this is a watcher of foreground.wait(). No write waits for
+anybody, so a reader that has stopped reading cannot keep a signal from the container.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _stat
+import os
+import select
+import termios
+
+from pyrunc.apply import terminal
+from pyrunc.apply.foreground import numbers
+
+# A pseudo-terminal hands out at most 4 KiB at a time; a pipe that polls writable takes PIPE_BUF without
+# waiting (pipe(7)).
+_CHUNK = 4096
+_STOPPERS = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}
+
+
+class Proxy:
+    """A watcher (foreground.Watcher) that copies between descriptors 0 and 1 and a terminal's master."""
+
+    __slots__ = ("_ended", "_eof", "_input", "_last", "_master", "_out", "_output", "_saved")
+
+    def __init__(self, master: int) -> None:
+        """Make the caller's stdin raw if it is a terminal, and give the container's terminal its size."""
+        self._master = master
+        self._input = b""  # read from stdin, not yet taken by the container
+        self._output = b""  # printed by the container, not yet taken by stdout
+        self._last = b"\n"
+        self._eof = False
+        self._ended = False
+        self._out = 1
+        self._saved: list[object] | None = None
+        os.set_blocking(master, False)
+        self._out = _own_stdout()
+        terminal.copy_size(master)
+        self._raw()
+
+    def wants(self) -> dict[int, int]:
+        """Read a side only when what it said last has been delivered: that is the whole flow control."""
+        wanted = {}
+        master = 0
+        if not self._ended:
+            if not self._output:
+                master |= select.POLLIN
+            if self._input:
+                master |= select.POLLOUT
+            elif not self._eof:
+                wanted[0] = select.POLLIN
+        # A descriptor without a wish is left out altogether: poll would report its hang-up for ever.
+        if master:
+            wanted[self._master] = master
+        if self._output:
+            wanted[self._out] = select.POLLOUT
+        return wanted
+
+    def ready(self, fd: int, events: int) -> None:
+        """Move one chunk."""
+        if fd == self._out and fd != self._master:
+            self._print()
+        elif fd == self._master:
+            if self._input and events & (select.POLLOUT | select.POLLERR | select.POLLHUP):
+                self._type()
+            if not self._output and events & (select.POLLIN | select.POLLERR | select.POLLHUP):
+                self._listen()
+        else:
+            self._read_stdin()
+
+    def signal(self, number: int) -> bool:
+        """Follow the caller's window; SIGWINCH is not passed on, the resized terminal sends its own."""
+        if number == _signal.SIGCONT:
+            # A shell that brings us back to the foreground has set its own modes meanwhile.
+            self._raw()
+        if number in {_signal.SIGWINCH, _signal.SIGCONT}:
+            terminal.copy_size(self._master)
+        return bool(number == _signal.SIGWINCH)
+
+    def finish(self, signals: int) -> None:
+        """Print what the container said before it ended, unless a signal asks us to stop.
+
+        A read of the master waits for the kernel's own queue behind the terminal (n_tty_read since Linux 4.5
+        flushes it before it answers EAGAIN), so what was written before the end is there.
+        """
+        while True:
+            if not self._output:
+                self._listen()
+                if not self._output:
+                    return
+            poll = select.poll()
+            poll.register(signals, select.POLLIN)
+            poll.register(self._out, select.POLLOUT)
+            for fd, _ in poll.poll():
+                if fd == self._out:
+                    self._print()
+                elif _STOPPERS.intersection(number for number, _ in numbers(signals)):
+                    return
+
+    def close(self) -> None:
+        """Give the caller the terminal back as it was."""
+        if self._saved is not None:
+            try:
+                termios.tcsetattr(0, termios.TCSANOW, self._saved)  # type: ignore[arg-type]
+            except termios.error:
+                pass  # the terminal has gone away
+        if self._out != 1:
+            os.close(self._out)
+        os.close(self._master)
+
+    def _raw(self) -> None:
+        """Like cfmakeraw(3): every key goes to the container, whose terminal does all the interpreting."""
+        if not os.isatty(0):
+            return
+        modes = termios.tcgetattr(0)
+        if self._saved is None:
+            self._saved = list(modes)
+        modes[0] &= ~(
+            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+            | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+        )  # fmt: skip
+        modes[1] &= ~termios.OPOST
+        modes[2] = modes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        modes[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        modes[6] = list(modes[6])
+        modes[6][termios.VMIN] = 1
+        modes[6][termios.VTIME] = 0
+        try:
+            termios.tcsetattr(0, termios.TCSANOW, modes)
+        except termios.error:
+            pass  # EIO: a background job whose shell is gone may not; it can still be served
+
+    def _read_stdin(self) -> None:
+        try:
+            data = os.read(0, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # closed, hung up, or a terminal we are not in the foreground of and never can be
+        if data:
+            self._input = data
+            self._last = data[-1:]
+            return
+        # A terminal has no end: what a program sees as one is the EOF character at the start of a line, and
+        # in the middle of a line the first one only delivers that line.
+        self._eof = True
+        mark: bytes = termios.tcgetattr(self._master)[6][termios.VEOF]
+        self._input = mark if self._last == b"\n" else mark + mark
+
+    def _type(self) -> None:
+        try:
+            count = os.write(self._master, self._input)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = len(self._input)  # nobody has the terminal open any more
+        self._input = self._input[count:]
+
+    def _listen(self) -> None:
+        try:
+            self._output = os.read(self._master, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._output = b""  # EIO: the last descriptor of the other side was closed
+        if not self._output:
+            self._ended = True
+
+    def _print(self) -> None:
+        try:
+            count = os.write(self._out, self._output)
+        except BlockingIOError:
+            return
+        except OSError:
+            # Our reader has gone. The container is not to blame, and must not hang on a full terminal either.
+            count = len(self._output)
+        self._output = self._output[count:]
+
+
+def _own_stdout() -> int:
+    """Open stdout a second time, so that O_NONBLOCK is ours alone and not also our caller's.
+
+    Only for a pipe or a terminal: a file never waits, a socket cannot be opened, and opening the master side
+    of a pseudo-terminal would make a new one.
+    """
+    try:
+        facts = os.fstat(1)
+        if not _stat.S_ISFIFO(facts.st_mode) and (not os.isatty(1) or facts.st_rdev == os.makedev(5, 2)):
+            return 1
+        return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return 1

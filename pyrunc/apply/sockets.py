@@ -1,0 +1,96 @@
+"""The unix sockets of other programs: connect to one by a path of any length, hand a descriptor over.
+
+Used for --console-socket, --pidfd-socket and NOTIFY_SOCKET. Law 5: the parent connects, before it makes
+anything, so a wrong path costs nothing to undo; the child never sees these paths.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from pyrunc.errors import Failure
+
+# unix(7): sun_path has 108 bytes, one of them for the end.
+_LONGEST = 107
+
+
+def connect(path: str, option: str) -> _socket.socket:
+    """Connect to a listening unix stream socket.
+
+    Args:
+        path: of the socket; relative to the current directory.
+        option: what named it ("--console-socket"), for the message.
+
+    Raises:
+        Failure: with the path and the kernel's reason.
+
+    """
+    if not path:
+        raise Failure(f"{option}: no path given")
+    opened = -1
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        address = os.fsencode(path)
+        if len(address) > _LONGEST:
+            opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            address = b"/proc/self/fd/%d" % opened
+        sock.connect(address)
+    except (OSError, ValueError) as exc:
+        sock.close()
+        hint = ""
+        if isinstance(exc, ConnectionRefusedError):
+            hint = "nothing listens there (a stream socket is expected)"
+        raise Failure(f"{option}: connect to {path}", errno=getattr(exc, "errno", 0) or 0, hint=hint) from exc
+    finally:
+        if opened >= 0:
+            os.close(opened)
+    return sock
+
+
+def bind(sock: _socket.socket, directory: str, name: str) -> None:
+    """Bind a unix socket to a name in a directory, however long the path of the directory is.
+
+    Raises:
+        OSError: the kernel's answer.
+
+    """
+    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.bind(b"/proc/self/fd/%d/%s" % (opened, os.fsencode(name)))
+    finally:
+        os.close(opened)
+
+
+def send(sock: _socket.socket, payload: bytes, fd: int) -> None:
+    """Send one message with one descriptor (unix(7), SCM_RIGHTS).
+
+    Raises:
+        OSError: the kernel's answer.
+
+    """
+    rights = fd.to_bytes(4, sys.byteorder)
+    sock.sendmsg([payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+
+
+def hand_over(sock: _socket.socket, option: str, payload: str, fd: int) -> None:
+    """Send the one message its receiver waits for, and hang up.
+
+    Args:
+        sock: from connect().
+        option: what named the socket, for the message.
+        payload: text beside the descriptor: the terminal's name for a console socket; "standard" (create,
+            run) or "setns" (exec) for a pidfd socket, as runc has it.
+        fd: the descriptor; stays open here.
+
+    Raises:
+        Failure: the receiver has gone.
+
+    """
+    try:
+        send(sock, payload.encode(), fd)
+    except OSError as exc:
+        raise Failure(f"{option}: send {payload}", errno=exc.errno or 0) from exc
+    finally:
+        sock.close()

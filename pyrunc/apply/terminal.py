@@ -1,0 +1,180 @@
+"""The container's terminal: made in its own devpts, given to its process and to whoever asked for the master.
+
+Law 3: the pseudo-terminal is opened below a descriptor of the container's devpts, after checking that it is
+one, and never by a path; its other side comes from the kernel (TIOCGPTPEER), not from a name in the
+container's tree. Law 5: size and output mode are settled by the parent (settings()) before the child opens
+anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import termios
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PTMX = os.makedev(5, 2)
+# ioctl_tty(2). These three are built with _IOR and _IOW, whose direction bits differ on the architectures
+# (powerpc, mips) that build TIOCSWINSZ that way too; Python has no names for them.
+_GENERIC = termios.TIOCSWINSZ == 0x5414
+_TIOCGPTN = 0x80045430 if _GENERIC else 0x40045430
+_TIOCSPTLCK = 0x40045431 if _GENERIC else 0x80045431
+_TIOCGPTPEER = 0x5441 if _GENERIC else 0x20005441
+_POINTER = "/process/terminal"
+
+
+def check_socket(*, terminal: bool, detach: bool, socket: str | None) -> None:
+    """Hold the rule of when a console socket is needed: exactly when a terminal outlives this command.
+
+    Args:
+        terminal: the process wants a terminal.
+        detach: nobody stays in the foreground for it (create, and run or exec with --detach).
+        socket: the value of --console-socket.
+
+    Raises:
+        Failure: one without the other. Its first words are runc's, which people search for.
+
+    """
+    if terminal and detach and not socket:
+        raise Failure(
+            "cannot allocate tty if runc will detach without setting console socket",
+            pointer=_POINTER,
+            hint="set /process/terminal to false, or pass --console-socket PATH",
+        )
+    if socket and not (terminal and detach):
+        wish = "drop --console-socket"
+        if not terminal:
+            wish = "set /process/terminal to true, or " + wish
+        raise Failure("cannot use console socket if runc will not detach or allocate tty", hint=wish)
+
+
+class Settings:
+    """How the terminal is to begin."""
+
+    __slots__ = ("clean", "size")
+
+    def __init__(self, size: bytes | None, *, clean: bool) -> None:
+        """Keep a struct winsize, or None for the kernel's 0 by 0, and whether newlines stay as they are."""
+        self.size = size
+        self.clean = clean
+
+
+def settings(process: dict[str, Any], *, foreground: bool) -> Settings:
+    """Decide size and output mode, in the parent.
+
+    Args:
+        process: the process object; consoleSize counts when both its members are positive (config.md,
+            "process").
+        foreground: our own stdin and stdout will be joined to the terminal.
+
+    """
+    size = None
+    wanted = process.get("consoleSize") or {}
+    if wanted.get("height", 0) > 0 and wanted.get("width", 0) > 0:
+        size = _winsize(wanted["height"], wanted["width"])
+    elif foreground:
+        size = caller_size()
+    # A pseudo-terminal begins with ONLCR: "\n" leaves it as "\r\n". A caller's terminal in raw mode needs
+    # that; a file, a pipe, or a terminal that still does its own translation must not get it.
+    return Settings(size, clean=foreground and not (os.isatty(0) and os.isatty(1)))
+
+
+def _winsize(rows: int, columns: int) -> bytes:
+    """Build a struct winsize (ioctl_tty(2)): four unsigned shorts, the two in pixels left 0."""
+    return b"".join(min(value, 0xFFFF).to_bytes(2, sys.byteorder) for value in (rows, columns, 0, 0))
+
+
+def caller_size() -> bytes | None:
+    """Return the struct winsize of the terminal we were called from, None without one."""
+    for fd in (0, 1, 2):
+        try:
+            return fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
+        except OSError:
+            continue
+    return None
+
+
+def copy_size(master: int) -> None:
+    """Give the container's terminal the size of the caller's."""
+    size = caller_size()
+    if size is not None and any(size):
+        try:
+            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+        except OSError:
+            pass  # the container has hung up; the next read says so
+
+
+def open_pty(pts: int, wanted: Settings) -> tuple[int, int, int]:
+    """Make a pseudo-terminal in the container's devpts; in the child.
+
+    Args:
+        pts: a descriptor of the container's /dev/pts.
+        wanted: what settings() decided.
+
+    Returns:
+        Master, slave and the number N of /dev/pts/N; both close-on-exec, neither a controlling terminal.
+
+    Raises:
+        Failure: there is no devpts, or it has no terminal left.
+
+    """
+    what = "open /dev/pts/ptmx in the container"
+    if _linux.fstatfs(pts)[0] != flags.DEVPTS_SUPER_MAGIC:
+        raise Failure(
+            "/dev/pts in the container is not a devpts",
+            pointer=_POINTER,
+            hint="a terminal needs an entry of type devpts with destination /dev/pts in /mounts",
+        )
+    try:
+        master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=pts)
+        if _linux.fstatfs(master)[0] != flags.DEVPTS_SUPER_MAGIC or os.fstat(master).st_rdev != _PTMX:
+            os.close(master)
+            raise Failure("/dev/pts/ptmx in the container is covered by another file", pointer=_POINTER)
+        what = "unlock the terminal"
+        fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
+        number = int.from_bytes(fcntl.ioctl(master, _TIOCGPTN, bytes(4)), sys.byteorder)
+        what = f"open the other side of /dev/pts/{number}"
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        what = f"set up /dev/pts/{number}"
+        if wanted.size is not None:
+            fcntl.ioctl(master, termios.TIOCSWINSZ, wanted.size)
+        if wanted.clean:
+            modes = termios.tcgetattr(slave)
+            modes[1] &= ~termios.ONLCR
+            termios.tcsetattr(slave, termios.TCSANOW, modes)
+    except (OSError, termios.error) as exc:
+        hint = "see /proc/sys/kernel/pty/max and the option max= of the devpts" if exc.args[0] == 28 else ""
+        raise Failure(what, pointer=_POINTER, errno=exc.args[0], hint=hint) from exc
+    return master, slave, number
+
+
+def take(slave: int, uid: int) -> None:
+    """Make a terminal ours: owner, controlling terminal, stdin, stdout, stderr; in the child, after setsid.
+
+    Args:
+        slave: the container's side, closed here unless it is one of the three.
+        uid: the process's user, as numbered where the child is now; the group stays the one devpts gave
+            (gid=).
+
+    """
+    try:
+        os.fchown(slave, uid, -1)
+    except PermissionError:
+        pass  # a user namespace without that user; it can still use the descriptors
+    try:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    except OSError as exc:
+        raise Failure(
+            "make the terminal the controlling one", pointer=_POINTER, errno=exc.errno or 0
+        ) from exc
+    for fd in (0, 1, 2):
+        os.dup2(slave, fd, inheritable=True)
+    if slave > 2:
+        os.close(slave)
