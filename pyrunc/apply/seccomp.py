@@ -59,8 +59,8 @@ class Program(Record):
 
 
 def cache_dir(root: str) -> str:
-    """Return where a state root keeps its compiled filters."""
-    return root + "/.cache/seccomp"
+    """Return where a state root keeps its compiled filters: no container id can have an @."""
+    return root + "/@cache/seccomp"
 
 
 def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is what it does
