@@ -104,8 +104,8 @@ class CgroupPlan(Record):
         needed: controller of the unified hierarchy -> pointer of the first limit that needs it.
         devices: a program for BPF_CGROUP_DEVICE (version 2), b"" for none.
         devices_optional: no right to load it is no failure (user namespace).
-        optional: no cgroup was asked for by name and no limit depends on one: without the right to make it,
-            the container does without.
+        optional: rootless, and no cgroup was asked for by name: without the right to make it the container
+            does without, unless a limit depends on it.
         owner: host user id the cgroup is handed to, -1 to keep it.
         check: (limit, memory plus swap) in bytes that must not be below the present use, 0 for none.
         unit: what to ask of systemd, None without it.
@@ -187,7 +187,7 @@ def plan(
         owner=_owner(config) if facts.version == 2 else -1,
     )
     set_resources(made, resources, facts)
-    made.optional = facts.rootless and not wanted and not made.needed and not _limits(resources)
+    made.optional = facts.rootless and not wanted
     if manager == "systemd":
         made.unit = cgroup_systemd.unit(made, config, wanted, container_id)
     return made

@@ -1,0 +1,155 @@
+"""The host's cgroup hierarchies, as the facts the planner wants.
+
+Law 4 (the kernel holds the truth): asked of the kernel on each call, and cheaply, because every create pays
+for it. The places distributions use are only verified (one stat each); the mount table, which grows with
+every container on the host, is read only where something is not in its usual place.
+
+Sources: cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.cgroups import CgroupFacts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # (controllers or "name=...", of one hierarchy; () for the unified one), the runtime's cgroup in it
+    Hierarchy: TypeAlias = tuple[tuple[str, ...], str]
+
+ROOT = "/sys/fs/cgroup"
+_KERNFS_ROOT_INODE = 1
+
+
+def cgroup_facts(*, rootless: bool) -> CgroupFacts:
+    """Return the host's cgroup layout.
+
+    Args:
+        rootless: the runtime is without the host's full rights.
+
+    """
+    own = _hierarchies(_read("/proc/self/cgroup"))
+    found = _usual(own) or _searched(own)
+    version, mounts, paths = found
+    controllers: tuple[str, ...] = ()
+    if "" in mounts:
+        controllers = tuple(_read(mounts[""] + "/cgroup.controllers").split())
+    return CgroupFacts(version=version, mounts=mounts, own=paths, controllers=controllers, rootless=rootless)
+
+
+def _read(path: str) -> str:
+    """Return a small file's text, "" when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 1 << 16).decode(errors="surrogateescape")
+    finally:
+        os.close(fd)
+
+
+def _hierarchies(text: str) -> list[Hierarchy]:
+    """Parse /proc/self/cgroup: lines of number:controllers:path, no controllers for the unified hierarchy."""
+    found = []
+    for line in text.splitlines():
+        _number, names, path = line.split(":", 2)
+        found.append((tuple(names.split(",")) if names else (), path))
+    return found
+
+
+def _usual(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]] | None:
+    """Return (version, mounts, own paths) when everything is where distributions mount it, else None."""
+    try:
+        fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        kind = _linux.fstatfs(fd)[0]
+        device = os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+    mounts: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for names, path in own:
+        if kind == flags.CGROUP2_SUPER_MAGIC:
+            if names:
+                # A version 1 hierarchy beside a pure version 2 mount: nothing can be limited through it.
+                continue
+            place = ROOT
+        elif names:
+            # Hierarchies of several controllers have a link for each of them; named ones are mounted by name.
+            place = f"{ROOT}/{names[0].removeprefix('name=')}"
+        else:
+            place = ROOT + "/unified"
+        try:
+            status = os.stat(place)
+            if kind != flags.CGROUP2_SUPER_MAGIC and status.st_dev == device:
+                raise FileNotFoundError(place)  # a plain directory: nothing is mounted there
+            if status.st_ino != _KERNFS_ROOT_INODE:
+                return None
+            if path != "/":
+                os.stat(place + path)  # not there: only a part of the hierarchy is mounted
+        except OSError:
+            if not names and kind != flags.CGROUP2_SUPER_MAGIC:
+                # Not every host with version 1 mounts the unified hierarchy too.
+                continue
+            return None
+        for name in names or ("",):
+            mounts[name] = place
+            paths[name] = path
+    if not mounts:
+        return None
+    return 2 if kind == flags.CGROUP2_SUPER_MAGIC else 1, mounts, paths
+
+
+def _searched(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Return (version, mounts, own paths) from the mount table."""
+    table = ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            table = file.read()
+    except OSError:
+        pass
+    return from_mountinfo(table, own)
+
+
+def from_mountinfo(table: str, own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Return (version, mounts, own paths) from the text of a mountinfo file.
+
+    A mount may show only a part of its hierarchy (its root field): own paths are then below that part. Where
+    a hierarchy is mounted more than once the first mount counts.
+    """
+    places: dict[frozenset[str], tuple[str, str]] = {}
+    for line in table.splitlines():
+        head, _, tail = line.partition(" - ")
+        fields, rest = head.split(" "), tail.split(" ")
+        if rest[0] not in ("cgroup", "cgroup2") or len(fields) < 5:
+            continue
+        options = frozenset(rest[-1].split(",")) if rest[0] == "cgroup" else frozenset()
+        places.setdefault(options, (_unescape(fields[3]), _unescape(fields[4])))
+    mounts: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for names, path in own:
+        for options, (root, place) in places.items():
+            if options.issuperset(names) if names else not options:
+                inside = path
+                if root != "/" and (path + "/").startswith(root + "/"):
+                    inside = path[len(root) :] or "/"
+                for name in names or ("",):
+                    mounts[name] = place
+                    paths[name] = inside
+                break
+    version = 0 if not mounts else 2 if list(mounts) == [""] else 1
+    return version, mounts, paths
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of a mountinfo field (space, tab, newline, backslash)."""
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
