@@ -1,0 +1,32 @@
+"""What the command line said about logging, and the two words a verb has for it.
+
+Here because this file is on the way to every verb anyway: a verb that warns or explains imports nothing for
+it, and one that does neither pays nothing (law 2). cli/log.py, which writes the records, is only imported
+when there is one.
+"""
+
+from __future__ import annotations
+
+log_fd = -1  # where log records go; -1: there is no log, everything goes to stderr
+log_json = False
+log_service = ""  # "syslog:ID" or "journald:ID" when log_fd is a socket of one of these
+debugging = False
+warnings = False  # log warnings too; without it a log holds nothing but the error of a call that failed
+
+
+def debug(message: str) -> None:
+    """Log one line of what is being done, if --debug asks for it.
+
+    Callable in the container's child as well: with --debug, everything it needs was imported before the fork.
+    """
+    if debugging:
+        from pyrunc.cli import log
+
+        log.record("debug", message)
+
+
+def warn(message: str) -> None:
+    """Say what the user should know although nothing has failed. Not in the container's child (law 6)."""
+    from pyrunc.cli import log
+
+    log.record("warning", message)

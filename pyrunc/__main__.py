@@ -1,0 +1,137 @@
+"""The command: argv -> Command -> verb -> exit status.
+
+Law 2: a command line the strict matcher takes goes straight to its verb's module; any other goes to cli/app,
+which may import anything. The installed command starts Python with -I -S (no site-packages, no environment),
+so the slow path first runs `site`, and the process ends with os._exit: nothing here needs the interpreter's
+own ending.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyrunc import cli
+from pyrunc.cli.match import match
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from pyrunc.cli.match import Command
+
+_SIGINT, _SIGPIPE = 2, 13
+
+
+def main() -> NoReturn:
+    """Do what the command line says and end the process."""
+    _open_standard_descriptors()
+    verb, code = "", 1
+    try:
+        command = _command(sys.argv[1:])
+        if isinstance(command, int):
+            code = command
+        else:
+            verb = command.verb
+            code = _run(command)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        _die_of(_SIGINT)
+    except BrokenPipeError:
+        # The reader has seen enough (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime that
+        # talks to sockets needs; so die of it only now, as any other command would have.
+        _die_of(_SIGPIPE)
+    except Exception as exc:  # noqa: BLE001 - the edge: whatever it was becomes one line and an exit status
+        from pyrunc.cli import report
+
+        code = report.failure(verb, exc)
+    os._exit(code)
+
+
+def _command(argv: list[str]) -> Command | int:
+    """Return what argv asks for, or an exit status when it has been answered (help, a usage error)."""
+    command = match(argv)
+    if command is not None:
+        return command
+    if sys.flags.no_site:
+        import site
+
+        site.main()
+    from pyrunc.cli import app
+
+    return app.read(argv)
+
+
+def _run(command: Command) -> int:
+    """Carry out a command and return the exit status."""
+    if command.debug or command.log_level or command.log_format != "text" or command.log:
+        _settle_log(command)
+    if command.root is not None:
+        command.root = _state_root(command.root)
+    module = __import__("pyrunc.verbs." + command.verb, fromlist=("main",))
+    status: int = module.main(command)
+    return status
+
+
+def _settle_log(command: Command) -> None:
+    """Open the log now, while relative paths mean what the caller meant.
+
+    Engines name a log in every call, so the usual case is done here; cli/log.py costs an import and knows the
+    rest.
+    """
+    target = command.log
+    if command.debug or command.log_level or (target and ":" in target):
+        from pyrunc.cli import log
+
+        log.settle(command)
+        return
+    cli.log_json = command.log_format == "json"
+    if target:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            cli.log_fd = os.open(target, flags, 0o644)
+        except OSError:
+            from pyrunc.cli import log
+
+            log.settle(command)
+
+
+def _state_root(root: str) -> str:
+    """Return --root as an absolute path.
+
+    Raises:
+        Failure: it is the root directory, which "" and ".." can mean by accident; runc refuses it in these
+        words.
+
+    """
+    path = os.path.abspath(root)
+    if path == "/":
+        from pyrunc.errors import Failure
+
+        raise Failure("Option --root argument should not be set to /")
+    return path
+
+
+def _open_standard_descriptors() -> None:
+    """Fill 0, 1 and 2 if the caller closed them: no file opened later may become the container's stdout."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is taken, which is fd, because those below it are open by now.
+            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(fd, True)
+
+
+def _die_of(signum: int) -> NoReturn:
+    """End as a signal ends a process: a shell sees 128 + signum, and stops its script where it should."""
+    import _signal
+
+    _signal.signal(signum, _signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    os._exit(128 + signum)  # still here: the first process of a pid namespace does not die of its own signals
+
+
+if __name__ == "__main__":
+    main()

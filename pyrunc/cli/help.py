@@ -1,0 +1,111 @@
+"""Help texts, laid out from the verbs table.
+
+Law 2: slow, and generated from the one table, so that help cannot promise what the matcher does not take. The
+layout (NAME, USAGE, OPTIONS) is the one runc's users, and its test suite, know.
+"""
+
+from __future__ import annotations
+
+import click
+
+from pyrunc.cli.verbs import FLAG, GLOBALS, HELP, INTEGERS, MANY, SECONDS, VERBS, VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyrunc.cli.verbs import Option
+
+_WIDTH = 110
+
+_ABOUT = """
+pyrunc makes containers from bundles, as the Open Container Initiative's runtime specification describes them.
+A bundle is a directory with a file config.json and the container's root filesystem; "pyrunc spec" writes a
+config.json to begin with, "pyrunc run -b DIR ID" runs it. Engines call pyrunc as they call runc or crun."""
+
+# What a verb's one line and its options do not say.
+_NOTES = {
+    "create": """
+Everything is made, but the program of the container waits for "pyrunc start".""",
+    "run": """
+The exit status is the program's, or 128 plus the number of the signal that ended it.""",
+    "exec": """
+Options end at the container id: what follows is the command's. The exit status is the command's, or 128 plus
+the number of the signal that ended it; 255 when it could not be started.""",
+    "kill": """
+The signal is a number or a name, with or without SIG: 9, KILL and SIGKILL are the same.""",
+    "delete": """
+A container that was created and never started is killed and removed. A running one needs --force.""",
+    "ps": """
+What follows the container id goes to the host's ps; the default is -ef. With --format json the process ids
+are printed.""",
+    "update": """
+With --resources, all other options are ignored. The object has the members of linux.resources in config.json;
+what is left out stays as it is.""",
+    "events": """
+One JSON object per line, until the container ends.""",
+    "spec": """
+The file is a beginning: its root filesystem is expected in "rootfs" and its program is "sh". A file that is
+there already is not overwritten.""",
+    "validate": """
+The file is a config.json, or holds such an object; without it, the bundle's config.json is checked. All
+problems are reported, each with its line and place, and make the exit status 1.""",
+    "completion": """
+Without a name, for the shell in $SHELL. For bash: source <(pyrunc completion bash)""",
+}
+
+
+def program(width: int) -> str:
+    """Return the help of the whole command."""
+    page = _page(width)
+    _paragraph(page, "NAME", "pyrunc - Open Container Initiative runtime")
+    _paragraph(page, "USAGE", "pyrunc [global options] command [command options] [arguments...]")
+    _paragraph(page, "DESCRIPTION", _ABOUT)
+    with page.section("COMMANDS"):
+        rows = [(verb, row[0]) for verb, row in VERBS.items()]
+        page.write_dl([*rows, ("help, h", "show this help, or that of one command")])
+    _options(page, "GLOBAL OPTIONS", (*GLOBALS, HELP, VERSION))
+    return page.getvalue().rstrip("\n")
+
+
+def verb(name: str, width: int) -> str:
+    """Return the help of one verb."""
+    summary, usage, _, _, _, _, options = VERBS[name]
+    page = _page(width)
+    _paragraph(page, "NAME", f"pyrunc {name} - {summary}")
+    _paragraph(page, "USAGE", f"pyrunc {name} [options] {usage}".rstrip())
+    if name in _NOTES:
+        _paragraph(page, "DESCRIPTION", _NOTES[name])
+    _options(page, "OPTIONS", (*options, HELP))
+    return page.getvalue().rstrip("\n")
+
+
+def _page(width: int) -> click.HelpFormatter:
+    return click.HelpFormatter(indent_increment=3, width=min(width, _WIDTH))
+
+
+def _paragraph(page: click.HelpFormatter, heading: str, text: str) -> None:
+    with page.section(heading):
+        page.write_text(text.strip())
+
+
+def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option]) -> None:
+    with page.section(heading):
+        page.write_dl([(spelling(option), _meaning(option)) for option in options if option[4]])
+
+
+def spelling(option: Option) -> str:
+    """Return how an option is written: "-b, --bundle DIR"."""
+    names, _, _, metavar, _ = option
+    dashed = [f"-{name}" for name in names if len(name) == 1] + [
+        f"--{name}" for name in names if len(name) > 1
+    ]
+    return f"{', '.join(dashed)} {metavar}".rstrip()
+
+
+def _meaning(option: Option) -> str:
+    _, kind, default, _, text = option
+    if kind in (FLAG, MANY, INTEGERS) or default is None or "default" in text:
+        return text
+    shown = f"{default:g}s" if kind == SECONDS else default
+    return f"{text} (default: {shown})"

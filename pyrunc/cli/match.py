@@ -1,0 +1,223 @@
+"""argv -> Command, or None: the strict matcher, for command lines that are certainly right.
+
+Law 2 (accept fast): it never raises, never prints and never guesses. None costs time, never meaning:
+cli/app.py then reads the same words with the same table, and accepts or explains. Help is one of the things
+it leaves to app.
+
+What it takes is what engines send: options before or after the verb and the id, long options with one dash or
+two, --name=value or --name value, repeated ones (the last wins), flags with =true or =false.
+"""
+
+from __future__ import annotations
+
+from pyrunc.cli.verbs import (
+    CHOICE,
+    FLAG,
+    GLOBALS,
+    INTEGER,
+    INTEGERS,
+    MANY,
+    SECONDS,
+    TRISTATE,
+    VERBS,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrunc.cli.verbs import Option, Verb
+
+# More digits than any id, count or limit has: beyond it, let the slow path judge.
+_DIGITS = 18
+
+
+class Command:
+    """A command line that has been understood: the verb, and one attribute per option and positional of it.
+
+    Attributes: see pyrunc/cli/verbs.py. Options that were not given have the table's default: None for
+    values, False for flags, an empty tuple for repeatable ones. A positional that was not given is None.
+    """
+
+    if TYPE_CHECKING:
+        verb: str
+        # globals
+        debug: bool
+        log: str | None
+        log_format: str
+        log_level: str | None
+        root: str | None
+        systemd_cgroup: bool
+        cgroup_manager: str | None
+        rootless: Any  # "true", "false" or "auto"; for the verb spec: bool
+        criu: str | None
+        # positionals
+        id: str
+        args: list[str]
+        signal: str | None
+        shell: str | None
+        # options of more than one verb
+        bundle: str | None
+        config: str | None
+        file: str | None
+        console_socket: str | None
+        pidfd_socket: str | None
+        pid_file: str | None
+        no_pivot: bool
+        no_new_keyring: bool
+        preserve_fds: int
+        no_subreaper: bool
+        detach: bool
+        format: str
+        regex: bool
+        # options of one verb
+        keep: bool
+        process: str | None
+        tty: bool
+        cwd: str | None
+        env: Sequence[str]
+        user: str | None
+        additional_gids: Sequence[int]
+        cap: Sequence[str]
+        no_new_privs: bool
+        process_label: str | None
+        apparmor: str | None
+        cgroup: Sequence[str]
+        ignore_paused: bool
+        all: bool
+        force: bool
+        quiet: bool
+        resources: str | None
+        blkio_weight: int | None
+        cpu_period: str | None
+        cpu_quota: str | None
+        cpu_burst: str | None
+        cpu_share: str | None
+        cpu_rt_period: str | None
+        cpu_rt_runtime: str | None
+        cpu_idle: str | None
+        cpuset_cpus: str | None
+        cpuset_mems: str | None
+        memory: str | None
+        memory_reservation: str | None
+        memory_swap: str | None
+        kernel_memory: str | None
+        kernel_memory_tcp: str | None
+        pids_limit: int | None
+        l3_cache_schema: str | None
+        mem_bw_schema: str | None
+        interval: float
+        stats: bool
+        json: bool
+
+    def __init__(self, verb: str, fields: dict[str, Any]) -> None:
+        """Keep what was read; fields becomes the object's attributes."""
+        self.__dict__ = fields
+        self.verb = verb
+
+
+def match(argv: Sequence[str]) -> Command | None:
+    """Return what the words after the program's name mean, or None if that is not certain."""
+    fields: dict[str, Any] = {}
+    options = _declare(GLOBALS, fields)
+    name, row = "", None
+    found: list[str] = []
+    index, count = 0, len(argv)
+    while index < count:
+        word = argv[index]
+        index += 1
+        if word[:1] == "-" and word != "--":
+            if row is None and index == count and word in ("--version", "-v"):
+                return Command("version", fields)
+            index = _option(word, argv, index, options, fields)
+            if not index:
+                return None
+        elif row is None:
+            row = VERBS.get(word)
+            if row is None:
+                return None
+            name = word
+            options.update(_declare(row[6], fields))
+        elif word == "--":
+            found += argv[index:]
+            break
+        else:
+            found.append(word)
+            if row[5]:
+                # What follows belongs to another program; one "--" right after the id is ours, as runc has
+                # it.
+                found += argv[index + (argv[index : index + 1] == ["--"]) :]
+                break
+    if row is None or not _place(row, found, fields):
+        return None
+    return Command(name, fields)
+
+
+def _declare(rows: tuple[Option, ...], fields: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
+    """Give the options of rows their defaults, and return their names -> (attribute, kind, metavar)."""
+    options = {}
+    for names, kind, default, metavar, _ in rows:
+        attribute = names[0].replace("-", "_")
+        fields[attribute] = default
+        for name in names:
+            options[name] = (attribute, kind, metavar)
+    return options
+
+
+def _option(
+    word: str,
+    argv: Sequence[str],
+    index: int,
+    options: dict[str, tuple[str, int, str]],
+    fields: dict[str, Any],
+) -> int:
+    """Read one option, whose value may be argv[index]; return where to go on, 0 if it is not certain."""
+    name, equals, text = word[2 if word[1:2] == "-" else 1 :].partition("=")
+    option = options.get(name)
+    if option is None:
+        return 0
+    attribute, kind, metavar = option
+    if kind == FLAG:
+        if text in ("", "true", "false"):
+            fields[attribute] = text != "false"
+            return index
+        return 0
+    if not equals:
+        if index == len(argv):
+            return 0
+        text = argv[index]
+        index += 1
+    value: object = text
+    if kind in (INTEGER, INTEGERS):
+        value = _integer(text)
+    elif kind in (CHOICE, TRISTATE):
+        value = text if text in metavar.split("|") else None
+    elif kind == SECONDS:
+        value = float(text[:-1]) if text[-1:] == "s" and _integer(text[:-1]) else None
+    if value is None:
+        return 0
+    if kind in (MANY, INTEGERS):
+        value = [*fields[attribute], value]
+    fields[attribute] = value
+    return index
+
+
+def _integer(text: str) -> int | None:
+    """Read a plain decimal number; anything else (hexadecimal, a sign, blanks) is left to the slow path."""
+    digits = text[1:] if text[:1] == "-" else text
+    if digits.isdigit() and digits.isascii() and len(digits) <= _DIGITS and (digits[0] != "0" or text == "0"):
+        return int(text)
+    return None
+
+
+def _place(row: Verb, found: list[str], fields: dict[str, Any]) -> bool:
+    """Give the positional words to their attributes; False if there are too few or too many."""
+    _, _, attributes, least, most, _, _ = row
+    if len(found) < least or 0 <= most < len(found):
+        return False
+    for number, attribute in enumerate(attributes):
+        fields[attribute] = found[number] if number < len(found) else None
+    if most < 0:
+        fields[attributes[-1]] = found[len(attributes) - 1 :]
+    return True

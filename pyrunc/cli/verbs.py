@@ -1,0 +1,293 @@
+"""THE table of the command line: every global option, every verb, every option of a verb.
+
+Law 2: one source of truth. cli/match.py reads it in microseconds, cli/app.py makes help and error messages of
+it, verbs/completion.py the shells' completions. A new verb is one entry here and one module
+pyrunc/verbs/<verb>.py. On the hot path, so it is constants only: Python folds the tuples when it compiles.
+
+An option is (names, kind, default, metavar, help): names without dashes, the long one first; its attribute is
+the long name with "_" for "-"; no help text means: accepted, not advertised. A verb is (summary, usage,
+positionals, least, most, stops, options): the attributes its words go to, how many words it needs and takes
+at most (-1: the last attribute is a list of all that remain), and whether options end at the first word.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Option: TypeAlias = tuple[tuple[str, ...], int, str | int | float | bool | tuple[()] | None, str, str]
+    Verb: TypeAlias = tuple[str, str, tuple[str, ...], int, int, bool, tuple[Option, ...]]
+
+# Kinds of option. CHOICE finds its words in the metavar ("table|json"). SECONDS is written as a duration
+# ("5s").
+FLAG, TEXT, MANY, INTEGER, INTEGERS, SECONDS, CHOICE, TRISTATE = range(8)
+
+GLOBALS: tuple[Option, ...] = (
+    (("debug",), FLAG, False, "", "log what is done, and show a traceback when something fails"),
+    (
+        ("log",),
+        TEXT,
+        None,
+        "FILE",
+        "append log records to FILE, or to syslog:ID or journald:ID (default: stderr)",
+    ),
+    (("log-format",), CHOICE, "text", "text|json", "how log records are written"),
+    (("log-level",), CHOICE, None, "error|warning|debug", "least severe record to log"),
+    (("root",), TEXT, None, "DIR", "where the containers' state is kept (default: /run/pyrunc)"),
+    (
+        ("systemd-cgroup",),
+        FLAG,
+        False,
+        "",
+        'let systemd manage cgroups; cgroupsPath is then "slice:prefix:name"',
+    ),
+    (("cgroup-manager",), CHOICE, None, "cgroupfs|systemd|disabled", "who makes the cgroups"),
+    (("rootless",), TRISTATE, "auto", "true|false|auto", "ignore missing permission for cgroups"),
+    # runc before 1.2 had it; engines of that time still pass it.
+    (("criu",), TEXT, None, "PATH", ""),
+)
+
+# These two end the parsing, so they are no attributes of a command.
+HELP: Option = (("help", "h"), FLAG, False, "", "show this help")
+VERSION: Option = (("version", "v", "V"), FLAG, False, "", "show the version")
+
+_BUNDLE: Option = (("bundle", "b"), TEXT, None, "DIR", "directory of the bundle (default: the current one)")
+_CONFIG: Option = (("config", "f"), TEXT, None, "FILE", "read this file instead of the bundle's config.json")
+_CONSOLE: Option = (
+    ("console-socket",),
+    TEXT,
+    None,
+    "SOCKET",
+    "Unix socket that is sent the terminal's master side",
+)
+_PIDFD: Option = (
+    ("pidfd-socket",),
+    TEXT,
+    None,
+    "SOCKET",
+    "Unix socket that is sent a pidfd of the new process",
+)
+_PID_FILE: Option = (("pid-file",), TEXT, None, "FILE", "file to write the new process's id to")
+_NO_PIVOT: Option = (
+    ("no-pivot",),
+    FLAG,
+    False,
+    "",
+    "move the root mount instead of pivot_root (rootfs on a ramdisk)",
+)
+_NO_KEYRING: Option = (("no-new-keyring",), FLAG, False, "", "keep the caller's session keyring")
+_PRESERVE: Option = (
+    ("preserve-fds",),
+    INTEGER,
+    0,
+    "N",
+    "pass N more descriptors, from 3 on (after $LISTEN_FDS)",
+)
+_SUBREAPER: Option = (("no-subreaper",), FLAG, False, "", "do not become the reaper of orphaned processes")
+_DETACH: Option = (("detach", "d"), FLAG, False, "", "return at once, leave the process running")
+_FORMAT: Option = (("format", "f"), CHOICE, "table", "table|json", "how to print")
+_REGEX: Option = (
+    ("regex", "r"),
+    FLAG,
+    False,
+    "",
+    "the id is a regular expression, for all containers it matches",
+)
+
+_ID = ("id",)
+_ONE = "<container-id>"
+
+VERBS: dict[str, Verb] = {
+    "create": (
+        "create a container",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (_BUNDLE, _CONFIG, _CONSOLE, _PIDFD, _PID_FILE, _NO_PIVOT, _NO_KEYRING, _PRESERVE, _SUBREAPER),
+    ),
+    "start": ("run the program of a created container", _ONE, _ID, 1, 1, False, ()),
+    "run": (
+        "create a container and start it",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            _BUNDLE,
+            _CONFIG,
+            _CONSOLE,
+            _PIDFD,
+            _PID_FILE,
+            _DETACH,
+            (("keep",), FLAG, False, "", "keep state and cgroup after the container has exited"),
+            _SUBREAPER,
+            _NO_PIVOT,
+            _NO_KEYRING,
+            _PRESERVE,
+        ),
+    ),
+    "exec": (
+        "run one more process in a container",
+        "<container-id> <command> [arguments...] | --process FILE <container-id>",
+        ("id", "args"),
+        1,
+        -1,
+        True,
+        (
+            (("process", "p"), TEXT, None, "FILE", "read the whole process object from FILE (JSON)"),
+            _DETACH,
+            (("tty", "t"), FLAG, False, "", "give the process a terminal"),
+            _CONSOLE,
+            _PIDFD,
+            _PID_FILE,
+            (("cwd",), TEXT, None, "DIR", "working directory in the container"),
+            (("env", "e"), MANY, (), "NAME=VALUE", "set an environment variable; may be repeated"),
+            (("user", "u"), TEXT, None, "UID[:GID]", "user, and group, to run as"),
+            (("additional-gids", "g"), INTEGERS, (), "GID", "one more group; may be repeated"),
+            (("cap", "c"), MANY, (), "CAP", "one more capability; may be repeated"),
+            (("no-new-privs",), FLAG, False, "", "set no_new_privs for the process"),
+            (("process-label",), TEXT, None, "LABEL", "SELinux label of the process"),
+            (("apparmor",), TEXT, None, "PROFILE", "AppArmor profile of the process"),
+            (("cgroup",), MANY, (), "[CONTROLLER:]PATH", "run in this sub-cgroup; may be repeated"),
+            (("ignore-paused",), FLAG, False, "", "run even in a paused container"),
+            _PRESERVE,
+        ),
+    ),
+    "kill": (
+        "send a signal (default: SIGTERM) to a container's init process",
+        "<container-id> [signal]",
+        ("id", "signal"),
+        1,
+        2,
+        False,
+        (
+            (("all", "a"), FLAG, False, "", "send it to every process of the container"),
+            _REGEX,
+        ),
+    ),
+    "delete": (
+        "remove a container that has stopped",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            (("force", "f"), FLAG, False, "", "kill it first if it still runs; no error if there is none"),
+            _REGEX,
+        ),
+    ),
+    "state": ("print the state of a container", _ONE, _ID, 1, 1, False, ()),
+    "list": (
+        "list the containers under --root",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            _FORMAT,
+            (("quiet", "q"), FLAG, False, "", "print only the ids"),
+        ),
+    ),
+    "ps": (
+        "list the processes of a container",
+        "<container-id> [ps options]",
+        ("id", "args"),
+        1,
+        -1,
+        True,
+        (_FORMAT,),
+    ),
+    "pause": ("freeze all processes of a container", _ONE, _ID, 1, 1, False, ()),
+    "resume": ("let a paused container go on", _ONE, _ID, 1, 1, False, ()),
+    "update": (
+        "change the resource limits of a container",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            (
+                ("resources", "r"),
+                TEXT,
+                None,
+                "FILE",
+                "linux.resources to apply (JSON; - is stdin); rest is ignored",
+            ),
+            (("blkio-weight",), INTEGER, None, "N", "relative weight of block I/O, 10 to 1000"),
+            (("cpu-period",), TEXT, None, "USEC", "length of a CFS period"),
+            (("cpu-quota",), TEXT, None, "USEC", "CPU time per period"),
+            (("cpu-burst",), TEXT, None, "USEC", "CPU time that may be saved up beyond the quota"),
+            (("cpu-share",), TEXT, None, "N", "relative share of CPU time"),
+            (("cpu-rt-period",), TEXT, None, "USEC", "length of a realtime period"),
+            (("cpu-rt-runtime",), TEXT, None, "USEC", "realtime CPU time per period"),
+            (("cpu-idle",), TEXT, None, "0|1", "1: run only when no one else wants the CPU"),
+            (("cpuset-cpus",), TEXT, None, "LIST", "CPUs to run on"),
+            (("cpuset-mems",), TEXT, None, "LIST", "memory nodes to allocate from"),
+            (("memory",), TEXT, None, "BYTES", "memory limit; k, m, g may follow the number, -1 is none"),
+            (("memory-reservation",), TEXT, None, "BYTES", "memory that is reclaimed last"),
+            (("memory-swap",), TEXT, None, "BYTES", "limit of memory and swap together; -1 is none"),
+            (("kernel-memory",), TEXT, None, "BYTES", ""),
+            (("kernel-memory-tcp",), TEXT, None, "BYTES", ""),
+            (("pids-limit",), INTEGER, None, "N", "how many processes it may have; -1 is no limit"),
+            (("l3-cache-schema",), TEXT, None, "SCHEMA", "Intel RDT cache allocation"),
+            (("mem-bw-schema",), TEXT, None, "SCHEMA", "Intel RDT memory bandwidth allocation"),
+        ),
+    ),
+    "events": (
+        "print resource usage and out-of-memory events of a container",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            (("interval",), SECONDS, 5.0, "DURATION", "time between two records"),
+            (("stats",), FLAG, False, "", "print one record and end"),
+        ),
+    ),
+    "spec": (
+        "write a config.json to begin with",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            (("bundle", "b"), TEXT, None, "DIR", "directory to write it to (default: the current one)"),
+            (("file", "f"), TEXT, None, "FILE", "name of the file (default: config.json)"),
+            (("rootless",), FLAG, False, "", "one that works without root's rights"),
+        ),
+    ),
+    "features": ("print what this runtime supports, as JSON", "", (), 0, 0, False, ()),
+    "validate": (
+        "check a config.json and report everything that is wrong with it",
+        "[file]",
+        ("file",),
+        0,
+        1,
+        False,
+        (_BUNDLE,),
+    ),
+    "plan": (
+        "print the steps a container would be made with, and do none of them",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            _BUNDLE,
+            _CONFIG,
+            (("json",), FLAG, False, "", "print JSON"),
+        ),
+    ),
+    "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),
+    "version": ("print the version", "", (), 0, 0, False, ()),
+}

@@ -1,0 +1,206 @@
+"""`pyrunc completion bash|zsh|fish`: the shell's completions, generated from the verbs table.
+
+They are plain scripts: pressing the tab key starts no interpreter, except to list container ids.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, HELP, TRISTATE, VERBS, VERSION
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyrunc.cli.match import Command
+    from pyrunc.cli.verbs import Option
+
+_GLOBALS = (*GLOBALS, HELP, VERSION)
+
+
+def main(cmd: Command) -> int:
+    """Print the script for the named shell, or for the one in $SHELL."""
+    shell = cmd.shell or os.path.basename(os.environ.get("SHELL", ""))
+    if shell not in SCRIPTS:
+        named = f'no completions for "{shell}"' if shell else "which shell? $SHELL is not set"
+        raise Failure(named, hint=f"choose one of {', '.join(SCRIPTS)}")
+    print(SCRIPTS[shell](), end="")
+    return 0
+
+
+def _shown(options: Iterable[Option]) -> list[Option]:
+    return [option for option in options if option[4]]
+
+
+def _takes_known_id(verb: str) -> bool:
+    """Tell whether the first word is the id of a container that exists already."""
+    return VERBS[verb][2][:1] == ("id",) and verb not in ("create", "run")
+
+
+def _dashed(names: tuple[str, ...]) -> list[str]:
+    return [("-" if len(name) == 1 else "--") + name for name in names]
+
+
+def _spellings(options: Iterable[Option]) -> list[str]:
+    return [word for option in options for word in _dashed(option[0])]
+
+
+# ---- bash
+
+
+def bash() -> str:
+    """Return the script for bash."""
+    valued = [option for option in GLOBALS if option[1] != FLAG and option[0][0] != "root"]
+    lines = [
+        "# pyrunc completions for bash: source <(pyrunc completion bash)",
+        "_pyrunc() {",
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb='' i words=''",
+        "    local -a root=()",
+        "    COMPREPLY=()",
+        "    for ((i = 1; i < COMP_CWORD; i++)); do",
+        "        case ${COMP_WORDS[i]} in",
+        '            --root) root=(--root "${COMP_WORDS[i+1]}"); ((i++)) ;;',
+        f"            {'|'.join(_spellings(valued))}) ((i++)) ;;",
+        "            -*) ;;",
+        "            *) verb=${COMP_WORDS[i]}; break ;;",
+        "        esac",
+        "    done",
+        "    case $verb in",
+        *_bash_branch('""', _GLOBALS, " ".join([*VERBS, "help"])),
+    ]
+    for verb, row in VERBS.items():
+        positional = " ".join(SCRIPTS) if verb == "completion" else ""
+        if _takes_known_id(verb):
+            positional = '$(pyrunc "${root[@]}" list -q 2>/dev/null)'
+        lines += _bash_branch(verb, (*row[6], HELP), positional)
+    lines += [
+        f'        help) words="{" ".join(VERBS)}" ;;',
+        "    esac",
+        '    COMPREPLY=($(compgen -W "$words" -- "$cur"))',
+        "}",
+        "complete -o default -F _pyrunc pyrunc",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _bash_branch(verb: str, options: tuple[Option, ...], positional: str) -> list[str]:
+    """Return the branch of one verb: the value of an option, an option, or a positional word."""
+    lines = [f"        {verb})", "            case $prev:$cur in"]
+    other = []
+    for option in _shown(options):
+        pattern = "|".join(f"{word}:*" for word in _dashed(option[0]))
+        if option[1] in (CHOICE, TRISTATE):
+            lines.append(f'                {pattern}) words="{option[3].replace("|", " ")}" ;;')
+        elif option[3] == "DIR":
+            lines.append(f'                {pattern}) COMPREPLY=($(compgen -d -- "$cur")); return ;;')
+        elif option[1] != FLAG:
+            other.append(pattern)
+    if other:
+        lines.append(f"                {'|'.join(other)}) return ;;")
+    lines.append(f'                *:-*) words="{" ".join(_spellings(_shown(options)))}" ;;')
+    if positional:
+        lines.append(f'                *) words="{positional}" ;;')
+    return [*lines, "            esac ;;"]
+
+
+# ---- zsh
+
+
+def zsh() -> str:
+    """Return the script for zsh."""
+    verbs = [f"        {_quoted(verb + ':' + row[0].replace(':', ' -'))}" for verb, row in VERBS.items()]
+    lines = [
+        "#compdef pyrunc",
+        "# pyrunc completions for zsh: pyrunc completion zsh > a directory of $fpath/_pyrunc",
+        '_pyrunc_ids() { compadd -- ${(f)"$(pyrunc list -q 2>/dev/null)"} }',
+        "_pyrunc() {",
+        "    local state line curcontext=$curcontext",
+        "    typeset -A opt_args",
+        "    local -a verbs=(",
+        *verbs,
+        "    )",
+        "    _arguments -C \\",
+        *_zsh_options(_GLOBALS, "        "),
+        "        '1:command:->verb' '*::argument:->rest'",
+        "    case $state in",
+        "        verb) _describe command verbs ;;",
+        "        rest)",
+        "            case $words[1] in",
+    ]
+    for verb, row in VERBS.items():
+        positional = "'1:container:_pyrunc_ids'" if _takes_known_id(verb) else "'1:file:_files'"
+        if verb == "completion":
+            positional = f"'1:shell:({' '.join(SCRIPTS)})'"
+        lines += [
+            f"                {verb}) _arguments \\",
+            *_zsh_options((*row[6], HELP), "                    "),
+            f"                    {positional} '*:argument:_default' ;;",
+        ]
+    lines += [
+        "                help) _describe command verbs ;;",
+        "            esac ;;",
+        "    esac",
+        "}",
+        'if [ "$funcstack[1]" = _pyrunc ]; then _pyrunc "$@"; else compdef _pyrunc pyrunc; fi',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _zsh_options(options: Iterable[Option], indent: str) -> list[str]:
+    lines = []
+    for names, kind, _, metavar, text in _shown(options):
+        action = ""
+        if kind in (CHOICE, TRISTATE):
+            action = f":value:({metavar.replace('|', ' ')})"
+        elif metavar == "DIR":
+            action = ":directory:_files -/"
+        elif kind != FLAG:
+            action = f":{metavar.lower().replace(':', ' ').strip('[]')}:_files"
+        clean = text.replace("[", "(").replace("]", ")").replace(":", " -")
+        lines += [f"{indent}{_quoted(f'*{word}[{clean}]{action}')} \\" for word in _dashed(names)]
+    return lines
+
+
+# ---- fish
+
+
+def fish() -> str:
+    """Return the script for fish."""
+    names = " ".join(VERBS)
+    lines = [
+        "# pyrunc completions for fish: pyrunc completion fish | source",
+        "complete -c pyrunc -f",
+        f"set -l unseen 'not __fish_seen_subcommand_from {names} help'",
+        *_fish_options("$unseen", _GLOBALS),
+        f"complete -c pyrunc -n '__fish_seen_subcommand_from help' -a {_quoted(names)}",
+    ]
+    for verb, row in VERBS.items():
+        lines.append(f"complete -c pyrunc -n $unseen -a {verb} -d {_quoted(row[0])}")
+        condition = _quoted(f"__fish_seen_subcommand_from {verb}")
+        if _takes_known_id(verb):
+            lines.append(f"complete -c pyrunc -n {condition} -a '(pyrunc list -q 2>/dev/null)'")
+        if verb == "completion":
+            lines.append(f"complete -c pyrunc -n {condition} -a {_quoted(' '.join(SCRIPTS))}")
+        lines += _fish_options(condition, (*row[6], HELP))
+    return "\n".join(lines) + "\n"
+
+
+def _fish_options(condition: str, options: Iterable[Option]) -> list[str]:
+    lines = []
+    for names, kind, _, metavar, text in _shown(options):
+        words = " ".join(f"-s {name}" if len(name) == 1 else f"-l {name}" for name in names)
+        value = "" if kind == FLAG else " -r -F"
+        if kind in (CHOICE, TRISTATE):
+            value = f" -x -a {_quoted(metavar.replace('|', ' '))}"
+        lines.append(f"complete -c pyrunc -n {condition} {words}{value} -d {_quoted(text)}")
+    return lines
+
+
+def _quoted(text: str) -> str:
+    """Return text in single quotes that all three shells read back as it was."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+SCRIPTS = {"bash": bash, "zsh": zsh, "fish": fish}

@@ -1,0 +1,102 @@
+"""`pyrunc features`: what this runtime supports, as the specification's features structure.
+
+Source: runtime-spec features.md and features-linux.md (1.3). Everything is read from the tables the runtime
+itself works with, so it cannot claim what is not there: containerd grants pods recursive read-only mounts and
+user namespaces according to this. A property that is present says "known to pyrunc"; whether the kernel has
+it is another matter, except for seccomp's supportedFlags.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pyrunc
+from pyrunc.apply import seccomp as seccomp_loader
+from pyrunc.cli.verbs import VERBS
+from pyrunc.jsonio import dumps_indent
+from pyrunc.linux import flags
+from pyrunc.plan import hooks, mount_options, namespaces, process, seccomp
+from pyrunc.verbs import version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+_OLDEST_SPEC = "1.0.0"
+
+
+def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
+    """Print the features structure."""
+    print(dumps_indent(features(), "    "))
+    return 0
+
+
+def features() -> dict[str, object]:
+    """Return the features structure (features.md)."""
+    return {
+        "ociVersionMin": _OLDEST_SPEC,
+        "ociVersionMax": version.SPEC_VERSION,
+        "hooks": list(hooks.KINDS),
+        "mountOptions": sorted(mount_options.OPTIONS),
+        "linux": {
+            "namespaces": sorted(namespaces.FLAGS),
+            "capabilities": list(flags.CAPS),
+            "cgroup": {
+                "v1": True,
+                "v2": True,
+                "systemd": _has("cgroup_systemd"),
+                "systemdUser": _has("cgroup_systemd"),
+                "rdma": True,
+            },
+            "seccomp": _seccomp(),
+            "apparmor": {"enabled": _has("lsm")},
+            "selinux": {"enabled": _has("lsm")},
+            "intelRdt": dict.fromkeys(("enabled", "schemata", "monitoring"), _has("intel_rdt")),
+            "memoryPolicy": {"modes": list(process.MEMORY_MODES), "flags": list(process.MEMORY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": "idmap" in mount_options.OPTIONS}},
+            "netDevices": {"enabled": _has("netdevices")},
+        },
+        "annotations": _annotations(),
+        "potentiallyUnsafeConfigAnnotations": _unsafe(),
+    }
+
+
+def _has(subject: str) -> bool:
+    """Tell whether the part of the runtime that carries out a subject is there."""
+    return find_spec("pyrunc.apply." + subject) is not None
+
+
+def _seccomp() -> dict[str, object]:
+    if not version.libseccomp():
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "actions": sorted(seccomp.ACTIONS),
+        "operators": sorted(seccomp.COMPARISONS),
+        "archs": sorted(seccomp.ARCHITECTURES),
+        "knownFlags": list(seccomp.FLAGS),
+        "supportedFlags": seccomp_loader.supported_flags(),
+    }
+
+
+def _annotations() -> dict[str, str]:
+    """Return what people may want to know beside the structure, under runc's keys where it has one."""
+    annotations = {
+        "pyrunc.version": pyrunc.__version__,
+        "pyrunc.commit": version.commit(),
+        "org.opencontainers.runc.checkpoint.enabled": "true" if "checkpoint" in VERBS else "false",
+    }
+    library = version.libseccomp()
+    if library:
+        annotations["io.github.seccomp.libseccomp.version"] = library
+    return annotations
+
+
+def _unsafe() -> list[str]:
+    """Return the annotations of a config.json that change what pyrunc does; "x." means all under x."""
+    unsafe = []
+    if _has("cgroup_systemd"):
+        unsafe.append("org.systemd.property.")
+    if "checkpoint" in VERBS:
+        unsafe.append("org.criu.config")
+    return unsafe

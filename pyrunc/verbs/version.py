@@ -1,0 +1,50 @@
+"""`pyrunc --version`: who this is, for people and for engines.
+
+Engines read the first line for "version X" and a line that begins with "commit:" (FEATURES of Docker's and
+containerd's clients), so the lines and their order are an interface, the one runc has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pyrunc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+SPEC_VERSION = "1.3.0"  # newest version of the runtime specification that is implemented
+
+
+def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
+    """Print the versions of pyrunc and of what its behaviour depends on."""
+    lines = [
+        f"pyrunc version {pyrunc.__version__}",
+        f"commit: {commit()}",
+        f"spec: {SPEC_VERSION}",
+        f"python: {'.'.join(map(str, sys.version_info[:3]))}",
+    ]
+    library = libseccomp()
+    if library:
+        lines.append(f"libseccomp: {library}")
+    print("\n".join(lines))
+    return 0
+
+
+def commit() -> str:
+    """Return the commit pyrunc was installed from, "unknown" if the installation did not keep it."""
+    path = os.path.join(os.path.dirname(pyrunc.__file__), "commit.txt")
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def libseccomp() -> str:
+    """Return the version of the installed libseccomp, "" if there is none."""
+    from pyrunc.apply import seccomp_compile
+
+    return seccomp_compile.version() or ""
