@@ -1,0 +1,399 @@
+"""Everything that is wrong with a config.json: each problem with its line and place, and what was meant.
+
+Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
+meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. Nobody comes
+here with a file that is certainly right, so 100 ms are well spent.
+
+Two things are read more strictly than JSON Schema has it, as the acceptor and Go's decoder do: an integer is
+written without a fraction (1024.0 is none), and `$` in a pattern is the very end (not before a last newline).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from functools import cache
+from json import dumps as quoted
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
+from referencing import Registry, Resource
+
+from pyrunc.errors import Failure
+from pyrunc.spec import accept, meaning
+from pyrunc.spec.json_slow import Document, Malformed
+from pyrunc.spec.load import drop_nulls
+from pyrunc.spec.meaning import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MOST_SHOWN = 25  # problems in one message; `pyrunc validate` shows all
+
+_KINDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
+    # kind -> schema file, definition, fast acceptor
+    "config": ("config.json", "Config", accept.accept),
+    "process": ("process.json", "Process", accept.accept_process),
+    "resources": ("resources.json", "Resources", accept.accept_resources),
+}
+
+_TYPE_NAMES = {
+    "object": "an object",
+    "array": "an array",
+    "string": "a string",
+    "integer": "an integer",
+    "boolean": "true or false",
+}
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: its line (0: there are none), JSON pointer, a sentence, its column or 0."""
+
+    line: int
+    pointer: str
+    text: str
+    column: int = 0
+
+    def shown(self, path: str) -> str:
+        """Return it as a compiler would: file, line, place, sentence."""
+        words = [path]
+        if self.line:
+            words[0] += f":{self.line}"
+        if self.column:
+            words[0] += f":{self.column}"
+        if self.pointer:
+            # Names of properties are the file's: no control character of theirs gets to a terminal.
+            words.append(quoted(self.pointer)[1:-1])
+        return ": ".join([*words, self.text])
+
+
+def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
+    """Return the value of a text that turns out to be right after all.
+
+    Args:
+        raw: the text.
+        path: what to call it in messages.
+        kind: "config", "process" or "resources".
+        lines: whether the text is one somebody wrote, so that its lines mean something.
+
+    Raises:
+        Failure: it is not; the message has a line for each problem.
+
+    """
+    report = Report(raw, kind)
+    if not report.problems:
+        return report.value
+    problems = report.problems + report.hints
+    if not lines:
+        problems = [problem._replace(line=0, column=0) for problem in problems]
+    shown = [problem.shown(path) for problem in problems[:MOST_SHOWN]]
+    if len(problems) > MOST_SHOWN:
+        shown.append(f"{path}: and {len(problems) - MOST_SHOWN} more problems; pyrunc validate shows all")
+    raise Failure("\n".join(shown))
+
+
+class Report:
+    """What there is to say about a text.
+
+    value is what it says (without nulls), problems are reasons to refuse it in the order of their lines,
+    hints are oddities that are allowed but seldom meant: misspelled names of properties, and names that are
+    there twice.
+    """
+
+    def __init__(self, raw: bytes, kind: str) -> None:
+        """Judge a text of a kind: "config", "process" or "resources"."""
+        self.value: object = None
+        self.problems: list[Problem] = []
+        self.hints: list[Problem] = []
+        self.kind = kind
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as exc:
+            line = raw.count(b"\n", 0, exc.start) + 1
+            self.problems = [Problem(line, "", f"not UTF-8: byte 0x{raw[exc.start]:02x} ({exc.reason})")]
+            return
+        try:
+            self.document = Document(text)
+        except Malformed as exc:
+            self.problems = [Problem(exc.line, "", f"not JSON: {exc.reason}", exc.column)]
+            return
+        self.value = self.document.value
+        drop_nulls(self.value)
+        self._look()
+
+    def _look(self) -> None:
+        file, definition, _ = _KINDS[self.kind]
+        found = list(_half_characters(self.value, ""))
+        _respell(self.value, file)
+        errors = list(_validator(file).iter_errors(self.value))
+        for error in errors:
+            found += _worded(error)
+        found += self._breaches(errors)
+        unique = dict.fromkeys(found)
+        self.problems = sorted(Problem(self.document.line(place), place, text) for place, text in unique)
+        odd = [
+            (place, "this property is there twice; the last one counts")
+            for place, _ in self.document.repeated
+        ]
+        odd += _misspelled(self.value, file, definition, "")
+        self.hints = sorted(Problem(self.document.line(place), place, text) for place, text in odd)
+
+    def _breaches(self, errors: list[ValidationError]) -> list[tuple[str, str]]:
+        """Apply the rules of meaning to what is left when everything of a wrong form is taken out."""
+        pruned: list[str] = []
+        value = json.loads(json.dumps(self.value))
+        while errors:
+            for error in errors:
+                place = _prune(value, list(error.absolute_path))
+                if not place:
+                    return []
+                pruned.append(place)
+            errors = list(_validator(_KINDS[self.kind][0]).iter_errors(value))
+        if self.kind == "process":
+            found = meaning.check_process(value, "")
+        elif self.kind == "config":
+            found = _rules(value, pruned)
+        else:
+            found = []
+        # What is missing only because it was taken out is no problem of its own.
+        return [(place, text) for place, text in found if not any(_related(place, gone) for gone in pruned)]
+
+
+def _rules(config: Any, pruned: list[str]) -> list[tuple[str, str]]:
+    view = meaning.View(config)
+    found: list[tuple[str, str]] = []
+    unreadable = any(_related("/linux/namespaces", gone) for gone in pruned)
+    for rule in meaning.RULES:
+        if not (unreadable and rule in meaning.NAMESPACE_RULES):
+            rule(view, found)
+    return found
+
+
+def _related(place: str, gone: str) -> bool:
+    return (place + "/").startswith(gone + "/") or (gone + "/").startswith(place + "/")
+
+
+def _prune(value: Any, path: list[str | int]) -> str:
+    """Take the nearest property around a place out of a value; return its pointer, "" if there is none.
+
+    Items of a list cannot be taken out: those behind it would change their places.
+    """
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    if not path:
+        return ""
+    for step in path[:-1]:
+        if isinstance(value, dict) and step not in value:
+            break  # an earlier error took the whole section out
+        value = value[step]
+    else:
+        value.pop(path[-1], None)
+    return _pointer(path)
+
+
+# ---------------------------------------------------------------------------------- schemas
+
+
+@cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    """Return the schema files by name: installed inside the package, in a checkout beside it."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (os.path.join(package, "schema"), os.path.join(os.path.dirname(package), "schema")):
+        if os.path.exists(os.path.join(folder, "config.json")):
+            break
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".json"):
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                found[name] = json.load(file)
+    return found
+
+
+@cache
+def _validator(file: str) -> Any:
+    """Return jsonschema's validator for a schema file."""
+    schemas = _schemas()
+    registry: Registry[Any] = Registry().with_resources(
+        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
+    )
+    checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+    strict = extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, validators={"pattern": _whole_pattern}, type_checker=checker
+    )
+    # The name of the file as base: references to neighbours are relative to it.
+    return strict({"$ref": file}, registry=registry)
+
+
+def _is_integer(_checker: object, instance: object) -> bool:
+    return type(instance) is int
+
+
+def _whole_pattern(_validator: object, pattern: str, instance: object, _schema: object) -> Iterator[Any]:
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
+    """Follow $ref to the end; return the schema and the file it stands in."""
+    while "$ref" in schema:
+        target, _, pointer = schema["$ref"].partition("#/$defs/")
+        file = target or file
+        schema = _schemas()[file]["$defs"][pointer]
+    return schema, file
+
+
+# ---------------------------------------------------------------------------------- sentences
+
+
+def _worded(error: ValidationError) -> list[tuple[str, str]]:
+    """Turn an error of jsonschema into places and sentences."""
+    place = _pointer(error.absolute_path)
+    schema: dict[str, Any] = error.schema  # type: ignore[assignment]
+    if error.validator == "required":
+        names = [name for name in schema["required"] if name not in error.instance]  # type: ignore[operator]
+        return [(place, _missing(name, schema, error.instance)) for name in names]  # type: ignore[arg-type]
+    if "propertyNames" in error.absolute_schema_path:
+        place += "/" + escape(str(error.instance))
+    if error.validator == "type":
+        return [(place, f"must be {_TYPE_NAMES[schema['type']]}, not {_described(error.instance)}")]
+    return [(place, _unfit(error.instance, schema))]
+
+
+def _unfit(value: object, schema: dict[str, Any]) -> str:
+    """Say what is wrong with a value of the right type."""
+    if "minItems" in schema:
+        return "must not be empty"
+    if "x-says" in schema:
+        text = str(schema["x-says"]).format(value=value, json=_json(value))
+    elif "minimum" in schema:
+        text = f"{value} is out of range ({schema['minimum']} to {schema['maximum']})"
+    else:
+        text = f"{_json(value)} is not a word that may stand here"
+    if "enum" in schema:
+        text += _did_you_mean(str(value), schema["enum"])
+    return text
+
+
+def _missing(name: str, schema: dict[str, Any], instance: dict[str, object]) -> str:
+    said: dict[str, str] = schema.get("x-missing", {})
+    text = said.get(name) or f"property {quoted(name)} is missing"
+    others = [other for other in instance if other not in schema["properties"]]
+    close = _closest(name, others)
+    return f"{text}; did you mean {quoted(close)} to be it?" if close else text
+
+
+def _did_you_mean(value: str, words: list[str]) -> str:
+    words = [word for word in words if word]
+    close = _closest(value, words)
+    if close:
+        return f"; did you mean {quoted(close)}?"
+    if len(words) <= 10:
+        return f" (one of {', '.join(words)})"
+    return ""
+
+
+def _closest(word: str, words: list[str], cutoff: float = 0.6) -> str:
+    """Return the word that was probably meant, or ""."""
+    folded = {other.casefold(): other for other in words}
+    word = word.casefold()
+    # Somebody may have left out what all have in common (INTERLEAVE for MPOL_INTERLEAVE), or written a longer
+    # word short (net for network): difflib looks at the length first.
+    tails = [other for other in folded if word and other.endswith("_" + word)]
+    heads = [other for other in folded if len(word) >= 3 and other.startswith(word[:3])]
+    close = [min(tails, key=len)] if tails else []
+    close = close or difflib.get_close_matches(word, folded, 1, cutoff)
+    close = close or (heads if cutoff < 0.8 else [])
+    return folded[close[0]] if len(close) == 1 else ""
+
+
+def _described(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return f"the string {_json(value)}"
+    return f"the number {value}"
+
+
+def _json(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:76] + '..."'
+
+
+def _pointer(path: Any) -> str:
+    return "".join("/" + escape(str(step)) for step in path)
+
+
+# ---------------------------------------------------------------------------------- oddities
+
+
+def _half_characters(value: object, pointer: str) -> Iterator[tuple[str, str]]:
+    """Find strings that are no text: one half of a UTF-16 pair, which has no UTF-8 form."""
+    if isinstance(value, str):
+        if not _encodable(value):
+            yield pointer, f"{_json(value)} has half a character: \\ud800 to \\udfff come in pairs"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _half_characters(item, f"{pointer}/{index}")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            place = f"{pointer}/{escape(name)}"
+            if not _encodable(name):
+                yield place, f"the name {_json(name)} has half a character: \\ud800 to \\udfff come in pairs"
+            yield from _half_characters(inner, place)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _respell(value: object, file: str) -> None:
+    """Give a required property its name where it is there in other letters ("pagesize").
+
+    Go's decoder does not distinguish capital letters, and files that rely on it are about; only what would be
+    an error otherwise is read so.
+    """
+    for error in _validator(file).iter_errors(value):
+        if error.validator == "required":
+            instance: dict[str, object] = error.instance
+            names = {name.casefold(): name for name in reversed(instance)}
+            for name in error.validator_value:
+                if name not in instance and name.casefold() in names:
+                    instance[name] = instance[names[name.casefold()]]
+
+
+def _misspelled(value: object, file: str, definition: str, pointer: str) -> Iterator[tuple[str, str]]:
+    """Find properties that the specification does not know but that look like some that it does."""
+    yield from _misspelled_in(value, {"$ref": f"{file}#/$defs/{definition}"}, file, pointer)
+
+
+def _misspelled_in(
+    value: object, schema: dict[str, Any], file: str, pointer: str
+) -> Iterator[tuple[str, str]]:
+    schema, file = _resolve(schema, file)
+    if isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            yield from _misspelled_in(item, schema["items"], file, f"{pointer}/{index}")
+    elif isinstance(value, dict):
+        known: dict[str, Any] = schema.get("properties", {})
+        free = [name for name in known if name not in value]
+        for name, inner in value.items():
+            place = f"{pointer}/{escape(name)}"
+            if name in known:
+                yield from _misspelled_in(inner, known[name], file, place)
+            elif "additionalProperties" in schema:
+                yield from _misspelled_in(inner, schema["additionalProperties"], file, place)
+            else:
+                close = _closest(name, [*free, *known], 0.8)
+                if close:
+                    yield place, f"not a property of the specification; did you mean {quoted(close)}?"

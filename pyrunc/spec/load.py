@@ -1,0 +1,151 @@
+"""From a file to a config that is right, or to a Failure that says everything that is wrong with it.
+
+Law 2: read, scan, accept, check the meaning: about 0.2 ms for what Docker writes, and no import beyond
+pyrunc's own. Whatever is not certainly right goes to explain.py, which takes its time; it may still find the
+file right (an odd spelling costs time, never meaning).
+
+A property that is null counts as absent, as for Go's decoder, with which all engines grew up. It is taken out
+here, so that nobody further on meets a None.
+"""
+
+from __future__ import annotations
+
+from pyrunc import jsonio
+from pyrunc.errors import Failure
+from pyrunc.spec import meaning
+from pyrunc.spec.accept import accept, accept_process, accept_resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Config, Process, Resources
+
+# In these the names are data, not properties: a null there is not an absent property but a value of a wrong
+# type.
+MAPS = ("annotations", "sysctl", "unified", "rdma", "netDevices", "timeOffsets")
+
+
+def load(path: str) -> tuple[Config, bytes]:
+    """Read a config.json.
+
+    Args:
+        path: the file; messages name it as it is given.
+
+    Returns:
+        The config, and the file's bytes for the snapshot in the state directory.
+
+    Raises:
+        Failure: the file cannot be read, is not JSON, or not a config; one line per problem, each with its
+        place.
+
+    """
+    raw = read(path)
+    value = scan(raw)
+    if not accept(value) or meaning.check(value):  # type: ignore[arg-type]
+        from pyrunc.spec.explain import judge
+
+        value = judge(raw, path, "config")
+    return value, raw  # type: ignore[return-value]
+
+
+def load_process(path: str) -> Process:
+    """Read a process object, as `exec --process FILE` names it.
+
+    Raises:
+        Failure: as load().
+
+    """
+    raw = read(path)
+    value = scan(raw)
+    if not accept_process(value) or meaning.check_process(value, ""):  # type: ignore[arg-type]
+        from pyrunc.spec.explain import judge
+
+        value = judge(raw, path, "process")
+    return value  # type: ignore[return-value]
+
+
+def parse_resources(raw: bytes, path: str) -> Resources:
+    """Return a resources object, as `update --resources` reads it from a file or from standard input.
+
+    Args:
+        raw: the text.
+        path: what to call it in messages.
+
+    Raises:
+        Failure: as load().
+
+    """
+    value = scan(raw)
+    if not accept_resources(value):
+        from pyrunc.spec.explain import judge
+
+        value = judge(raw, path, "resources")
+    return value  # type: ignore[return-value]
+
+
+def check_process(value: object, path: str) -> Process:
+    """Return a process object that has been put together from options, once it is certain to be sound.
+
+    Args:
+        value: the object; nulls in it are taken out.
+        path: what to call it in messages; there are no lines to name.
+
+    Raises:
+        Failure: as load(), without line numbers.
+
+    """
+    drop_nulls(value)
+    if not accept_process(value) or meaning.check_process(value, ""):  # type: ignore[arg-type]
+        from pyrunc.spec.explain import judge
+
+        value = judge(jsonio.dumps(value).encode(), path, "process", lines=False)
+    return value  # type: ignore[return-value]
+
+
+def read(path: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        Failure: it is not there, in runc's words, or cannot be read, in the kernel's.
+
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise Failure(f"JSON specification file {path} not found") from None
+    except OSError as exc:
+        raise Failure(f"cannot read {path}", errno=exc.errno or 0) from exc
+
+
+def scan(raw: bytes) -> object:
+    r"""Return the value of a JSON text without its nulls, or None if the text is anything but plain.
+
+    An escape \ud... may be half a character, which no file name or argument can hold: explain.py looks
+    closer.
+    """
+    if b"\\ud" in raw or b"\\uD" in raw:
+        return None
+    try:
+        value = jsonio.loads(raw.decode())
+    except ValueError:
+        return None
+    if b": null" in raw or b":null" in raw:
+        drop_nulls(value)
+    return value
+
+
+def drop_nulls(value: object) -> None:
+    """Take properties that are null out of a parsed text, in place."""
+    todo = [value]
+    while todo:
+        found = todo.pop()
+        if type(found) is list:
+            todo += found
+        elif type(found) is dict:
+            for name in [name for name, inner in found.items() if inner is None]:
+                del found[name]
+            for name, inner in found.items():
+                if name not in MAPS:
+                    todo.append(inner)
+                elif type(inner) is dict:
+                    todo += inner.values()
