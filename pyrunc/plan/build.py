@@ -2,8 +2,8 @@
 
 Law 1: whatever happens to a container happens because it is in one of the three lists made here.
 The order is the specification's life cycle (runtime.md "Lifecycle") with the rules a kernel adds:
-names before masks (a masked path may be a sysctl's), read-only last, identity after everything that needs rights,
-the seccomp filter as late as the process's own rights allow.
+masks while the host's /dev/null is still in sight, read-only last, identity after everything that needs rights, the
+seccomp filter as late as the process's own rights allow.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
         *_tree(config, facts, request, spaces, cgroup.paths, rootfs),
         *_names(config),
-        *paths.lower(config),
         *process.attributes(command),
         *_personality(config),
         *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
@@ -133,6 +132,7 @@ def _tree(
             steps.ContainerHooks(hooks=hooks.of(config, "createContainer"), pointer="/hooks/createContainer")
         )
     method = "pivot" if own_tree else "chroot"
+    found += paths.lower(config)
     found.append(steps.EnterRoot(method="move" if request.no_pivot and own_tree else method))
     if flag and own_tree:
         found.append(steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation"))
@@ -183,7 +183,7 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
     lowered = seccomp.lower(section)
     if lowered is None:
         return []
-    return [steps.Seccomp(section=lowered, notify=seccomp.needs_listener(lowered), pointer="/linux/seccomp")]
+    return [steps.Seccomp(section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp")]
 
 
 def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[steps.Step]:
@@ -194,7 +194,7 @@ def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[st
     own = spaces.flags & namespaces.NEWUSER or any(join.kind == "user" for join in spaces.joins)
     available = process.ALL_CAPABILITIES if own else facts.capabilities
     return [
-        process.identity(command, available=available, umask=0o022),
         steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
+        process.identity(command, available=available, umask=0o022),
         process.program(command),
     ]

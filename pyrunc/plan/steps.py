@@ -90,7 +90,7 @@ class Namespaces(Step):
 
 
 class EnterCgroupNamespace(Step):
-    """Wait until the parent has put init into its cgroups, then make a cgroup namespace rooted there."""
+    """Join the cgroups the parent made, then, if new, make a cgroup namespace rooted there."""
 
     new: bool
 

@@ -1,0 +1,152 @@
+"""Device nodes, /dev links and the console, all relative to descriptors.
+
+CVE-2026-41579 and its kin: an image's /dev may be a symlink to anywhere, so every node is made relative to a directory
+that target.py opened inside the root, and looked at again after it was made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyrunc.apply import target
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.child import Child
+    from pyrunc.plan.steps import Device, Symlink
+
+_TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
+
+
+def open_source(step: Device) -> int:
+    """Return a detached copy of the host's node of that path, for places where nodes cannot be made.
+
+    Raises:
+        Failure: the host has no such node, or it is another device.
+
+    """
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_SYMLINK_NOFOLLOW
+    try:
+        fd = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+    except OSError as exc:
+        raise Failure(
+            f"device {step.path} cannot be made in a user namespace, and the host has none to bind",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
+        ) from None
+    if not _is(step, os.fstat(fd)):
+        os.close(fd)
+        raise Failure(f"the host's {step.path} is another device than asked for", pointer=step.pointer)
+    return fd
+
+
+def _is(step: Device, found: os.stat_result) -> bool:
+    if stat.S_IFMT(found.st_mode) != _TYPES[step.type]:
+        return False
+    return step.type == "p" or found.st_rdev == os.makedev(step.major, step.minor)
+
+
+def device(child: Child, step: Device) -> None:
+    """Make one device node, or attach the host's."""
+    try:
+        if step.bind:
+            _bind(child, step)
+            return
+        directory, name = _directory(child, step.path)
+        try:
+            try:
+                os.mknod(name, step.mode | _TYPES[step.type], os.makedev(step.major, step.minor), dir_fd=directory)
+            except FileExistsError:
+                pass
+            else:
+                if step.uid or step.gid:
+                    os.chown(name, step.uid, step.gid, dir_fd=directory, follow_symlinks=False)
+            if not _is(step, os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                raise Failure(f"{step.path} exists and is something else", pointer=step.pointer)
+        finally:
+            _close(child, directory)
+    except OSError as exc:
+        raise Failure(f"make device {step.path}", pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def _bind(child: Child, step: Device) -> None:
+    fd = child.mounts.pop(id(step), -1)
+    if fd < 0:
+        fd = open_source(step)
+    try:
+        tfd = target.make(child.root, step.path, "file")
+        try:
+            _linux.move_mount(fd, "", tfd, "", _ATTACH)
+        finally:
+            os.close(tfd)
+    finally:
+        os.close(fd)
+
+
+def _directory(child: Child, path: str) -> tuple[int, str]:
+    """Return (directory, name) of a path; /dev itself is opened once and kept until the root is entered."""
+    head, _, name = path.rpartition("/")
+    if head != "/dev":
+        return target.parent(child.root, path)
+    if child.dev < 0:
+        child.dev = target.make(child.root, "/dev", "dir")
+    return child.dev, name
+
+
+def _close(child: Child, directory: int) -> None:
+    if directory != child.dev:
+        os.close(directory)
+
+
+def symlink(child: Child, step: Symlink) -> None:
+    """Make one symlink; an existing one with the same target is as good."""
+    directory, name = _directory(child, step.path)
+    try:
+        if step.replace:
+            try:
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
+        try:
+            os.symlink(step.target, name, dir_fd=directory)
+        except FileExistsError:
+            # An image may bring the link, or something else under that name: that is the image's affair.
+            return
+    except OSError as exc:
+        raise Failure(f"link {step.path} to {step.target}", pointer=step.pointer, errno=exc.errno or 0) from None
+    finally:
+        _close(child, directory)
+
+
+def console(child: Child, devpts: int, number: int) -> None:
+    """Put the terminal's slave on /dev/console.
+
+    CVE-2025-52565: the source is taken from the devpts we mounted, the target is opened without following anything.
+    """
+    directory, name = _directory(child, "/dev/console")
+    try:
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory))
+        except FileExistsError:
+            pass
+        tfd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            mode = os.fstat(tfd).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+                raise Failure("/dev/console in the root file system is neither a file nor a device")
+            how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_SYMLINK_NOFOLLOW
+            source = _linux.open_tree(devpts, str(number), how)
+            try:
+                _linux.move_mount(source, "", tfd, "", _ATTACH)
+            finally:
+                os.close(source)
+        finally:
+            os.close(tfd)
+    except OSError as exc:
+        raise Failure("put the terminal on /dev/console", pointer="/process/terminal", errno=exc.errno or 0) from None
+    finally:
+        _close(child, directory)

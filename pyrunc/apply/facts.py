@@ -1,0 +1,36 @@
+"""Ask the host, once, what the planner may know.
+
+Law 5: the parent knows. Nothing here is asked again later, and nothing else asks.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply.cgroup_facts import cgroup_facts
+from pyrunc.linux import _linux
+from pyrunc.plan.facts import Facts
+
+
+def gather() -> Facts:
+    """Return the facts about this host and this process."""
+    euid = os.geteuid()
+    inside = _in_user_namespace()
+    return Facts(
+        euid=euid,
+        in_user_namespace=inside,
+        kcore=os.access("/proc/kcore", os.F_OK),
+        capabilities=_linux.capget(0)[1],
+        cgroup=cgroup_facts(rootless=inside or euid != 0),
+    )
+
+
+def _in_user_namespace() -> bool:
+    try:
+        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
+    finally:
+        os.close(fd)

@@ -1,0 +1,263 @@
+"""Become the process: working directory, user, groups, capabilities, program.
+
+The order inside become() is the one in which nothing is ever held longer than needed nor dropped too early
+(credentials(7), capabilities(7)): bounding set, keepcaps, groups, gid, uid, capability sets, ambient set, no_new_privs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import _prctl
+
+from pyrunc.apply import target
+from pyrunc.errors import Failure, strerror
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.child import Child
+    from pyrunc.plan.steps import Cwd, Identity, Program
+
+_ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR = 2, 13, 1, 22, 8, 20
+_PASSWD_LIMIT = 1 << 20
+_LAST = 63  # the kernel's capability sets have 64 bits
+
+
+def become_root() -> None:
+    """Take user and group 0 of a user namespace just entered, and let go of the caller's other groups.
+
+    A namespace that maps no 0 leaves us what we are; one that denies setgroups (user_namespaces(7)) keeps the groups,
+    which then have no names inside.
+    """
+    try:
+        os.setgroups([])
+    except OSError as exc:
+        if exc.errno != _EPERM:
+            raise
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as exc:
+        if exc.errno != _EINVAL:
+            raise
+
+
+def cwd(child: Child, step: Cwd) -> None:
+    """Go to the working directory, making it; a directory only the process's user may enter is tried again later."""
+    child.cwd = step.path
+    if not step.path.startswith("/"):
+        raise Failure("Cwd must be an absolute path", pointer=step.pointer)
+    # A directory descriptor still open here could be reached as /proc/self/fd/N (CVE-2024-21626).
+    child.close_tree()
+    try:
+        try:
+            os.chdir(step.path)
+        except FileNotFoundError:
+            os.makedirs(step.path, 0o755, exist_ok=True)
+            os.chdir(step.path)
+        child.cwd_pending = False
+    except OSError as exc:
+        if exc.errno not in (_EACCES, _EPERM):
+            raise _cwd_failure(step.path, exc.errno or 0) from None
+        child.cwd_pending = True
+
+
+def _cwd_failure(path: str, errno: int) -> Failure:
+    return Failure(
+        f'chdir to cwd ("{path}") set in config.json failed', pointer="/process/cwd", errno=errno
+    )
+
+
+def become(child: Child, step: Identity) -> None:
+    """Take on the process's user with its groups and capabilities."""
+    home = _home(child, step.uid)
+    child.home = home
+    own_stdio(step.uid)
+    what = "drop capabilities from the bounding set"
+    try:
+        if step.bounding is not None:
+            _drop_bounding(step.bounding)
+            if step.uid != 0:
+                _prctl.prctl(_prctl.PR_SET_KEEPCAPS, 1)
+        what = "set the process's groups"
+        _set_groups(step.gids)
+        what = f"set the process's group to {step.gid}"
+        os.setresgid(step.gid, step.gid, step.gid)
+        what = f"set the process's user to {step.uid}"
+        os.setresuid(step.uid, step.uid, step.uid)
+        what = "set the process's capabilities"
+        if step.bounding is not None:
+            _linux.capset(step.effective, step.permitted, step.inheritable)
+            if step.uid != 0:
+                _prctl.prctl(_prctl.PR_SET_KEEPCAPS, 0)
+            _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+            for number in range(_LAST + 1):
+                if step.ambient >> number & 1:
+                    _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+        what = "set no_new_privs"
+        if step.no_new_privileges:
+            _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as exc:
+        hint = ""
+        if exc.errno == _EINVAL and what.startswith("set the process's user"):
+            hint = "the id has no mapping in /linux/uidMappings"
+        elif exc.errno == _EINVAL and what.startswith("set the process's group"):
+            hint = "the id has no mapping in /linux/gidMappings"
+        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0, hint=hint) from None
+    if step.umask is not None:
+        os.umask(step.umask)
+
+
+def _drop_bounding(kept: int) -> None:
+    for number in range(_LAST + 1):
+        if kept >> number & 1:
+            continue
+        try:
+            _linux.prctl(flags.PR_CAPBSET_DROP, number, 0, 0, 0)
+        except OSError as exc:
+            if exc.errno == _EINVAL:
+                break  # beyond the last capability of this kernel
+            raise
+
+
+def _set_groups(gids: tuple[int, ...] | None) -> None:
+    if gids is None:
+        return
+    try:
+        os.setgroups(list(gids))
+    except OSError as exc:
+        if exc.errno != _EPERM or gids:
+            raise
+
+
+def own_stdio(uid: int) -> None:
+    """Give the process's user the pipes and sockets it was handed as stdio, so that /dev/stdout can be opened.
+
+    Devices (the host's terminal or null device) and files of the host stay whose they are.
+    """
+    for fd in (0, 1, 2):
+        try:
+            found = os.fstat(fd)
+            if found.st_uid != uid and (stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)):
+                os.fchown(fd, uid, -1)
+        except OSError:
+            continue  # closed, or from outside our user namespace: it works as it is
+
+
+def _home(child: Child, uid: int) -> str:
+    """Return the user's home from the container's /etc/passwd, "/" without one; no NSS, which would load its code."""
+    if any(word.startswith("HOME=") and word != "HOME=" for word in child.env):
+        return ""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        text = target.read(root, "/etc/passwd", _PASSWD_LIMIT)
+    finally:
+        os.close(root)
+    wanted = str(uid).encode()
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) > 5 and fields[2] == wanted and fields[5]:  # noqa: PLR2004 - passwd(5)
+            return fields[5].decode("utf-8", "surrogateescape")
+    return "/"
+
+
+def program(child: Child, step: Program) -> None:
+    """Look the program up as execvp would, with the container's PATH, after everything else about it is set."""
+    if child.cwd_pending:
+        try:
+            os.chdir(child.cwd)
+        except OSError as exc:
+            raise _cwd_failure(child.cwd, exc.errno or 0) from None
+    # The kernel says "(unreachable)/..." for a directory outside the root (CVE-2024-21626).
+    if not _linux.getcwd().startswith(b"/"):
+        raise Failure("the working directory is outside the root file system", pointer="/process/cwd")
+    if not step.args or not step.args[0]:
+        raise Failure("args must not be empty", pointer=step.pointer)
+    child.program = find(step.args[0], step.env, step.pointer)
+    child.args = step.args
+    child.exec_env = [word for word in step.env if word != "HOME="]
+    if child.home:
+        child.exec_env.append("HOME=" + child.home)
+
+
+def find(name: str, env: tuple[str, ...], pointer: str) -> str:
+    """Return the path to execute.
+
+    Raises:
+        Failure: in the words engines match on.
+
+    """
+    step = "unable to start container process"
+    if "/" in name:
+        try:
+            mode = os.stat(name).st_mode
+        except OSError as exc:
+            raise Failure(f'exec: "{name}": stat {name}', step=step, errno=exc.errno or 0) from None
+        problem = _executable(name, mode)
+        if problem:
+            raise Failure(f'exec: "{name}": {problem}', step=step)
+        return name
+    path = ""
+    for word in env:
+        if word.startswith("PATH="):
+            path = word[5:]
+    denied = ""
+    for directory in path.split(":") if path else ():
+        candidate = f"{directory or '.'}/{name}"
+        try:
+            mode = os.stat(candidate).st_mode
+        except OSError:
+            continue
+        problem = _executable(candidate, mode)
+        if not problem:
+            return candidate
+        if problem.startswith("perm"):
+            denied = candidate
+    hint = f"{denied} is there, but it is not executable" if denied else ""
+    if not path:
+        hint = "the process's env sets no PATH"
+    raise Failure(f'exec: "{name}": executable file not found in $PATH', step=step, hint=hint)
+
+
+def _executable(path: str, mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "is a directory"
+    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK, effective_ids=True):
+        return "permission denied"
+    return ""
+
+
+def exec_failure(path: str, errno: int) -> Failure:
+    """Word a refused execve: most often the file is there and what it needs is not."""
+    hint = ""
+    if errno in (_ENOENT, _ENOEXEC, _EACCES):
+        hint = _explain(path, errno)
+    return Failure(
+        f'exec: "{path}": {strerror(errno)}', step="unable to start container process", hint=hint
+    )
+
+
+def _explain(path: str, errno: int) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.read(fd, 256)
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n", 1)[0]
+        interpreter = words.strip(b" \t").split(b" ")[0].decode("utf-8", "replace")
+        ending = " (the line ends as on Windows)" if interpreter.endswith("\r") else ""
+        return f"{path} exists, but its interpreter {interpreter.rstrip(chr(13))!r} does not{ending}"
+    if head.startswith(b"\x7fELF"):
+        if errno == _ENOENT:
+            return f"{path} exists, but the program loader it names does not: a library or C library is missing"
+        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+        return f"{path} is a program for another machine (ELF machine {machine})"
+    if errno == _ENOEXEC:
+        return f"{path} is neither a program nor a script with a #! line"
+    return ""

@@ -1,0 +1,183 @@
+"""Make init inside its namespaces: enter the ones that exist, clone3 into the new ones, come back.
+
+The parent enters joined namespaces itself and returns to its own afterwards: one fork less than an intermediate process.
+Only a joined user namespace cannot be left again; then a short-lived process enters, and clones with CLONE_PARENT so
+that init is the parent's own child all the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _signal
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.namespaces import FLAGS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.plan.steps import Join, Namespaces
+
+_EINVAL, _EPERM = 22, 1
+_FILES = {"network": "net", "mount": "mnt"}
+
+
+def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
+    """Make the init process; run is called in it and never returns.
+
+    Args:
+        spaces: what to make and enter; the mount namespace and cgroup namespaces are entered by init itself.
+        cgroup_fd: unified cgroup to be born in, -1 for none.
+        run: the child's side.
+
+    Returns:
+        init's pid and a pidfd.
+
+    Raises:
+        Failure: a namespace cannot be entered or made.
+
+    """
+    joins = [join for join in spaces.joins if join.kind not in ("mount", "cgroup")]
+    new = spaces.flags & ~flags.CLONE_NEWCGROUP
+    if any(join.kind == "user" for join in joins):
+        return _through_helper(joins, spaces, new, cgroup_fd, run)
+    back = _enter(joins, spaces)
+    try:
+        return _clone(new & ~flags.CLONE_NEWTIME, cgroup_fd, run)
+    finally:
+        for fd, kind in back:
+            _linux.setns(fd, kind)
+            os.close(fd)
+
+
+def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
+    try:
+        pid, pidfd = _linux.clone3(new, int(_signal.SIGCHLD), cgroup_fd)
+    except OSError as exc:
+        raise Failure("make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0) from None
+    if pid == 0:
+        run()
+        os._exit(1)
+    return pid, pidfd
+
+
+def _enter(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]]:
+    """Enter namespaces; return what leads back, to be undone in any order."""
+    back: list[tuple[int, int]] = []
+    kinds = [join.kind for join in joins]
+    if spaces.flags & flags.CLONE_NEWTIME:
+        kinds.append("time")
+    for kind in kinds:
+        own = os.open(f"/proc/self/ns/{_FILES.get(kind, kind)}", os.O_RDONLY | os.O_CLOEXEC)
+        back.append((own, FLAGS[kind]))
+    try:
+        for join in joins:
+            enter(join)
+        if spaces.flags & flags.CLONE_NEWTIME:
+            _linux.unshare(flags.CLONE_NEWTIME)
+            _write_offsets(spaces)
+    except BaseException:
+        for fd, kind in back:
+            _linux.setns(fd, kind)
+            os.close(fd)
+        raise
+    return back
+
+
+def _write_offsets(spaces: Namespaces) -> None:
+    """Set the clocks of the time namespace our children get (time_namespaces(7))."""
+    if not spaces.time_offsets:
+        return
+    text = "".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in spaces.time_offsets)
+    try:
+        fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise Failure("set the clock offsets", pointer="/linux/timeOffsets", errno=exc.errno or 0) from None
+
+
+def open_join(join: Join) -> int:
+    """Open a namespace to be entered.
+
+    Raises:
+        Failure: there is nothing at the path.
+
+    """
+    try:
+        return os.open(join.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure(f"open {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0) from None
+
+
+def enter(join: Join) -> None:
+    """Enter one namespace by path; the kernel checks that it is of the type asked for.
+
+    Raises:
+        Failure: it is not, or may not be entered.
+
+    """
+    fd = open_join(join)
+    try:
+        _linux.setns(fd, FLAGS[join.kind])
+    except OSError as exc:
+        if exc.errno == _EINVAL:
+            raise Failure(f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer) from None
+        raise Failure(f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0) from None
+    finally:
+        os.close(fd)
+
+
+def _through_helper(
+    joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]
+) -> tuple[int, int]:
+    """Enter a user namespace in a process of its own, which makes init our child and ends."""
+    reader, writer = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        try:
+            answer = _help(joins, spaces, new, cgroup_fd, run)
+        except Failure as problem:
+            answer = "!" + problem.text()
+        except BaseException as exc:  # noqa: BLE001 - the parent words it
+            answer = "!" + repr(exc)
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    try:
+        answer = os.read(reader, 4096).decode("utf-8", "replace")
+    finally:
+        os.close(reader)
+        os.waitpid(helper, 0)
+    if not answer or answer.startswith("!"):
+        raise Failure(answer[1:] or "the process entering the user namespace died", step="join namespaces")
+    pid = int(answer)
+    return pid, os.pidfd_open(pid)
+
+
+def _help(
+    joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]
+) -> str:
+    # Namespaces the host owns can only be entered with the host's rights, those of the user namespace only with its.
+    later = []
+    for join in joins:
+        if join.kind != "user":
+            try:
+                enter(join)
+            except Failure as problem:
+                if problem.errno != _EPERM:
+                    raise
+                later.append(join)
+    enter(next(join for join in joins if join.kind == "user"))
+    for join in later:
+        enter(join)
+    if spaces.flags & flags.CLONE_NEWTIME:
+        _linux.unshare(flags.CLONE_NEWTIME)
+        _write_offsets(spaces)
+    pid, _pidfd = _clone(new & ~flags.CLONE_NEWTIME | flags.CLONE_PARENT, cgroup_fd, run)
+    return str(pid)

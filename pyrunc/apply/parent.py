@@ -1,0 +1,398 @@
+"""The parent's side: everything that can be decided or opened on the host, then the fork, then the conversation.
+
+Law 5. The order of effects is chosen for the way back: the state directory first and the record before anything else
+exists, so that at any instruction `delete --force` finds what there may be to remove; abort() goes the same way back.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _signal
+import _socket
+
+from pyrunc import store
+from pyrunc.apply import cgroup, devices, mounts, namespaces, protocol, seal
+from pyrunc.apply import child as child_side
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.store import Container
+
+_EPERM, _ESRCH = 1, 3
+
+
+class Launch:
+    """One container's start, from the parent's side.
+
+    Attributes:
+        container: its record.
+        plan: what to do.
+        master: the terminal's master, -1 without one (or once it was handed over).
+        pid, pidfd: the init process.
+
+    """
+
+    def __init__(self, container: Container, plan: steps.Plan) -> None:
+        """Begin with nothing done."""
+        self.container = container
+        self.plan = plan
+        self.master = -1
+        self.pid = 0
+        self.pidfd = -1
+        self.sock, self.far = protocol.pair()
+        self.child = child_side.Child(plan, self.far)
+        self.console: _socket.socket | None = None
+        self.pidfd_socket: _socket.socket | None = None
+        self.seccomp_notify: object = None
+        self.paths: dict[str, str] = {}
+        self.forked = False
+
+    # -- before the fork ------------------------------------------------------------------------------------------
+
+    def prepare(self, cache: str) -> None:
+        """Open all that the child will use, and import all that it may need.
+
+        Args:
+            cache: directory for compiled seccomp filters.
+
+        Raises:
+            Failure: a source or a filter cannot be had.
+
+        """
+        kinds = {type(step) for step in (*self.plan.child, *self.plan.start)}
+        if steps.Terminal in kinds:
+            child_side.prepare_terminal()
+        if steps.ContainerHooks in kinds or steps.Hooks in kinds:
+            child_side.prepare_hooks()
+        if steps.Seccomp in kinds:
+            self._compile(cache)
+        if steps.Sysctl in kinds or steps.LsmLabel in kinds:
+            self.child.procfs = private_procfs()
+        self.child.user_namespace = "user" in self.container.namespaces
+        self.child.new_user_namespace = bool(self.plan.namespaces.flags & flags.CLONE_NEWUSER) or any(
+            join.kind == "user" for join in self.plan.namespaces.joins
+        )
+        for join in self.plan.namespaces.joins:
+            if join.kind == "mount":
+                self.child.join_mount = namespaces.open_join(join)
+        self._open_sources()
+
+    def _compile(self, cache: str) -> None:
+        from pyrunc.apply import seccomp
+
+        child_side.prepare_seccomp()
+        for step in (*self.plan.child, *self.plan.start):
+            if isinstance(step, steps.Seccomp):
+                self.child.programs[id(step)] = seccomp.compile(step.section, cache)  # type: ignore[arg-type]
+                self.seccomp_notify = step.section
+
+    def _open_sources(self) -> None:
+        """Open bind sources while we are still on the host, with the caller's rights.
+
+        Without the right to clone a mount here (an ordinary user), the child opens them with the rights it has in its
+        own user namespace.
+        """
+        if os.geteuid() != 0:
+            return
+        try:
+            for step in self.plan.child:
+                if isinstance(step, steps.AttachRoot):
+                    self.child.root_tree = _open_root(step)
+                elif isinstance(step, steps.Mount) and step.kind == "bind":
+                    self.child.mounts[id(step)] = mounts.open_source(step, self.plan.bundle)
+                elif isinstance(step, steps.Device) and step.bind:
+                    self.child.mounts[id(step)] = devices.open_source(step)
+        except PermissionError:
+            return
+
+    # -- the fork -------------------------------------------------------------------------------------------------
+
+    def fork(self, cgroup_plan: steps.Cgroup) -> None:
+        """Make the cgroups, then init in its namespaces.
+
+        Raises:
+            Failure: either cannot be made.
+
+        """
+        self.container.cgroup = cgroup_plan.plan.paths
+        self.container.cgroup_manager = cgroup_plan.plan.manager
+        store.save(self.container)
+        self.paths = cgroup.create(cgroup_plan.plan)
+        self.container.cgroup = self.paths
+        cgroup.apply_limits(cgroup_plan.plan, self.paths)
+        self.child.cgroups = cgroup.join_fds(self.paths)
+        into = cgroup.clone_fd(self.paths)
+        seal.seal()
+        self.forked = True
+        self.pid, self.pidfd = namespaces.spawn(self.plan.namespaces, into, self._run_child)
+        self.far.close()
+        if into >= 0:
+            os.close(into)
+        for fd in (*self.child.cgroups, *self.child.mounts.values(), self.child.root_tree, self.child.procfs):
+            if fd >= 0:
+                os.close(fd)
+        self.child.mounts.clear()
+        self.container.pid = self.pid
+        if self.child.new_user_namespace:
+            self._map_ids()
+
+    def _run_child(self) -> None:
+        self.sock.close()
+        self.child.state = store.oci_state(self.container, "creating")
+        self.child.state["pid"] = os.getpid()
+        child_side.run(self.child)
+
+    def _map_ids(self) -> None:
+        for step in self.plan.parent:
+            if isinstance(step, steps.IdMaps) and self.plan.namespaces.flags & flags.CLONE_NEWUSER:
+                from pyrunc.apply import idmap
+
+                idmap.write(self.pid, step)
+        protocol.send(self.sock, protocol.MAPPED)
+
+    # -- the conversation -----------------------------------------------------------------------------------------
+
+    def until_ready(self) -> None:
+        """Serve the child until only start is left to do, then set what only the parent may set.
+
+        Raises:
+            Failure: the child's, a hook's, or that the child died.
+
+        """
+        for step in self.plan.parent:
+            if isinstance(step, steps.NetDevice):
+                from pyrunc.apply import netdevices
+
+                netdevices.move(step, self.pid)
+            elif isinstance(step, steps.IntelRdt):
+                from pyrunc.apply import intel_rdt
+
+                self.container.extra["rdt"] = intel_rdt.apply(step, self.container.id, self.pid)
+        while True:
+            try:
+                kind, payload, fd = protocol.receive(self.sock)
+            except ConnectionError:
+                kind, payload, fd = b"", b"", -1
+            if kind == protocol.READY:
+                break
+            if kind == protocol.HOOKS:
+                self._host_hooks()
+                protocol.send(self.sock, protocol.GO)
+            elif kind == protocol.TERMINAL and fd >= 0:
+                self._take_terminal(payload.decode("utf-8", "replace"), fd)
+            elif kind == protocol.NOTIFY and fd >= 0:
+                self._hand_listener(fd, "creating")
+            else:
+                raise self._died()
+        self._limits()
+
+    def _host_hooks(self) -> None:
+        from pyrunc.apply import hooks
+
+        state = store.oci_state(self.container, "creating")
+        for step in self.plan.parent:
+            if isinstance(step, steps.Hooks):
+                hooks.run(step.kind, step.hooks, state, cwd=self.plan.bundle)
+
+    def _take_terminal(self, name: str, fd: int) -> None:
+        if self.console is None:
+            self.master = fd
+            return
+        from pyrunc.apply import sockets
+
+        sockets.hand_over(self.console, "--console-socket", name[:64], fd)
+        self.console = None
+        os.close(fd)
+
+    def _hand_listener(self, fd: int, status: str) -> None:
+        from pyrunc.apply import seccomp
+        from pyrunc.plan import seccomp as plan_seccomp
+
+        seccomp.check_listener(fd)
+        state = store.oci_state(self.container, status)
+        section = self.seccomp_notify
+        message = plan_seccomp.process_state(section, version="1.3.0", pid=self.pid, state=state)  # type: ignore[arg-type]
+        seccomp.send_notify_fd(section.listener, fd, message)  # type: ignore[attr-defined]
+        os.close(fd)
+
+    def _limits(self) -> None:
+        for step in self.plan.parent:
+            if isinstance(step, steps.Rlimit):
+                set_rlimit(self.pid, step)
+            elif isinstance(step, steps.OomScore):
+                set_oom_score(self.pid, step, rootless=os.geteuid() != 0)
+
+    def _died(self) -> Failure:
+        """Say why the child is gone without a word."""
+        _pid, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        if code == -_signal.SIGKILL:
+            return Failure(
+                "container init was OOM-killed (memory limit too low?), or killed by another process",
+                step="unable to start container process",
+                pointer="/linux/resources/memory/limit",
+            )
+        how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
+        return Failure(f"container init {how} before the container was ready")
+
+    def stored(self) -> None:
+        """Record init in the state and tell it so."""
+        stat = store.process_stat(self.pid)
+        if stat is None:
+            raise self._died()
+        self.container.pid = self.pid
+        self.container.start = stat[2]
+        store.save(self.container)
+        protocol.send(self.sock, protocol.STORED)
+
+    def start(self) -> None:
+        """Start the program (`run` and `exec`: nobody else will) and wait until execve has succeeded.
+
+        Raises:
+            Failure: a startContainer hook or execve failed.
+
+        """
+        protocol.send(self.sock, protocol.START)
+        while True:
+            try:
+                kind, _payload, fd = protocol.receive(self.sock)
+            except ConnectionError:
+                kind, fd = b"", -1
+            if kind == protocol.NOTIFY and fd >= 0:
+                self._hand_listener(fd, "running")
+                continue
+            break
+        self.sock.close()
+
+    # -- the way back ---------------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Undo everything: kill and collect init, remove the cgroups. The state directory is the caller's."""
+        if self.pid:
+            try:
+                _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+            except OSError:
+                pass
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass
+            self.pid = 0
+        if self.paths:
+            cgroup.kill_all(self.paths, int(_signal.SIGKILL))
+            cgroup.remove(self.paths, manager=self.container.cgroup_manager)
+            self.paths = {}
+
+
+def _open_root(step: steps.AttachRoot) -> int:
+    try:
+        return child_side.open_root(step)
+    except PermissionError:
+        raise
+    except OSError as exc:
+        raise Failure(f"root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def private_procfs() -> int:
+    """Return a procfs of our own that no container can have prepared (SECURITY: CVE-2025-52881).
+
+    Raises:
+        Failure: neither a new procfs nor a verified /proc can be had.
+
+    """
+    try:
+        fs = _linux.fsopen("proc", flags.FSOPEN_CLOEXEC)
+        try:
+            _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+            return _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NOEXEC)
+        finally:
+            os.close(fs)
+    except OSError:
+        # An ordinary user may not make one; the host's is as good, once it is known to be one.
+        fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _linux.fstatfs(fd)[0] != flags.PROC_SUPER_MAGIC:
+            os.close(fd)
+            raise Failure("/proc on the host is not a procfs") from None
+        return fd
+
+
+def set_rlimit(pid: int, step: steps.Rlimit) -> None:
+    """Set one limit of another process (prlimit(2)).
+
+    Raises:
+        Failure: naming the limit and why the kernel refuses it.
+
+    """
+    import resource
+
+    try:
+        resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
+    except (OSError, ValueError) as exc:
+        errno = getattr(exc, "errno", 0) or 22
+        hint = ""
+        if errno == _EPERM or isinstance(exc, ValueError):
+            _soft, hard = resource.prlimit(pid, step.number)
+            shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+            hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
+            if step.soft > step.hard:
+                hint = "the soft limit is above the hard one"
+            errno = _EPERM if step.soft <= step.hard else 22
+        raise Failure(
+            f"set {step.name} to {step.soft}:{step.hard}", pointer=step.pointer, errno=errno, hint=hint
+        ) from None
+
+
+def _rlim(value: int) -> int:
+    # rlim_t is unsigned in JSON; Python's resource module calls infinity -1.
+    return -1 if value >= (1 << 63) - 1 and value >= (1 << 64) - 1 else value
+
+
+def set_oom_score(pid: int, step: steps.OomScore, *, rootless: bool) -> None:
+    """Write a process's oom_score_adj; an ordinary user's refusal is no failure, as in every runtime.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(step.value).encode())
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if rootless and exc.errno in (_EPERM, 13):
+            return
+        raise Failure(
+            f"set oom_score_adj to {step.value}",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
+            hint="lowering it needs CAP_SYS_RESOURCE",
+        ) from None
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid file as engines read it: digits, no newline, there at once or not at all.
+
+    Raises:
+        Failure: it cannot be written.
+
+    """
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}" if directory or path.startswith("/") else f".{name}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as exc:
+        raise Failure(f"write pid file {path}", errno=exc.errno or 0) from None
+
+

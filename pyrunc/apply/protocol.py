@@ -1,0 +1,99 @@
+"""What parent and child say to each other, drawn first.
+
+    parent                                   child (init of the container)
+      | clone3 --------------------------------> |
+      | id maps written ------- MAPPED --------> |  (only with a new user namespace)
+      | <--- TERMINAL + pty master, pidfds ----- |  (when there is a terminal)
+      | <-------------------- HOOKS ------------ |  (tree stands; prestart, createRuntime run)
+      | ---------------------- GO -------------> |
+      | <--- NOTIFY + seccomp listener --------- |
+      | <-------------------- READY ------------ |  (only start is left)
+      | state saved ----------- STORED --------> |
+      |                 (create) connection on start.sock, (run) START
+      | <-------------------- end of file ------ |  execve succeeded
+      | <--- FAILED + facts of a Failure ------- |  at any time
+
+Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it entered the
+container's namespaces, so the parent bounds what it reads and takes only descriptors it asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import _socket
+
+from pyrunc import jsonio
+from pyrunc.errors import Failure, from_facts
+
+MAPPED = b"M"
+TERMINAL = b"T"
+HOOKS = b"H"
+GO = b"O"
+NOTIFY = b"N"
+READY = b"R"
+STORED = b"S"
+START = b"A"
+FAILED = b"F"
+
+_LIMIT = 1 << 16
+
+
+def pair() -> tuple[_socket.socket, _socket.socket]:
+    """Return the two ends, both close-on-exec; datagrams keep their borders and end-of-file is told."""
+    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    return _socket.socketpair(_socket.AF_UNIX, kind, 0)
+
+
+def send(sock: _socket.socket, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:
+    """Send one message, with a descriptor when fd is given.
+
+    Raises:
+        OSError: the other end is gone.
+
+    """
+    if fd >= 0:
+        passed = fd.to_bytes(4, sys.byteorder)
+        sock.sendmsg([kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL)
+    else:
+        sock.send(kind + payload, _socket.MSG_NOSIGNAL)
+
+
+def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
+    """Return (kind, payload, descriptor or -1) of the next message, (b"", b"", -1) at the end.
+
+    Raises:
+        Failure: the message is the other end's report of one.
+
+    """
+    data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, what, content in ancillary:
+        if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+            fds += [
+                int.from_bytes(content[at : at + 4], sys.byteorder)
+                for at in range(0, len(content) - 3, 4)
+            ]
+    for extra in fds[1:]:
+        os.close(extra)
+    kind, payload = data[:1], data[1:]
+    if kind == FAILED:
+        raise failure(payload)
+    return kind, payload, fds[0] if fds else -1
+
+
+def failure(payload: bytes) -> Failure:
+    """Return the Failure a FAILED message reports."""
+    try:
+        return from_facts(jsonio.loads(payload.decode("utf-8", "replace")))
+    except ValueError:
+        return from_facts(None)
+
+
+def report(sock: _socket.socket, problem: Failure) -> None:
+    """Send a Failure; a parent that is gone cannot be told."""
+    try:
+        send(sock, FAILED, jsonio.dumps(problem.facts()).encode()[: _LIMIT - 1])
+    except OSError:
+        return

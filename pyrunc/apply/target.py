@@ -1,0 +1,186 @@
+"""The only place where a path inside the root file system becomes a descriptor.
+
+Law 3 (a path inside a container is a file descriptor): the tree is hostile and changes between any two system calls.
+Everything is resolved below a descriptor of the root by openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS,
+or walked component by component; nothing is ever created through a symlink by the kernel's own path walk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+_EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR = 11, 2, 40, 17, 20
+_IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
+_LINKS = 40  # what the kernel itself follows at most (path_resolution(7))
+_TRIES = 128  # EAGAIN means a rename or mount raced with ".."; openat2(2) asks for a retry
+
+
+def resolve(root: int, path: str, *, follow: bool = True, symlinks: bool = True, mode: int = os.O_PATH) -> int:
+    """Open a path inside the root.
+
+    Args:
+        root: descriptor of the root directory.
+        path: path inside it; a leading slash means the root.
+        follow: follow a symlink in the last component.
+        symlinks: allow symlinks at all.
+        mode: open flags; O_PATH unless the content is wanted.
+
+    Raises:
+        OSError: as openat2(2); ELOOP for a symlink where none is allowed.
+
+    """
+    how = mode | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    rules = _IN_ROOT if symlinks else _IN_ROOT | flags.RESOLVE_NO_SYMLINKS
+    for _ in range(_TRIES):
+        try:
+            return _linux.openat2(root, path, how, 0, rules)
+        except OSError as exc:
+            if exc.errno != _EAGAIN:
+                raise
+    return _linux.openat2(root, path, how, 0, rules)
+
+
+def make(root: int, path: str, kind: str, *, made: list[str] | None = None) -> int:
+    """Open a path inside the root as O_PATH, making what is missing: directories 0755, at the end a kind.
+
+    Symlinks on the way are followed inside the root, dangling ones too: what they point to is made.
+
+    Args:
+        root: descriptor of the root directory.
+        path: path inside it.
+        kind: "dir" or "file": what to make at the end.
+        made: gets the paths (as walked, from the root) that were made.
+
+    Raises:
+        OSError: from the system call that failed.
+
+    """
+    try:
+        return resolve(root, path)
+    except OSError as exc:
+        if exc.errno not in (_ENOENT, _ELOOP):
+            raise
+    return _Walk(root, path, kind, made).run()
+
+
+class _Walk:
+    """One walk from the root, with the stack of directories passed, so that ".." never asks the kernel."""
+
+    def __init__(self, root: int, path: str, kind: str, made: list[str] | None) -> None:
+        self.stack = [os.dup(root)]
+        self.names: list[str] = []
+        self.todo = _components(path)
+        self.kind = kind
+        self.made = made
+        self.links = 0
+
+    def run(self) -> int:
+        try:
+            while self.todo:
+                found = self._step(self.todo.pop(0))
+                if found >= 0:
+                    return found
+            return os.dup(self.stack[-1])
+        finally:
+            for fd in self.stack:
+                os.close(fd)
+
+    def _step(self, name: str) -> int:
+        """Take one component; return the descriptor of the end when it is not a directory, else -1."""
+        if name == "..":
+            if len(self.stack) > 1:
+                os.close(self.stack.pop())
+                self.names.pop()
+            return -1
+        here = self.stack[-1]
+        try:
+            fd = _open_component(here, name)
+        except FileNotFoundError:
+            fd = self._create(here, name)
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            self._follow(fd)
+            return -1
+        if self.todo or stat.S_ISDIR(mode):
+            if not stat.S_ISDIR(mode):
+                os.close(fd)
+                raise OSError(_ENOTDIR, os.strerror(_ENOTDIR), name)
+            self.stack.append(fd)
+            self.names.append(name)
+            return -1
+        return fd
+
+    def _create(self, here: int, name: str) -> int:
+        path = "/".join(("", *self.names, name))
+        try:
+            if self.todo or self.kind == "dir":
+                os.mkdir(name, 0o755, dir_fd=here)
+            else:
+                how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(name, how, 0o644, dir_fd=here))
+        except FileExistsError:
+            return _open_component(here, name)
+        if self.made is not None:
+            self.made.append(path)
+        return _open_component(here, name)
+
+    def _follow(self, link: int) -> None:
+        """Put a symlink's target in front of what is left to walk."""
+        try:
+            target = os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+        self.links += 1
+        if self.links > _LINKS:
+            raise OSError(_ELOOP, os.strerror(_ELOOP), target)
+        if target.startswith("/"):
+            while len(self.stack) > 1:
+                os.close(self.stack.pop())
+            self.names.clear()
+        self.todo[:0] = _components(target)
+
+
+def _components(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _open_component(here: int, name: str) -> int:
+    return _linux.openat2(
+        here, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_BENEATH
+    )
+
+
+def parent(root: int, path: str) -> tuple[int, str]:
+    """Return (descriptor of a path's directory, made when missing; last component).
+
+    Raises:
+        Failure: the path has no usable last component.
+        OSError: from the system call that failed.
+
+    """
+    head, _, name = path.rstrip("/").rpartition("/")
+    if name in ("", ".", ".."):
+        raise Failure(f"{path!r} does not name a file")
+    return make(root, head or "/", "dir"), name
+
+
+def read(root: int, path: str, limit: int) -> bytes:
+    """Return the content of a regular file inside the root, at most limit bytes; anything else reads as empty.
+
+    A fifo or a device in its place must not hold up or surprise the runtime, so it is opened without waiting and
+    looked at before it is read.
+    """
+    try:
+        fd = resolve(root, path, mode=os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, limit) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -1,0 +1,152 @@
+"""`update` as data: what of linux.resources changes, and what the whole section is afterwards.
+
+Law 1: only what was named is written again; an update of the pids limit cannot undo what somebody did to a device list
+meanwhile. Values the kernel only understands together (quota and period, memory and memory+swap on version 2)
+bring their partner along from the configuration in force.
+
+Source: `update` of runc 1.4, whose rules engines rely on (docs/man and tests/integration/update.bats).
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import cgroups
+from pyrunc.plan.cgroups import CgroupPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.plan.cgroups import CgroupFacts
+
+# Lists whose entries are about one device each: an update replaces the entry with the same numbers.
+_BY_DEVICE = (
+    "weightDevice",
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+)
+
+_UNITS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def plan(
+    paths: dict[str, str],
+    old: dict[str, Any],
+    change: dict[str, Any],
+    facts: CgroupFacts,
+    manager: str,
+) -> tuple[CgroupPlan, dict[str, Any]]:
+    """Decide on the writes of an update.
+
+    Args:
+        paths: the container's cgroup.
+        old: linux.resources in force.
+        change: the resources to change; what is absent stays.
+        facts: the host's hierarchies.
+        manager: the cgroup manager the container was made with.
+
+    Returns:
+        the plan, and linux.resources as it will be.
+
+    Raises:
+        Failure: as cgroups.plan().
+
+    """
+    change = fix(change)
+    made = CgroupPlan(
+        manager=manager,
+        version=facts.version,
+        roots={name: facts.mounts[name] for name in paths if name in facts.mounts},
+        paths=paths,
+        writes=[],
+        needed={},
+    )
+    if not paths:
+        for name, value in change.items():
+            if value:
+                raise Failure(f"cannot set {name} limits: the container has no cgroup", pointer=f"/{name}")
+    merged = merge(old, change)
+    cgroups.set_resources(made, with_partners(change, merged), facts, update=True)
+    return made, merged
+
+
+def fix(change: dict[str, Any]) -> dict[str, Any]:
+    """Return the change with what it says without words.
+
+    No limit on memory lifts the one on memory and swap too, which could not stay below it; on version 2 and, with
+    swap accounting, on version 1. Kernel memory limits are taken and ignored, as runc does.
+    """
+    change = {name: dict(value) if isinstance(value, dict) else value for name, value in change.items()}
+    memory = change.get("memory")
+    if memory:
+        memory.pop("kernel", None)
+        memory.pop("kernelTCP", None)
+        if memory.get("limit") == -1 and not memory.get("swap"):
+            # 0: none of its own, which together with no memory limit reads as none at all (see cgroup_limits).
+            memory["swap"] = 0
+    return change
+
+
+def with_partners(change: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
+    """Return the change with the values in force that it cannot be written without."""
+    wanted = {name: dict(value) if isinstance(value, dict) else value for name, value in change.items()}
+    cpu = wanted.get("cpu")
+    if cpu and (cpu.get("quota") or cpu.get("period")):
+        for key in ("quota", "period"):
+            if merged["cpu"].get(key):
+                cpu[key] = merged["cpu"][key]
+    memory = wanted.get("memory")
+    if memory and memory.get("swap") and not memory.get("limit") and merged["memory"].get("limit"):
+        memory["limit"] = merged["memory"]["limit"]
+    return wanted
+
+
+def merge(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return linux.resources after the change; neither argument is changed."""
+    merged = dict(old)
+    for name, value in change.items():
+        if not isinstance(value, dict):
+            if value is not None:
+                merged[name] = value
+            continue
+        section = dict(merged.get(name) or {})
+        for key, item in value.items():
+            if key in _BY_DEVICE and item:
+                section[key] = _by_device(section.get(key) or [], item)
+            elif item is not None:
+                section[key] = item
+        merged[name] = section
+    return merged
+
+
+def _by_device(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    entries: dict[tuple[int, int], dict[str, Any]] = {}
+    for entry in (*old, *new):
+        number = (entry["major"], entry["minor"])
+        entries[number] = {**entries.get(number, {}), **entry}
+    return list(entries.values())
+
+
+def size(text: str) -> int:
+    """Return bytes for "52428800", "50M", "1.5g", "512MiB"; -1 for "-1".
+
+    Raises:
+        ValueError: it is none of these.
+
+    """
+    if text == "-1":
+        return -1
+    word = text.strip().lower()
+    number = word.rstrip("bikmgtp ")
+    unit = word[len(number) :].strip()
+    if unit not in ("b", "") and unit.removesuffix("b").removesuffix("i") + "b" != unit:
+        unit = unit.removesuffix("b").removesuffix("i") if unit[1:] in ("", "b", "ib") else "?"
+    else:
+        unit = unit.removesuffix("b")
+    whole, dot, fraction = number.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdecimal()) or unit not in _UNITS or (dot and not fraction):
+        raise ValueError(text)
+    return int(digits) * 1024 ** _UNITS[unit] // 10 ** len(fraction)

@@ -1,0 +1,215 @@
+"""create: everything up to the program's execve, then leave.
+
+Read aloud: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
+Source: runtime-spec runtime.md "Create" and "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import os
+
+import _socket
+
+from pyrunc import store
+from pyrunc.apply import descriptors, facts, parent
+from pyrunc.errors import Failure
+from pyrunc.plan import build, namespaces, steps
+from pyrunc.plan import hooks as plan_hooks
+from pyrunc.plan.facts import Request
+from pyrunc.spec import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+    from pyrunc.spec.types import Config
+
+
+def main(cmd: Command) -> int:
+    """Create a container and leave it waiting for `start`."""
+    launch, lock = begin(cmd, detach=True, listen=True)
+    finish(cmd, launch)
+    os.close(lock)
+    return 0
+
+
+def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, int]:
+    """Bring a container to the point where only start is left.
+
+    Args:
+        cmd: the options of create or run.
+        detach: nobody will stay in the foreground.
+        listen: init waits on the start socket (create), not on us (run).
+
+    Returns:
+        The launch and the descriptor of the container's lock.
+
+    Raises:
+        Failure: anything; everything done has been undone.
+
+    """
+    store.check_id(cmd.id)
+    bundle = os.path.abspath(cmd.bundle or ".")
+    config, raw = load.load(config_path(cmd, bundle))
+    command = config.get("process") or {}
+    if command.get("terminal") or cmd.console_socket:
+        from pyrunc.apply import terminal
+
+        terminal.check_socket(terminal=bool(command.get("terminal")), detach=detach, socket=cmd.console_socket)
+    root = cmd.root or store.default_root()
+    passed, extra_env = descriptors.passed(cmd.preserve_fds, os.environ, listen=True)
+    if extra_env and command:
+        command["env"] = [*(command.get("env") or ()), *extra_env]
+    if os.environ.get("NOTIFY_SOCKET"):
+        _notify(config, f"{root}/{cmd.id}")
+    request = Request(
+        id=cmd.id,
+        bundle=bundle,
+        no_pivot=cmd.no_pivot,
+        new_keyring=not cmd.no_new_keyring,
+        cgroup_manager=manager(cmd),
+        rootless=is_rootless(cmd),
+    )
+    plan = build.build(config, facts.gather(), request)
+    _check_root(plan.rootfs)
+    container = store.reserve(root, cmd.id)
+    try:
+        lock = store.lock(container)
+        _fill(container, config, plan)
+        launch = parent.Launch(container, plan)
+        launch.child.passed = passed
+    except BaseException:
+        store.remove(container)
+        raise
+    try:
+        _open_channels(cmd, launch, command, detach=detach, listen=listen)
+        store.save_config(container, raw)
+        if os.environ.get("NOTIFY_SOCKET"):
+            from pyrunc.apply import notify
+
+            notify.prepare(container.directory)
+        launch.prepare(root + "/.cache/seccomp")
+        launch.fork(next(step for step in plan.parent if isinstance(step, steps.Cgroup)))
+        launch.until_ready()
+    except BaseException:
+        undo(launch, config)
+        raise
+    return launch, lock
+
+
+def config_path(cmd: Command, bundle: str) -> str:
+    """Return the configuration to read; it is named as short as people know it when the bundle is here."""
+    if getattr(cmd, "config", None):
+        return str(cmd.config)
+    if not os.path.isdir(bundle):
+        raise Failure(f"bundle {bundle} is not a directory", hint="name one with --bundle DIR")
+    path = f"{bundle}/config.json"
+    return path if cmd.bundle else "config.json"
+
+
+def manager(cmd: Command) -> str:
+    """Return who makes the cgroups."""
+    if cmd.cgroup_manager:
+        return cmd.cgroup_manager
+    return "systemd" if cmd.systemd_cgroup else "cgroupfs"
+
+
+def is_rootless(cmd: Command) -> bool:
+    """Tell whether missing rights are to be expected."""
+    if cmd.rootless in ("true", "false"):
+        return cmd.rootless == "true"
+    return os.geteuid() != 0
+
+
+def _check_root(path: str) -> None:
+    """The root file system must be a directory under its own name: as a symlink it could change under us."""
+    if os.path.islink(path):
+        raise Failure(
+            f"invalid rootfs: not an absolute path, or a symlink: {path} is a symlink to {os.readlink(path)}",
+            pointer="/root/path",
+        )
+    if not os.path.isdir(path):
+        raise Failure(
+            f"invalid rootfs: {path} is not a directory" if os.path.exists(path) else f"invalid rootfs: {path} does not exist",
+            pointer="/root/path",
+        )
+
+
+def _notify(config: Config, directory: str) -> None:
+    from pyrunc.apply import notify
+
+    mount, variable = notify.additions(directory)
+    mounts = config.setdefault("mounts", [])
+    mounts.append(mount)  # type: ignore[arg-type]
+    if config.get("process"):
+        config["process"]["env"] = [*(config["process"].get("env") or ()), variable]
+
+
+def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
+    container.bundle = plan.bundle
+    container.rootfs = plan.rootfs
+    container.created = store.now()
+    container.annotations = config.get("annotations") or {}
+    container.namespaces = namespaces.paths(config)
+    for kind in ("poststart", "poststop"):
+        if plan_hooks.of(config, kind):
+            container.extra[kind] = True
+    if plan.terminal:
+        container.extra["terminal"] = True
+
+
+def _open_channels(cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool) -> None:
+    """Open what the outside gives or wants: console and pidfd sockets, the start socket."""
+    child = launch.child
+    if launch.plan.terminal:
+        from pyrunc.apply import sockets, terminal
+
+        child.settings = terminal.settings(command, foreground=not detach)  # type: ignore[arg-type]
+        if cmd.console_socket:
+            launch.console = sockets.connect(cmd.console_socket, "--console-socket")
+    if cmd.pidfd_socket:
+        from pyrunc.apply import sockets
+
+        launch.pidfd_socket = sockets.connect(cmd.pidfd_socket, "--pidfd-socket")
+    if not detach:
+        from pyrunc.apply import foreground
+
+        child.signal_mask = foreground.block_signals()
+    if listen:
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        directory = os.open(launch.container.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # By way of /proc: the path of a state directory may be longer than a socket's address can be.
+            listener.bind(f"/proc/self/fd/{directory}/{store.SOCKET}")
+            listener.listen(8)
+        except OSError as exc:
+            raise Failure(f"make {launch.container.directory}/{store.SOCKET}", errno=exc.errno or 0) from None
+        finally:
+            os.close(directory)
+        child.listener = listener
+
+
+def finish(cmd: Command, launch: parent.Launch) -> None:
+    """Store the state and tell who wants to know; on failure undo everything."""
+    try:
+        if launch.pidfd_socket is not None:
+            from pyrunc.apply import sockets
+
+            sockets.hand_over(launch.pidfd_socket, "--pidfd-socket", "standard", launch.pidfd)
+        launch.stored()
+        if cmd.pid_file:
+            parent.write_pid_file(cmd.pid_file, launch.pid)
+    except BaseException:
+        undo(launch, store.load_config(launch.container))  # type: ignore[arg-type]
+        raise
+
+
+def undo(launch: parent.Launch, config: Config) -> None:
+    """Go all the way back; poststop hooks run if the container's environment had begun to exist."""
+    launch.abort()
+    hooks = plan_hooks.of(config, "poststop")
+    if hooks and launch.forked:
+        from pyrunc.apply import hooks as apply_hooks
+
+        state = store.oci_state(launch.container, "stopped")
+        apply_hooks.run_all_warn("poststop", hooks, state, cwd=launch.plan.bundle)
+    store.remove(launch.container)

@@ -1,0 +1,159 @@
+"""delete: take away everything a container was.
+
+Source: runtime-spec runtime.md "Delete". Law 4: with --force this converges from any half-made state.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _signal
+
+from pyrunc import store
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+_SIGKILL = 9
+
+
+def main(cmd: Command) -> int:
+    """Delete a container that has stopped or was never started; with --force any."""
+    root = cmd.root or store.default_root()
+    if cmd.regex:
+        return _matching(root, cmd.id, force=cmd.force)
+    _one(root, cmd.id, force=cmd.force)
+    return 0
+
+
+def _matching(root: str, pattern: str, *, force: bool) -> int:
+    import re
+
+    try:
+        expression = re.compile(pattern)
+    except re.error as exc:
+        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
+    for name in store.ids(root) if os.path.isdir(root) else ():
+        if expression.search(name):
+            _one(root, name, force=force)
+    return 0
+
+
+def _one(root: str, name: str, *, force: bool) -> None:
+    try:
+        container = store.open_container(root, name)
+        lock = store.lock(container)
+    except Failure as problem:
+        if not force:
+            raise
+        if problem.message != "container does not exist" and os.path.isdir(f"{root}/{name}"):
+            # A record that cannot be read: nothing is known but its directory.
+            store.remove(store.Container(root, name))
+        return
+    container = store.open_container(root, name)
+    state = store.status(container)
+    if state in ("running", "paused") and not force:
+        raise Failure(
+            f"cannot delete container {name} that is not stopped: {state}",
+            hint=f"stop it, or use: pyrunc delete --force {name}",
+        )
+    if state in ("running", "paused", "created"):
+        kill_init(container)
+    destroy(container)
+    os.close(lock)
+
+
+def kill_init(container: store.Container) -> None:
+    """Kill init and wait until it is gone.
+
+    Raises:
+        Failure: it does not go within ten seconds.
+
+    """
+    try:
+        pidfd = os.pidfd_open(container.pid)
+    except ProcessLookupError:
+        return
+    try:
+        stat = store.process_stat(container.pid)
+        if stat is None or stat[2] != container.start:
+            return
+        _signal.pidfd_send_signal(pidfd, _SIGKILL)
+        if store.frozen(container):
+            from pyrunc.apply import cgroup
+
+            cgroup.thaw(container.cgroup)
+        # The pidfd becomes readable when the process has ended, whoever its parent is (pidfd_open(2)).
+        import select
+
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(10_000):
+            raise Failure(
+                "container init still running",
+                step=container.id,
+                hint=f"process {container.pid} does not die: see /proc/{container.pid}/stack",
+            )
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def destroy(container: store.Container) -> None:
+    """Remove cgroups, state and created mount points, then run the poststop hooks.
+
+    Raises:
+        Failure: something is left; it says what.
+
+    """
+    hooks = ()
+    if "poststop" in container.extra:
+        from pyrunc.plan import hooks as plan_hooks
+
+        hooks = plan_hooks.of(store.load_config(container), "poststop")  # type: ignore[arg-type]
+    if container.cgroup:
+        from pyrunc.apply import cgroup
+
+        if not _own_pids(container):
+            cgroup.kill_all(container.cgroup, _SIGKILL)
+        cgroup.remove(container.cgroup, manager=container.cgroup_manager)
+    if "rdt" in container.extra:
+        from pyrunc.apply import intel_rdt
+
+        intel_rdt.remove(container.extra["rdt"])
+    store.remove(container)
+    if hooks:
+        from pyrunc import cli
+        from pyrunc.apply import hooks as apply_hooks
+
+        state = store.oci_state(container, "stopped")
+        for problem in apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle):
+            cli.warn(problem.text())
+
+
+def _own_pids(container: store.Container) -> bool:
+    """Tell whether all processes died with init, because it was the first of their pid namespace."""
+    return container.pid > 0 and container.namespaces.get("pid") == ""
+
+
+def poststart(container: store.Container) -> None:
+    """Run the poststart hooks; when one fails the container is stopped (runtime-spec 1.3).
+
+    Raises:
+        Failure: the hook's.
+
+    """
+    from pyrunc.apply import hooks as apply_hooks
+    from pyrunc.plan import hooks as plan_hooks
+
+    hooks = plan_hooks.of(store.load_config(container), "poststart")  # type: ignore[arg-type]
+    try:
+        apply_hooks.run("poststart", hooks, store.oci_state(container, "running"), cwd=container.bundle)
+    except Failure:
+        kill_init(container)
+        raise
+
+

@@ -1,0 +1,117 @@
+"""kill: send a signal to a container's init, or to all its processes.
+
+Source: runtime-spec runtime.md "Kill". Engines match on "container not running" and "container does not exist".
+"""
+
+from __future__ import annotations
+
+import os
+
+import _signal
+
+from pyrunc import store
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+_SIGKILL = 9
+
+
+def main(cmd: Command) -> int:
+    """Signal a container."""
+    number = signal_number(cmd.signal or "TERM")
+    root = cmd.root or store.default_root()
+    if cmd.regex:
+        return _matching(root, cmd.id, number, everyone=cmd.all)
+    send(store.open_container(root, cmd.id), number, everyone=cmd.all)
+    return 0
+
+
+def _matching(root: str, pattern: str, number: int, *, everyone: bool) -> int:
+    import re
+
+    try:
+        expression = re.compile(pattern)
+    except re.error as exc:
+        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
+    for name in store.ids(root) if os.path.isdir(root) else ():
+        if expression.search(name):
+            send(store.open_container(root, name), number, everyone=everyone)
+    return 0
+
+
+def signal_number(word: str) -> int:
+    """Return a signal's number from its number or name, with or without SIG, in any case.
+
+    Raises:
+        Failure: there is no such signal.
+
+    """
+    if word.isascii() and word.isdigit():
+        number = int(word)
+        if number <= 64:  # noqa: PLR2004 - the kernel's _NSIG
+            return number
+    name = word.upper()
+    found = getattr(_signal, name if name.startswith("SIG") else "SIG" + name, None)
+    if isinstance(found, int) and "_" not in name:
+        return int(found)
+    if name.startswith(("RTMIN", "SIGRTMIN", "RTMAX", "SIGRTMAX")):
+        number = _realtime(name.removeprefix("SIG"))
+        if number:
+            return number
+    raise Failure(f"unknown signal {word!r}", hint="use a name such as TERM or a number up to 64")
+
+
+def _realtime(name: str) -> int:
+    base, offset = (int(_signal.SIGRTMIN), name[5:]) if name.startswith("RTMIN") else (int(_signal.SIGRTMAX), name[5:])
+    if not offset:
+        return base
+    sign = {"+": 1, "-": -1}.get(offset[0], 0)
+    if not sign or not offset[1:].isdigit():
+        return 0
+    number = base + sign * int(offset[1:])
+    return number if int(_signal.SIGRTMIN) <= number <= int(_signal.SIGRTMAX) else 0
+
+
+def send(container: store.Container, number: int, *, everyone: bool) -> None:
+    """Send a signal.
+
+    Args:
+        container: its record.
+        number: the signal, 0 only to ask whether init lives.
+        everyone: to every process in the container's cgroup; a stopped container then is no failure.
+
+    Raises:
+        Failure: "container not running".
+
+    """
+    state = store.status(container)
+    if everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != ""):
+        # Without a pid namespace of its own, init's death does not take the others along.
+        if state == "stopped" and not everyone:
+            raise Failure("container not running", step=container.id)
+        from pyrunc.apply import cgroup
+
+        cgroup.kill_all(container.cgroup, number)
+        return
+    if state in ("stopped", "creating"):
+        raise Failure("container not running", step=container.id)
+    try:
+        pidfd = os.pidfd_open(container.pid)
+        try:
+            stat = store.process_stat(container.pid)
+            if stat is None or stat[2] != container.start:
+                raise Failure("container not running", step=container.id)
+            _signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+    except ProcessLookupError:
+        raise Failure("container not running", step=container.id) from None
+    except OSError as exc:
+        raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
+    if number == _SIGKILL and state == "paused":
+        from pyrunc.apply import cgroup
+
+        cgroup.thaw(container.cgroup)

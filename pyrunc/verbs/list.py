@@ -1,0 +1,83 @@
+"""list: the containers under a root. One that cannot be read is named on stderr and does not hide the others."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import cli, jsonio, store
+from pyrunc.errors import Failure
+from pyrunc.verbs import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+_COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def main(cmd: Command) -> int:
+    """Print the containers as a table, as JSON, or only their ids."""
+    found = containers(cmd.root)
+    if cmd.quiet:
+        text = "".join(values["id"] + "\n" for values in found)
+    elif cmd.format == "json":
+        text = jsonio.dumps(found) if found else "null"
+    else:
+        rows = [_COLUMNS, *(tuple(str(values[name.lower()]) for name in _COLUMNS) for values in found)]
+        text = table(rows)
+    data = text.encode()
+    while data:
+        data = data[os.write(1, data) :]
+    return 0
+
+
+def containers(root: str | None) -> list[dict[str, str]]:
+    """Return the state of every container under a root.
+
+    Raises:
+        Failure: a root that was named does not exist; the default one that does not is simply empty.
+
+    """
+    directory = root or store.default_root()
+    try:
+        names = store.ids(directory)
+    except FileNotFoundError:
+        if root is None:
+            return []
+        raise Failure(f"open {root}", errno=2) from None
+    except OSError as exc:
+        raise Failure(f"open {directory}", errno=exc.errno or 0) from None
+    found = []
+    for name in names:
+        try:
+            container = store.open_container(directory, name)
+            values = state.describe(container)
+            values["owner"] = owner(container.directory)
+        except Failure as problem:
+            cli.warn(f"load container {name}: {problem.text()}")
+        except FileNotFoundError:
+            continue  # deleted while we looked
+        else:
+            found.append(values)
+    return found  # type: ignore[return-value]
+
+
+def owner(directory: str) -> str:
+    """Return the name of the user a state directory belongs to, #UID without one."""
+    import pwd  # on the host, in the parent: there is no container in sight
+
+    uid = os.stat(directory).st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Return rows as runc's tab writer aligns them: cells at least 12 wide, 3 spaces between."""
+    widths = [max(12, max(len(row[at]) for row in rows) + 3) for at in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("".join(cells) + row[-1])
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,59 @@
+"""run: create and start in one, and stay in front of the container unless told to detach."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.errors import Failure
+from pyrunc.verbs import create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+
+def main(cmd: Command) -> int:
+    """Run a container; the exit status is its program's, 128+n when signal n ended it."""
+    detach = bool(cmd.detach)
+    launch, lock = create.begin(cmd, detach=detach, listen=False)
+    container = launch.container
+    create.finish(cmd, launch)
+    relay = None
+    if os.environ.get("NOTIFY_SOCKET"):
+        from pyrunc.apply import notify
+
+        main_pid = launch.pid if detach else os.getpid()
+        relay = notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], main_pid, once=detach)
+    try:
+        launch.start()
+        if "poststart" in container.extra:
+            from pyrunc.verbs import delete
+
+            delete.poststart(container)
+    except BaseException:
+        create.undo(launch, store.load_config(container))  # type: ignore[arg-type]
+        raise
+    os.close(lock)
+    if detach:
+        if relay is not None:
+            from pyrunc.apply import notify
+
+            notify.until_ready(relay)
+        return 0
+    from pyrunc.apply import foreground
+
+    master = launch.master if launch.master >= 0 else None
+    status = foreground.wait(
+        launch.pid, launch.pidfd, master=master, subreaper=not cmd.no_subreaper, notify=relay
+    )
+    if not cmd.keep:
+        from pyrunc.verbs import delete
+
+        try:
+            delete.destroy(container)
+        except Failure as problem:
+            from pyrunc import cli
+
+            cli.warn(problem.text())
+    return status

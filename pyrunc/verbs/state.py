@@ -1,0 +1,35 @@
+"""state: what a container is now.
+
+Source: runtime-spec runtime.md "Query State"; the shape is runc's: two spaces, no newline at the end.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import jsonio, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+
+def main(cmd: Command) -> int:
+    """Print one container's state as JSON."""
+    container = store.open_container(cmd.root or store.default_root(), cmd.id)
+    text = jsonio.dumps_indent(describe(container)).encode()
+    while text:
+        text = text[os.write(1, text) :]
+    return 0
+
+
+def describe(container: store.Container) -> dict[str, object]:
+    """Return the state with the fields runc adds."""
+    values = store.oci_state(container, store.status(container))
+    annotations = values.pop("annotations", None)
+    values["rootfs"] = container.rootfs
+    values["created"] = container.created
+    if annotations:
+        values["annotations"] = annotations
+    values["owner"] = ""
+    return values
