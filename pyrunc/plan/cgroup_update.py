@@ -1,8 +1,8 @@
 """`update` as data: what of linux.resources changes, and what the whole section is afterwards.
 
-Law 1: only what was named is written again; an update of the pids limit cannot undo what somebody did to a device list
-meanwhile. Values the kernel only understands together (quota and period, memory and memory+swap on version 2)
-bring their partner along from the configuration in force.
+Law 1: only what was named is written again; an update of the pids limit cannot undo what somebody did to a
+device list meanwhile. Values the kernel only understands together (quota and period, memory and memory+swap
+on version 2) bring their partner along from the configuration in force.
 
 Source: `update` of runc 1.4, whose rules engines rely on (docs/man and tests/integration/update.bats).
 """
@@ -28,7 +28,9 @@ _BY_DEVICE = (
     "throttleWriteIOPSDevice",
 )
 
-_UNITS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_UNITS = {"": 0, "b": 0}
+for _power, _letter in enumerate("kmgtp", 1):
+    _UNITS.update({_letter: _power, _letter + "b": _power, _letter + "ib": _power})
 
 
 def plan(
@@ -36,7 +38,9 @@ def plan(
     old: dict[str, Any],
     change: dict[str, Any],
     facts: CgroupFacts,
+    *,
     manager: str,
+    devices_list: str = "",
 ) -> tuple[CgroupPlan, dict[str, Any]]:
     """Decide on the writes of an update.
 
@@ -46,6 +50,7 @@ def plan(
         change: the resources to change; what is absent stays.
         facts: the host's hierarchies.
         manager: the cgroup manager the container was made with.
+        devices_list: what the cgroup's devices.list says now (version 1).
 
     Returns:
         the plan, and linux.resources as it will be.
@@ -64,19 +69,21 @@ def plan(
         needed={},
     )
     if not paths:
+        made.version = 0
         for name, value in change.items():
             if value:
                 raise Failure(f"cannot set {name} limits: the container has no cgroup", pointer=f"/{name}")
     merged = merge(old, change)
-    cgroups.set_resources(made, with_partners(change, merged), facts, update=True)
+    wanted = with_partners(change, merged)
+    cgroups.set_resources(made, wanted, facts, update=True, devices_list=devices_list)
     return made, merged
 
 
 def fix(change: dict[str, Any]) -> dict[str, Any]:
     """Return the change with what it says without words.
 
-    No limit on memory lifts the one on memory and swap too, which could not stay below it; on version 2 and, with
-    swap accounting, on version 1. Kernel memory limits are taken and ignored, as runc does.
+    No limit on memory lifts the one on memory and swap too, which could not stay below it; on version 2 and,
+    with swap accounting, on version 1. Kernel memory limits are taken and ignored, as runc does.
     """
     change = {name: dict(value) if isinstance(value, dict) else value for name, value in change.items()}
     memory = change.get("memory")
@@ -84,7 +91,8 @@ def fix(change: dict[str, Any]) -> dict[str, Any]:
         memory.pop("kernel", None)
         memory.pop("kernelTCP", None)
         if memory.get("limit") == -1 and not memory.get("swap"):
-            # 0: none of its own, which together with no memory limit reads as none at all (see cgroup_limits).
+            # 0: none of its own, which together with no memory limit reads as none at all (see
+            # cgroup_limits).
             memory["swap"] = 0
     return change
 
@@ -98,8 +106,10 @@ def with_partners(change: dict[str, Any], merged: dict[str, Any]) -> dict[str, A
             if merged["cpu"].get(key):
                 cpu[key] = merged["cpu"][key]
     memory = wanted.get("memory")
-    if memory and memory.get("swap") and not memory.get("limit") and merged["memory"].get("limit"):
-        memory["limit"] = merged["memory"]["limit"]
+    if memory and (memory.get("limit") or memory.get("swap")):
+        for key in ("limit", "swap"):
+            if merged["memory"].get(key):
+                memory[key] = merged["memory"][key]
     return wanted
 
 
@@ -139,14 +149,15 @@ def size(text: str) -> int:
     if text == "-1":
         return -1
     word = text.strip().lower()
-    number = word.rstrip("bikmgtp ")
-    unit = word[len(number) :].strip()
-    if unit not in ("b", "") and unit.removesuffix("b").removesuffix("i") + "b" != unit:
-        unit = unit.removesuffix("b").removesuffix("i") if unit[1:] in ("", "b", "ib") else "?"
-    else:
-        unit = unit.removesuffix("b")
-    whole, dot, fraction = number.partition(".")
+    number = word.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = word[len(number) :]
+    whole, dot, fraction = number.strip().partition(".")
     digits = whole + fraction
     if not (digits.isascii() and digits.isdecimal()) or unit not in _UNITS or (dot and not fraction):
         raise ValueError(text)
-    return int(digits) * 1024 ** _UNITS[unit] // 10 ** len(fraction)
+    return digits_to_bytes(int(digits), len(fraction), _UNITS[unit])
+
+
+def digits_to_bytes(digits: int, places: int, power: int) -> int:
+    """Return digits / 10**places * 1024**power without a float, which would lose bytes above 2**53."""
+    return int(digits * 1024**power // 10**places)

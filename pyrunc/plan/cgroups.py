@@ -199,6 +199,7 @@ def set_resources(
     facts: CgroupFacts,
     *,
     update: bool = False,
+    devices_list: str = "",
 ) -> None:
     """Fill in what follows from linux.resources.
 
@@ -207,13 +208,15 @@ def set_resources(
         resources: the section; for an update only what is to change, with the partners it depends on.
         facts: the host's hierarchies.
         update: the cgroup is in use: device rules stay as they are unless new ones are given.
+        devices_list: what its devices.list says now (version 1), so that nothing both allow is denied on the
+            way.
 
     Raises:
         Failure: as plan().
 
     """
     if not update or resources.get("devices") is not None:
-        _set_devices(made, resources.get("devices") or [], facts)
+        _set_devices(made, resources.get("devices") or [], facts, devices_list)
     for name in resources:
         if name != "devices":
             from pyrunc.plan import cgroup_limits
@@ -285,7 +288,12 @@ def _refuse_limits(resources: dict[str, Any], why: str) -> None:
         raise Failure(f"cannot set {name} limits: {why}", pointer=f"{RESOURCES}/{name}")
 
 
-def _set_devices(made: CgroupPlan, rules: list[dict[str, Any]], facts: CgroupFacts) -> None:
+def _set_devices(
+    made: CgroupPlan,
+    rules: list[dict[str, Any]],
+    facts: CgroupFacts,
+    devices_list: str,
+) -> None:
     """Add the device rules: nothing is allowed at first, even if none are given (see cgroup_devices)."""
     pointer = RESOURCES + "/devices"
     default = not rules or (len(rules) == 1 and _denies_all(rules[0]))
@@ -303,7 +311,11 @@ def _set_devices(made: CgroupPlan, rules: list[dict[str, Any]], facts: CgroupFac
             pointer=pointer,
             hint="mount -t cgroup -o devices cgroup /sys/fs/cgroup/devices",
         )
-    if default:
+    if devices_list:
+        from pyrunc.plan import cgroup_devices
+
+        lines = cgroup_devices.transition(devices_list, cgroup_devices.parse(rules))
+    elif default:
         lines = [("devices.deny", "a"), ("devices.allow", "\n".join(DEFAULT_DEVICES))]
     else:
         from pyrunc.plan import cgroup_devices

@@ -1,0 +1,34 @@
+"""`pyrunc resume ID`: let a paused container go on.
+
+Law 4: nothing is recorded; that the container is paused is read from its cgroup at each question.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.apply import cgroup
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+
+def main(cmd: Command) -> int:
+    """Thaw a paused container.
+
+    Raises:
+        Failure: there is no such container, or it is not paused ("container not paused").
+
+    """
+    container = store.open_container(cmd.root or store.default_root(), cmd.id)
+    lock = store.lock(container)
+    try:
+        if store.status(container) != "paused":
+            raise Failure("container not paused", step=cmd.id)
+        cgroup.thaw(container.cgroup)
+    finally:
+        os.close(lock)
+    return 0

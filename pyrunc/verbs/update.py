@@ -1,0 +1,203 @@
+"""`pyrunc update ID`: change a container's limits while it runs.
+
+Laws 1 and 4: the change is planned as data, applied to the cgroup, and kept in the state directory's
+configuration, which is what exec and the next update start from. If the kernel refuses one value the others
+get their old ones back.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import cli, store
+from pyrunc.apply import cgroup, cgroup_make
+from pyrunc.apply.facts import gather
+from pyrunc.errors import Failure
+from pyrunc.jsonio import dumps_indent
+from pyrunc.plan import cgroup_update
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.plan.cgroups import CgroupPlan
+
+# option -> (section, key) of linux.resources
+_UNSIGNED = {
+    "cpu_period": ("cpu", "period"),
+    "cpu_burst": ("cpu", "burst"),
+    "cpu_share": ("cpu", "shares"),
+    "cpu_rt_period": ("cpu", "realtimePeriod"),
+}
+_SIGNED = {
+    "cpu_quota": ("cpu", "quota"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime"),
+    "cpu_idle": ("cpu", "idle"),
+}
+_SIZES = {
+    "memory": ("memory", "limit"),
+    "memory_swap": ("memory", "swap"),
+    "memory_reservation": ("memory", "reservation"),
+}
+_LISTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
+
+
+def main(cmd: Command) -> int:
+    """Apply new limits.
+
+    Raises:
+        Failure: there is no such container, it does not run, a value is none, or the kernel refuses one.
+
+    """
+    container = store.open_container(cmd.root or store.default_root(), cmd.id)
+    change = _from_json(cmd.resources) if cmd.resources else _from_options(cmd)
+    lock = store.lock(container)
+    try:
+        if store.status(container) not in ("created", "running", "paused"):
+            raise Failure("container not running", step=cmd.id)
+        config: Any = store.load_config(container)
+        linux = config.setdefault("linux", {})
+        facts = gather().cgroup
+        plan, resources = cgroup_update.plan(
+            container.cgroup,
+            linux.get("resources") or {},
+            change,
+            facts,
+            manager=container.cgroup_manager,
+            devices_list=_text(container.cgroup.get("devices", ""), "devices.list"),
+        )
+        schemas = (cmd.l3_cache_schema, cmd.mem_bw_schema)
+        if any(schemas):
+            from pyrunc.apply import intel_rdt
+
+            intel_rdt.update(container.cgroup, linux.get("intelRdt"), *schemas)
+        _apply(plan, change)
+        linux["resources"] = resources
+        store.save_config(container, dumps_indent(config).encode())
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _from_json(name: str) -> dict[str, Any]:
+    """Read the section from a file, or from standard input for "-"."""
+    from pyrunc.spec import load
+
+    if name != "-":
+        raw = load.read(name)
+    else:
+        raw = b""
+        while chunk := os.read(0, 1 << 16):
+            raw += chunk
+    change: Any = load.parse_resources(raw, "standard input" if name == "-" else name)
+    unknown = [key for key in change if key not in _SECTIONS]
+    if unknown:
+        # The specification has a configuration's unknown properties ignored; here nothing else would be left.
+        cli.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
+    found: dict[str, Any] = change
+    return found
+
+
+_SECTIONS = frozenset(
+    ("blockIO", "cpu", "devices", "hugepageLimits", "memory", "network", "pids", "rdma", "unified")
+)
+
+
+def _from_options(cmd: Command) -> dict[str, Any]:
+    """Put the section together from the options.
+
+    Raises:
+        Failure: "invalid value for cpu-quota: ...".
+
+    """
+    change: dict[str, Any] = {}
+    if cmd.blkio_weight:
+        change["blockIO"] = {"weight": cmd.blkio_weight}
+    if cmd.pids_limit is not None:
+        change["pids"] = {"limit": cmd.pids_limit}
+    if cmd.kernel_memory or cmd.kernel_memory_tcp:
+        cli.warn("Kernel memory settings are ignored and will be removed")
+    for table, read in (
+        (_UNSIGNED, _unsigned),
+        (_SIGNED, _signed),
+        (_SIZES, cgroup_update.size),
+        (_LISTS, str),
+    ):
+        for option, (section, key) in table.items():
+            text = getattr(cmd, option)
+            if not text:
+                continue
+            try:
+                change.setdefault(section, {})[key] = read(text)
+            except ValueError:
+                raise Failure(f"invalid value for {option.replace('_', '-')}: {text!r}") from None
+    return change
+
+
+def _unsigned(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 2**64:
+        raise ValueError(text)
+    return int(text)
+
+
+def _signed(text: str) -> int:
+    value = _unsigned(text.removeprefix("-"))
+    return -value if text.startswith("-") else value
+
+
+def _apply(plan: CgroupPlan, change: dict[str, Any]) -> None:
+    """Write the values, or leave everything as it was.
+
+    Raises:
+        Failure: the kernel refuses one.
+
+    """
+    before = _present(plan)
+    try:
+        if plan.manager == "systemd":
+            from pyrunc.apply import cgroup_systemd
+
+            cgroup_systemd.update(plan, change)
+        if plan.needed:
+            from pyrunc.apply import cgroup_v2
+
+            cgroup_v2.enable(plan, plan.paths[""])
+        cgroup.apply_limits(plan, plan.paths)
+    except Failure:
+        plan.writes = before
+        plan.devices, plan.check = b"", (0, 0)
+        try:
+            cgroup_make.apply_limits(plan, plan.paths)
+        except Failure as again:
+            cli.warn(f"not all limits could be put back: {again.text()}")
+        raise
+
+
+def _present(plan: CgroupPlan) -> list[Any]:
+    """Return the writes that would bring back the present values.
+
+    Only for files of one value, which read as they are written; the entries of lists by device stay as they
+    are.
+    """
+    from pyrunc.plan.cgroups import CgroupWrite
+
+    found = []
+    for write in plan.writes:
+        path = plan.paths.get(write.controller, "")
+        for file in (write.file, *(write.other or ())[:1]):
+            value = _text(path, file).strip()
+            if value and (file == "cpu.max" or len(value.split()) == 1):
+                found.append(
+                    CgroupWrite(controller=write.controller, file=file, value=value, pointer=write.pointer)
+                )
+                break
+    return found
+
+
+def _text(path: str, file: str) -> str:
+    try:
+        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except OSError:
+        return ""
