@@ -118,4 +118,8 @@ METHOD(fchmodat2);
 METHOD(getcwd);
 METHOD(signalfd);
 
+/* Defined in _seal.c. */
+METHOD(exchange_mappings);
+METHOD(set_mm_map);
+
 #endif
