@@ -134,7 +134,26 @@ def _close_door() -> None:
     sys.path_importer_cache.clear()
 
 
+def _close_rest(child: Child) -> None:
+    """Really close all that is not ours: the parent's lock, its sockets, whatever it was called with.
+
+    Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
+    """
+    kept = {fd for fd in (child.root_tree, child.procfs, child.join_mount, child.join[0]) if fd >= 0}
+    kept.update(child.mounts.values(), child.cgroups)
+    kept.add(child.sock.fileno())
+    if child.listener is not None:
+        kept.add(child.listener.fileno())
+    first = 3 + child.passed
+    for fd in sorted(kept):
+        if fd > first:
+            _linux.close_range(first, fd - 1, 0)
+        first = max(first, fd + 1)
+    _linux.close_range(first, _LAST_FD, 0)
+
+
 def _begin(child: Child) -> None:
+    _close_rest(child)
     os.setsid()
     os.umask(0)  # nodes and mount points get the modes they are given; the process gets its own umask
     if child.new_user_namespace:
@@ -143,8 +162,11 @@ def _begin(child: Child) -> None:
     # From here on a process of the container must not be able to look into us (CVE-2016-9962).
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
     pidfd, kinds = child.join
-    if pidfd >= 0:
-        _linux.setns(pidfd, kinds)
+    if pidfd >= 0 and kinds:
+        try:
+            _linux.setns(pidfd, kinds)
+        except OSError as exc:
+            raise Failure("join the container's namespaces", errno=exc.errno or 0) from None
         if kinds & flags.CLONE_NEWUSER:
             identity.become_root()
     if child.join_mount >= 0:

@@ -53,6 +53,45 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
             os.close(fd)
 
 
+def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
+    """Make a process for `exec` in the pid namespace of another; it enters the other namespaces itself.
+
+    Args:
+        pidfd: the container's init.
+        kinds: CLONE_NEW* flags of the namespaces it does not share with us.
+        cgroup_fd: unified cgroup to be born in, -1 for none.
+        run: the child's side.
+
+    Returns:
+        The pid and a pidfd.
+
+    Raises:
+        Failure: the pid namespace cannot be entered.
+
+    """
+    if not kinds & flags.CLONE_NEWPID:
+        return _clone(0, cgroup_fd, run)
+    if kinds & flags.CLONE_NEWUSER and os.geteuid() != 0:
+        return _fork_helper(lambda: _join_and_clone(pidfd, kinds, cgroup_fd, run))
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _linux.setns(pidfd, flags.CLONE_NEWPID)
+        try:
+            return _clone(0, cgroup_fd, run)
+        finally:
+            _linux.setns(own, flags.CLONE_NEWPID)
+    except OSError as exc:
+        raise Failure("join the container's pid namespace", errno=exc.errno or 0) from None
+    finally:
+        os.close(own)
+
+
+def _join_and_clone(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> str:
+    _linux.setns(pidfd, kinds & (flags.CLONE_NEWUSER | flags.CLONE_NEWPID))
+    pid, _pidfd = _clone(flags.CLONE_PARENT, cgroup_fd, run)
+    return str(pid)
+
+
 def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
     try:
         pid, pidfd = _linux.clone3(new, int(_signal.SIGCHLD), cgroup_fd)
@@ -137,11 +176,15 @@ def _through_helper(
     joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]
 ) -> tuple[int, int]:
     """Enter a user namespace in a process of its own, which makes init our child and ends."""
+    return _fork_helper(lambda: _help(joins, spaces, new, cgroup_fd, run))
+
+
+def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
     reader, writer = os.pipe()
     helper = os.fork()
     if helper == 0:
         try:
-            answer = _help(joins, spaces, new, cgroup_fd, run)
+            answer = work()
         except Failure as problem:
             answer = "!" + problem.text()
         except BaseException as exc:  # noqa: BLE001 - the parent words it

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.store import Container
 
-_EPERM, _ESRCH = 1, 3
+_EPERM, _ENOENT, _EBUSY = 1, 2, 16
 
 
 class Launch:
@@ -140,6 +140,38 @@ class Launch:
         if self.child.new_user_namespace:
             self._map_ids()
 
+    def fork_into(self, init: int, kinds: int, paths: dict[str, str]) -> None:
+        """Make a process for `exec` beside an init.
+
+        Args:
+            init: its pidfd.
+            kinds: CLONE_NEW* flags of the namespaces to enter.
+            paths: the cgroups to be born in.
+
+        Raises:
+            Failure: it cannot be made there.
+
+        """
+        self.child.cgroups = cgroup.join_fds(paths)
+        into = cgroup.clone_fd(paths)
+        # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined state).
+        self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
+        seal.seal()
+        try:
+            self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
+        except Failure as problem:
+            if into < 0 or problem.errno not in (_EBUSY, _ENOENT):
+                raise
+            # A nested cgroup manager (systemd inside) has turned the container's cgroup into an inner one: go where
+            # init is now.
+            os.close(into)
+            into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
+        self.far.close()
+        for fd in (*self.child.cgroups, self.child.procfs, into):
+            if fd >= 0:
+                os.close(fd)
+
     def _run_child(self) -> None:
         self.sock.close()
         self.child.state = store.oci_state(self.container, "creating")
@@ -250,6 +282,11 @@ class Launch:
         store.save(self.container)
         protocol.send(self.sock, protocol.STORED)
 
+    def go(self) -> None:
+        """Let an exec'd process go on to its program; it has no state of its own to store."""
+        protocol.send(self.sock, protocol.STORED)
+        self.start()
+
     def start(self) -> None:
         """Start the program (`run` and `exec`: nobody else will) and wait until execve has succeeded.
 
@@ -287,6 +324,15 @@ class Launch:
             cgroup.kill_all(self.paths, int(_signal.SIGKILL))
             cgroup.remove(self.paths, manager=self.container.cgroup_manager)
             self.paths = {}
+
+
+def _unified(container: Container) -> str:
+    """Return the directory of the unified cgroup that a container's init is in now."""
+    with open(f"/proc/{container.pid}/cgroup", encoding="utf-8") as table:
+        own = next(line[3:].rstrip("\n") for line in table if line.startswith("0::"))
+    mount = container.cgroup[""]
+    place = mount.find("/unified/")
+    return (mount[: place + 8] if place >= 0 else "/sys/fs/cgroup") + own
 
 
 def _open_root(step: steps.AttachRoot) -> int:

@@ -15,7 +15,7 @@ from pyrunc.plan import cgroups as plan_cgroups
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.facts import Facts, Request
-    from pyrunc.spec.types import Config
+    from pyrunc.spec.types import Config, Process
 
 
 def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
@@ -198,3 +198,62 @@ def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[st
         process.identity(command, available=available, umask=0o022),
         process.program(command),
     ]
+
+
+def build_exec(config: Config, command: Process, request: Request, capabilities: int) -> steps.Plan:
+    """Return the plan for one more process in a container.
+
+    Args:
+        config: the configuration the container was created from.
+        command: the process.
+        request: id, bundle and what the command line adds.
+        capabilities: the capabilities the runtime can hand on.
+
+    """
+    late = _seccomp(config)
+    early: list[steps.Step] = []
+    if late and (not command.get("noNewPrivileges") or late[0].notify):
+        early, late = [*late], []
+    affinity = command.get("execCPUAffinity") or {}
+    own_user = "user" in namespaces.paths(config)
+    available = process.ALL_CAPABILITIES if own_user else capabilities
+    child = [
+        *_affinity(affinity, "initial"),
+        steps.EnterCgroupNamespace(new=False),
+        *_affinity(affinity, "final"),
+        *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
+        *process.attributes(command),
+        *process.labels(command),
+        *process.terminal(command, console=False),
+        *(early if not command.get("noNewPrivileges") else []),
+        steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
+        process.identity(command, available=available, umask=None),
+        process.program(command),
+        *(early if command.get("noNewPrivileges") else []),
+    ]
+    return steps.Plan(
+        id=request.id,
+        bundle=request.bundle,
+        rootfs="",
+        namespaces=steps.Namespaces(),
+        parent=tuple(_exec_parent(command)),
+        child=tuple(child),
+        start=tuple(late),
+        terminal=bool(command.get("terminal")),
+    )
+
+
+def _exec_parent(command: Process) -> list[steps.Step]:
+    found: list[steps.Step] = []
+    if command.get("oomScoreAdj") is not None:
+        found.append(steps.OomScore(value=command["oomScoreAdj"], pointer="/process/oomScoreAdj"))
+    found += process.rlimits(command)
+    return found
+
+
+def _affinity(affinity: object, when: str) -> list[steps.Step]:
+    text = affinity.get(when) if isinstance(affinity, dict) else None
+    if not text:
+        return []
+    pointer = f"/process/execCPUAffinity/{when}"
+    return [steps.Affinity(cpus=process.cpu_list(text, pointer), pointer=pointer)]

@@ -153,8 +153,8 @@ def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
     for kind in ("poststart", "poststop"):
         if plan_hooks.of(config, kind):
             container.extra[kind] = True
-    if plan.terminal:
-        container.extra["terminal"] = True
+    if not any(isinstance(step, steps.Keyring) for step in plan.child):
+        container.extra["no_keyring"] = True
 
 
 def _open_channels(cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool) -> None:

@@ -1,0 +1,187 @@
+"""exec: one more process in a container, from the configuration it was created with (runtime-spec: later edits of the
+bundle do not affect it).
+
+pyrunc's own failures exit with 255, so that they can be told from the process's status.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.apply import descriptors, parent
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux
+from pyrunc.plan import build, namespaces
+from pyrunc.plan.facts import Request
+from pyrunc.spec import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+    from pyrunc.spec.types import Config, Process
+
+
+def main(cmd: Command) -> int:
+    """Run a process in a container; the exit status is its own, 128+n when signal n ended it."""
+    root = cmd.root or store.default_root()
+    container = store.open_container(root, cmd.id)
+    state = store.status(container)
+    if state == "stopped":
+        raise Failure("cannot exec in a stopped container")
+    if state == "paused" and not cmd.ignore_paused:
+        raise Failure("cannot exec in a paused container (use --ignore-paused to override)")
+    if state == "creating":
+        raise Failure("cannot exec in a container that is not created yet")
+    config: Config = store.load_config(container)  # type: ignore[assignment]
+    command = _process(cmd, config)
+    if command.get("terminal") or cmd.console_socket:
+        from pyrunc.apply import terminal
+
+        terminal.check_socket(
+            terminal=bool(command.get("terminal")), detach=bool(cmd.detach), socket=cmd.console_socket
+        )
+    passed, _env = descriptors.passed(cmd.preserve_fds, os.environ, listen=False)
+    request = Request(
+        id=container.id,
+        bundle=container.bundle,
+        new_keyring="no_keyring" not in container.extra,
+    )
+    plan = build.build_exec(config, command, request, _linux.capget(0)[1])
+    launch = parent.Launch(container, plan)
+    launch.child.passed = passed
+    try:
+        _prepare(cmd, launch, command, root)
+        init = _open_init(container)
+        kinds = 0
+        for kind in container.namespaces:
+            kinds |= namespaces.FLAGS[kind]
+        launch.fork_into(init, kinds, _cgroup(cmd, container))
+        launch.until_ready()
+        if launch.pidfd_socket is not None:
+            from pyrunc.apply import sockets
+
+            sockets.hand_over(launch.pidfd_socket, "--pidfd-socket", "setns", launch.pidfd)
+        launch.go()
+        if cmd.pid_file:
+            parent.write_pid_file(cmd.pid_file, launch.pid)
+    except BaseException:
+        launch.abort()
+        raise
+    if cmd.detach:
+        return 0
+    from pyrunc.apply import foreground
+
+    return foreground.wait(launch.pid, launch.pidfd, master=launch.master if launch.master >= 0 else None)
+
+
+def _prepare(cmd: Command, launch: parent.Launch, command: Process, root: str) -> None:
+    if launch.plan.terminal:
+        from pyrunc.apply import sockets, terminal
+
+        launch.child.settings = terminal.settings(command, foreground=not cmd.detach)  # type: ignore[arg-type]
+        if cmd.console_socket:
+            launch.console = sockets.connect(cmd.console_socket, "--console-socket")
+    if cmd.pidfd_socket:
+        from pyrunc.apply import sockets
+
+        launch.pidfd_socket = sockets.connect(cmd.pidfd_socket, "--pidfd-socket")
+    if not cmd.detach:
+        from pyrunc.apply import foreground
+
+        launch.child.signal_mask = foreground.block_signals()
+    launch.prepare(root + "/.cache/seccomp")
+
+
+def _open_init(container: store.Container) -> int:
+    """Return a pidfd that certainly is the container's init: its number may have been given to another process."""
+    try:
+        pidfd = os.pidfd_open(container.pid)
+    except ProcessLookupError:
+        raise Failure("cannot exec in a stopped container") from None
+    stat = store.process_stat(container.pid)
+    if stat is None or stat[2] != container.start:
+        raise Failure("cannot exec in a stopped container")
+    return pidfd
+
+
+def _process(cmd: Command, config: Config) -> Process:
+    """Return the process object: the one from --process, or the container's with what the command line changes."""
+    if cmd.process:
+        return load.load_process(cmd.process)
+    base: Process = {**(config.get("process") or {"cwd": "/"})}  # type: ignore[typeddict-item]
+    if not cmd.args:
+        raise Failure("exec args cannot be empty", hint="name a program, or give --process FILE")
+    base["args"] = list(cmd.args)
+    base["terminal"] = bool(cmd.tty)
+    if cmd.cwd:
+        base["cwd"] = cmd.cwd
+    if cmd.env:
+        base["env"] = [*(base.get("env") or ()), *cmd.env]
+    if cmd.no_new_privs:
+        base["noNewPrivileges"] = True
+    if cmd.apparmor:
+        base["apparmorProfile"] = cmd.apparmor
+    if cmd.process_label:
+        base["selinuxLabel"] = cmd.process_label
+    user = {**(base.get("user") or {})}
+    if cmd.user:
+        user.update(_user(cmd.user))  # type: ignore[typeddict-item]
+    if cmd.additional_gids:
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *cmd.additional_gids]
+    base["user"] = user  # type: ignore[typeddict-item]
+    if cmd.cap:
+        base["capabilities"] = _capabilities(base, cmd.cap)  # type: ignore[typeddict-item]
+    return load.check_process(base, "exec")
+
+
+def _user(text: str) -> dict[str, int]:
+    """Return uid, and gid when given, from UID[:GID]; what is not given stays what it is (CVE-2026-30892)."""
+    uid, colon, gid = text.partition(":")
+    found = {}
+    for name, word, wanted in (("uid", uid, True), ("gid", gid, bool(colon))):
+        if not wanted:
+            continue
+        # 2**32-1 means "unchanged" to setresuid(2), which would be root.
+        if not (word.isascii() and word.isdigit()) or int(word) >= (1 << 32) - 1:
+            raise Failure(f"--user {text!r} is not UID[:GID] in numbers")
+        found[name] = int(word)
+    return found
+
+
+def _capabilities(base: Process, added: object) -> dict[str, list[str]]:
+    """Add capabilities to bounding, effective and permitted, never to the inheritable set (CVE-2022-29162)."""
+    have = base.get("capabilities") or {}
+    names = [_capability(name) for name in added]  # type: ignore[attr-defined]
+    sets = {key: [*(value or ())] for key, value in have.items()}  # type: ignore[misc]
+    for key in ("bounding", "effective", "permitted"):
+        sets[key] = [*sets.get(key, ()), *names]
+    if sets.get("inheritable"):
+        sets["ambient"] = [*sets.get("ambient", ()), *names]
+    return sets
+
+
+def _capability(name: str) -> str:
+    from pyrunc.plan.process import CAPABILITIES
+
+    if name not in CAPABILITIES:
+        raise Failure(f"unknown capability {name!r}", hint="capabilities are written like CAP_NET_RAW")
+    return name
+
+
+def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:
+    """Return where the process is born: the container's cgroups, or directories below them for --cgroup."""
+    paths = dict(container.cgroup)
+    for text in cmd.cgroup:
+        names, colon, path = text.rpartition(":")
+        below = [part for part in path.split("/") if part not in ("", ".")]
+        if ".." in below:
+            raise Failure(f"--cgroup {text!r} leaves the container's cgroup")
+        for name in names.split(",") if colon else list(paths):
+            if name not in paths:
+                raise Failure(f"--cgroup {text!r}: the container has no cgroup of controller {name!r}")
+            directory = "/".join((container.cgroup[name], *below))
+            if not os.path.isdir(directory):
+                raise Failure(f"--cgroup {text!r}: {directory}", errno=2)
+            paths[name] = directory
+    return paths
