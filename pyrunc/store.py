@@ -20,6 +20,9 @@ SOCKET = "start.sock"
 
 # include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
 PF_FORKNOEXEC = 0x40
+# Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state letter, until
+# the last of its descendants has been collected by whoever that is.
+PF_EXITING = 0x4
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 _ENOENT, _EEXIST, _ENOTDIR, _EWOULDBLOCK = 2, 17, 20, 11
@@ -292,7 +295,7 @@ def status(container: Container) -> str:
     if container.pid == 0:
         return "creating" if _creator_lives(container) else "stopped"
     stat = process_stat(container.pid)
-    if stat is None or stat[2] != container.start or stat[0] in "ZX":
+    if stat is None or stat[2] != container.start or stat[0] in "ZX" or stat[1] & PF_EXITING:
         return "stopped"
     if frozen(container):
         return "paused"
