@@ -4,15 +4,15 @@ Between fork and execve the container's init is this interpreter: its /proc/PID/
 /proc/PID/map_files the host's libraries. An image whose entry point is /proc/self/exe would run the host's
 python3 inside, keep it open, and overwrite it. So the parent, before its first fork, exchanges every file
 mapping of the process for the same file on a read-only clone of its mount that is attached nowhere and that
-nobody can reach to make it writable again; then it declares that file to be its executable. Nothing is executed
-a second time.
+nobody can reach to make it writable again; then it declares that file to be its executable. Nothing is
+executed a second time.
 
 Law 5 binds this module: it acts in the parent, and its result is verified there. It is on the hot path of
 create, run and exec: no `re`, no text files.
 
 Call it after the last import and before the first effect: a module loaded later is mapped from the writable
-mount again (harmless but for containers with CAP_SYS_ADMIN in the host's user namespace), and where the kernel
-refuses, the command begins anew from a sealed copy of the interpreter.
+mount again (harmless but for containers with CAP_SYS_ADMIN in the host's user namespace), and where the
+kernel refuses, the command begins anew from a sealed copy of the interpreter.
 """
 
 from __future__ import annotations
@@ -34,29 +34,41 @@ F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 16
+
+# What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a detached
+# mount a file's path need not be what it was.
+_answer = ""
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 
 
 def seal(*, libraries: bool = True) -> str:
     """Make this process's executable unwritable for whoever gets hold of it, and verify that it is.
 
-    Must run in a process with one thread, before the first fork of create, run and exec and before any effect.
+    Must run in a process with one thread, before the first fork of create, run and exec, before any effect.
 
     Args:
         libraries: seal every file that is mapped, not only the executable: 0.6 ms more, 1.8 where the
-            interpreter is a shared library. Only /proc/PID/map_files leads to the others, and the kernel opens
-            it for none but CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user namespace:
-            not needed for a container with a user namespace of its own, or whose processes have neither.
+            interpreter is a shared library. Only /proc/PID/map_files leads to the others, and the kernel
+            opens it for none but CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user
+            namespace: not needed for a container with a user namespace of its own, or without either.
 
     Returns:
         "bind": the executable, and every mapped file with `libraries`, is on a detached read-only mount;
         "memfd": the executable is a sealed copy in memory (this is the second run of the command);
-        "unwritable": neither was possible or needed: an unprivileged process whose interpreter belongs to root,
-        which no user namespace it can make maps.
+        "unwritable": neither was possible or needed: an unprivileged process whose interpreter belongs to
+        root, which no user namespace it can make maps.
 
     Raises:
         Failure: nothing worked; no container may be started.
     """
+    global _answer  # noqa: PLW0603 - a fact about the process
+    if not _answer:
+        _answer = _seal(libraries=libraries)
+    return _answer
+
+
+def _seal(*, libraries: bool) -> str:
+    """Do what seal() says, whatever was done before."""
     path = os.readlink(EXE)
     if path.startswith("/memfd:") and _sealed_memfd():
         return "memfd"
@@ -163,7 +175,7 @@ def _open_sealed(path: bytes, device: bytes, inode: int, trees: dict[bytes, int]
 
 
 def _same_device(number: int, device: bytes, path: bytes) -> bool:
-    """Whether st_dev is the device that maps shows ("fe:00"); filesystems with subvolumes have two of them."""
+    """Whether st_dev is the device that maps shows ("fe:00"); filesystems with subvolumes have two."""
     major, _, minor = device.partition(b":")
     return number == os.makedev(int(major, 16), int(minor, 16)) or number == os.stat(path).st_dev
 
@@ -193,8 +205,8 @@ def _sealed_memfd() -> bool:
 def _unwritable() -> bool:
     """Whether no container of this process could open the executable for writing, sealed or not.
 
-    Without privileges a user namespace maps the user's own ids and subordinate ids, never root's. An interpreter
-    of the user's own (pyenv, a virtual environment with copies) is writable inside.
+    Without privileges a user namespace maps the user's own ids and subordinate ids, never root's. An
+    interpreter of the user's own (pyenv, a virtual environment with copies) is writable inside.
     """
     status = os.stat(EXE)
     return os.geteuid() != 0 and status.st_uid == 0 and not status.st_mode & 0o022
@@ -220,7 +232,7 @@ def _begin_again(reason: OSError) -> NoReturn:
         while os.sendfile(copy, source, None, 1 << 30):
             pass
         fcntl(copy, F_ADD_SEALS, SEALS)
-        os.execve(f"/proc/self/fd/{copy}", sys.orig_argv, os.environ)  # noqa: S606 - there is no shell to want
+        os.execve(f"/proc/self/fd/{copy}", sys.orig_argv, os.environ)  # noqa: S606 - no shell
     except OSError as error:
         raise Failure(
             f"cannot protect the interpreter {os.readlink(EXE)} from the container (CVE-2019-5736): "

@@ -238,8 +238,8 @@ def seccomp(operation: int, flags: int, argument: bytes | None, /) -> int:
     Args:
         operation: SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL.
         flags: SECCOMP_FILTER_FLAG_*.
-        argument: struct sock_filter[] for SECCOMP_SET_MODE_FILTER; for others the bytes pointed to, or None (with
-            SECCOMP_SET_MODE_FILTER: EFAULT if the kernel knows the flags, EINVAL if not).
+        argument: struct sock_filter[] for SECCOMP_SET_MODE_FILTER; for others the bytes pointed to; or None,
+            which with SECCOMP_SET_MODE_FILTER is EFAULT if the kernel knows the flags and EINVAL if not.
 
     Returns:
         0, or with SECCOMP_FILTER_FLAG_NEW_LISTENER the notification fd (the kernel makes it close-on-exec).
