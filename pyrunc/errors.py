@@ -18,6 +18,7 @@ class Failure(Exception):
         errno: the kernel's answer, 0 when the kernel was not asked.
         hint: what to do about it, "" when nothing is certain to help.
         code: exit status of the command.
+        bare: the program could not be executed: engines know this one line, without the verb before it.
 
     """
 
@@ -30,6 +31,7 @@ class Failure(Exception):
         errno: int = 0,
         hint: str = "",
         code: int = 1,
+        bare: bool = False,
     ) -> None:
         """Keep the facts; nothing is formatted here."""
         super().__init__(message)
@@ -39,6 +41,7 @@ class Failure(Exception):
         self.errno = errno
         self.hint = hint
         self.code = code
+        self.bare = bare
 
     def text(self) -> str:
         """Return the one line a person reads.
@@ -57,7 +60,7 @@ class Failure(Exception):
 
     def facts(self) -> list[object]:
         """Return the facts as a JSON-able list, for the way from the container's side to the parent."""
-        return [self.message, self.step, self.pointer, self.errno, self.hint, self.code]
+        return [self.message, self.step, self.pointer, self.errno, self.hint, self.code, self.bare]
 
 
 def from_facts(facts: object) -> Failure:
@@ -65,11 +68,13 @@ def from_facts(facts: object) -> Failure:
 
     The sender may be under a container's control, so a malformed message is itself a Failure.
     """
-    if isinstance(facts, list) and len(facts) == 6:  # noqa: PLR2004 - the six fields of facts()
-        message, step, pointer, errno, hint, code = facts
+    if isinstance(facts, list) and len(facts) == 7:  # noqa: PLR2004 - the fields of facts()
+        message, step, pointer, errno, hint, code, bare = facts
         if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
             if isinstance(errno, int) and isinstance(hint, str) and isinstance(code, int):
-                return Failure(message, step=step, pointer=pointer, errno=errno, hint=hint, code=code)
+                return Failure(
+                    message, step=step, pointer=pointer, errno=errno, hint=hint, code=code, bare=bool(bare)
+                )
     return Failure("the container's side sent a malformed error report")
 
 

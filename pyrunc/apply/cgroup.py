@@ -124,6 +124,19 @@ def join_self(fds: list[int]) -> None:
         os.close(fd)
 
 
+def settle(manager: str) -> None:
+    """Say that the container's process has joined: whoever held its cgroup until then may go.
+
+    Args:
+        manager: the plan's.
+
+    """
+    if manager == "systemd":
+        from pyrunc.apply import cgroup_systemd
+
+        cgroup_systemd.settle()
+
+
 def join(paths: dict[str, str], pid: int) -> None:
     """Move another process with all its threads. Slow, see the module: for one that cannot join by itself.
 
@@ -131,9 +144,12 @@ def join(paths: dict[str, str], pid: int) -> None:
         Failure: the process or a directory is gone, or the kernel refuses.
 
     """
-    for path in dict.fromkeys(paths.values()):
+    for name, path in paths.items():
+        # A resctrl group (intel_rdt...) has no cgroup.procs; co-mounted controllers are joined once more, for
+        # nothing.
+        file = "tasks" if name.startswith("intel_rdt") else "cgroup.procs"
         try:
-            _put(path + "/cgroup.procs", b"%d" % pid)
+            _put(f"{path}/{file}", b"%d" % pid)
         except OSError as exc:
             raise Failure(f"move process {pid} to cgroup {path}", errno=exc.errno or 0) from None
 
@@ -329,7 +345,8 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
         cgroup_systemd.stop(paths)
     pause = 0.001
     waited = 0.0
-    left = list(dict.fromkeys(paths.values()))
+    # A resctrl group that was named by the configuration stays (runtime-spec "IntelRdt").
+    left = list(dict.fromkeys(path for name, path in paths.items() if name != "intel_rdt_clos"))
     while True:
         left = [path for path in left if not _remove(path)]
         if not left:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Hierarchy: TypeAlias = tuple[tuple[str, ...], str]
 
 ROOT = "/sys/fs/cgroup"
+RESCTRL = "/sys/fs/resctrl"
+_RESCTRL_MAGIC = 0x7655821  # RDTGROUP_SUPER_MAGIC
 _KERNFS_ROOT_INODE = 1
 
 
@@ -38,7 +40,26 @@ def cgroup_facts(*, rootless: bool) -> CgroupFacts:
     controllers: tuple[str, ...] = ()
     if "" in mounts:
         controllers = tuple(_read(mounts[""] + "/cgroup.controllers").split())
-    return CgroupFacts(version=version, mounts=mounts, own=paths, controllers=controllers, rootless=rootless)
+    return CgroupFacts(
+        version=version,
+        mounts=mounts,
+        own=paths,
+        controllers=controllers,
+        rootless=rootless,
+        rdt=_resctrl(),
+    )
+
+
+def _resctrl() -> str:
+    """Return where the resctrl filesystem is mounted, "" for nowhere; only its usual place is looked at."""
+    try:
+        fd = os.open(RESCTRL, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return RESCTRL if _linux.fstatfs(fd)[0] == _RESCTRL_MAGIC else ""
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> str:

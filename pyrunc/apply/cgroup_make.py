@@ -32,35 +32,43 @@ def create(plan: CgroupPlan) -> dict[str, str]:
             left.
 
     """
+    made: list[str] = []
     if plan.unit is not None:
         from pyrunc.apply import cgroup_systemd
 
         cgroup_systemd.start(plan)
-        try:
-            return _make_all(plan)
-        except BaseException:
+    try:
+        paths = _make_all(plan, made)
+        if plan.rdt is not None:
+            from pyrunc.apply import intel_rdt
+
+            paths.update(intel_rdt.create(plan.rdt))
+    except BaseException:
+        for path in reversed(made):
+            try:
+                os.rmdir(path)
+            except OSError:
+                continue
+        if plan.unit is not None:
             cgroup_systemd.stop(plan.paths)
-            raise
-    return _make_all(plan)
+        raise
+    return paths
 
 
-def _make_all(plan: CgroupPlan) -> dict[str, str]:
-    made: list[str] = []
+def _make_all(plan: CgroupPlan, made: list[str]) -> dict[str, str]:
+    """Make every directory; those that were not there before are appended to made."""
     paths: dict[str, str] = {}
     done: dict[str, bool] = {}
-    try:
-        for name, path in plan.paths.items():
-            if path not in done:
-                done[path] = _make(plan, name, path, made)
-            if done[path]:
-                paths[name] = path
-        if "" in paths and (plan.version == 2 or plan.enable):
-            from pyrunc.apply import cgroup_v2
+    for name in plan.roots:
+        path = plan.paths[name]
+        if path not in done:
+            done[path] = _make(plan, name, path, made)
+        if done[path]:
+            paths[name] = path
+    if "" in paths and (plan.version == 2 or plan.enable):
+        from pyrunc.apply import cgroup_v2
 
-            cgroup_v2.enable(plan, paths[""])
-    except BaseException:
-        _undo(made)
-        raise
+        cgroup_v2.enable(plan, paths[""])
     return paths
 
 
@@ -78,7 +86,7 @@ def _make(plan: CgroupPlan, name: str, path: str, made: list[str]) -> bool:
             missing.append(parent)
             continue
         except FileExistsError:
-            if missing[-1] == path:
+            if missing[-1] == path and plan.unit is None:
                 _check_unused(path)
         except OSError as exc:
             if exc.errno in _DENIED and plan.optional and not _depends(plan, name):
@@ -111,14 +119,6 @@ def _check_unused(path: str) -> None:
     for file, words in (("freezer.state", (b"FROZEN", b"FREEZING")), ("cgroup.freeze", (b"1",))):
         if read(path, file).strip() in words:
             raise Failure(f"container's cgroup unexpectedly frozen: {path}")
-
-
-def _undo(made: list[str]) -> None:
-    for path in reversed(made):
-        try:
-            os.rmdir(path)
-        except OSError:
-            continue
 
 
 def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TypeAlias
 
     Values: TypeAlias = dict[str, object]
@@ -111,7 +112,7 @@ def _table(path: str | None, file: str) -> dict[str, int]:
     return found
 
 
-def _full(values: Values, *always: str) -> Values:
+def _full(values: Mapping[str, object], *always: str) -> Values:
     """Leave out what is empty, as Go's omitempty does, except the names given."""
     return {name: value for name, value in values.items() if value or name in always}
 

@@ -17,7 +17,7 @@ import _socket
 
 from pyrunc.apply import cgroup, devices, identity, keyring, mounts, paths, protocol, target
 from pyrunc.apply.foreground import restore_signals
-from pyrunc import jsonio
+from pyrunc import cli, jsonio
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
@@ -89,6 +89,11 @@ class Child:
         if got != kind:
             os._exit(1)
 
+    def debug(self, message: str) -> None:
+        """Have the parent log a line: its landmarks are those people know from runc's log."""
+        if cli.debugging:
+            protocol.send(self.sock, protocol.LOG, message.encode())
+
     def close_tree(self) -> None:
         """Let go of every directory and mount."""
         for name in ("dev", "devpts", "mask", "root", "procfs"):
@@ -106,8 +111,10 @@ def run(child: Child) -> None:
     step = steps.Step()
     try:
         try:
+            child.debug("nsexec container setup: the child has its new namespaces")
             _close_door()
             _begin(child)
+            child.debug("child process in init(): carrying out the plan")
             for step in child.plan.child:
                 DO[type(step)](child, step)
             channel = _wait_for_start(child)
@@ -467,6 +474,7 @@ DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
     steps.Personality: _personality,  # type: ignore[dict-item]
     steps.MemoryPolicy: _memory_policy,  # type: ignore[dict-item]
     steps.Seccomp: _seccomp,  # type: ignore[dict-item]
+    steps.Rlimit: identity.rlimit,  # type: ignore[dict-item]
     steps.Identity: identity.become,  # type: ignore[dict-item]
     steps.Cwd: identity.cwd,  # type: ignore[dict-item]
     steps.Program: identity.program,  # type: ignore[dict-item]
@@ -479,6 +487,7 @@ DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
 def _wait_for_start(child: Child) -> _socket.socket:
     """Report ready, wait until the state is stored and somebody starts us; return who to answer."""
     child.close_tree()
+    child.debug("init: closing the pipe to signal completion")
     protocol.send(child.sock, protocol.READY, jsonio.dumps(child.made).encode())
     child.expect(protocol.STORED)
     listener = child.listener
@@ -513,6 +522,8 @@ def _execute(child: Child, channel: _socket.socket) -> None:
     """Execve: nothing but stdio, the passed descriptors and the channel (close-on-exec) is open."""
     if not child.program:
         raise Failure("there is no process to start", pointer="/process", hint="config.json has no process section")
+    if child.listener is None:
+        child.debug("setns_init: about to exec" if child.join[0] >= 0 else "init: about to exec")
     first = 3 + child.passed
     kept = channel.fileno()
     if kept > first:

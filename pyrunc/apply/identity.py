@@ -17,8 +17,10 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pyrunc.apply.child import Child
-    from pyrunc.plan.steps import Cwd, Identity, Program
+    from pyrunc.plan.steps import Cwd, Identity, Program, Rlimit
 
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR = 2, 13, 1, 22, 8, 20
 _PASSWD_LIMIT = 1 << 20
@@ -108,6 +110,53 @@ def become(child: Child, step: Identity) -> None:
         raise Failure(what, pointer=step.pointer, errno=exc.errno or 0, hint=hint) from None
     if step.umask is not None:
         os.umask(step.umask)
+
+
+_resource: ModuleType | None = None
+
+
+def prepare_rlimits() -> None:
+    """Import what limits need; by the parent, before the fork (law 6)."""
+    global _resource  # noqa: PLW0603 - set once, in the parent
+    import resource
+
+    _resource = resource
+
+
+def rlimit(_child: Child, step: Rlimit) -> None:
+    """Set one of our own limits."""
+    set_rlimit(0, step)
+
+
+def set_rlimit(pid: int, step: Rlimit) -> None:
+    """Set one limit of a process, 0 for ourselves (prlimit(2)).
+
+    Raises:
+        Failure: naming the limit and why the kernel refuses it.
+
+    """
+    resource = _resource
+    if resource is None:
+        raise Failure("limits were not prepared for")
+    try:
+        resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
+    except (OSError, ValueError) as exc:
+        # Python words a refused hard limit, EPERM, as a ValueError of its own.
+        if step.soft > step.hard:
+            hint, errno = "the soft limit is above the hard one", _EINVAL
+        else:
+            hard = resource.prlimit(pid, step.number)[1]
+            shown = "unlimited" if hard == -1 else str(hard)
+            hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
+            errno = getattr(exc, "errno", 0) or _EPERM
+        raise Failure(
+            f"set {step.name} to {step.soft}:{step.hard}", pointer=step.pointer, errno=errno, hint=hint
+        ) from None
+
+
+def _rlim(value: int) -> int:
+    """Return a limit as the resource module takes it: it calls infinity (2**64-1, unsigned) -1."""
+    return -1 if value >= (1 << 64) - 1 else value
 
 
 def _drop_bounding(kept: int) -> None:
@@ -234,9 +283,7 @@ def exec_failure(path: str, errno: int) -> Failure:
     hint = ""
     if errno in (_ENOENT, _ENOEXEC, _EACCES):
         hint = _explain(path, errno)
-    return Failure(
-        f'exec: "{path}": {strerror(errno)}', step="unable to start container process", hint=hint
-    )
+    return Failure(f"exec {path}: {strerror(errno)}", hint=hint, bare=True)
 
 
 def _explain(path: str, errno: int) -> str:

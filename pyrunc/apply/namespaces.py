@@ -94,7 +94,9 @@ def _join_and_clone(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], No
 
 def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
     try:
-        pid, pidfd = _linux.clone3(new, int(_signal.SIGCHLD), cgroup_fd)
+        # clone3 takes no signal with CLONE_PARENT: the child then has that of its new parent's child, us.
+        exit_signal = 0 if new & flags.CLONE_PARENT else int(_signal.SIGCHLD)
+        pid, pidfd = _linux.clone3(new, exit_signal, cgroup_fd)
     except OSError as exc:
         raise Failure("make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0) from None
     if pid == 0:

@@ -11,8 +11,8 @@ import os
 import _signal
 import _socket
 
-from pyrunc import store
-from pyrunc.apply import cgroup, devices, mounts, namespaces, protocol, seal
+from pyrunc import cli, store
+from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, seal
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -70,6 +70,8 @@ class Launch:
             child_side.prepare_hooks()
         if steps.Seccomp in kinds:
             self._compile(cache)
+        if any(isinstance(step, steps.Rlimit) for step in (*self.plan.child, *self.plan.parent)):
+            identity.prepare_rlimits()
         if steps.Sysctl in kinds or steps.LsmLabel in kinds:
             self.child.procfs = private_procfs()
         self.child.user_namespace = "user" in self.container.namespaces
@@ -126,7 +128,7 @@ class Launch:
         cgroup.apply_limits(cgroup_plan.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
         into = cgroup.clone_fd(self.paths)
-        seal.seal()
+        seal_process()
         self.forked = True
         self.pid, self.pidfd = namespaces.spawn(self.plan.namespaces, into, self._run_child)
         self.far.close()
@@ -156,7 +158,7 @@ class Launch:
         into = cgroup.clone_fd(paths)
         # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined state).
         self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
-        seal.seal()
+        seal_process()
         try:
             self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
         except Failure as problem:
@@ -254,7 +256,7 @@ class Launch:
     def _limits(self) -> None:
         for step in self.plan.parent:
             if isinstance(step, steps.Rlimit):
-                set_rlimit(self.pid, step)
+                identity.set_rlimit(self.pid, step)
             elif isinstance(step, steps.OomScore):
                 set_oom_score(self.pid, step, rootless=os.geteuid() != 0)
 
@@ -326,6 +328,12 @@ class Launch:
             self.paths = {}
 
 
+def seal_process() -> None:
+    """Make our own executable unwritable before anything of a container can see it."""
+    how = seal.seal()
+    cli.debug(f"pyrunc exeseal: using /proc/self/exe clone ({how})")
+
+
 def _unified(container: Container) -> str:
     """Return the directory of the unified cgroup that a container's init is in now."""
     with open(f"/proc/{container.pid}/cgroup", encoding="utf-8") as table:
@@ -365,37 +373,6 @@ def private_procfs() -> int:
             os.close(fd)
             raise Failure("/proc on the host is not a procfs") from None
         return fd
-
-
-def set_rlimit(pid: int, step: steps.Rlimit) -> None:
-    """Set one limit of another process (prlimit(2)).
-
-    Raises:
-        Failure: naming the limit and why the kernel refuses it.
-
-    """
-    import resource
-
-    try:
-        resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
-    except (OSError, ValueError) as exc:
-        errno = getattr(exc, "errno", 0) or 22
-        hint = ""
-        if errno == _EPERM or isinstance(exc, ValueError):
-            _soft, hard = resource.prlimit(pid, step.number)
-            shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
-            hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
-            if step.soft > step.hard:
-                hint = "the soft limit is above the hard one"
-            errno = _EPERM if step.soft <= step.hard else 22
-        raise Failure(
-            f"set {step.name} to {step.soft}:{step.hard}", pointer=step.pointer, errno=errno, hint=hint
-        ) from None
-
-
-def _rlim(value: int) -> int:
-    # rlim_t is unsigned in JSON; Python's resource module calls infinity -1.
-    return -1 if value >= (1 << 63) - 1 and value >= (1 << 64) - 1 else value
 
 
 def set_oom_score(pid: int, step: steps.OomScore, *, rootless: bool) -> None:

@@ -12,6 +12,7 @@
       |                 (create) connection on start.sock, (run) START
       | <-------------------- end of file ------ |  execve succeeded
       | <--- FAILED + facts of a Failure ------- |  at any time
+      | <--- LOG + a line (only with --debug) -- |  at any time
 
 Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it entered the
 container's namespaces, so the parent bounds what it reads and takes only descriptors it asked for.
@@ -24,7 +25,7 @@ import sys
 
 import _socket
 
-from pyrunc import jsonio
+from pyrunc import cli, jsonio
 from pyrunc.errors import Failure, from_facts
 
 MAPPED = b"M"
@@ -36,6 +37,7 @@ READY = b"R"
 STORED = b"S"
 START = b"A"
 FAILED = b"F"
+LOG = b"D"
 
 _LIMIT = 1 << 16
 
@@ -67,7 +69,11 @@ def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
         Failure: the message is the other end's report of one.
 
     """
-    data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC)
+    room = _socket.CMSG_SPACE(16)
+    data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
+    while data[:1] == LOG:
+        cli.debug(data[1:].decode("utf-8", "replace"))
+        data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, what, content in ancillary:
         if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:

@@ -18,6 +18,8 @@ from pyrunc.apply.foreground import numbers
 # A pseudo-terminal hands out at most 4 KiB at a time; a pipe that polls writable takes PIPE_BUF without
 # waiting (pipe(7)).
 _CHUNK = 4096
+# More than the kernel can hold back for us: 8 KiB in the pair's buffer (pty_common_install) and 4 in the line.
+_LEFTOVER = 65536
 _STOPPERS = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}
 
 
@@ -86,10 +88,13 @@ class Proxy:
         A read of the master waits for the kernel's own queue behind the terminal (n_tty_read since Linux 4.5
         flushes it before it answers EAGAIN), so what was written before the end is there.
         """
+        # Not for ever: what the container leaves running in a shared pid namespace may go on printing.
+        left = _LEFTOVER
         while True:
             if not self._output:
-                self._listen()
-                if not self._output:
+                count = self._listen()
+                left -= count
+                if not count or left < 0:
                     return
             poll = select.poll()
             poll.register(signals, select.POLLIN)
@@ -159,15 +164,17 @@ class Proxy:
             count = len(self._input)  # nobody has the terminal open any more
         self._input = self._input[count:]
 
-    def _listen(self) -> None:
+    def _listen(self) -> int:
+        """Take what the container has printed; returns how many bytes."""
         try:
             self._output = os.read(self._master, _CHUNK)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             self._output = b""  # EIO: the last descriptor of the other side was closed
         if not self._output:
             self._ended = True
+        return len(self._output)
 
     def _print(self) -> None:
         try:

@@ -96,7 +96,8 @@ def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]
     found += hooks.lower(config, "prestart", "createRuntime")
     if command.get("oomScoreAdj") is not None:
         found.append(steps.OomScore(value=command["oomScoreAdj"], pointer="/process/oomScoreAdj"))
-    found += process.rlimits(command)
+    if "user" in namespaces.paths(config):
+        found += process.rlimits(command)
     return found
 
 
@@ -195,6 +196,7 @@ def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[st
     available = process.ALL_CAPABILITIES if own else facts.capabilities
     return [
         steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
+        *_own_rlimits(config, command),
         process.identity(command, available=available, umask=0o022),
         process.program(command),
     ]
@@ -227,6 +229,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         *process.terminal(command, console=False),
         *(early if not command.get("noNewPrivileges") else []),
         steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
+        *_own_rlimits(config, command),
         process.identity(command, available=available, umask=None),
         process.program(command),
         *(early if command.get("noNewPrivileges") else []),
@@ -236,18 +239,28 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         bundle=request.bundle,
         rootfs="",
         namespaces=steps.Namespaces(),
-        parent=tuple(_exec_parent(command)),
+        parent=tuple(_exec_parent(config, command)),
         child=tuple(child),
         start=tuple(late),
         terminal=bool(command.get("terminal")),
     )
 
 
-def _exec_parent(command: Process) -> list[steps.Step]:
+def _own_rlimits(config: Config, command: Process) -> list[steps.Step]:
+    """Return the limits the process sets itself, as long as it is root.
+
+    From a user namespace only the parent can raise a hard limit; without one only the process itself can set any once
+    its user is another (prlimit(2)).
+    """
+    return [] if "user" in namespaces.paths(config) else process.rlimits(command)
+
+
+def _exec_parent(config: Config, command: Process) -> list[steps.Step]:
     found: list[steps.Step] = []
     if command.get("oomScoreAdj") is not None:
         found.append(steps.OomScore(value=command["oomScoreAdj"], pointer="/process/oomScoreAdj"))
-    found += process.rlimits(command)
+    if "user" in namespaces.paths(config):
+        found += process.rlimits(command)
     return found
 
 

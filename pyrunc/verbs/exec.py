@@ -176,12 +176,12 @@ def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:
         names, colon, path = text.rpartition(":")
         below = [part for part in path.split("/") if part not in ("", ".")]
         if ".." in below:
-            raise Failure(f"--cgroup {text!r} leaves the container's cgroup")
+            raise Failure(f"bad sub cgroup path {text!r}: it leaves the container's cgroup")
         for name in names.split(",") if colon else list(paths):
             if name not in paths:
-                raise Failure(f"--cgroup {text!r}: the container has no cgroup of controller {name!r}")
+                raise Failure(f"--cgroup {text!r}: unknown controller {name!r}, the container has no cgroup of it")
             directory = "/".join((container.cgroup[name], *below))
             if not os.path.isdir(directory):
-                raise Failure(f"--cgroup {text!r}: {directory}", errno=2)
+                raise Failure(f"--cgroup {text!r}: adding pid of the process to {directory}", errno=2)
             paths[name] = directory
     return paths

@@ -90,10 +90,10 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
     state = store.status(container)
     if everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != ""):
         # Without a pid namespace of its own, init's death does not take the others along.
-        if state == "stopped" and not everyone:
-            raise Failure("container not running", step=container.id)
         from pyrunc.apply import cgroup
 
+        if state == "stopped" and not everyone and not cgroup.pids(container.cgroup):
+            raise Failure("container not running", step=container.id)
         cgroup.kill_all(container.cgroup, number)
         return
     if state in ("stopped", "creating"):

@@ -25,11 +25,11 @@ def main(cmd: Command) -> int:
 
 def describe(container: store.Container) -> dict[str, object]:
     """Return the state with the fields runc adds."""
-    values = store.oci_state(container, store.status(container))
-    annotations = values.pop("annotations", None)
+    state = store.oci_state(container, store.status(container))
+    values = {name: state[name] for name in ("ociVersion", "id", "pid", "status", "bundle")}
     values["rootfs"] = container.rootfs
     values["created"] = container.created
-    if annotations:
-        values["annotations"] = annotations
+    if container.annotations:
+        values["annotations"] = container.annotations
     values["owner"] = ""
     return values

@@ -72,7 +72,7 @@ def main(cmd: Command) -> int:
             from pyrunc.apply import intel_rdt
 
             intel_rdt.update(container.cgroup, linux.get("intelRdt"), *schemas)
-        _apply(plan, change)
+        _apply(plan)
         linux["resources"] = resources
         store.save_config(container, dumps_indent(config).encode())
     finally:
@@ -146,7 +146,7 @@ def _signed(text: str) -> int:
     return -value if text.startswith("-") else value
 
 
-def _apply(plan: CgroupPlan, change: dict[str, Any]) -> None:
+def _apply(plan: CgroupPlan) -> None:
     """Write the values, or leave everything as it was.
 
     Raises:
@@ -155,10 +155,10 @@ def _apply(plan: CgroupPlan, change: dict[str, Any]) -> None:
     """
     before = _present(plan)
     try:
-        if plan.manager == "systemd":
+        if plan.unit is not None:
             from pyrunc.apply import cgroup_systemd
 
-            cgroup_systemd.update(plan, change)
+            cgroup_systemd.update(plan, plan.unit.properties)
         if plan.needed:
             from pyrunc.apply import cgroup_v2
 

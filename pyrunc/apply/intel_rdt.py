@@ -1,0 +1,135 @@
+"""A container's resctrl group: made, given its schemata, changed.
+
+Law 1: decided by plan/intel_rdt. Joining and removing it is the same as for a cgroup of version 1 (a `tasks`
+file that takes "0" from a process for itself; rmdir), so apply/cgroup does both.
+
+Source: Documentation/filesystems/resctrl.rst of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.errors import Failure
+from pyrunc.plan import intel_rdt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.plan.intel_rdt import IntelRdtPlan
+
+
+def create(plan: IntelRdtPlan) -> dict[str, str]:
+    """Make the group and write its schemata; return its entries for the container's paths.
+
+    Raises:
+        Failure: it cannot be made, a named one is missing or set otherwise, or the kernel refuses a line.
+            Nothing new is left.
+
+    """
+    made = []
+    try:
+        if os.path.isdir(plan.path):
+            _compare(plan)
+        elif plan.create:
+            _mkdir(plan, plan.path)
+            made.append(plan.path)
+        else:
+            raise _missing(plan)
+        for line, pointer in plan.lines:
+            _write(plan.root, plan.path, line, pointer)
+        if plan.monitor:
+            _mkdir(plan, plan.monitor)
+    except BaseException:
+        for path in made:
+            os.rmdir(path)
+        raise
+    return plan.paths()
+
+
+def _missing(plan: IntelRdtPlan) -> Failure:
+    return Failure(f"resctrl group {plan.path} does not exist", pointer=intel_rdt.POINTER + "/closID")
+
+
+def _mkdir(plan: IntelRdtPlan, path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except OSError as exc:
+        raise Failure(
+            f"make resctrl group {path}",
+            pointer=intel_rdt.POINTER,
+            errno=exc.errno or 0,
+            hint=_why(plan.root),
+        ) from None
+
+
+def _compare(plan: IntelRdtPlan) -> None:
+    """Refuse a group that is there with other values than the two named schemas ask for (the specification)."""
+    present = _values(_read(plan.path, "schemata").splitlines())
+    for name, wanted in _values(plan.compare).items():
+        have = present.get(name, {})
+        for domain, value in wanted.items():
+            if have.get(domain) != value:
+                raise Failure(
+                    f"resctrl group {plan.path} has {name}:{domain}={have.get(domain, 'nothing')},"
+                    f" not {name}:{domain}={value}",
+                    pointer=intel_rdt.POINTER,
+                )
+
+
+def _values(lines: object) -> dict[str, dict[str, str]]:
+    """Return resource -> domain -> value of lines such as "L3:0=7f0;1=1f", values without leading zeros."""
+    found: dict[str, dict[str, str]] = {}
+    if isinstance(lines, (list, tuple)):
+        for line in lines:
+            name, _, rest = line.strip().partition(":")
+            pairs = (pair.partition("=") for pair in rest.split(";") if pair)
+            found[name] = {domain.strip(): value.strip().lstrip("0") for domain, _, value in pairs}
+    return found
+
+
+def update(
+    paths: dict[str, str], section: dict[str, Any] | None, cache: str | None, bandwidth: str | None
+) -> None:
+    """Change the schemas of a container's group, in the section too.
+
+    Raises:
+        Failure: the container has no group, or the kernel refuses.
+
+    """
+    path = paths.get(intel_rdt.OWN, paths.get(intel_rdt.SHARED))
+    if section is None or path is None:
+        raise Failure("updating a non-existent Intel RDT configuration is not supported")
+    for line, pointer in intel_rdt.schemas(cache, bandwidth):
+        _write(os.path.dirname(path), path, line, pointer)
+    for key, value in (("l3CacheSchema", cache), ("memBwSchema", bandwidth)):
+        if value:
+            section[key] = value
+
+
+def _write(root: str, path: str, line: str, pointer: str) -> None:
+    try:
+        fd = os.open(path + "/schemata", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode() + b"\n")
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise Failure(
+            f"write {line!r} to {path}/schemata", pointer=pointer, errno=exc.errno or 0, hint=_why(root)
+        ) from None
+
+
+def _why(root: str) -> str:
+    """Return what the filesystem says about the last refusal, "" for nothing."""
+    status = _read(root, "info/last_cmd_status").strip()
+    return "" if status == "ok" else status
+
+
+def _read(path: str, file: str) -> str:
+    try:
+        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except OSError:
+        return ""
