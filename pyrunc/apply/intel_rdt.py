@@ -29,14 +29,15 @@ def create(plan: IntelRdtPlan) -> dict[str, str]:
 
     """
     made = []
+    there = os.path.isdir(plan.path)
+    if not there and not plan.create:
+        raise Failure(f"resctrl group {plan.path} does not exist", pointer=intel_rdt.POINTER + "/closID")
     try:
-        if os.path.isdir(plan.path):
+        if there:
             _compare(plan)
-        elif plan.create:
+        else:
             _mkdir(plan, plan.path)
             made.append(plan.path)
-        else:
-            raise _missing(plan)
         for line, pointer in plan.lines:
             _write(plan.root, plan.path, line, pointer)
         if plan.monitor:
@@ -46,10 +47,6 @@ def create(plan: IntelRdtPlan) -> dict[str, str]:
             os.rmdir(path)
         raise
     return plan.paths()
-
-
-def _missing(plan: IntelRdtPlan) -> Failure:
-    return Failure(f"resctrl group {plan.path} does not exist", pointer=intel_rdt.POINTER + "/closID")
 
 
 def _mkdir(plan: IntelRdtPlan, path: str) -> None:
@@ -65,7 +62,7 @@ def _mkdir(plan: IntelRdtPlan, path: str) -> None:
 
 
 def _compare(plan: IntelRdtPlan) -> None:
-    """Refuse a group that is there with other values than the two named schemas ask for (the specification)."""
+    """Refuse a group that is there with other values than the two named schemas ask for."""
     present = _values(_read(plan.path, "schemata").splitlines())
     for name, wanted in _values(plan.compare).items():
         have = present.get(name, {})

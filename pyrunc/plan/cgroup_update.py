@@ -75,6 +75,11 @@ def plan(
                 raise Failure(f"cannot set {name} limits: the container has no cgroup", pointer=f"/{name}")
     merged = merge(old, change)
     wanted = with_partners(change, merged)
+    if manager == "systemd":
+        from pyrunc.plan import cgroup_systemd
+
+        made.unit = cgroup_systemd.Unit(name="", properties=cgroup_systemd.limits(wanted, facts.version))
+        wanted = cgroup_systemd.round_quota(wanted)
     cgroups.set_resources(made, wanted, facts, update=True, devices_list=devices_list)
     return made, merged
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.plan.cgroup_systemd import Unit
+    from pyrunc.plan.intel_rdt import IntelRdtPlan
 
 RESOURCES = "/linux/resources"
 
@@ -51,6 +52,7 @@ class CgroupFacts(Record):
         own: the same keys -> the runtime's own cgroup in that hierarchy, as a path below the mount.
         controllers: controllers the unified hierarchy can hand out (cgroup.controllers of its root).
         rootless: without the host's full rights: an ordinary user, or root of a user namespace.
+        rdt: where the resctrl filesystem is mounted, "" when it is not.
 
     """
 
@@ -59,6 +61,7 @@ class CgroupFacts(Record):
     own: dict[str, str]
     controllers: tuple[str, ...] = ()
     rootless: bool = False
+    rdt: str = ""
 
 
 class CgroupWrite(Record):
@@ -109,6 +112,7 @@ class CgroupPlan(Record):
         owner: host user id the cgroup is handed to, -1 to keep it.
         check: (limit, memory plus swap) in bytes that must not be below the present use, 0 for none.
         unit: what to ask of systemd, None without it.
+        rdt: the resctrl group, None without one; its directories are in paths too.
 
     """
 
@@ -125,10 +129,11 @@ class CgroupPlan(Record):
     owner: int = -1
     check: tuple[int, int] = (0, 0)
     unit: Unit | None = None
+    rdt: IntelRdtPlan | None = None
 
     def describe(self) -> list[str]:
         """Return the lines `pyrunc plan` shows."""
-        lines = [f"cgroup {path}" for path in dict.fromkeys(self.paths.values())]
+        lines = [f"cgroup {path}" for path in dict.fromkeys(self.paths[name] for name in self.roots)]
         if self.unit is not None:
             lines += self.unit.describe()
         lines += [write.describe() for write in self.writes]
@@ -136,6 +141,8 @@ class CgroupPlan(Record):
             lines.append(f"device filter: {len(self.devices) // 8} BPF instructions")
         if self.owner >= 0:
             lines.append(f"owner of the cgroup: uid {self.owner}")
+        if self.rdt is not None:
+            lines += self.rdt.describe()
         return lines
 
 
@@ -159,6 +166,18 @@ def plan(
 
     """
     linux = config.get("linux") or {}
+    made = _plan(linux, config, facts, container_id, manager)
+    if linux.get("intelRdt") is not None:
+        from pyrunc.plan import intel_rdt
+
+        made.rdt = intel_rdt.plan(linux["intelRdt"], facts.rdt, container_id)
+        made.paths.update(made.rdt.paths())
+    return made
+
+
+def _plan(
+    linux: dict[str, Any], config: dict[str, Any], facts: CgroupFacts, container_id: str, manager: str
+) -> CgroupPlan:
     resources = linux.get("resources") or {}
     if manager == "disabled":
         _refuse_limits(resources, "the cgroup manager is disabled")
@@ -186,10 +205,11 @@ def plan(
         enable=facts.controllers if facts.version == 2 else (),
         owner=_owner(config) if facts.version == 2 else -1,
     )
-    set_resources(made, resources, facts)
     made.optional = facts.rootless and not wanted
     if manager == "systemd":
-        made.unit = cgroup_systemd.unit(made, config, wanted, container_id)
+        made.unit = cgroup_systemd.unit(config, facts, container_id)
+        resources = cgroup_systemd.round_quota(resources)
+    set_resources(made, resources, facts)
     return made
 
 
