@@ -35,8 +35,8 @@ F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 16
 
-# What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a detached
-# mount a file's path need not be what it was.
+# What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a
+# detached mount a file's path need not be what it was.
 _answer = ""
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 

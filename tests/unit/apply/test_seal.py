@@ -1,8 +1,8 @@
 """The seal against CVE-2019-5736, without containers: a process seals itself, this one plays the attacker.
 
-The attacker is stronger than any container: it is root on the host, shares all namespaces with its victim, and
-has hold of /proc/PID/exe before the victim goes. The victims run from a copy of the interpreter, because a file
-that somebody executes cannot be opened for writing (ETXTBSY), and this test is executed by the original.
+The attacker is stronger than any container: it is root on the host, shares all namespaces with its victim,
+and has hold of /proc/PID/exe before the victim goes. The victims run from a copy of the interpreter, because a
+file that somebody executes cannot be opened for writing (ETXTBSY), and this test is executed by the original.
 """
 
 from __future__ import annotations
@@ -375,9 +375,24 @@ except Failure as failure:
         for path in (home, *home.parents):
             if path.stat().st_mode & 0o001 == 0 and str(path).startswith(str(tmp_path.parents[2])):
                 path.chmod(path.stat().st_mode | 0o011)
-        words = [str(home / "python3"), "-I", "-S", "-c", PREAMBLE + code, str(home)]
-        said = subprocess.check_output(words, text=True, user=65534, group=65534, extra_groups=[], cwd="/")
-        assert said == f"{answer}\n"
+
+        def nobody(*words: str) -> subprocess.CompletedProcess[str]:
+            python = [str(home / "python3"), "-I", "-S", "-c", *words]
+            return subprocess.run(
+                python,
+                capture_output=True,
+                text=True,
+                check=False,
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                cwd="/",
+            )
+
+        if nobody("pass").returncode:
+            pytest.skip("the interpreter's libraries lie in a place that other users cannot read")
+        done = nobody(PREAMBLE + code, str(home))
+        assert (done.stdout, done.stderr) == (f"{answer}\n", "")
 
 
 class TestExchangeArguments:
