@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
+# Engines that name a log give these verbs the container's own stderr.
+_SHARE_STDERR = ("create", "run", "exec", "restore")
+
 _SIGINT, _SIGPIPE = 2, 13
 
 
@@ -34,8 +37,7 @@ def main() -> NoReturn:
         else:
             verb = command.verb
             code = _run(command)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
     except KeyboardInterrupt:
         _die_of(_SIGINT)
     except BrokenPipeError:
@@ -81,6 +83,7 @@ def _settle_log(command: Command) -> None:
     rest.
     """
     target = command.log
+    cli.holding = bool(target) and command.verb in _SHARE_STDERR
     if command.debug or command.log_level or (target and ":" in target):
         from pyrunc.cli import log
 
@@ -97,6 +100,26 @@ def _settle_log(command: Command) -> None:
             log.settle(command)
 
 
+def _flush() -> None:
+    """Write what is left in the buffer of stdout, which is None when the caller has closed it.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        Failure: it cannot be written.
+
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        from pyrunc.errors import Failure
+
+        raise Failure("write to standard output", errno=exc.errno or 0) from exc
+
+
 def _state_root(root: str) -> str:
     """Return --root as an absolute path.
 
@@ -106,7 +129,7 @@ def _state_root(root: str) -> str:
 
     """
     path = os.path.abspath(root)
-    if path == "/":
+    if not path.strip("/"):  # POSIX lets "//" mean something else than "/"; Linux does not
         from pyrunc.errors import Failure
 
         raise Failure("Option --root argument should not be set to /")

@@ -11,6 +11,7 @@ log_fd = -1  # where log records go; -1: there is no log, everything goes to std
 log_json = False
 log_service = ""  # "syslog:ID" or "journald:ID" when log_fd is a socket of one of these
 debugging = False
+holding = False  # with a log, stderr is the container's: keep warnings from it unless the call fails
 warnings = False  # log warnings too; without it a log holds nothing but the error of a call that failed
 
 

@@ -403,6 +403,9 @@ def _undefined(exc: click.NoSuchOption, words: Words) -> str:
     if exc.ctx is not None and exc.ctx.parent is None and words.meant:
         if _find(name, VERBS[words.meant][6]) is not None:
             return f'{message}; write it after "{words.meant}", which it is an option of'
+    own = (*VERBS[words.verb][6], HELP) if words.verb in VERBS else (*GLOBALS, HELP, VERSION)
+    if len(name) > 1 and all(_find(letter, own) for letter in name):
+        return f"{message}; write {' '.join('-' + letter for letter in name)}"
     if exc.possibilities:
         message += f'; did you mean "{exc.possibilities[0]}"?'
     return message

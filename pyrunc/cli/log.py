@@ -1,9 +1,9 @@
 """Log records: what one looks like, and where it goes.
 
 Engines read the log of a failed call and expect exactly one JSON object in it (Podman decodes the whole
-file), so at the default level a log holds errors only; a warning waits here and is shown, as text, if the
-call fails. stderr may be the container's own, so with a log nothing but a failure is written to it. Imported
-when there is something to say (law 2).
+file), so at the default level a log holds nothing but errors. Warnings go to stderr; where that is the
+container's own they wait here, and are shown if the call fails. Imported when there is something to say (law
+2).
 """
 
 from __future__ import annotations
@@ -72,25 +72,29 @@ def _connect(path: str) -> int:
 
 def record(level: str, message: str) -> None:
     """Write one record ("debug", "warning" or "error") to wherever it belongs."""
-    has_log = cli.log_fd >= 0
-    if has_log and level == "warning" and not cli.warnings:
-        _held.append(message)
-        return
-    if has_log:
-        _write(cli.log_fd, _framed(level, message))
-    elif cli.log_json or level == "debug":
-        _write(2, _line(level, message))
+    if cli.log_fd < 0:
+        _write(2, _line(level, message) if cli.log_json or level == "debug" else _plain(level, message))
+    elif level == "warning" and not cli.warnings:
+        if cli.holding:
+            _held.append(message)
+        else:
+            _write(2, _plain(level, message))
     else:
-        _write(2, _plain(level, message))
-    if has_log and level == "error":
-        for warning in _held:
-            _write(2, _plain("warning", warning))
-        _held.clear()
-        _write(2, _plain(level, message))
+        _write(cli.log_fd, _framed(level, message))
+        if level == "error":
+            for warning in _held:
+                _write(2, _plain("warning", warning))
+            _held.clear()
+            _write(2, _plain(level, message))
 
 
 def _plain(level: str, message: str) -> str:
-    """Return what a person reads on stderr."""
+    """Return what a person reads on stderr.
+
+    A name in it may come from an image, and must not steer the terminal it is shown on.
+    """
+    if not message.isprintable():
+        message = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)
     return f"warning: {message}\n" if level == "warning" else message + "\n"
 
 
@@ -115,7 +119,7 @@ def _framed(level: str, message: str) -> str:
 
 
 def _write(fd: int, text: str) -> None:
-    """Write a record in one call, so that those of several processes do not mix; an error has no one to go to."""
+    """Write a record in one call, so that those of two processes do not mix. Errors have no one to go to."""
     try:
         os.write(fd, text.encode("utf-8", "backslashreplace"))
     except OSError:

@@ -1,0 +1,53 @@
+"""What all tests share: the command as an installed pyrunc would run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Call(Protocol):
+    """Run pyrunc with these words and return how it ended, with its output as text."""
+
+    def __call__(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def pyrunc_argv() -> list[str]:
+    """Return the words that start pyrunc from the checkout as its launcher does: isolated, without site."""
+    paths = [str(REPOSITORY), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    program = f"import sys; sys.path[:0] = {paths!r}; from pyrunc.__main__ import main; main()"
+    return [sys.executable, "-I", "-S", "-c", program]
+
+
+@pytest.fixture
+def pyrunc(pyrunc_argv: list[str], tmp_path: Path) -> Call:
+    """Return a function that runs pyrunc with a state root of its own, in an empty directory.
+
+    It is for calls that leave no process behind: such a process would hold the pipes that are read here.
+    """
+    root = tmp_path / "state"
+    root.mkdir(mode=0o700)
+
+    def call(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+        settings: dict[str, object] = {
+            "cwd": tmp_path,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "timeout": 60,
+            **options,
+        }
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
+            [*pyrunc_argv, "--root", str(root), *words], text=True, check=False, **settings
+        )
+        return done
+
+    return call

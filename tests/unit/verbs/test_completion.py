@@ -1,0 +1,113 @@
+"""`pyrunc completion`: scripts that the shells read, and that complete what the table holds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc.cli.match import Command
+from pyrunc.cli.verbs import VERBS
+from pyrunc.errors import Failure
+from pyrunc.verbs import completion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A pyrunc that knows two containers, one of them only under its --root.
+STAND_IN = """#!/bin/sh
+case "$*" in "list -q") echo box ;; "--root /r list -q") echo other ;; esac
+"""
+
+
+def need(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_reads_it(shell: str, tmp_path: Path) -> None:
+    need(shell)
+    script = tmp_path / "script"
+    script.write_text(completion.SCRIPTS[shell]())
+    subprocess.run([shell, "-n", str(script)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_it_holds_the_table(shell: str) -> None:
+    script = completion.SCRIPTS[shell]()
+    long = "-l {}" if shell == "fish" else "--{}"
+    for verb, row in VERBS.items():
+        assert verb in script
+        for names, _, _, _, text in row[6]:
+            assert not text or long.format(names[0]) in script
+
+
+def complete_bash(tmp_path: Path, words: list[str]) -> list[str]:
+    """Return what bash offers for the last of words."""
+    stand_in = tmp_path / "pyrunc"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    program = (
+        completion.bash()
+        + 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pyrunc; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", program, "bash", *words],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("pyrunc cre", ["create"]),
+        ("pyrunc create --pid", ["--pidfd-socket", "--pid-file"]),
+        ("pyrunc --log-format ", ["text", "json"]),
+        ("pyrunc --log-format json li", ["list"]),
+        ("pyrunc list -f ", ["table", "json"]),
+        ("pyrunc delete -f ", ["box"]),
+        ("pyrunc --root /r state ", ["other"]),
+        ("pyrunc completion f", ["fish"]),
+        ("pyrunc create ", []),
+        ("pyrunc help ver", ["version"]),
+    ],
+)
+def test_what_bash_offers(tmp_path: Path, line: str, expected: list[str]) -> None:
+    assert complete_bash(tmp_path, line.split(" ")) == expected
+
+
+def test_directories(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert complete_bash(tmp_path, ["pyrunc", "run", "--bundle", "f"]) == ["folder"]
+
+
+def test_what_fish_offers(tmp_path: Path) -> None:
+    need("fish")
+    (tmp_path / "script").write_text(completion.fish())
+    program = 'source script; complete -C "pyrunc create --pid"; complete -C "pyrunc cre"'
+    done = subprocess.run(["fish", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    offered = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert offered == ["--pidfd-socket", "--pid-file", "create"]
+
+
+def test_the_shell_of_the_caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert completion.main(Command("completion", {"shell": None})) == 0
+    assert capsys.readouterr().out == completion.fish()
+
+
+@pytest.mark.parametrize(("shell", "message"), [("tcsh", 'no completions for "tcsh"'), ("", "which shell?")])
+def test_a_shell_it_does_not_know(monkeypatch: pytest.MonkeyPatch, shell: str, message: str) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    with pytest.raises(Failure, match=message):
+        completion.main(Command("completion", {"shell": None}))

@@ -1,0 +1,63 @@
+"""`pyrunc features`: the structure's shape, and that it says no more and no less than the tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from referencing import Registry, Resource
+
+from pyrunc.plan.mount_options import OPTIONS
+from pyrunc.verbs import features, version
+
+if TYPE_CHECKING:
+    from tests.conftest import Call
+
+SCHEMA = Path(__file__).resolve().parents[3] / "schema"
+
+
+def test_the_shape(pyrunc: Call) -> None:
+    done = pyrunc("features")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith('{\n    "ociVersionMin": "1.0.0",\n')
+    schemas = [json.loads(path.read_text()) for path in SCHEMA.glob("*.json")]
+    registry: Registry[Any] = Registry().with_resources(
+        (schema.get("$id", ""), Resource.from_contents(schema)) for schema in schemas
+    )
+    schema = json.loads((SCHEMA / "features.json").read_text())
+    jsonschema.Draft202012Validator(schema, registry=registry).validate(json.loads(done.stdout))
+
+
+def test_what_engines_look_for() -> None:
+    """containerd: rro, a user namespace and idmap; CRI-O: both versions, not empty."""
+    found: Any = features.features()
+    assert found["ociVersionMin"]
+    assert found["ociVersionMax"] == version.SPEC_VERSION
+    assert "rro" in found["mountOptions"]
+    assert "user" in found["linux"]["namespaces"]
+    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is True
+
+
+def test_mount_options_are_the_tables() -> None:
+    options = features.features()["mountOptions"]
+    assert options == sorted(OPTIONS)
+
+
+def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyrunc.apply.seccomp_compile.version", lambda: None)
+    found: Any = features.features()
+    assert found["linux"]["seccomp"] == {"enabled": False}
+    assert "io.github.seccomp.libseccomp.version" not in found["annotations"]
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_parts_are_claimed_when_they_are_there(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
+    monkeypatch.setattr(features, "find_spec", lambda _: object() if present else None)
+    found: Any = features.features()
+    assert found["linux"]["apparmor"]["enabled"] is present
+    assert found["linux"]["netDevices"]["enabled"] is present
+    assert found["linux"]["cgroup"]["systemd"] is present
+    assert ("org.systemd.property." in found["potentiallyUnsafeConfigAnnotations"]) is present
