@@ -1,8 +1,9 @@
 """The seal against CVE-2019-5736, without containers: a process seals itself, this one plays the attacker.
 
 The attacker is stronger than any container: it is root on the host, shares all namespaces with its victim,
-and has hold of /proc/PID/exe before the victim goes. The victims run from a copy of the interpreter, because
-a file that somebody executes cannot be opened for writing (ETXTBSY), and this test is executed by the original.
+and has hold of /proc/PID/exe before the victim goes. The victims run from a copy of the interpreter,
+because a file that somebody executes cannot be opened for writing (ETXTBSY), and this test is executed by
+the original.
 """
 
 from __future__ import annotations
