@@ -38,12 +38,14 @@ def test_what_engines_look_for() -> None:
     assert found["ociVersionMax"] == version.SPEC_VERSION
     assert "rro" in found["mountOptions"]
     assert "user" in found["linux"]["namespaces"]
-    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is True
+    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is features.IDMAPPED_MOUNTS
 
 
-def test_mount_options_are_the_tables() -> None:
+@pytest.mark.parametrize("idmapped", [True, False])
+def test_mount_options_are_the_tables(monkeypatch: pytest.MonkeyPatch, idmapped: bool) -> None:
+    monkeypatch.setattr(features, "IDMAPPED_MOUNTS", idmapped)
     options = features.features()["mountOptions"]
-    assert options == sorted(OPTIONS)
+    assert options == sorted(set(OPTIONS) - (set() if idmapped else {"idmap", "ridmap"}))
 
 
 def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +59,6 @@ def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_are_claimed_when_they_are_there(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
     monkeypatch.setattr(features, "find_spec", lambda _: object() if present else None)
     found: Any = features.features()
-    assert found["linux"]["apparmor"]["enabled"] is present
     assert found["linux"]["netDevices"]["enabled"] is present
     assert found["linux"]["cgroup"]["systemd"] is present
     assert ("org.systemd.property." in found["potentiallyUnsafeConfigAnnotations"]) is present
