@@ -1,0 +1,141 @@
+"""The way of sd_notify messages from a container to the service manager."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc.apply import notify
+from pyrunc.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Manager:
+    """The service manager's socket and a state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state = str(directory / "state")
+        os.mkdir(self.state)
+        notify.prepare(self.state)
+        self.path = str(directory / "manager.sock")
+        self.server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.server.bind(self.path)
+        self.server.settimeout(10)
+
+    def say(self, text: bytes) -> None:
+        """Speak as the container."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.connect(f"{self.state}/notify/notify.sock")
+            client.send(text)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.server.close()
+
+
+def pump(relay: notify.Relay) -> None:
+    for fd, events in relay.wants().items():
+        relay.ready(fd, events)
+
+
+def test_what_the_container_gets(tmp_path: Path) -> None:
+    mount, variable = notify.additions("/run/x/c1")
+    assert mount["destination"] == "/run/notify"
+    assert mount["source"] == "/run/x/c1/notify"
+    assert "ro" in mount["options"]
+    assert variable == "NOTIFY_SOCKET=/run/notify/notify.sock"
+
+
+def test_ready_is_passed_on_with_the_pid_and_a_barrier(manager: Manager) -> None:
+    relay = notify.serve(manager.state, manager.path, 42, once=True)
+    manager.say(b"STATUS=loading\nMAINPID=7\nFDSTORE=1\n")
+    pump(relay)
+    assert manager.server.recv(4096) == b"STATUS=loading"
+    assert not relay.is_ready
+    manager.say(b"READY=1")
+    pid = os.fork()
+    if pid == 0:  # the manager lets go of the barrier's descriptor when it reads the message
+        manager.server.recv(4096)
+        _, fds, _, _ = socket.recv_fds(manager.server, 4096, 1)
+        os._exit(0 if len(fds) == 1 else 1)
+    pump(relay)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert relay.wants() == {}  # it is ready
+    relay.close()
+
+
+def test_in_the_foreground_everything_is_passed_on_until_the_end(manager: Manager) -> None:
+    relay = notify.serve(manager.state, manager.path, 42, once=False)
+    manager.say(b"READY=1\nSTATUS=up")
+    pump(relay)
+    assert manager.server.recv(4096) == b"READY=1\nSTATUS=up\nMAINPID=42"
+    manager.say(b"READY=1")
+    pump(relay)
+    assert manager.server.recv(4096) == b"READY=1"
+    manager.say(b"BARRIER=1")
+    pump(relay)
+    manager.say(b"WATCHDOG=1")
+    manager.say(b"STOPPING=1")
+    relay.finish(-1)
+    assert manager.server.recv(4096) == b"WATCHDOG=1"
+    assert manager.server.recv(4096) == b"STOPPING=1"
+    assert not relay.signal(10)
+    relay.close()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_waiting_ends_with_the_container(manager: Manager, *, ready: bool) -> None:
+    relay = notify.serve(manager.state, manager.path, 42, once=False)
+    pid = os.fork()
+    if pid == 0:
+        if ready:
+            manager.say(b"READY=1")
+        os._exit(0)
+    pidfd = os.pidfd_open(pid)
+    assert relay.wait_ready(pidfd) is ready
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+    relay.close()
+
+
+def test_a_manager_that_left_does_no_harm(manager: Manager) -> None:
+    relay = notify.serve(manager.state, manager.path, 42, once=True)
+    manager.server.close()
+    manager.say(b"READY=1")
+    pump(relay)
+    assert relay.is_ready
+    relay.close()
+
+
+def test_an_abstract_socket(manager: Manager) -> None:
+    name = f"pyrunc-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(f"\0{name}")
+        relay = notify.serve(manager.state, f"@{name}", 42, once=False)
+        manager.say(b"STATUS=hello")
+        pump(relay)
+        assert select.select([server], [], [], 10)[0]
+        assert server.recv(100) == b"STATUS=hello"
+        relay.close()
+
+
+def test_a_second_start_may_serve_again_and_failures_leave_nothing_open(manager: Manager) -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(2):
+        notify.serve(manager.state, manager.path, 42, once=True).close()
+    with pytest.raises(Failure, match="NOTIFY_SOCKET: connect to /nosuch") as caught:
+        notify.serve(manager.state, "/nosuch", 42, once=True)
+    assert caught.value.text().endswith("no such file or directory")
+    with pytest.raises(Failure, match=r"make .*notify"):
+        notify.prepare(manager.state)
+    assert os.listdir("/proc/self/fd") == before
