@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _ENOENT, _ELOOP, _ENOTDIR, _EPERM, _EINVAL = 2, 40, 20, 1, 22
+_PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
 
 # What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
 _PROC_FILES = frozenset(
@@ -113,7 +114,9 @@ def mount(child: Child, step: Mount) -> None:
             fd = _new(step, tfd)
         except OSError as exc:
             os.close(tfd)
-            raise Failure(f"mount {step.fstype} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0) from None
+            raise Failure(
+                f"mount {step.fstype} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0
+            ) from None
     else:
         fd = child.mounts.pop(id(step), -1)
         if fd < 0:
@@ -121,7 +124,7 @@ def mount(child: Child, step: Mount) -> None:
         kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
         tfd = _target(root, step, kind, child.made)
     try:
-        _check_proc(root, step, tfd)
+        _check_proc(root, step, tfd, fd)
         _linux.move_mount(fd, "", tfd, "", _ATTACH)
     except OSError as exc:
         os.close(fd)
@@ -164,7 +167,9 @@ def _target(root: int, step: Mount, kind: str, made: list[str]) -> int:
                 pointer=step.pointer,
             ) from None
         raise Failure(
-            f"make mount point {step.destination} in the root file system", pointer=step.pointer, errno=exc.errno or 0
+            f"make mount point {step.destination} in the root file system",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
         ) from None
 
 
@@ -176,12 +181,27 @@ def _literal(root: int, path: str) -> int:
     return fd
 
 
-def _check_proc(root: int, step: Mount, tfd: int) -> None:
-    """Refuse to cover parts of a procfs: an image could neutralise what is written there (CVE-2019-16884)."""
-    if step.fstype == "proc" or _linux.fstatfs(tfd)[0] != flags.PROC_SUPER_MAGIC:
+def _check_proc(root: int, step: Mount, tfd: int, fd: int) -> None:
+    """Refuse to cover /proc or parts of a procfs: an image's volume could neutralise what is written there.
+
+    CVE-2019-16884: a check for "below /proc" that forgot /proc itself. So what counts is what the target is.
+    """
+    if step.fstype == "proc":
         return
-    if step.destination == "/proc":
+    inside = _is_procfs(tfd)
+    if not inside and not _is_proc_directory(root, step, tfd):
         return
+    if step.kind == "bind" and _is_procfs(fd):
+        # Another procfs, whole: engines bind the host's for a shared pid namespace.
+        if os.fstat(fd).st_ino == _PROC_ROOT_INODE and (
+            not inside or os.fstat(tfd).st_ino == _PROC_ROOT_INODE
+        ):
+            return
+    if not inside or os.fstat(tfd).st_ino == _PROC_ROOT_INODE:
+        raise Failure(
+            f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
+            pointer=step.pointer + "/destination",
+        )
     if step.destination in _PROC_FILES and step.kind == "bind":
         return
     raise Failure(
@@ -189,6 +209,22 @@ def _check_proc(root: int, step: Mount, tfd: int) -> None:
         pointer=step.pointer + "/destination",
         hint="only " + ", ".join(sorted(_PROC_FILES)) + " can be",
     )
+
+
+def _is_procfs(fd: int) -> bool:
+    return _linux.fstatfs(fd)[0] == flags.PROC_SUPER_MAGIC
+
+
+def _is_proc_directory(root: int, step: Mount, tfd: int) -> bool:
+    """Tell whether a mount point is the root's /proc, by whatever name it was reached."""
+    if step.destination == "/proc":
+        return True
+    try:
+        proc = os.stat("proc", dir_fd=root, follow_symlinks=False)
+    except OSError:
+        return False
+    here = os.fstat(tfd)
+    return (proc.st_dev, proc.st_ino) == (here.st_dev, here.st_ino)
 
 
 def _new(step: Mount, tfd: int) -> int:
@@ -275,7 +311,9 @@ def _attribute_failure(step: Mount, exc: OSError) -> Failure:
     hint = ""
     if exc.errno == _EPERM:
         hint = "the source's own mount flags may be locked by the user namespace they come from"
-    return Failure(f"set the mount options of {step.destination}", pointer=step.pointer, errno=exc.errno or 0, hint=hint)
+    return Failure(
+        f"set the mount options of {step.destination}", pointer=step.pointer, errno=exc.errno or 0, hint=hint
+    )
 
 
 def _attach_failure(step: Mount, found: str, exc: OSError) -> Failure:
