@@ -1,0 +1,64 @@
+"""Fixtures of the attacks: a bundle, a runtime, a host to be harmed, and C programs to do it with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.containers import BUSYBOX, Bundle, Canary, Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, and skip it where no container can be made."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker("attack")
+            item.add_marker("container")
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="attacks are tried as real root"))
+            elif BUSYBOX is None:
+                item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    made = Runtime(tmp_path / "state")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Canary:
+    return Canary(tmp_path / "host")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that compiles a C program statically (once per session)."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc for the attacker's program")
+    directory = tmp_path_factory.mktemp("attackers")
+
+    def build(name: str, source: str, *options: str) -> Path:
+        program = directory / name
+        if not program.exists():
+            (directory / f"{name}.c").write_text(source)
+            flags = options or ("-static",)
+            subprocess.run(["gcc", "-O1", *flags, "-o", program, directory / f"{name}.c"], check=True)
+        return program
+
+    return build

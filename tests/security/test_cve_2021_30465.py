@@ -1,0 +1,76 @@
+"""Mount points exchanged while they are used: CVE-2021-30465, and CVE-2024-45310 (files made on the host).
+
+A volume is shared with a container of the attacker's, which exchanges a directory in it for a symlink as
+fast as it can while the next container is started with a mount point below. Neither the mount nor the
+directories and files made for it may ever get out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.containers import Bundle, Canary, Runtime
+
+ROUNDS = 25
+EXCHANGE = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    for (;;)
+        renameat2(AT_FDCWD, argv[1], AT_FDCWD, argv[2], RENAME_EXCHANGE);
+}
+"""
+
+
+@pytest.fixture
+def volume(tmp_path: Path, canary: Canary, compiled: Callable[..., Path]) -> Iterator[Path]:
+    """A volume in which "way" is a directory and a way out in turns."""
+    directory = tmp_path / "volume"
+    (directory / "way").mkdir(parents=True)
+    (directory / "out").symlink_to("../" * 40 + str(canary.path).lstrip("/"))
+    program = compiled("exchange", EXCHANGE)
+    attacker = subprocess.Popen([program, directory / "way", directory / "out"])
+    yield directory
+    attacker.kill()
+    attacker.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["directory", "file", "tmpfs"])
+def test_the_way_to_a_mount_point_changes_all_the_time(
+    bundle: Bundle, runtime: Runtime, canary: Canary, volume: Path, kind: str
+) -> None:
+    source = bundle.path / "source"
+    source.mkdir()
+    (source / "mark").touch()
+    bundle.mount("/volume", volume)
+    if kind == "tmpfs":
+        bundle.mount("/volume/way/made/mount", "tmpfs", "nosuid", kind="tmpfs")
+    else:
+        bundle.mount("/volume/way/made/mount", source / "mark" if kind == "file" else source)
+    succeeded = 0
+    for _ in range(ROUNDS):
+        succeeded += runtime.run(bundle, "true").returncode == 0
+        assert canary.untouched()
+    assert succeeded, "not one container could be started, so nothing was tried"
+
+
+@pytest.mark.slow
+def test_the_working_directory_changes_all_the_time(
+    bundle: Bundle, runtime: Runtime, canary: Canary, volume: Path
+) -> None:
+    bundle.mount("/volume", volume)
+    bundle.process["cwd"] = "/volume/way/made/here"
+    for _ in range(ROUNDS):
+        result = runtime.run(bundle, "/bin/ls -a .. 2>&1")
+        assert "secret" not in result.stdout
+        assert canary.untouched()
