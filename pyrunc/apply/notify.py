@@ -98,16 +98,36 @@ def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay:
     return Relay(sock, client, main_pid, once=once)
 
 
+def until_ready(relay: Relay) -> bool:
+    """Relay for the container that was just started until it is ready, then stop; for start and run --detach.
+
+    Returns:
+        Whether it is; False when it ended before.
+
+    """
+    try:
+        pidfd = os.pidfd_open(relay.main_pid)
+    except ProcessLookupError:
+        relay.finish(-1)
+        relay.close()
+        return relay.is_ready
+    try:
+        return relay.wait_ready(pidfd)
+    finally:
+        os.close(pidfd)
+        relay.close()
+
+
 class Relay:
     """A watcher (foreground.Watcher) that hands messages on."""
 
-    __slots__ = ("_client", "_main_pid", "_once", "_sock", "is_ready")
+    __slots__ = ("_client", "_once", "_sock", "is_ready", "main_pid")
 
     def __init__(self, sock: _socket.socket, client: _socket.socket, main_pid: int, *, once: bool) -> None:
         """Take over both sockets."""
         self._sock = sock
         self._client = client
-        self._main_pid = main_pid
+        self.main_pid = main_pid
         self._once = once
         self.is_ready = False
 
@@ -124,7 +144,7 @@ class Relay:
         lines = [line for line in message.split(b"\n") if line.startswith(_RELAYED)]
         announces = b"READY=1" in lines and not self.is_ready
         if announces:
-            lines.append(b"MAINPID=%d" % self._main_pid)
+            lines.append(b"MAINPID=%d" % self.main_pid)
         if lines:
             self._send(b"\n".join(lines))
         if announces:

@@ -108,6 +108,24 @@ def test_waiting_ends_with_the_container(manager: Manager, *, ready: bool) -> No
     relay.close()
 
 
+def test_until_ready_closes_its_sockets(manager: Manager) -> None:
+    before = os.listdir("/proc/self/fd")
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(reader, 1)
+        manager.say(b"STATUS=going down")
+        os._exit(0)
+    relay = notify.serve(manager.state, manager.path, pid, once=True)
+    os.write(writer, b"x")
+    os.close(writer)
+    os.close(reader)
+    assert not notify.until_ready(relay)
+    os.waitpid(pid, 0)
+    assert not notify.until_ready(notify.serve(manager.state, manager.path, pid, once=True))
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_manager_that_left_does_no_harm(manager: Manager) -> None:
     relay = notify.serve(manager.state, manager.path, 42, once=True)
     manager.server.close()
