@@ -57,8 +57,7 @@ def cwd(child: Child, step: Cwd) -> None:
         try:
             os.chdir(step.path)
         except FileNotFoundError:
-            os.makedirs(step.path, 0o755, exist_ok=True)
-            os.chdir(step.path)
+            _make_cwd(step.path)
         child.cwd_pending = False
     except OSError as exc:
         if exc.errno not in (_EACCES, _EPERM):
@@ -66,10 +65,23 @@ def cwd(child: Child, step: Cwd) -> None:
         child.cwd_pending = True
 
 
+def _make_cwd(path: str) -> None:
+    """Make the working directory and go there.
+
+    An image chooses this path and what lies on the way: in a container that sees the host's processes,
+    /proc/1/root leads to the host's tree, so it is made in-root and without magic links (CVE-2024-45310).
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        made = target.make(root, path, "dir")
+    finally:
+        os.close(root)
+    os.fchdir(made)
+    os.close(made)
+
+
 def _cwd_failure(path: str, errno: int) -> Failure:
-    return Failure(
-        f'chdir to cwd ("{path}") set in config.json failed', pointer="/process/cwd", errno=errno
-    )
+    return Failure(f'chdir to cwd ("{path}") set in config.json failed', pointer="/process/cwd", errno=errno)
 
 
 def become(child: Child, step: Identity) -> None:
@@ -302,7 +314,9 @@ def _explain(path: str, errno: int) -> str:
         return f"{path} exists, but its interpreter {interpreter.rstrip(chr(13))!r} does not{ending}"
     if head.startswith(b"\x7fELF"):
         if errno == _ENOENT:
-            return f"{path} exists, but the program loader it names does not: a library or C library is missing"
+            return (
+                f"{path} exists, but the program loader it names does not: a library or C library is missing"
+            )
         machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
         return f"{path} is a program for another machine (ELF machine {machine})"
     if errno == _ENOEXEC:

@@ -7,6 +7,7 @@ directories and files made for it may ever get out.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -74,3 +75,21 @@ def test_the_working_directory_changes_all_the_time(
         result = runtime.run(bundle, "/bin/ls -a .. 2>&1")
         assert "secret" not in result.stdout
         assert canary.untouched()
+
+
+@pytest.mark.parametrize("way", [f"/proc/{os.getpid()}/root", "/way"])
+def test_a_working_directory_through_the_hosts_processes(
+    bundle: Bundle, runtime: Runtime, canary: Canary, way: str
+) -> None:
+    """A container that shares the host's pid namespace sees the way to the host's tree."""
+    bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "pid"]
+    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    bundle.without_mount("/proc")
+    bundle.mount("/proc", "/proc", "rbind")
+    (bundle.rootfs / "way").symlink_to(f"/proc/{os.getpid()}/root")
+    bundle.process["cwd"] = f"{way}{canary.path}/made/here"
+    result = runtime.run(bundle, "pwd")
+    assert canary.untouched()
+    bundle.process["cwd"] = f"{way}{canary.path}"
+    result = runtime.run(bundle, "ls")
+    assert "secret" not in result.stdout
