@@ -167,7 +167,7 @@ def _io_priority(x: object) -> bool:
     return (
         type(x) is dict
         and type(v := x.get("class")) is str and v in {"IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"}
-        and type(v := x.get("priority")) is int and 0 <= v <= 7
+        and ("priority" not in x or (type(v := x["priority"]) is int and 0 <= v <= 7))
     )
 
 

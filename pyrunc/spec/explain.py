@@ -23,21 +23,21 @@ from jsonschema.validators import extend
 from referencing import Registry, Resource
 
 from pyrunc.errors import Failure
-from pyrunc.spec import accept, meaning
+from pyrunc.spec import meaning
 from pyrunc.spec.json_slow import Document, Malformed
 from pyrunc.spec.load import drop_nulls
 from pyrunc.spec.meaning import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 MOST_SHOWN = 25  # problems in one message; `pyrunc validate` shows all
 
-_KINDS: dict[str, tuple[str, str, Callable[[object], bool]]] = {
-    # kind -> schema file, definition, fast acceptor
-    "config": ("config.json", "Config", accept.accept),
-    "process": ("process.json", "Process", accept.accept_process),
-    "resources": ("resources.json", "Resources", accept.accept_resources),
+# Kind of text -> schema file, definition.
+_KINDS = {
+    "config": ("config.json", "Config"),
+    "process": ("process.json", "Process"),
+    "resources": ("resources.json", "Resources"),
 }
 
 _TYPE_NAMES = {
@@ -125,13 +125,17 @@ class Report:
         self._look()
 
     def _look(self) -> None:
-        file, definition, _ = _KINDS[self.kind]
+        file, definition = _KINDS[self.kind]
+        validator = _validator(file, definition)
         found = list(_half_characters(self.value, ""))
-        _respell(self.value, file)
-        errors = list(_validator(file).iter_errors(self.value))
+        _respell(self.value, validator)
+        errors = list(validator.iter_errors(self.value))
+        # A value of a wrong type is not also a wrong word: that would be said in vain.
+        mistyped = {_pointer(error.absolute_path) for error in errors if error.validator == "type"}
         for error in errors:
-            found += _worded(error)
-        found += self._breaches(errors)
+            if error.validator == "type" or _pointer(error.absolute_path) not in mistyped:
+                found += _worded(error)
+        found += self._breaches(validator)
         unique = dict.fromkeys(found)
         self.problems = sorted(Problem(self.document.line(place), place, text) for place, text in unique)
         odd = [
@@ -141,17 +145,19 @@ class Report:
         odd += _misspelled(self.value, file, definition, "")
         self.hints = sorted(Problem(self.document.line(place), place, text) for place, text in odd)
 
-    def _breaches(self, errors: list[ValidationError]) -> list[tuple[str, str]]:
+    def _breaches(self, validator: Any) -> list[tuple[str, str]]:
         """Apply the rules of meaning to what is left when everything of a wrong form is taken out."""
         pruned: list[str] = []
         value = json.loads(json.dumps(self.value))
-        while errors:
+        while errors := list(validator.iter_errors(value)):
             for error in errors:
                 place = _prune(value, list(error.absolute_path))
-                if not place:
+                if place:
+                    pruned.append(place)
+                elif self.kind == "config" and isinstance(value, dict):
+                    value["ociVersion"] = ""  # all that a config must have, and no rule looks at it
+                else:
                     return []
-                pruned.append(place)
-            errors = list(_validator(_KINDS[self.kind][0]).iter_errors(value))
         if self.kind == "process":
             found = meaning.check_process(value, "")
         elif self.kind == "config":
@@ -201,9 +207,9 @@ def _prune(value: Any, path: list[str | int]) -> str:
 def _schemas() -> dict[str, dict[str, Any]]:
     """Return the schema files by name: installed inside the package, in a checkout beside it."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for folder in (os.path.join(package, "schema"), os.path.join(os.path.dirname(package), "schema")):
-        if os.path.exists(os.path.join(folder, "config.json")):
-            break
+    folder = os.path.join(package, "schema")
+    if not os.path.exists(os.path.join(folder, "config.json")):
+        folder = os.path.join(os.path.dirname(package), "schema")
     found = {}
     for name in sorted(os.listdir(folder)):
         if name.endswith(".json"):
@@ -213,8 +219,8 @@ def _schemas() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def _validator(file: str) -> Any:
-    """Return jsonschema's validator for a schema file."""
+def _validator(file: str, definition: str) -> Any:
+    """Return jsonschema's validator for a definition in a schema file."""
     schemas = _schemas()
     registry: Registry[Any] = Registry().with_resources(
         (name, Resource.from_contents(schema)) for name, schema in schemas.items()
@@ -223,8 +229,8 @@ def _validator(file: str) -> Any:
     strict = extend(  # type: ignore[no-untyped-call]
         Draft202012Validator, validators={"pattern": _whole_pattern}, type_checker=checker
     )
-    # The name of the file as base: references to neighbours are relative to it.
-    return strict({"$ref": file}, registry=registry)
+    # Not the file as a whole: at its $schema jsonschema would change to a validator without our strictness.
+    return strict({"$ref": f"{file}#/$defs/{definition}"}, registry=registry)
 
 
 def _is_integer(_checker: object, instance: object) -> bool:
@@ -357,13 +363,13 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _respell(value: object, file: str) -> None:
+def _respell(value: object, validator: Any) -> None:
     """Give a required property its name where it is there in other letters ("pagesize").
 
     Go's decoder does not distinguish capital letters, and files that rely on it are about; only what would be
     an error otherwise is read so.
     """
-    for error in _validator(file).iter_errors(value):
+    for error in validator.iter_errors(value):
         if error.validator == "required":
             instance: dict[str, object] = error.instance
             names = {name.casefold(): name for name in reversed(instance)}

@@ -102,7 +102,7 @@ class Scheduler(TypedDict, total=False):
     period: int
 
 
-IoPriority = TypedDict("IoPriority", {"class": Required[str], "priority": Required[int]}, total=False)
+IoPriority = TypedDict("IoPriority", {"class": Required[str], "priority": int}, total=False)
 
 
 class CpuAffinity(TypedDict, total=False):
