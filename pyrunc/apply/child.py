@@ -393,7 +393,11 @@ def _scheduler(_child: Child, step: steps.Scheduler) -> None:
             0, step.policy, step.flags, step.nice, step.priority, step.runtime, step.deadline, step.period
         )
     except OSError as exc:
-        raise Failure("set the process's scheduler", pointer=step.pointer, errno=exc.errno or 0) from None
+        what = "set the process's scheduler"
+        if step.cpuset and exc.errno == 1:
+            # sched(7): a deadline task may not be confined to a part of its scheduling domain.
+            what = "process scheduler can't be used together with AllowedCPUs"
+        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0) from None
 
 
 def _io_priority(_child: Child, step: steps.IoPriority) -> None:

@@ -20,7 +20,10 @@ from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.apply.seccomp import Program
     from pyrunc.store import Container
+
+    Programs = tuple[dict[int, Program], object]
 
 _EPERM, _ENOENT, _EBUSY = 1, 2, 16
 
@@ -36,8 +39,8 @@ class Launch:
 
     """
 
-    def __init__(self, container: Container, plan: steps.Plan) -> None:
-        """Begin with nothing done."""
+    def __init__(self, container: Container, plan: steps.Plan, programs: Programs) -> None:
+        """Begin with nothing done; programs is what load() returned."""
         self.container = container
         self.plan = plan
         self.master = -1
@@ -45,35 +48,29 @@ class Launch:
         self.pidfd = -1
         self.sock, self.far = protocol.pair()
         self.child = child_side.Child(plan, self.far)
+        self.child.programs, self.seccomp_notify = programs
         self.console: _socket.socket | None = None
         self.pidfd_socket: _socket.socket | None = None
-        self.seccomp_notify: object = None
         self.paths: dict[str, str] = {}
         self.forked = False
 
     # -- before the fork ------------------------------------------------------------------------------------------
 
-    def prepare(self, cache: str) -> None:
-        """Open all that the child will use, and import all that it may need.
-
-        Args:
-            cache: directory for compiled seccomp filters.
+    def prepare(self) -> None:
+        """Open all that the child will use.
 
         Raises:
-            Failure: a source or a filter cannot be had.
+            Failure: a source cannot be had.
 
         """
         kinds = {type(step) for step in (*self.plan.child, *self.plan.start)}
-        if steps.Terminal in kinds:
-            child_side.prepare_terminal()
-        if steps.ContainerHooks in kinds or steps.Hooks in kinds:
-            child_side.prepare_hooks()
-        if steps.Seccomp in kinds:
-            self._compile(cache)
-        if any(isinstance(step, steps.Rlimit) for step in (*self.plan.child, *self.plan.parent)):
-            identity.prepare_rlimits()
         if steps.Sysctl in kinds or steps.LsmLabel in kinds:
             self.child.procfs = private_procfs()
+        for step in self.plan.child:
+            if isinstance(step, steps.Identity):
+                self.child.uid = step.uid
+            elif isinstance(step, steps.Program):
+                self.child.env = step.env
         self.child.user_namespace = "user" in self.container.namespaces
         self.child.new_user_namespace = bool(self.plan.namespaces.flags & flags.CLONE_NEWUSER) or any(
             join.kind == "user" for join in self.plan.namespaces.joins
@@ -82,15 +79,6 @@ class Launch:
             if join.kind == "mount":
                 self.child.join_mount = namespaces.open_join(join)
         self._open_sources()
-
-    def _compile(self, cache: str) -> None:
-        from pyrunc.apply import seccomp
-
-        child_side.prepare_seccomp()
-        for step in (*self.plan.child, *self.plan.start):
-            if isinstance(step, steps.Seccomp):
-                self.child.programs[id(step)] = seccomp.compile(step.section, cache)  # type: ignore[arg-type]
-                self.seccomp_notify = step.section
 
     def _open_sources(self) -> None:
         """Open bind sources while we are still on the host, with the caller's rights.
@@ -128,7 +116,6 @@ class Launch:
         cgroup.apply_limits(cgroup_plan.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
         into = cgroup.clone_fd(self.paths)
-        seal_process()
         self.forked = True
         self.pid, self.pidfd = namespaces.spawn(self.plan.namespaces, into, self._run_child)
         self.far.close()
@@ -158,7 +145,6 @@ class Launch:
         into = cgroup.clone_fd(paths)
         # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined state).
         self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
-        seal_process()
         try:
             self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
         except Failure as problem:
@@ -328,9 +314,52 @@ class Launch:
             self.paths = {}
 
 
-def seal_process() -> None:
-    """Make our own executable unwritable before anything of a container can see it."""
-    how = seal.seal()
+def load(plan: steps.Plan, cache: str) -> Programs:
+    """Import all that the child may need (law 6) and compile its filters.
+
+    Args:
+        plan: what will be done.
+        cache: directory for compiled seccomp filters.
+
+    Returns:
+        The compiled filters by the id of their step, and the section whose listener is to be handed on.
+
+    Raises:
+        Failure: a filter cannot be compiled.
+
+    """
+    every = (*plan.child, *plan.start, *plan.parent)
+    kinds = {type(step) for step in every}
+    if steps.Terminal in kinds:
+        child_side.prepare_terminal()
+    if steps.ContainerHooks in kinds or steps.Hooks in kinds:
+        child_side.prepare_hooks()
+    if steps.Rlimit in kinds:
+        identity.prepare_rlimits()
+    programs: dict[int, Program] = {}
+    section: object = None
+    if steps.Seccomp in kinds:
+        from pyrunc.apply import seccomp
+
+        child_side.prepare_seccomp()
+        for step in every:
+            if isinstance(step, steps.Seccomp):
+                section = step.section
+                programs[id(step)] = seccomp.compile(step.section, cache)  # type: ignore[arg-type]
+    return programs, section
+
+
+def seal_process(*, libraries: bool) -> None:
+    """Make our own executable unwritable before anything of a container can see it.
+
+    Must come before the first effect: where the kernel refuses, the command begins anew from a sealed copy of itself.
+
+    Args:
+        libraries: also our libraries; only a process with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in the host's user
+            namespace that can see us in a pid namespace could reach those (proc_pid_map_files(5)).
+
+    """
+    how = seal.seal(libraries=libraries)
     cli.debug(f"pyrunc exeseal: using /proc/self/exe clone ({how})")
 
 

@@ -45,12 +45,12 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
         *_tree(config, facts, request, spaces, cgroup.paths, rootfs),
         *_names(config),
-        *process.attributes(command),
+        *process.attributes(command, cpuset=_has_cpuset(config)),
         *_personality(config),
         *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
         *process.labels(command),
         *(early if not command.get("noNewPrivileges") else []),
-        *_identity(config, facts, spaces),
+        *_identity(config, facts),
         *(early if command.get("noNewPrivileges") else []),
     ]
     return steps.Plan(
@@ -62,7 +62,18 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         child=tuple(child),
         start=(*hooks.lower(config, "startContainer"), *late),
         terminal=bool(command.get("terminal")),
+        warnings=process.capability_warnings(command, _available(config, facts.capabilities)),
     )
+
+
+def _available(config: Config, own: int) -> int:
+    """Return the capabilities that can be granted: a new user namespace begins with all, whatever we have."""
+    return process.ALL_CAPABILITIES if "user" in namespaces.paths(config) else own
+
+
+def _has_cpuset(config: Config) -> bool:
+    resources = (config.get("linux") or {}).get("resources") or {}
+    return bool((resources.get("cpu") or {}).get("cpus"))
 
 
 def _rootfs(config: Config, request: Request) -> str:
@@ -187,13 +198,11 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
     return [steps.Seccomp(section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp")]
 
 
-def _identity(config: Config, facts: Facts, spaces: steps.Namespaces) -> list[steps.Step]:
+def _identity(config: Config, facts: Facts) -> list[steps.Step]:
     command = config.get("process")
     if not command:
         return []
-    # A new user namespace begins with all capabilities whatever the runtime itself has.
-    own = spaces.flags & namespaces.NEWUSER or any(join.kind == "user" for join in spaces.joins)
-    available = process.ALL_CAPABILITIES if own else facts.capabilities
+    available = _available(config, facts.capabilities)
     return [
         steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
         *_own_rlimits(config, command),
@@ -217,14 +226,14 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
     if late and (not command.get("noNewPrivileges") or late[0].notify):
         early, late = [*late], []
     affinity = command.get("execCPUAffinity") or {}
-    own_user = "user" in namespaces.paths(config)
-    available = process.ALL_CAPABILITIES if own_user else capabilities
+    available = _available(config, capabilities)
     child = [
         *_affinity(affinity, "initial"),
         steps.EnterCgroupNamespace(new=False),
         *_affinity(affinity, "final"),
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
-        *process.attributes(command),
+        *process.attributes(command, cpuset=_has_cpuset(config)),
+        *_personality(config),
         *process.labels(command),
         *process.terminal(command, console=False),
         *(early if not command.get("noNewPrivileges") else []),

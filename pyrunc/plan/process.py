@@ -123,6 +123,23 @@ def capability_mask(names: object, available: int) -> int:
     return mask & available
 
 
+def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
+    """Return what the specification wants a warning for: capabilities that are unknown or cannot be granted."""
+    sets = process.get("capabilities") or {}
+    named = {name for names in sets.values() for name in names or ()}  # type: ignore[attr-defined]
+    lost = sorted(name for name in named if not capability_mask((name,), available))
+    warnings = []
+    if lost:
+        warnings.append("ignoring unknown or unavailable capabilities: " + " ".join(lost))
+    inheritable = set(sets.get("inheritable") or ())
+    warnings += [
+        f"can't raise ambient capability {name}: it is not in the inheritable set"
+        for name in sets.get("ambient") or ()
+        if name not in inheritable and name not in lost
+    ]
+    return tuple(warnings)
+
+
 def identity(process: Process, *, available: int, umask: int | None, at: str = "/process") -> steps.Identity:
     """Return who the process will be.
 
@@ -177,7 +194,7 @@ def rlimits(process: Process, at: str = "/process") -> list[steps.Step]:
     return found
 
 
-def attributes(process: Process, at: str = "/process") -> list[steps.Step]:
+def attributes(process: Process, *, cpuset: bool = False, at: str = "/process") -> list[steps.Step]:
     """Return the steps that need no order among themselves: scheduler, I/O priority."""
     found: list[steps.Step] = []
     scheduler = process.get("scheduler")
@@ -191,6 +208,7 @@ def attributes(process: Process, at: str = "/process") -> list[steps.Step]:
                 runtime=scheduler.get("runtime") or 0,
                 deadline=scheduler.get("deadline") or 0,
                 period=scheduler.get("period") or 0,
+                cpuset=cpuset,
                 pointer=at + "/scheduler",
             )
         )

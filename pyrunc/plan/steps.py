@@ -250,7 +250,7 @@ class Sysctl(Step):
 
 
 class Scheduler(Step):
-    """sched_setattr(2)."""
+    """sched_setattr(2); cpuset says that the container is also confined to some CPUs."""
 
     policy: int
     flags: int
@@ -259,6 +259,7 @@ class Scheduler(Step):
     runtime: int
     deadline: int
     period: int
+    cpuset: bool = False
 
 
 class IoPriority(Step):
@@ -342,6 +343,7 @@ class Plan(Record):
         child: steps of the container's init up to "ready".
         start: steps of init between `start` and its program.
         terminal: the process has a terminal.
+        warnings: what was asked for and cannot be had, where the specification calls for a warning.
 
     """
 
@@ -353,3 +355,4 @@ class Plan(Record):
     child: tuple[Step, ...]
     start: tuple[Step, ...]
     terminal: bool = False
+    warnings: tuple[str, ...] = ()

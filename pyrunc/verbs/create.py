@@ -10,7 +10,7 @@ import os
 
 import _socket
 
-from pyrunc import store
+from pyrunc import cli, store
 from pyrunc.apply import descriptors, facts, parent
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
@@ -70,12 +70,18 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         rootless=is_rootless(cmd),
     )
     plan = build.build(config, facts.gather(), request)
+    for warning in plan.warnings:
+        cli.warn(warning)
     _check_root(plan.rootfs)
+    programs = parent.load(plan, root + "/.cache/seccomp")
+    # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody may.
+    joined = namespaces.paths(config).get("pid") != ""
+    parent.seal_process(libraries=joined and "user" not in namespaces.paths(config))
     container = store.reserve(root, cmd.id)
     try:
         lock = store.lock(container)
         _fill(container, config, plan)
-        launch = parent.Launch(container, plan)
+        launch = parent.Launch(container, plan, programs)
         launch.child.passed = passed
     except BaseException:
         store.remove(container)
@@ -87,7 +93,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
             from pyrunc.apply import notify
 
             notify.prepare(container.directory)
-        launch.prepare(root + "/.cache/seccomp")
+        launch.prepare()
         launch.fork(next(step for step in plan.parent if isinstance(step, steps.Cgroup)))
         launch.until_ready()
     except BaseException:

@@ -48,10 +48,12 @@ def main(cmd: Command) -> int:
         new_keyring="no_keyring" not in container.extra,
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
-    launch = parent.Launch(container, plan)
+    programs = parent.load(plan, root + "/.cache/seccomp")
+    parent.seal_process(libraries=_could_reach_libraries(config))
+    launch = parent.Launch(container, plan, programs)
     launch.child.passed = passed
     try:
-        _prepare(cmd, launch, command, root)
+        _prepare(cmd, launch, command)
         init = _open_init(container)
         kinds = 0
         for kind in container.namespaces:
@@ -75,7 +77,18 @@ def main(cmd: Command) -> int:
     return foreground.wait(launch.pid, launch.pidfd, master=launch.master if launch.master >= 0 else None)
 
 
-def _prepare(cmd: Command, launch: parent.Launch, command: Process, root: str) -> None:
+def _could_reach_libraries(config: Config) -> bool:
+    """Tell whether a process of the container could open our mapped files while we enter it."""
+    if "user" in namespaces.paths(config):
+        return False
+    capabilities = (config.get("process") or {}).get("capabilities")
+    if capabilities is None:
+        return True
+    bounding = capabilities.get("bounding") or ()
+    return "CAP_SYS_ADMIN" in bounding or "CAP_CHECKPOINT_RESTORE" in bounding
+
+
+def _prepare(cmd: Command, launch: parent.Launch, command: Process) -> None:
     if launch.plan.terminal:
         from pyrunc.apply import sockets, terminal
 
@@ -90,7 +103,7 @@ def _prepare(cmd: Command, launch: parent.Launch, command: Process, root: str) -
         from pyrunc.apply import foreground
 
         launch.child.signal_mask = foreground.block_signals()
-    launch.prepare(root + "/.cache/seccomp")
+    launch.prepare()
 
 
 def _open_init(container: store.Container) -> int:
