@@ -26,7 +26,7 @@ class _Context:
         raise ValueError(name)
 
 
-_scan = make_scanner(_Context())
+_scan = make_scanner(_Context())  # type: ignore[arg-type]
 _WHITE = " \t\n\r"
 
 
@@ -47,7 +47,7 @@ def loads(text: str) -> object:
     if end != len(stripped):
         msg = "more text after the JSON value"
         raise ValueError(msg)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def dumps(value: object) -> str:
