@@ -274,16 +274,14 @@ def asked(values: dict[str, str]) -> list[Property]:
         name = key[len(_ANNOTATION) :]
         if len(name) < 3 or not (name.isascii() and name.isalpha()):
             raise Failure(f"{name!r} cannot be a systemd property", pointer=pointer)
-        try:
-            signature, value, rest = _variant(text.strip())
-        except (ValueError, IndexError):
-            rest = text
-        if rest.strip():
+        read = _read(text.strip())
+        if read is None:
             raise Failure(
                 f"{text!r} is no value",
                 pointer=pointer,
                 hint="write it as GVariant text: true, 'words', uint64 5, ['a', 'b']",
             )
+        signature, value = read
         if name.endswith("Sec") and not name.endswith("USec") and isinstance(value, (int, float)):
             # In unit files a time is given in seconds, on the bus in microseconds.
             name, signature, value = name[:-3] + "USec", "t", int(value * 1_000_000)
@@ -302,6 +300,15 @@ _TYPES = {
     "double": "d",
     "handle": "h",
 }
+
+
+def _read(text: str) -> tuple[str, object] | None:
+    """Return (signature, value) of a whole text, None when it is not one value."""
+    try:
+        signature, value, rest = _variant(text)
+    except (ValueError, IndexError):
+        return None
+    return None if rest.strip() else (signature, value)
 
 
 def _variant(text: str) -> tuple[str, object, str]:
