@@ -1,0 +1,55 @@
+"""Fixtures of the tests with real containers; after each one it is checked that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.containers import BUSYBOX, Bundle
+from tests.support.engine import Engine
+from tests.support.leaks import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, and skip it where no container can be made."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("container")
+            item.add_marker("root")
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="containers are tried as real root here"))
+            elif BUSYBOX is None:
+                item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Callable[[str], Bundle]:
+    """Make further bundles, by name."""
+    return lambda name: Bundle(tmp_path / name)
+
+
+@pytest.fixture(autouse=True)
+def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The command under test with a state root of its own; its containers are deleted at the end.
+
+    Autouse: a test that only looks at the host is watched as well.
+    """
+    made = Engine(tmp_path)
+    watch = Watch(tmp_path, made.root)
+    yield made
+    made.close()
+    left = watch.leaks(made.ids)
+    assert not left, f"{request.node.name} left behind:\n" + "\n".join(left)

@@ -1,0 +1,158 @@
+"""What an engine does with a runtime: streams kept apart, no pipe of ours held by a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.containers import DEADLINE, Bundle, Runtime, command, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+class Result:
+    """How a call ended."""
+
+    def __init__(self, words: tuple[str, ...], code: int, out: str, err: str) -> None:
+        """Keep it."""
+        self.words = words
+        self.code = code
+        self.out = out
+        self.err = err
+
+    def ok(self) -> Result:
+        """Insist on success without a word on stderr, as engines that read both streams do."""
+        assert self.code == 0, self
+        assert self.err == "", self
+        return self
+
+    def fails(self, *texts: str, code: int = 1) -> Result:
+        """Insist on a failure that says all of these, in one line and without a traceback."""
+        assert self.code == code, self
+        for text in texts:
+            assert text in self.err, self
+        assert "Traceback" not in self.err, self
+        assert self.out == "", self
+        return self
+
+    def __str__(self) -> str:
+        """Everything, for the report of a failed assertion."""
+        return f"{' '.join(self.words)} -> {self.code}\nstdout: {self.out}\nstderr: {self.err}"
+
+    __repr__ = __str__
+
+
+class Engine(Runtime):
+    """A caller of the command under test, with a state root of its own and one bundle."""
+
+    def __init__(self, directory: Path) -> None:
+        """Begin without any container."""
+        super().__init__(directory / "state")
+        self.directory = directory
+        self._calls = 0
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the words of a call."""
+        return [*command(), "--root", str(self.root), *words]
+
+    def call(self, *words: str, **how: Any) -> Result:
+        """Make a call and wait for it. Output goes to files: a container may keep it open."""
+        self._calls += 1
+        out, err = self.directory / f"out.{self._calls}", self.directory / f"err.{self._calls}"
+        settings: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "timeout": DEADLINE,
+            "cwd": self.directory,
+            **how,
+        }
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            settings.setdefault("stdout", stdout)
+            settings.setdefault("stderr", stderr)
+            done = subprocess.run(self.argv(*words), check=False, **settings)
+        return Result(
+            words, done.returncode, out.read_text(errors="replace"), err.read_text(errors="replace")
+        )
+
+    def begin(self, *words: str, **how: Any) -> subprocess.Popen[bytes]:
+        """Make a call and do not wait for it."""
+        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": self.directory, **how}
+        return subprocess.Popen(self.argv(*words), **settings)
+
+    def create(self, bundle: Bundle, *options: str, name: str = "", **how: Any) -> str:
+        """Create a container that must succeed; return its id."""
+        name = name or self.new_id()
+        bundle.write()
+        self.call("create", "--bundle", str(bundle.path), *options, name, **how).ok()
+        return name
+
+    def start(self, bundle: Bundle, script: str = "sleep 1000", *options: str, **how: Any) -> str:
+        """Create and start a container that must succeed; return its id."""
+        bundle.process["args"] = ["/bin/sh", "-c", script]
+        name = self.create(bundle, *options, **how)
+        self.call("start", name).ok()
+        return name
+
+    def front(self, bundle: Bundle, script: str | None = None, *options: str, **how: Any) -> Result:
+        """Run a container in the foreground."""
+        if script is not None:
+            bundle.process["args"] = ["/bin/sh", "-c", script]
+        bundle.write()
+        return self.call("run", "--bundle", str(bundle.path), *options, self.new_id(), **how)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """Return a container's state."""
+        found: dict[str, Any] = json.loads(self.call("state", name).ok().out)
+        return found
+
+    def status(self, name: str) -> str:
+        """Return a container's status."""
+        return str(self.state(name)["status"])
+
+    def until(self, name: str, status: str) -> None:
+        """Wait for a status."""
+        assert wait_for(lambda: self.status(name) == status), f"{name} is {self.status(name)}, not {status}"
+
+    def delete(self, name: str) -> None:
+        """Kill and delete a container that must still be there."""
+        self.call("delete", "--force", name).ok()
+
+    def close(self) -> None:
+        """Delete all containers."""
+        for name in self.ids:
+            gone = self.call("delete", "--force", name)
+            assert gone.code == 0, gone
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
+    except FileNotFoundError:
+        return False
+
+
+def kill_and_reap(pid: int) -> None:
+    """End a process that may be our child."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def appears(paths: Iterable[Path], seconds: float = 10.0) -> bool:
+    """Tell whether files come into being within some seconds."""
+    wanted = list(paths)
+    end = time.monotonic() + seconds
+    while not all(path.exists() for path in wanted):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True

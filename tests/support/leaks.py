@@ -1,0 +1,122 @@
+"""What a test must not leave behind: processes, mounts, cgroups, files, descriptors."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrunc.linux import _linux, flags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CGROUPS = Path("/sys/fs/cgroup")
+GRACE = 5.0  # seconds the kernel may take to let go of what was killed
+
+
+class Watch:
+    """Look before a test, and again after it."""
+
+    def __init__(self, directory: Path, root: Path) -> None:
+        """Remember how it was.
+
+        Args:
+            directory: the test's own; a mount from or in it is the test's.
+            root: the state root under it.
+
+        """
+        self.directory = directory
+        self.root = root
+        # Orphans of containers become our children and so cannot hide; not before, as other tests may mind.
+        _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._children = set(children())
+        self._mounts = set(mounts())
+        self._fds = descriptors()
+
+    def leaks(self, ids: Iterable[str]) -> list[str]:
+        """Return one line for each thing that is still there; what was killed may take its time to go.
+
+        Args:
+            ids: the containers of the test.
+
+        """
+        names = list(ids)
+        end = time.monotonic() + GRACE
+        while (found := self._look(names)) and time.monotonic() < end:
+            time.sleep(0.02)
+        _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        return found
+
+    def _look(self, ids: list[str]) -> list[str]:
+        found = [f"process {pid}: {command(pid)}" for pid in children() if pid not in self._children]
+        for path in cgroups(ids):
+            found.append(f"cgroup {path}")
+            found += [f"process {pid} in it: {command(int(pid))}" for pid in members(path)]
+        ours = [str(self.directory), *ids]
+        found += [
+            f"mount {line}" for line in mounts() if line not in self._mounts and any(o in line for o in ours)
+        ]
+        if self.root.is_dir():
+            # .cache is meant to stay: compiled seccomp filters.
+            found += [f"file {self.root / name}" for name in os.listdir(self.root) if name != ".cache"]
+        now = descriptors()
+        found += [f"descriptor {fd} -> {now[fd]}" for fd in now if self._fds.get(fd) != now[fd]]
+        return found
+
+
+def children() -> Iterator[int]:
+    """Give our live children; collect the others that nobody waits for."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            continue
+        if fields[0] == "Z":
+            os.waitpid(int(pid), os.WNOHANG)
+        else:
+            yield int(pid)
+
+
+def command(pid: int) -> str:
+    """Return a process's words, or its name when it has none."""
+    try:
+        words = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
+        return words[:200] or Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "(gone)"
+
+
+def mounts() -> list[str]:
+    """Return the lines of our mount table, without what changes by itself (ids, peer groups)."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [" ".join(line.split()[3:5] + line.split(" - ")[1].split()[:2]) for line in lines]
+
+
+def cgroups(ids: list[str]) -> list[str]:
+    """Return the cgroup directories, in any hierarchy, that carry the name of one of these containers."""
+    if not ids:
+        return []
+    return [path for path, _, _ in os.walk(CGROUPS) if any(name in os.path.basename(path) for name in ids)]
+
+
+def members(path: str) -> list[str]:
+    """Return the processes of a cgroup."""
+    try:
+        return Path(path, "cgroup.procs").read_text().split()
+    except OSError:
+        return []
+
+
+def descriptors() -> dict[str, str]:
+    """Return our open descriptors with what they stand for."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            continue  # the one of the listing
+    return found
