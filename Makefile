@@ -9,7 +9,7 @@ PY      := $(VENV)/bin/python
 EXT     := pyrunc/linux/_linux.abi3.so
 SHELL   := /bin/bash
 # The files an installed pyrunc is made from: when one of them changes, `make install` and `make run` install again.
-SOURCES := pyproject.toml setup.py README.md $(shell find pyrunc schema packaging -type f \
+SOURCES := pyproject.toml setup.py README.md $(shell find pyrunc schema install -type f \
              -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -27,8 +27,8 @@ install: $(LIB)/installed ## install pyrunc and whatever it needs, without runni
 
 $(LIB)/installed: $(SOURCES)
 	@mkdir -p $(LIB) 2>/dev/null || { echo "installing to $(PREFIX) takes root: sudo make $(or $(MAKECMDGOALS),run)"; exit 1; }
-	@packaging/needs
-	@packaging/install $(PREFIX)
+	@install/needs
+	@install/into $(PREFIX)
 	@touch $@
 
 uninstall: ## remove what install put on this machine (Debian packages stay)
@@ -66,8 +66,8 @@ bundles/busybox/rootfs/bin/busybox:
 
 # The tools for tests live in the checkout, apart from what is installed; a change in pyproject.toml brings them up to date.
 $(VENV)/ready: pyproject.toml
-	@packaging/needs
-	@[ -x $(PY) ] || $$(packaging/python) -m venv $(VENV)
+	@install/needs
+	@[ -x $(PY) ] || $$(install/python) -m venv $(VENV)
 	@$(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); x = p["project"]; \
 	    print(*p["build-system"]["requires"], *x["dependencies"], *sum(x["optional-dependencies"].values(), []), sep="\n")' \
 	    > $(VENV)/requirements
