@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+# Another runtime is under test, by the variable PYRUNC: some expectations are ours alone.
+FOREIGN = bool(os.environ.get("PYRUNC"))
+
 
 class Result:
     """How a call ended."""
@@ -118,6 +121,10 @@ class Engine(Runtime):
     def until(self, name: str, status: str) -> None:
         """Wait for a status."""
         assert wait_for(lambda: self.status(name) == status), f"{name} is {self.status(name)}, not {status}"
+
+    def until_running(self, name: str) -> None:
+        """Wait until a container that somebody else is starting runs."""
+        assert wait_for(lambda: self.call("state", name).code == 0 and self.status(name) == "running"), name
 
     def delete(self, name: str) -> None:
         """Kill and delete a container that must still be there."""
