@@ -24,6 +24,7 @@ run: install ## install pyrunc and whatever it needs, then run the first contain
 	@$(COMMAND) run -b bundles/hello hello
 
 install: $(LIB)/installed ## install pyrunc and whatever it needs, without running it (as root)
+	@echo 'installed: $(COMMAND)'
 
 $(LIB)/installed: $(SOURCES)
 	@mkdir -p $(LIB) 2>/dev/null || { echo "installing to $(PREFIX) takes root: sudo make $(or $(MAKECMDGOALS),run)"; exit 1; }
