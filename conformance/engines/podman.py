@@ -1,7 +1,7 @@
 """Podman with a storage and a configuration of its own. It has no daemon: conmon watches each container.
 
-Conmon calls the runtime's `create`, and needs the container's first process to become its child; Podman itself
-calls `start`, `kill`, `delete` and the rest. It gives the runtime no --root, so a script of one line does: the
+Conmon calls the runtime's `create`, and needs the container's first process to become its child; Podman calls
+`start`, `kill`, `delete` and the rest. It gives the runtime no --root, so a script of one line does: the
 runtime's own default directory belongs to the machine.
 """
 
