@@ -81,9 +81,10 @@ def call(
     *,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
+    directory: str = "/tmp",
     timeout: float = 60,
 ) -> Result:
-    """Run a program to its end and return its answer, whatever its exit status; `timeout` is in seconds."""
+    """Run a program in a directory and return its answer, whatever its status; `timeout` is in seconds."""
     done = subprocess.run(
         argv,
         input=stdin if stdin is not None else "",
@@ -91,6 +92,7 @@ def call(
         encoding="utf-8",
         errors="replace",
         env=environment(env),
+        cwd=directory,
         timeout=timeout,
         check=False,
     )

@@ -86,7 +86,8 @@ class Podman:
 
     def podman(self, *words: str, stdin: str | None = None, json_errors: bool = True) -> Result:
         """Call `podman`."""
-        return host.call(self.argv(*words), stdin=stdin, env=self.environment(json_errors=json_errors))
+        env = self.environment(json_errors=json_errors)
+        return host.call(self.argv(*words), stdin=stdin, env=env, directory=self.directory)
 
     def succeed(self, *words: str, stdin: str | None = None) -> str:
         """Call `podman`, which has to succeed; its standard output."""
