@@ -7,6 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <marshal.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,10 +23,10 @@ struct module {
 
 PyMODINIT_FUNC PyInit__linux(void);
 
-/* Part of the initialisation that is left out, and the one part that is needed: without it _signal cannot be imported. */
+/* A part of what is left out that may be wanted without the rest: before it, _signal cannot be imported. */
 int _PySignal_Init(int install_signal_handlers);
 
-/* find(name) -> (marshalled code, is package) or None */
+/* find(name) -> (code, is package) or None */
 static PyObject *find(PyObject *self, PyObject *name)
 {
 	const char *wanted = PyUnicode_AsUTF8(name);
@@ -40,7 +41,7 @@ static PyObject *find(PyObject *self, PyObject *name)
 		int order = strcmp(wanted, found->name);
 
 		if (order == 0) {
-			PyObject *code = PyMemoryView_FromMemory((char *)found->code, found->size, PyBUF_READ);
+			PyObject *code = PyMarshal_ReadObjectFromString((const char *)found->code, found->size);
 
 			return code ? Py_BuildValue("(NO)", code, found->is_package ? Py_True : Py_False) : NULL;
 		}
@@ -52,6 +53,16 @@ static PyObject *find(PyObject *self, PyObject *name)
 	Py_RETURN_NONE;
 }
 
+/* signals(): make _signal work; Ctrl-C is a KeyboardInterrupt from then on */
+static PyObject *signals(PyObject *self, PyObject *unused)
+{
+	(void)self;
+	(void)unused;
+	if (_PySignal_Init(1) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 /* finish(): initialise the rest of the interpreter */
 static PyObject *finish(PyObject *self, PyObject *unused)
 {
@@ -59,6 +70,7 @@ static PyObject *finish(PyObject *self, PyObject *unused)
 
 	(void)self;
 	(void)unused;
+	PyGC_Enable();
 	if (PyStatus_Exception(status)) {
 		PyErr_SetString(PyExc_RuntimeError, status.err_msg ? status.err_msg : "the interpreter did not start");
 		return NULL;
@@ -68,6 +80,7 @@ static PyObject *finish(PyObject *self, PyObject *unused)
 
 static PyMethodDef METHODS[] = {
 	{ "find", find, METH_O, NULL },
+	{ "signals", signals, METH_NOARGS, NULL },
 	{ "finish", finish, METH_NOARGS, NULL },
 	{ NULL, NULL, 0, NULL },
 };
@@ -106,8 +119,6 @@ static PyStatus initialise(int argc, char **argv)
 	if (!PyStatus_Exception(status))
 		status = Py_InitializeFromConfig(&config);
 	PyConfig_Clear(&config);
-	if (!PyStatus_Exception(status) && _PySignal_Init(1) < 0)
-		status = PyStatus_Error("signal handlers could not be set up");
 	return status;
 }
 
@@ -131,6 +142,9 @@ __attribute__((visibility("default"))) int pyrunc_main(int argc, char **argv)
 		fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
 		return 1;
 	}
+	PyGC_Disable(); /* a hot verb ends before there is anything worth collecting */
+	signal(SIGPIPE, SIG_IGN); /* as Python does: a write then fails, instead of the process */
+	signal(SIGXFSZ, SIG_IGN);
 	set_argv(argc, argv);
 	code = PyMarshal_ReadObjectFromString((const char *)BOOT, sizeof(BOOT));
 	globals = PyDict_New();

@@ -23,8 +23,17 @@ def array(name: str, data: bytes) -> str:
 
 
 def compiled(source: str, file: str) -> bytes:
-    """Return the marshalled code of a module, less the import that `from __future__` is at run time."""
+    """Return the marshalled code of a module, less what nobody asks for at run time.
+
+    That is docstrings, which are a third of the code, and the import that `from __future__` really is.
+    """
     tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
+            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
     tree.body = [
         node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
     ]
