@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,24 +33,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return Bundle(tmp_path / "bundle")
+def place() -> Iterator[Path]:
+    """A directory for bundles that the root of a user namespace can reach, unlike tmp_path."""
+    made = Path(tempfile.mkdtemp(prefix="pyrunc-test-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture
-def bundles(tmp_path: Path) -> Callable[[str], Bundle]:
+def bundle(place: Path) -> Bundle:
+    return Bundle(place / "bundle")
+
+
+@pytest.fixture
+def bundles(place: Path) -> Callable[[str], Bundle]:
     """Make further bundles, by name."""
-    return lambda name: Bundle(tmp_path / name)
+    return lambda name: Bundle(place / name)
 
 
 @pytest.fixture(autouse=True)
-def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(place: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The command under test with a state root of its own; its containers are deleted at the end.
 
     Autouse: a test that only looks at the host is watched as well.
     """
     made = Engine(tmp_path)
-    watch = Watch(tmp_path, made.root)
+    watch = Watch([tmp_path, place], made.root)
     yield made
     made.close()
     left = watch.leaks(made.ids)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.containers import DEADLINE, Bundle, Runtime, command, wait_for
+from tests.support.leaks import collect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +61,7 @@ class Engine(Runtime):
         super().__init__(directory / "state")
         self.directory = directory
         self._calls = 0
+        self._own: list[subprocess.Popen[bytes]] = []
 
     def argv(self, *words: str) -> list[str]:
         """Return the words of a call."""
@@ -78,15 +80,34 @@ class Engine(Runtime):
         with out.open("wb") as stdout, err.open("wb") as stderr:
             settings.setdefault("stdout", stdout)
             settings.setdefault("stderr", stderr)
-            done = subprocess.run(self.argv(*words), check=False, **settings)
+            limit = settings.pop("timeout")
+            with subprocess.Popen(self.argv(*words), **settings) as done:
+                self._wait(done, limit)
         return Result(
             words, done.returncode, out.read_text(errors="replace"), err.read_text(errors="replace")
         )
 
+    def _wait(self, called: subprocess.Popen[bytes], limit: float) -> None:
+        """Wait, and meanwhile collect orphans as an engine does.
+
+        We are their subreaper, and the init of a pid namespace cannot go before all its processes are
+        collected, also those that `exec --detach` gave to us.
+        """
+        self._own = [each for each in self._own if each.poll() is None]
+        own = {each.pid for each in self._own} | {called.pid}
+        end = time.monotonic() + limit
+        while called.poll() is None:
+            if time.monotonic() > end:
+                called.kill()
+                raise TimeoutError(" ".join(map(str, called.args)))  # type: ignore[arg-type]
+            collect(own)
+            time.sleep(0.005)
+
     def begin(self, *words: str, **how: Any) -> subprocess.Popen[bytes]:
         """Make a call and do not wait for it."""
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": self.directory, **how}
-        return subprocess.Popen(self.argv(*words), **settings)
+        self._own.append(subprocess.Popen(self.argv(*words), **settings))
+        return self._own[-1]
 
     def create(self, bundle: Bundle, *options: str, name: str = "", **how: Any) -> str:
         """Create a container that must succeed; return its id."""

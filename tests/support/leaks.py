@@ -19,15 +19,15 @@ GRACE = 5.0  # seconds the kernel may take to let go of what was killed
 class Watch:
     """Look before a test, and again after it."""
 
-    def __init__(self, directory: Path, root: Path) -> None:
+    def __init__(self, directories: list[Path], root: Path) -> None:
         """Remember how it was.
 
         Args:
-            directory: the test's own; a mount from or in it is the test's.
+            directories: the test's own; a mount from or in them is the test's.
             root: the state root under it.
 
         """
-        self.directory = directory
+        self.directories = [str(directory) for directory in directories]
         self.root = root
         # Orphans of containers become our children and so cannot hide; not before, as other tests may mind.
         _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -54,7 +54,7 @@ class Watch:
         for path in cgroups(ids):
             found.append(f"cgroup {path}")
             found += [f"process {pid} in it: {command(int(pid))}" for pid in members(path)]
-        ours = [str(self.directory), *ids]
+        ours = [*self.directories, *ids]
         found += [
             f"mount {line}" for line in mounts() if line not in self._mounts and any(o in line for o in ours)
         ]
@@ -68,15 +68,26 @@ class Watch:
 
 def children() -> Iterator[int]:
     """Give our live children; collect the others that nobody waits for."""
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except FileNotFoundError:
-            continue
-        if fields[0] == "Z":
+    collect(set())
+    yield from (int(pid) for pid in _all_children() if _state(pid) not in {"Z", ""})
+
+
+def collect(own: set[int]) -> None:
+    """Collect orphans that were given to us and have ended, but none of our own processes."""
+    for pid in _all_children():
+        if int(pid) not in own and _state(pid) == "Z":
             os.waitpid(int(pid), os.WNOHANG)
-        else:
-            yield int(pid)
+
+
+def _all_children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def _state(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
 
 
 def command(pid: int) -> str:
