@@ -188,10 +188,6 @@ class Launch:
                 from pyrunc.apply import netdevices
 
                 netdevices.move(step, self.pid)
-            elif isinstance(step, steps.IntelRdt):
-                from pyrunc.apply import intel_rdt
-
-                self.container.extra["rdt"] = intel_rdt.apply(step, self.container.id, self.pid)
         while True:
             try:
                 kind, payload, fd = protocol.receive(self.sock)

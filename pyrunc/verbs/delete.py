@@ -120,10 +120,6 @@ def destroy(container: store.Container) -> None:
         if not _own_pids(container):
             cgroup.kill_all(container.cgroup, _SIGKILL)
         cgroup.remove(container.cgroup, manager=container.cgroup_manager)
-    if "rdt" in container.extra:
-        from pyrunc.apply import intel_rdt
-
-        intel_rdt.remove(container.extra["rdt"])
     store.remove(container)
     if hooks:
         from pyrunc import cli
