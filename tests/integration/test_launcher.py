@@ -1,0 +1,142 @@
+"""The installed command is a program with the interpreter in it: the same pyrunc, only sooner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.containers import Bundle
+    from tests.support.engine import Engine
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the program from this checkout, beside the script it stands in for."""
+    lib = tmp_path_factory.mktemp("installed")
+    site = lib / "site"
+    for folder in (site, lib / "bin", lib / "lib"):
+        folder.mkdir()
+    for entry in Path(sysconfig.get_path("platlib")).iterdir():
+        (site / entry.name).symlink_to(entry)
+    for name in ("pyrunc", "schema"):
+        (site / name).symlink_to(TOP / name)
+    (lib / "bin/python3").symlink_to(sys.executable)
+    python = os.path.realpath(sys.executable)
+    script = (TOP / "install/launcher/script.py").read_text()
+    (lib / "bin/pyrunc-script").write_text(script.replace("@PYTHON@", python).replace("@SITE@", str(site)))
+    (lib / "bin/pyrunc-script").chmod(0o755)
+    log = lib / "log"
+    words = [str(TOP / "install/launcher/build"), str(lib), python, str(site)]
+    built = subprocess.run(words, env={**os.environ, "BUILD_LOG": str(log)}, check=False)
+    if built.returncode != 0:
+        if not list(Path(sysconfig.get_config_var("LIBPL")).glob("libpython*.a")):
+            pytest.skip("this Python comes without a static library to build the program from")
+        pytest.fail(log.read_text())
+    return lib
+
+
+@pytest.fixture
+def engine(engine: Engine, installed: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The usual engine, with another command."""
+    monkeypatch.setattr(
+        engine, "argv", lambda *words: [str(installed / "bin/pyrunc"), "--root", str(engine.root), *words]
+    )
+    return engine
+
+
+def test_the_life_cycle(engine: Engine, bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1000"]
+    name = engine.create(bundle)
+    assert engine.status(name) == "created"
+    engine.call("start", name).ok()
+    assert engine.call("exec", name, "echo", "here").ok().out == "here\n"
+    engine.call("kill", name, "KILL").ok()
+    engine.until(name, "stopped")
+    engine.call("delete", name).ok()
+
+
+def test_run_in_front(engine: Engine, bundle: Bundle) -> None:
+    assert engine.front(bundle, "echo out; exit 3").code == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["run", "--help"],
+        ["features"],
+        ["nonsense"],
+        ["state", "no-such"],
+        ["list", "-f", "x"],
+    ],
+    ids=" ".join,
+)
+def test_the_script_says_the_same(installed: Path, words: list[str]) -> None:
+    said = []
+    for program in ("pyrunc", "pyrunc-script"):
+        done = subprocess.run(
+            [installed / "bin" / program, *words], capture_output=True, check=False, timeout=60
+        )
+        said.append((done.returncode, done.stdout, done.stderr))
+    assert said[0] == said[1]
+
+
+def test_an_invalid_config_is_explained(engine: Engine, bundle: Bundle) -> None:
+    """The explanation needs what the hot path leaves out: files as text, jsonschema, encodings."""
+    bundle.process["cwd"] = 2
+    bundle.config["hostname"] = 1
+    bundle.write()
+    engine.call("run", "--bundle", str(bundle.path), "x1").fails("/process/cwd", "/hostname")
+
+
+def test_words_that_are_not_text(engine: Engine, bundle: Bundle) -> None:
+    name = engine.start(bundle)
+    words = engine.argv("exec", name, "echo")
+    done = subprocess.run([*map(os.fsencode, words), b"a\xffb"], capture_output=True, check=True)
+    assert done.stdout == b"a\xffb\n"
+
+
+def test_a_reader_that_went_away(installed: Path, engine: Engine, bundle: Bundle) -> None:
+    """As any command: it dies of SIGPIPE, quietly."""
+    engine.start(bundle)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(engine.argv("list"), stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-13, b"")
+
+
+def test_the_script_takes_over(installed: Path, tmp_path: Path) -> None:
+    """An updated Python or a missing library: the program then is the script."""
+    library = installed / "lib/pyrunc.so"
+    aside = installed / "lib/aside.so"
+    library.rename(aside)
+    try:
+        done = subprocess.run(
+            [installed / "bin/pyrunc", "--version"], capture_output=True, text=True, check=True
+        )
+    finally:
+        aside.rename(library)
+    assert done.stdout.startswith("pyrunc version ")
+
+
+def test_nothing_but_memory_is_read(installed: Path, engine: Engine, bundle: Bundle) -> None:
+    """A hot verb opens no Python file: that is where the time goes."""
+    name = engine.start(bundle)
+    trace = engine.directory / "trace"
+    if subprocess.run(["sh", "-c", "command -v strace"], capture_output=True, check=False).returncode:
+        pytest.skip("needs strace")
+    words = ["strace", "-f", "-e", "trace=open,openat", "-o", str(trace), *engine.argv("state", name)]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    opened = [line for line in trace.read_text().splitlines() if ".py" in line]
+    assert opened == []
