@@ -117,10 +117,10 @@ def run(child: Child) -> None:
             child.debug("child process in init(): carrying out the plan")
             for step in child.plan.child:
                 DO[type(step)](child, step)
-            channel = _wait_for_start(child)
+            _wait_for_start(child)
             for step in child.plan.start:
                 DO[type(step)](child, step)
-            _execute(child, channel)
+            _execute(child)
         except OSError as exc:
             # A step that words its own failures never gets here; the step's name is the least there is to say.
             name = "enter the container" if type(step) is steps.Step else type(step).__name__
@@ -427,7 +427,18 @@ def _memory_policy(_child: Child, step: steps.MemoryPolicy) -> None:
         raise Failure("set the memory policy", pointer=step.pointer, errno=exc.errno or 0) from None
 
 
+def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
+    # The last look at a file of the container: a filter may not allow openat2 later.
+    child.home = identity.home(child, child.uid)
+    child.close_tree()
+    child.mounts.clear()
+    child.root_tree = child.procfs = child.join_mount = -1
+    child.join = (-1, child.join[1])
+    _close_rest(child)
+
+
 def _seccomp(child: Child, step: steps.Seccomp) -> None:
+    child.debug(f"seccomp filter flags: {child.programs[id(step)].flags}")
     fd = _load_filter(child.programs[id(step)])
     if fd >= 0:
         protocol.send(child.sock, protocol.NOTIFY, b"", fd)
@@ -478,6 +489,7 @@ DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
     steps.Personality: _personality,  # type: ignore[dict-item]
     steps.MemoryPolicy: _memory_policy,  # type: ignore[dict-item]
     steps.Seccomp: _seccomp,  # type: ignore[dict-item]
+    steps.CloseDescriptors: _close_descriptors,  # type: ignore[dict-item]
     steps.Rlimit: identity.rlimit,  # type: ignore[dict-item]
     steps.Identity: identity.become,  # type: ignore[dict-item]
     steps.Cwd: identity.cwd,  # type: ignore[dict-item]
@@ -488,16 +500,15 @@ DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
 # -- from ready to execve -----------------------------------------------------------------------------------------
 
 
-def _wait_for_start(child: Child) -> _socket.socket:
-    """Report ready, wait until the state is stored and somebody starts us; return who to answer."""
-    child.close_tree()
+def _wait_for_start(child: Child) -> None:
+    """Report ready, wait until the state is stored and somebody starts us, whom child.sock then leads to."""
     child.debug("init: closing the pipe to signal completion")
     protocol.send(child.sock, protocol.READY, jsonio.dumps(child.made).encode())
     child.expect(protocol.STORED)
     listener = child.listener
     if listener is None:
         child.expect(protocol.START)
-        return child.sock
+        return
     child.sock.close()
     # pid 1 of a pid namespace ignores what has no handler, and a created container must be killable.
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
@@ -514,7 +525,7 @@ def _wait_for_start(child: Child) -> _socket.socket:
             listener.close()
             for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
                 _signal.signal(number, _signal.SIG_DFL)
-            return channel
+            return
         channel.close()
 
 
@@ -522,18 +533,13 @@ def _end(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def _execute(child: Child, channel: _socket.socket) -> None:
-    """Execve: nothing but stdio, the passed descriptors and the channel (close-on-exec) is open."""
+def _execute(child: Child) -> None:
+    """Execve: only stdio, the passed descriptors and the channel (close-on-exec) are open."""
     if not child.program:
         raise Failure("there is no process to start", pointer="/process", hint="config.json has no process section")
     if child.listener is None:
-        child.debug("setns_init: about to exec" if child.join[0] >= 0 else "init: about to exec")
-    first = 3 + child.passed
-    kept = channel.fileno()
-    if kept > first:
-        _linux.close_range(first, kept - 1, 0)
-    _linux.close_range(kept + 1, _LAST_FD, 0)
-    for fd in range(3, first):
+        child.debug("setns_init: about to exec" if child.join[1] else "init: about to exec")
+    for fd in range(3, 3 + child.passed):
         os.set_inheritable(fd, True)
     env = {}
     for word in child.exec_env:
@@ -544,4 +550,3 @@ def _execute(child: Child, channel: _socket.socket) -> None:
         os.execve(child.program, child.args, env)
     except OSError as exc:
         raise identity.exec_failure(child.program, exc.errno or 0) from None
-

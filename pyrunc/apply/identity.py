@@ -51,8 +51,6 @@ def cwd(child: Child, step: Cwd) -> None:
     child.cwd = step.path
     if not step.path.startswith("/"):
         raise Failure("Cwd must be an absolute path", pointer=step.pointer)
-    # A directory descriptor still open here could be reached as /proc/self/fd/N (CVE-2024-21626).
-    child.close_tree()
     try:
         try:
             os.chdir(step.path)
@@ -86,8 +84,6 @@ def _cwd_failure(path: str, errno: int) -> Failure:
 
 def become(child: Child, step: Identity) -> None:
     """Take on the process's user with its groups and capabilities."""
-    home = _home(child, step.uid)
-    child.home = home
     own_stdio(step.uid)
     what = "drop capabilities from the bounding set"
     try:
@@ -207,7 +203,7 @@ def own_stdio(uid: int) -> None:
             continue  # closed, or from outside our user namespace: it works as it is
 
 
-def _home(child: Child, uid: int) -> str:
+def home(child: Child, uid: int) -> str:
     """Return the user's home from the container's /etc/passwd, "/" without one; no NSS, which would load its code."""
     if any(word.startswith("HOME=") and word != "HOME=" for word in child.env):
         return ""

@@ -73,6 +73,26 @@ def open_source(step: Mount, bundle: str) -> int:
     return fd
 
 
+def _inner_source(child: Child, step: Mount) -> int:
+    """Return a detached copy of something inside the root, as the mounts before this one have left it (law 3)."""
+    recursive = flags.AT_RECURSIVE if step.options.bind == "rbind" else 0
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_EMPTY_PATH | recursive
+    try:
+        inside = target.resolve(child.root, step.source, follow="src-nofollow" not in step.options.ext)
+        try:
+            fd = _linux.open_tree(inside, "", how)
+        finally:
+            os.close(inside)
+    except OSError as exc:
+        raise _source_failure(step, step.source, exc) from None
+    try:
+        set_attributes(fd, step, recursive)
+    except OSError as exc:
+        os.close(fd)
+        raise _attribute_failure(step, exc) from None
+    return fd
+
+
 def set_attributes(fd: int, step: Mount, recursive: int) -> None:
     """Set a detached bind's attributes and propagation: recursive ones first, so that the mount's own words win."""
     options = step.options
@@ -109,9 +129,10 @@ def mount(child: Child, step: Mount) -> None:
     """Carry out one mount step inside the container's mount namespace."""
     root = child.root
     if step.kind == "new":
+        before = len(child.made)
         tfd = _target(root, step, "dir", child.made)
         try:
-            fd = _new(step, tfd)
+            fd = _new(step, tfd, fresh=len(child.made) > before)
         except OSError as exc:
             os.close(tfd)
             raise Failure(
@@ -120,7 +141,7 @@ def mount(child: Child, step: Mount) -> None:
     else:
         fd = child.mounts.pop(id(step), -1)
         if fd < 0:
-            fd = open_source(step, child.plan.bundle)
+            fd = _inner_source(child, step) if step.kind == "inner-bind" else open_source(step, child.plan.bundle)
         kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
         tfd = _target(root, step, kind, child.made)
     try:
@@ -163,7 +184,7 @@ def _target(root: int, step: Mount, kind: str, made: list[str]) -> int:
     except OSError as exc:
         if exc.errno in (_ELOOP, _ENOTDIR) and step.no_symlink:
             raise Failure(
-                f"{step.fstype} must be mounted on an ordinary directory, not a symlink or file: {step.destination}",
+                f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file: {step.destination}",
                 pointer=step.pointer,
             ) from None
         raise Failure(
@@ -202,7 +223,7 @@ def _check_proc(root: int, step: Mount, tfd: int, fd: int) -> None:
             f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
             pointer=step.pointer + "/destination",
         )
-    if step.destination in _PROC_FILES and step.kind == "bind":
+    if step.destination in _PROC_FILES and step.kind != "new":
         return
     raise Failure(
         f"{step.destination} is inside /proc and cannot be mounted on",
@@ -227,7 +248,7 @@ def _is_proc_directory(root: int, step: Mount, tfd: int) -> bool:
     return (proc.st_dev, proc.st_ino) == (here.st_dev, here.st_ino)
 
 
-def _new(step: Mount, tfd: int) -> int:
+def _new(step: Mount, tfd: int, *, fresh: bool) -> int:
     """Make a new file system of the step's type and return its detached mount."""
     options = step.options
     fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
@@ -239,7 +260,7 @@ def _new(step: Mount, tfd: int) -> int:
                 _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, word, None, 0)
             if options.attr_set & mount_options.RDONLY and step.fstype not in PSEUDO:
                 _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, "ro", None, 0)
-            for word in _data(step, tfd):
+            for word in _data(step, tfd, fresh=fresh):
                 name, equals, value = word.partition("=")
                 if equals:
                     _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
@@ -263,10 +284,10 @@ def _new(step: Mount, tfd: int) -> int:
     return fd
 
 
-def _data(step: Mount, tfd: int) -> tuple[str, ...]:
-    """Return the file system's options; a tmpfs takes the mode of the directory it covers, as its content is seen."""
+def _data(step: Mount, tfd: int, *, fresh: bool) -> tuple[str, ...]:
+    """Return the file system's options; a tmpfs takes the mode of the directory it covers, unless we just made that."""
     words = step.options.data
-    if step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
+    if step.fstype == "tmpfs" and not fresh and not any(word.startswith("mode=") for word in words):
         return (*words, f"mode={stat.S_IMODE(os.fstat(tfd).st_mode):o}")
     return words
 

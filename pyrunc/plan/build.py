@@ -49,6 +49,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *_personality(config),
         *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
         *process.labels(command),
+        steps.CloseDescriptors(),
         *(early if not command.get("noNewPrivileges") else []),
         *_identity(config, facts),
         *(early if command.get("noNewPrivileges") else []),
@@ -60,7 +61,8 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         namespaces=spaces,
         parent=tuple(_parent(config, cgroup)),
         child=tuple(child),
-        start=(*hooks.lower(config, "startContainer"), *late),
+        # startContainer hooks run under the process's filter, like the process (as in runc).
+        start=(*late, *hooks.lower(config, "startContainer")),
         terminal=bool(command.get("terminal")),
         warnings=process.capability_warnings(command, _available(config, facts.capabilities)),
     )
@@ -132,7 +134,7 @@ def _tree(
     found.append(
         steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
     )
-    found += mounts.lower(config, facts, spaces, cgroup_paths)
+    found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs)
     fill_dev = devices.wanted(config)
     if fill_dev:
         found += devices.lower(config, facts, user_namespace=bound)
@@ -236,6 +238,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         *_personality(config),
         *process.labels(command),
         *process.terminal(command, console=False),
+        steps.CloseDescriptors(),
         *(early if not command.get("noNewPrivileges") else []),
         steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
         *_own_rlimits(config, command),

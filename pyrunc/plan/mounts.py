@@ -58,7 +58,9 @@ def tree_propagation(config: Config) -> int:
     return mount_options.SLAVE
 
 
-def lower(config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[str, str]) -> list[Step]:
+def lower(
+    config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[str, str], rootfs: str
+) -> list[Step]:
     """Return the steps of the mounts array.
 
     Args:
@@ -66,6 +68,7 @@ def lower(config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[s
         facts: the host.
         spaces: the namespaces step, which decides how /sys and cgroups can be mounted.
         cgroup_paths: where the container's cgroups will be: controller -> directory.
+        rootfs: absolute path of the root file system on the host.
 
     Raises:
         Failure: an entry that can never be mounted; the pointer says which.
@@ -80,6 +83,9 @@ def lower(config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[s
         mount = _entry(index, entry)
         if mount.kind == "bind":
             mount.default_propagation = inherited
+            if mount.source.startswith(rootfs + "/") and rootfs != "/":
+                # What lies there is known only once the mounts before it are made: order is the list's order.
+                mount.kind, mount.source = "inner-bind", mount.source[len(rootfs) :]
         if mount.fstype in ("cgroup", "cgroup2") and mount.kind == "new":
             if not entered:
                 made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))

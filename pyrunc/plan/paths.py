@@ -17,10 +17,18 @@ def lower(config: Config) -> list[Step]:
     linux = config.get("linux") or {}
     steps: list[Step] = [
         ReadonlyPath(path=path, pointer=f"/linux/readonlyPaths/{index}")
-        for index, path in enumerate(linux.get("readonlyPaths") or ())
+        for path, index in _once(linux.get("readonlyPaths")).items()
     ]
     steps += [
         MaskedPath(path=path, pointer=f"/linux/maskedPaths/{index}")
-        for index, path in enumerate(linux.get("maskedPaths") or ())
+        for path, index in _once(linux.get("maskedPaths")).items()
     ]
     return steps
+
+
+def _once(paths: list[str] | None) -> dict[str, int]:
+    """Return path -> place of its first mention: covering one twice would only leave a second mount."""
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths or ()):
+        first.setdefault(path.rstrip("/") or "/", index)
+    return first

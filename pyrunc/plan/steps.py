@@ -126,7 +126,8 @@ class Mount(Step):
 
     Attributes:
         kind: "bind" (source opened by the parent before the fork), "late-bind" (source, on the host, exists only
-            once the cgroups do) or "new" (a file system made inside the container's namespaces).
+            once the cgroups do), "inner-bind" (source inside the root, as earlier mounts have left it) or "new" (a file
+            system made inside the container's namespaces).
         index: place in config.json's array.
         destination: path inside the root.
         make: what to make when the destination is missing: "dir", "file" or "source" (as the source is).
@@ -299,6 +300,14 @@ class Seccomp(Step):
 
     section: object
     notify: bool = False
+
+
+class CloseDescriptors(Step):
+    """Close all but stdio, the passed descriptors and the channel to the parent.
+
+    Before a seccomp filter, which need not allow it, and before the working directory is entered: a directory still
+    open could be reached as /proc/self/fd/N (CVE-2024-21626).
+    """
 
 
 class Identity(Step):
