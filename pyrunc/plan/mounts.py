@@ -81,6 +81,9 @@ def lower(
     entered = False
     for index, entry in enumerate(config.get("mounts") or ()):
         mount = _entry(index, entry)
+        if mount.destination.startswith(rootfs + "/") and rootfs != "/":
+            # Some callers name the mount point as the host sees it; every runtime takes that for the place inside.
+            mount.destination = mount.destination[len(rootfs) :]
         if mount.kind == "bind":
             mount.default_propagation = inherited
             if mount.source.startswith(rootfs + "/") and rootfs != "/":
