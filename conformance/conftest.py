@@ -79,7 +79,9 @@ def session(runtime: str) -> Iterator[Session]:
             archive=f"{directory}/image.tar",
             overlay=_overlay_works(f"{directory}/probe"),
         )
-        left = host.settled(lambda: [str(item) for item in host.processes_with(directory).items()])
+        left = host.new_leftovers(
+            lambda: [str(item) for item in host.processes_with(directory).items()], known=set()
+        )
     finally:
         host.clear(directory, tag)
     assert left == [], "processes that outlived the whole session"

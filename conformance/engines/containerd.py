@@ -6,7 +6,6 @@ each verb, and reads the log when a call fails.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -44,6 +43,7 @@ class Containerd:
         self.socket = f"{self.directory}/socket"
         self.runtime_root = f"{self.directory}/runtime"
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.known_leftovers: set[str] = set()
         os.mkdir(self.directory, 0o711)
         with open(f"{self.directory}/config.toml", "w", encoding="utf-8") as file:
             file.write(
@@ -153,9 +153,7 @@ class Containerd:
 
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""
-        found = []
-        with contextlib.suppress(FileNotFoundError):
-            found += os.listdir(f"{self.runtime_root}/{self.session.tag}")
+        found = host.states(f"{self.runtime_root}/{self.session.tag}")
         found += host.mounts_below(self.directory)
         found += [
             path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) != self.session.tag

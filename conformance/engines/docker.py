@@ -30,6 +30,7 @@ class Docker:
         self.socket = f"{self.directory}/socket"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.own_mounts: set[str] = set()
+        self.known_leftovers: set[str] = set()
         os.mkdir(self.directory, 0o711)
         with open(f"{self.directory}/daemon.json", "w", encoding="utf-8") as file:
             file.write("{}\n")  # and not the machine's /etc/docker/daemon.json

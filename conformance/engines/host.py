@@ -220,12 +220,23 @@ def wait_until(what: str, test: Callable[[], object], *, seconds: float = SETTLE
         time.sleep(0.05)
 
 
-def settled(leftovers: Callable[[], list[str]]) -> list[str]:
-    """What is left over once the engine has had its time to tidy up."""
+def new_leftovers(leftovers: Callable[[], list[str]], known: set[str]) -> list[str]:
+    """What a check has left over, once the engine has had its time to tidy up.
+
+    Args:
+        leftovers: asks the machine.
+        known: what earlier checks have left, for which this one is not to blame; the new ones are added.
+    """
     end = time.monotonic() + SETTLE
-    while (found := leftovers()) and time.monotonic() < end:
+    while (found := [item for item in leftovers() if item not in known]) and time.monotonic() < end:
         time.sleep(0.1)
+    known.update(found)
     return found
+
+
+def states(runtime_root: str) -> list[str]:
+    """Containers in a state directory; names that begin with a dot are the runtime's own, such as a cache."""
+    return [os.path.basename(path) for path in glob.glob(f"{glob.escape(runtime_root)}/*")]
 
 
 def _unescape(field: str) -> str:

@@ -32,6 +32,7 @@ class Podman:
         self.directory = f"{session.directory}/podman"
         self.runtime_root = f"{self.directory}/runtime"
         self.wrapper = f"{self.directory}/judged"
+        self.known_leftovers: set[str] = set()
         os.mkdir(self.directory, 0o711)
         with open(self.wrapper, "w", encoding="utf-8") as file:
             file.write(f'#!/bin/sh\nexec {session.runtime} --root {self.runtime_root} "$@"\n')
@@ -136,9 +137,7 @@ class Podman:
 
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""
-        found = []
-        with contextlib.suppress(FileNotFoundError):
-            found += os.listdir(self.runtime_root)
+        found = host.states(self.runtime_root)
         # The storage keeps a bind mount of itself, made private, from its first use on.
         storage = f"{self.directory}/root/overlay"
         found += [point for point in host.mounts_below(self.directory) if point != storage]

@@ -6,7 +6,6 @@ Buildah has no monitor: it waits for the container's first process itself, which
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ class Buildah:
         self.image = "localhost/built-from-tar"
         self.from_options = ("--cgroup-parent", f"/{session.tag}", "--network", "none", *ULIMITS)
         self.run_options = ("--runtime", session.runtime, "--runtime-flag", f"root={self.runtime_root}")
+        self.known_leftovers: set[str] = set()
         os.makedirs(f"{self.directory}/tmp")
 
     def argv(self, *words: str) -> list[str]:
@@ -76,9 +76,7 @@ class Buildah:
 
     def leftovers(self) -> list[str]:
         """What is still there though nothing runs: state, cgroups, processes, bundles."""
-        found = os.listdir(f"{self.directory}/tmp")
-        with contextlib.suppress(FileNotFoundError):
-            found += os.listdir(self.runtime_root)
+        found = os.listdir(f"{self.directory}/tmp") + host.states(self.runtime_root)
         tag = self.session.tag
         found += [path for path in host.cgroups_of(tag) if os.path.basename(path) != tag]
         found += [f"{pid} {line}" for pid, line in host.processes_of(tag).items()]
@@ -98,7 +96,7 @@ def buildah(storage: Buildah) -> Iterator[Buildah]:
     """Buildah for one check, after which nothing may be left."""
     yield storage
     storage.buildah("rm", "--all")
-    assert host.settled(storage.leftovers) == []
+    assert host.new_leftovers(storage.leftovers, storage.known_leftovers) == []
     assert host.mounts_below(storage.directory) in ([], [f"{storage.directory}/root/overlay"])
 
 

@@ -43,7 +43,7 @@ def containerd(daemon: Containerd) -> Iterator[Containerd]:
     """The daemon for one check, after which nothing may be left."""
     yield daemon
     daemon.remove_everything()
-    assert host.settled(daemon.leftovers) == []
+    assert host.new_leftovers(daemon.leftovers, daemon.known_leftovers) == []
 
 
 def read_count(shared: str) -> int:
@@ -249,7 +249,7 @@ def test_run_of_what_cannot_run(containerd: Containerd, name: str, command: str,
     assert result.code == 1, result
     assert "OCI runtime create failed" in result.err
     assert phrase in result.err
-    assert host.settled(containerd.leftovers) == []
+    assert host.new_leftovers(containerd.leftovers, containerd.known_leftovers) == []
 
 
 def test_run_with_a_missing_bind_source(containerd: Containerd, name: str) -> None:

@@ -41,7 +41,7 @@ def docker(daemon: Docker) -> Iterator[Docker]:
     """The daemon for one check, after which nothing may be left."""
     yield daemon
     daemon.remove_everything()
-    assert host.settled(daemon.leftovers) == []
+    assert host.new_leftovers(daemon.leftovers, daemon.known_leftovers) == []
 
 
 def wait_for_log(docker: Docker, container: str, line: str) -> None:

@@ -39,7 +39,7 @@ def podman(storage: Podman) -> Iterator[Podman]:
     """Podman for one check, after which nothing may be left."""
     yield storage
     storage.remove_everything()
-    assert host.settled(storage.leftovers) == []
+    assert host.new_leftovers(storage.leftovers, storage.known_leftovers) == []
 
 
 def wait_for_log(podman: Podman, container: str, line: str) -> None:
