@@ -1,6 +1,7 @@
 """What goes wrong, said once: Failure carries the facts, the edge (cli/report.py) decides how to print them.
 
-Law 2: this module is on the hot path, so it only holds the facts; sentences are built when somebody reads them.
+Law 2: this module is on the hot path, so it only holds the facts; sentences are built when somebody reads
+them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818 - it is what happened, and the word of the whole project
     """A step that could not be done.
 
     Args:
@@ -68,7 +69,7 @@ def from_facts(facts: object) -> Failure:
 
     The sender may be under a container's control, so a malformed message is itself a Failure.
     """
-    if isinstance(facts, list) and len(facts) == 7:  # noqa: PLR2004 - the fields of facts()
+    if isinstance(facts, list) and len(facts) == 7:
         message, step, pointer, errno, hint, code, bare = facts
         if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
             if isinstance(errno, int) and isinstance(hint, str) and isinstance(code, int):

@@ -1,7 +1,8 @@
 """JSON without the json module.
 
 Law 2 (accept fast): json imports re and costs about 8 ms of start-up; its C scanner and escaper cost nothing.
-Anything the scanner does not take at once is a ValueError: the slow path then finds out, with json itself, why.
+Anything the scanner does not take at once is a ValueError: the slow path then finds out, with json itself,
+why.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def loads(text: str) -> object:
     try:
         value, end = _scan(stripped, 0)
     except (StopIteration, ValueError, RecursionError, SystemError) as exc:
-        # The scanner tries to import json.decoder to word its errors, and on 3.11 may answer SystemError instead.
+        # The scanner tries to import json.decoder to word its errors, and on 3.11 may answer SystemError
+        # instead.
         msg = "not JSON"
         raise ValueError(msg) from exc
     if end != len(stripped):

@@ -1,8 +1,8 @@
 """The state record on disk: the minimum that cannot be asked of the kernel.
 
 Law 4 (the kernel holds the truth): a record says which process was the init and when it started; whether that
-process still lives, has executed its program or is frozen is read from the kernel at each question. Records are
-written whole (temporary file, rename) and changed only under the container's lock.
+process still lives, has executed its program or is frozen is read from the kernel at each question. Records
+are written whole (temporary file, rename) and changed only under the container's lock.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import time
 from pyrunc import jsonio
 from pyrunc.errors import Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 STATE = "state.json"
 CONFIG = "config.json"
 SOCKET = "start.sock"
 
 # include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
 PF_FORKNOEXEC = 0x40
-# Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state letter, until
-# the last of its descendants has been collected by whoever that is.
+# Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state
+# letter, until the last of its descendants has been collected by whoever that is.
 PF_EXITING = 0x4
 
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
@@ -117,7 +121,7 @@ def check_id(id: str) -> None:  # noqa: A002
     """
     if not id:
         raise Failure("container id cannot be empty")
-    if id in (".", "..") or not _ID_CHARACTERS.issuperset(id) or len(id) > 1024:  # noqa: PLR2004 - as runc
+    if id in (".", "..") or not _ID_CHARACTERS.issuperset(id) or len(id) > 1024:
         raise Failure(f"invalid container ID format: {id!r}", hint="use letters, digits and _ + . -")
 
 
@@ -157,9 +161,7 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
             text = os.read(fd, 1 << 22)
         finally:
             os.close(fd)
-        values = jsonio.loads(text.decode())
-        if not isinstance(values, dict):
-            raise ValueError(path)
+        values = _object(text)
     except OSError as exc:
         if exc.errno in (_ENOENT, _ENOTDIR):
             if os.path.isdir(f"{root}/{id}"):
@@ -175,6 +177,13 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
         if name in values:
             setattr(container, name, values[name])
     return container
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    values = jsonio.loads(text.decode())
+    if isinstance(values, dict):
+        return values
+    raise ValueError
 
 
 def write(directory: str, name: str, data: bytes) -> None:
@@ -204,7 +213,7 @@ def save(container: Container) -> None:
 
 
 def save_config(container: Container, raw: bytes) -> None:
-    """Keep the configuration the container was created from: later changes of the bundle do not matter to it."""
+    """Keep the configuration the container was created from: later edits of the bundle do not matter."""
     write(container.directory, CONFIG, raw)
 
 
@@ -229,8 +238,8 @@ def load_config(container: Container) -> dict[str, object]:
 def lock(container: Container, *, seconds: float = 10.0) -> int:
     """Take the container's lock and return the descriptor that holds it (close it to let go).
 
-    The lock is on the state directory itself, so that it vanishes with it. A creator holds it until the container
-    is created.
+    The lock is on the state directory itself, so that it vanishes with it. A creator holds it until the
+    container is created.
 
     Raises:
         Failure: the container is gone, or the lock stays taken for that long.
@@ -308,7 +317,7 @@ def frozen(container: Container) -> bool:
     """Tell whether the container's cgroup is frozen (or about to be)."""
     if "freezer" in container.cgroup:
         path = container.cgroup["freezer"] + "/freezer.state"
-        words = (b"FROZEN", b"FREEZING")
+        words: tuple[bytes, ...] = (b"FROZEN", b"FREEZING")
     elif "" in container.cgroup:
         path = container.cgroup[""] + "/cgroup.freeze"
         words = (b"1",)
@@ -378,13 +387,11 @@ def now() -> str:
     nanoseconds = time.time_ns()
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     t = time.gmtime(seconds)
-    return (
-        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
-    )
+    return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"
 
 
 def oci_state(container: Container, state: str) -> dict[str, object]:
-    """Return the state a hook reads and `pyrunc state` prints the heart of (runtime-spec, runtime.md "State")."""
+    """Return the state that hooks read and `pyrunc state` prints (runtime-spec, runtime.md "State")."""
     values: dict[str, object] = {
         "ociVersion": "1.3.0",
         "id": container.id,

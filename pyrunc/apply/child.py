@@ -1,23 +1,24 @@
 """What runs between clone and execve: the container's init, obeying the plan.
 
 Law 5 (the parent knows, the child obeys): nothing is decided here that could be decided before the fork.
-Law 6 (the door closes behind the child): everything is imported by the parent; before the first step the import
-machinery is emptied, because after the root is entered an import would load the container's files with our rights.
+Law 6 (the door closes behind the child): everything is imported by the parent; before the first step the
+import machinery is emptied, because after the root is entered an import would load the container's files with
+our rights.
 """
 
 from __future__ import annotations
 
+import _signal
+import _socket
 import fcntl
 import os
 import sys
 
 import _prctl
-import _signal
-import _socket
 
+from pyrunc import cli, jsonio
 from pyrunc.apply import cgroup, devices, identity, keyring, mounts, paths, protocol, target
 from pyrunc.apply.foreground import restore_signals
-from pyrunc import cli, jsonio
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
@@ -122,7 +123,8 @@ def run(child: Child) -> None:
                 DO[type(step)](child, step)
             _execute(child)
         except OSError as exc:
-            # A step that words its own failures never gets here; the step's name is the least there is to say.
+            # A step that words its own failures never gets here; the step's name is the least there is to
+            # say.
             name = "enter the container" if type(step) is steps.Step else type(step).__name__
             raise Failure(name, pointer=step.pointer, errno=exc.errno or 0) from exc
     except Failure as problem:
@@ -180,7 +182,7 @@ def _begin(child: Child) -> None:
         _linux.setns(child.join_mount, flags.CLONE_NEWNS)
 
 
-# -- steps --------------------------------------------------------------------------------------------------------
+# -- steps ---------------------------------------------------------------------------------------------------
 
 
 def _enter_cgroup_namespace(child: Child, step: steps.EnterCgroupNamespace) -> None:
@@ -218,7 +220,9 @@ def _attach_root(child: Child, step: steps.AttachRoot) -> None:
         _linux.move_mount(tree, "", here, "", _ATTACH)
         os.close(here)
     except OSError as exc:
-        raise Failure(f"attach the root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0) from None
+        raise Failure(
+            f"attach the root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
     child.root = tree
 
 
@@ -237,7 +241,9 @@ def _terminal(child: Child, step: steps.Terminal) -> None:
         try:
             from_devpts = target.resolve(root, "/dev/pts")
         except OSError as exc:
-            raise Failure("open /dev/pts in the container", pointer=step.pointer, errno=exc.errno or 0) from None
+            raise Failure(
+                "open /dev/pts in the container", pointer=step.pointer, errno=exc.errno or 0
+            ) from None
     master, slave, number = _open_pty(from_devpts, child.settings)
     if step.console:
         devices.console(child, from_devpts, number)
@@ -256,7 +262,7 @@ _take: Callable[[int, int], None] = _unset  # type: ignore[assignment]
 
 def prepare_terminal() -> None:
     """Import what a terminal needs; by the parent, before the fork (law 6)."""
-    global _open_pty, _take  # noqa: PLW0603 - set once, in the parent
+    global _open_pty, _take
     from pyrunc.apply import terminal
 
     _open_pty, _take = terminal.open_pty, terminal.take
@@ -306,8 +312,8 @@ def _enter_root(child: Child, step: steps.EnterRoot) -> None:
 def _move_root(child: Child) -> None:
     """MS_MOVE the root over /, for hosts whose / cannot be pivoted (an initramfs).
 
-    Unlike pivot_root this leaves the host's tree mounted underneath, so its procfs and sysfs are removed first: as
-    long as a full one is in the namespace, the kernel lets a user namespace mount another.
+    Unlike pivot_root this leaves the host's tree mounted underneath, so its procfs and sysfs are removed
+    first: as long as a full one is in the namespace, the kernel lets a user namespace mount another.
     """
     place = child.plan.rootfs
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
@@ -336,7 +342,9 @@ def _readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
     try:
         _linux.mount_setattr(child.root, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
     except OSError as exc:
-        raise Failure("make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0) from None
+        raise Failure(
+            "make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
 
 
 def _hostname(_child: Child, step: steps.Hostname) -> None:
@@ -353,7 +361,9 @@ def _sysctl(child: Child, step: steps.Sysctl) -> None:
         write_proc(child, "sys/" + step.path, step.value.encode())
     except OSError as exc:
         raise Failure(
-            f"write sysctl {step.path.replace('/', '.')} = {step.value!r}", pointer=step.pointer, errno=exc.errno or 0
+            f"write sysctl {step.path.replace('/', '.')} = {step.value!r}",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
         ) from None
 
 
@@ -497,7 +507,7 @@ DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
 }
 
 
-# -- from ready to execve -----------------------------------------------------------------------------------------
+# -- from ready to execve ------------------------------------------------------------------------------------
 
 
 def _wait_for_start(child: Child) -> None:
@@ -514,7 +524,7 @@ def _wait_for_start(child: Child) -> None:
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
         _signal.signal(number, _end)
     while True:
-        fd, _address = listener._accept()  # type: ignore[attr-defined]
+        fd, _address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - the socket module costs 12 ms
         channel = _socket.socket(fileno=fd)
         child.sock = channel
         try:
@@ -536,7 +546,9 @@ def _end(number: int, _frame: object) -> None:
 def _execute(child: Child) -> None:
     """Execve: only stdio, the passed descriptors and the channel (close-on-exec) are open."""
     if not child.program:
-        raise Failure("there is no process to start", pointer="/process", hint="config.json has no process section")
+        raise Failure(
+            "there is no process to start", pointer="/process", hint="config.json has no process section"
+        )
     if child.listener is None:
         child.debug("setns_init: about to exec" if child.join[1] else "init: about to exec")
     for fd in range(3, 3 + child.passed):
@@ -547,6 +559,6 @@ def _execute(child: Child) -> None:
         env[name] = value
     restore_signals(child.signal_mask)
     try:
-        os.execve(child.program, child.args, env)
+        os.execve(child.program, child.args, env)  # noqa: S606 - this is what a runtime is for
     except OSError as exc:
         raise identity.exec_failure(child.program, exc.errno or 0) from None

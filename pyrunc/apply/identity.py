@@ -1,13 +1,14 @@
 """Become the process: working directory, user, groups, capabilities, program.
 
 The order inside become() is the one in which nothing is ever held longer than needed nor dropped too early
-(credentials(7), capabilities(7)): bounding set, keepcaps, groups, gid, uid, capability sets, ambient set, no_new_privs.
+(credentials(7), capabilities(7)): bounding set, keepcaps, groups, gid, uid, capability sets, ambient set,
+no_new_privs.
 """
 
 from __future__ import annotations
 
+import _stat as stat
 import os
-import stat
 
 import _prctl
 
@@ -30,8 +31,8 @@ _LAST = 63  # the kernel's capability sets have 64 bits
 def become_root() -> None:
     """Take user and group 0 of a user namespace just entered, and let go of the caller's other groups.
 
-    A namespace that maps no 0 leaves us what we are; one that denies setgroups (user_namespaces(7)) keeps the groups,
-    which then have no names inside.
+    A namespace that maps no 0 leaves us what we are; one that denies setgroups (user_namespaces(7)) keeps the
+    groups, which then have no names inside.
     """
     try:
         os.setgroups([])
@@ -47,7 +48,7 @@ def become_root() -> None:
 
 
 def cwd(child: Child, step: Cwd) -> None:
-    """Go to the working directory, making it; a directory only the process's user may enter is tried again later."""
+    """Go to the working directory, made if missing; one only the process's user may enter is tried later."""
     child.cwd = step.path
     if not step.path.startswith("/"):
         raise Failure("Cwd must be an absolute path", pointer=step.pointer)
@@ -82,7 +83,7 @@ def _cwd_failure(path: str, errno: int) -> Failure:
     return Failure(f'chdir to cwd ("{path}") set in config.json failed', pointer="/process/cwd", errno=errno)
 
 
-def become(child: Child, step: Identity) -> None:
+def become(_child: Child, step: Identity) -> None:
     """Take on the process's user with its groups and capabilities."""
     own_stdio(step.uid)
     what = "drop capabilities from the bounding set"
@@ -190,7 +191,7 @@ def _set_groups(gids: tuple[int, ...] | None) -> None:
 
 
 def own_stdio(uid: int) -> None:
-    """Give the process's user the pipes and sockets it was handed as stdio, so that /dev/stdout can be opened.
+    """Give the process's user the pipes and sockets that are its stdio, so that /dev/stdout can be opened.
 
     Devices (the host's terminal or null device) and files of the host stay whose they are.
     """
@@ -204,7 +205,10 @@ def own_stdio(uid: int) -> None:
 
 
 def home(child: Child, uid: int) -> str:
-    """Return the user's home from the container's /etc/passwd, "/" without one; no NSS, which would load its code."""
+    """Return the user's home from the container's /etc/passwd, "/" without one.
+
+    No NSS: it would load the container's libraries (CVE-2019-14271).
+    """
     if any(word.startswith("HOME=") and word != "HOME=" for word in child.env):
         return ""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -215,13 +219,13 @@ def home(child: Child, uid: int) -> str:
     wanted = str(uid).encode()
     for line in text.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) > 5 and fields[2] == wanted and fields[5]:  # noqa: PLR2004 - passwd(5)
+        if len(fields) > 5 and fields[2] == wanted and fields[5]:
             return fields[5].decode("utf-8", "surrogateescape")
     return "/"
 
 
 def program(child: Child, step: Program) -> None:
-    """Look the program up as execvp would, with the container's PATH, after everything else about it is set."""
+    """Look the program up as execvp would, with the container's PATH, now that all else about it is set."""
     if child.cwd_pending:
         try:
             os.chdir(child.cwd)
@@ -232,14 +236,14 @@ def program(child: Child, step: Program) -> None:
         raise Failure("the working directory is outside the root file system", pointer="/process/cwd")
     if not step.args or not step.args[0]:
         raise Failure("args must not be empty", pointer=step.pointer)
-    child.program = find(step.args[0], step.env, step.pointer)
+    child.program = find(step.args[0], step.env)
     child.args = step.args
     child.exec_env = [word for word in step.env if word != "HOME="]
     if child.home:
         child.exec_env.append("HOME=" + child.home)
 
 
-def find(name: str, env: tuple[str, ...], pointer: str) -> str:
+def find(name: str, env: tuple[str, ...]) -> str:
     """Return the path to execute.
 
     Raises:

@@ -1,7 +1,7 @@
 """Write a user namespace's id mappings (user_namespaces(7)).
 
-Directly with the host's rights; as an ordinary user a mapping of oneself directly, anything more through newuidmap and
-newgidmap, found in fixed places only (no PATH: nobody may choose what runs with their rights).
+Directly with the host's rights; as an ordinary user a mapping of oneself directly, anything more through
+newuidmap and newgidmap, found in fixed places only (no PATH: nobody may choose what runs with their rights).
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def _helper(pid: int, maps: tuple[tuple[int, int, int], ...], pointer: str, help
     path = next((place + helper for place in _PLACES if os.access(place + helper, os.X_OK)), "")
     if not path:
         raise Failure(
-            f"mapping more than one's own id needs {helper}", pointer=pointer, hint="install the package uidmap"
+            f"mapping more than one's own id needs {helper}",
+            pointer=pointer,
+            hint="install the package uidmap",
         )
     words = [helper, str(pid)]
     for entry in maps:
@@ -81,4 +83,9 @@ def _helper(pid: int, maps: tuple[tuple[int, int, int], ...], pointer: str, help
     os.close(reader)
     _pid, status = os.waitpid(child, 0)
     if status:
-        raise Failure(f"{helper} refused {maps}: {said}", pointer=pointer, errno=_EPERM, hint="see /etc/subuid and /etc/subgid")
+        raise Failure(
+            f"{helper} refused {maps}: {said}",
+            pointer=pointer,
+            errno=_EPERM,
+            hint="see /etc/subuid and /etc/subgid",
+        )

@@ -1,15 +1,14 @@
 """Make init inside its namespaces: enter the ones that exist, clone3 into the new ones, come back.
 
-The parent enters joined namespaces itself and returns to its own afterwards: one fork less than an intermediate process.
-Only a joined user namespace cannot be left again; then a short-lived process enters, and clones with CLONE_PARENT so
-that init is the parent's own child all the same.
+The parent enters joined namespaces itself and returns to its own afterwards: one fork less than an
+intermediate process. Only a joined user namespace cannot be left again; then a short-lived process enters,
+and clones with CLONE_PARENT so that init is the parent's own child all the same.
 """
 
 from __future__ import annotations
 
-import os
-
 import _signal
+import os
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -98,7 +97,9 @@ def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]
         exit_signal = 0 if new & flags.CLONE_PARENT else int(_signal.SIGCHLD)
         pid, pidfd = _linux.clone3(new, exit_signal, cgroup_fd)
     except OSError as exc:
-        raise Failure("make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0) from None
+        raise Failure(
+            "make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0
+        ) from None
     if pid == 0:
         run()
         os._exit(1)
@@ -121,8 +122,8 @@ def _enter(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]]:
             _linux.unshare(flags.CLONE_NEWTIME)
             _write_offsets(spaces)
     except BaseException:
-        for fd, kind in back:
-            _linux.setns(fd, kind)
+        for fd, flag in back:
+            _linux.setns(fd, flag)
             os.close(fd)
         raise
     return back
@@ -132,7 +133,9 @@ def _write_offsets(spaces: Namespaces) -> None:
     """Set the clocks of the time namespace our children get (time_namespaces(7))."""
     if not spaces.time_offsets:
         return
-    text = "".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in spaces.time_offsets)
+    text = "".join(
+        f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in spaces.time_offsets
+    )
     try:
         fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -153,7 +156,9 @@ def open_join(join: Join) -> int:
     try:
         return os.open(join.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
-        raise Failure(f"open {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0) from None
+        raise Failure(
+            f"open {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0
+        ) from None
 
 
 def enter(join: Join) -> None:
@@ -168,8 +173,12 @@ def enter(join: Join) -> None:
         _linux.setns(fd, FLAGS[join.kind])
     except OSError as exc:
         if exc.errno == _EINVAL:
-            raise Failure(f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer) from None
-        raise Failure(f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0) from None
+            raise Failure(
+                f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer
+            ) from None
+        raise Failure(
+            f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0
+        ) from None
     finally:
         os.close(fd)
 
@@ -205,10 +214,9 @@ def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
     return pid, os.pidfd_open(pid)
 
 
-def _help(
-    joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]
-) -> str:
-    # Namespaces the host owns can only be entered with the host's rights, those of the user namespace only with its.
+def _help(joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]) -> str:
+    # Namespaces the host owns can only be entered with the host's rights, those of the user namespace only
+    # with its.
     later = []
     for join in joins:
         if join.kind != "user":

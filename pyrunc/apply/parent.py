@@ -1,15 +1,14 @@
-"""The parent's side: everything that can be decided or opened on the host, then the fork, then the conversation.
+"""The parent's side: all that can be decided or opened on the host, the fork, then the conversation.
 
-Law 5. The order of effects is chosen for the way back: the state directory first and the record before anything else
-exists, so that at any instruction `delete --force` finds what there may be to remove; abort() goes the same way back.
+Law 5. The order of effects is chosen for the way back: the state directory first and the record before
+anything else exists, so that at any instruction `delete --force` finds what there may be to remove; abort()
+goes the same way back.
 """
 
 from __future__ import annotations
 
-import os
-
 import _signal
-import _socket
+import os
 
 from pyrunc import cli, store
 from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, seal
@@ -20,6 +19,8 @@ from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from pyrunc.apply.seccomp import Program
     from pyrunc.store import Container
 
@@ -54,7 +55,7 @@ class Launch:
         self.paths: dict[str, str] = {}
         self.forked = False
 
-    # -- before the fork ------------------------------------------------------------------------------------------
+    # -- before the fork -------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Open all that the child will use.
@@ -83,8 +84,8 @@ class Launch:
     def _open_sources(self) -> None:
         """Open bind sources while we are still on the host, with the caller's rights.
 
-        Without the right to clone a mount here (an ordinary user), the child opens them with the rights it has in its
-        own user namespace.
+        Without the right to clone a mount here (an ordinary user), the child opens them with the rights it
+        has in its own user namespace.
         """
         if os.geteuid() != 0:
             return
@@ -99,7 +100,7 @@ class Launch:
         except PermissionError:
             return
 
-    # -- the fork -------------------------------------------------------------------------------------------------
+    # -- the fork --------------------------------------------------------------------------------------------
 
     def fork(self, cgroup_plan: steps.Cgroup) -> None:
         """Make the cgroups, then init in its namespaces.
@@ -143,15 +144,16 @@ class Launch:
         """
         self.child.cgroups = cgroup.join_fds(paths)
         into = cgroup.clone_fd(paths)
-        # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined state).
+        # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined
+        # state).
         self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
         try:
             self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
         except Failure as problem:
             if into < 0 or problem.errno not in (_EBUSY, _ENOENT):
                 raise
-            # A nested cgroup manager (systemd inside) has turned the container's cgroup into an inner one: go where
-            # init is now.
+            # A nested cgroup manager (systemd inside) has turned the container's cgroup into an inner one: go
+            # where init is now.
             os.close(into)
             into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
@@ -174,7 +176,7 @@ class Launch:
                 idmap.write(self.pid, step)
         protocol.send(self.sock, protocol.MAPPED)
 
-    # -- the conversation -----------------------------------------------------------------------------------------
+    # -- the conversation ------------------------------------------------------------------------------------
 
     def until_ready(self) -> None:
         """Serve the child until only start is left to do, then set what only the parent may set.
@@ -290,7 +292,7 @@ class Launch:
             break
         self.sock.close()
 
-    # -- the way back ---------------------------------------------------------------------------------------------
+    # -- the way back ----------------------------------------------------------------------------------------
 
     def abort(self) -> None:
         """Undo everything: kill and collect init, remove the cgroups. The state directory is the caller's."""
@@ -348,11 +350,13 @@ def load(plan: steps.Plan, cache: str) -> Programs:
 def seal_process(*, libraries: bool) -> None:
     """Make our own executable unwritable before anything of a container can see it.
 
-    Must come before the first effect: where the kernel refuses, the command begins anew from a sealed copy of itself.
+    Must come before the first effect: where the kernel refuses, the command begins anew from a sealed copy of
+        itself.
 
     Args:
-        libraries: also our libraries; only a process with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in the host's user
-            namespace that can see us in a pid namespace could reach those (proc_pid_map_files(5)).
+        libraries: also our libraries; only a process with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in the
+            host's user namespace that can see us in a pid namespace could reach those
+            (proc_pid_map_files(5)).
 
     """
     how = seal.seal(libraries=libraries)
@@ -388,7 +392,9 @@ def private_procfs() -> int:
         fs = _linux.fsopen("proc", flags.FSOPEN_CLOEXEC)
         try:
             _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
-            return _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NOEXEC)
+            return _linux.fsmount(
+                fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NOEXEC
+            )
         finally:
             os.close(fs)
     except OSError:
@@ -442,5 +448,3 @@ def write_pid_file(path: str, pid: int) -> None:
         os.rename(temporary, path)
     except OSError as exc:
         raise Failure(f"write pid file {path}", errno=exc.errno or 0) from None
-
-

@@ -14,16 +14,16 @@
       | <--- FAILED + facts of a Failure ------- |  at any time
       | <--- LOG + a line (only with --debug) -- |  at any time
 
-Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it entered the
-container's namespaces, so the parent bounds what it reads and takes only descriptors it asked for.
+Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it
+entered the container's namespaces, so the parent bounds what it reads and takes only descriptors it asked
+for.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
-
-import _socket
 
 from pyrunc import cli, jsonio
 from pyrunc.errors import Failure, from_facts
@@ -57,7 +57,9 @@ def send(sock: _socket.socket, kind: bytes, payload: bytes = b"", fd: int = -1) 
     """
     if fd >= 0:
         passed = fd.to_bytes(4, sys.byteorder)
-        sock.sendmsg([kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL)
+        sock.sendmsg(
+            [kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL
+        )
     else:
         sock.send(kind + payload, _socket.MSG_NOSIGNAL)
 
@@ -78,8 +80,7 @@ def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
     for level, what, content in ancillary:
         if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
             fds += [
-                int.from_bytes(content[at : at + 4], sys.byteorder)
-                for at in range(0, len(content) - 3, 4)
+                int.from_bytes(content[at : at + 4], sys.byteorder) for at in range(0, len(content) - 3, 4)
             ]
     for extra in fds[1:]:
         os.close(extra)

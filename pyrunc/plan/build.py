@@ -2,18 +2,21 @@
 
 Law 1: whatever happens to a container happens because it is in one of the three lists made here.
 The order is the specification's life cycle (runtime.md "Lifecycle") with the rules a kernel adds:
-masks while the host's /dev/null is still in sight, read-only last, identity after everything that needs rights, the
-seccomp filter as late as the process's own rights allow.
+masks while the host's /dev/null is still in sight, read-only last, identity after everything that needs
+rights, the seccomp filter as late as the process's own rights allow.
 """
 
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
 from pyrunc.plan import cgroups as plan_cgroups
+from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pyrunc.plan.facts import Facts, Request
     from pyrunc.spec.types import Config, Process
 
@@ -31,9 +34,9 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
 
     """
     spaces = namespaces.lower(config)
-    cgroup = plan_cgroups.plan(config, facts.cgroup, request.id, request.cgroup_manager)
+    cgroup = plan_cgroups.plan(dict(config), facts.cgroup, request.id, request.cgroup_manager)
     rootfs = _rootfs(config, request)
-    command = config.get("process") or {}
+    command = _process(config)
     late = _seccomp(config)
     early: list[steps.Step] = []
     # With no_new_privs a filter can be installed without rights, so it waits until only execve is left to do.
@@ -43,7 +46,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     child = [
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
         *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
-        *_tree(config, facts, request, spaces, cgroup.paths, rootfs),
+        *_tree(config, facts, spaces, cgroup.paths, rootfs, no_pivot=request.no_pivot),
         *_names(config),
         *process.attributes(command, cpuset=_has_cpuset(config)),
         *_personality(config),
@@ -68,13 +71,18 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     )
 
 
+def _process(config: Config) -> Process:
+    """Return the process, an empty one for a configuration without."""
+    return config.get("process") or {"cwd": "/"}
+
+
 def _available(config: Config, own: int) -> int:
     """Return the capabilities that can be granted: a new user namespace begins with all, whatever we have."""
     return process.ALL_CAPABILITIES if "user" in namespaces.paths(config) else own
 
 
 def _has_cpuset(config: Config) -> bool:
-    resources = (config.get("linux") or {}).get("resources") or {}
+    resources: Mapping[str, Any] = (config.get("linux") or {}).get("resources") or {}
     return bool((resources.get("cpu") or {}).get("cpus"))
 
 
@@ -89,7 +97,7 @@ def _rootfs(config: Config, request: Request) -> str:
 
 def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]:
     linux = config.get("linux") or {}
-    command = config.get("process") or {}
+    command = _process(config)
     found: list[steps.Step] = []
     if linux.get("uidMappings") or linux.get("gidMappings"):
         found.append(
@@ -103,7 +111,9 @@ def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]
     if linux.get("intelRdt"):
         found.append(steps.IntelRdt(settings=dict(linux["intelRdt"]), pointer="/linux/intelRdt"))
     found += [
-        steps.NetDevice(host=host, name=(device or {}).get("name") or host, pointer=f"/linux/netDevices/{host}")
+        steps.NetDevice(
+            host=host, name=(device or {}).get("name") or host, pointer=f"/linux/netDevices/{host}"
+        )
         for host, device in (linux.get("netDevices") or {}).items()
     ]
     found += hooks.lower(config, "prestart", "createRuntime")
@@ -117,20 +127,24 @@ def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]
 def _tree(
     config: Config,
     facts: Facts,
-    request: Request,
     spaces: steps.Namespaces,
     cgroup_paths: dict[str, str],
     rootfs: str,
+    *,
+    no_pivot: bool,
 ) -> list[steps.Step]:
     """Return the steps that make the container's mount tree and enter it."""
     kinds = namespaces.paths(config)
     own_tree = "mount" in kinds
     flag, recursive = mounts.root_propagation(config)
-    # Nodes cannot be made in a user namespace, whether it is the container's or one the runtime is already in.
+    # Nodes cannot be made in a user namespace, whether it is the container's or one the runtime is already
+    # in.
     bound = "user" in kinds or facts.in_user_namespace or facts.euid != 0
     found: list[steps.Step] = []
     if own_tree:
-        found.append(steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation"))
+        found.append(
+            steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation")
+        )
     found.append(
         steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
     )
@@ -138,7 +152,7 @@ def _tree(
     fill_dev = devices.wanted(config)
     if fill_dev:
         found += devices.lower(config, facts, user_namespace=bound)
-    found += process.terminal(config.get("process") or {}, console=fill_dev)
+    found += process.terminal(_process(config), console=fill_dev)
     if hooks.of(config, "prestart") or hooks.of(config, "createRuntime"):
         found.append(steps.WaitForHooks())
     if hooks.of(config, "createContainer"):
@@ -147,11 +161,14 @@ def _tree(
         )
     method = "pivot" if own_tree else "chroot"
     found += paths.lower(config)
-    found.append(steps.EnterRoot(method="move" if request.no_pivot and own_tree else method))
+    found.append(steps.EnterRoot(method="move" if no_pivot and own_tree else method))
     if flag and own_tree:
-        found.append(steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation"))
+        found.append(
+            steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation")
+        )
     found.append(steps.ReadonlyLast())
-    if (config.get("root") or {}).get("readonly"):
+    root: Mapping[str, Any] = config.get("root") or {}
+    if root.get("readonly"):
         found.append(steps.ReadonlyRoot(pointer="/root/readonly"))
     return found
 
@@ -171,7 +188,10 @@ def _names(config: Config) -> list[steps.Step]:
 
 
 def sysctl_path(key: str) -> str:
-    """Return a sysctl's path below /proc/sys: of "." and "/" the one that comes first separates (sysctl.d(5))."""
+    """Return a sysctl's path below /proc/sys.
+
+    Of "." and "/" the one that comes first separates (sysctl.d(5)).
+    """
     dot, slash = key.find("."), key.find("/")
     if dot >= 0 and (slash < 0 or dot < slash):
         return key.translate({ord("."): "/", ord("/"): "."})
@@ -194,10 +214,14 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
         return []
     from pyrunc.plan import seccomp
 
-    lowered = seccomp.lower(section)
+    lowered = seccomp.lower(dict(section))
     if lowered is None:
         return []
-    return [steps.Seccomp(section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp")]
+    return [
+        steps.Seccomp(
+            section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp"
+        )
+    ]
 
 
 def _identity(config: Config, facts: Facts) -> list[steps.Step]:
@@ -261,8 +285,8 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
 def _own_rlimits(config: Config, command: Process) -> list[steps.Step]:
     """Return the limits the process sets itself, as long as it is root.
 
-    From a user namespace only the parent can raise a hard limit; without one only the process itself can set any once
-    its user is another (prlimit(2)).
+    From a user namespace only the parent can raise a hard limit; without one only the process itself can set
+    any once its user is another (prlimit(2)).
     """
     return [] if "user" in namespaces.paths(config) else process.rlimits(command)
 

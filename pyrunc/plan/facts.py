@@ -1,6 +1,7 @@
 """What the planner may know about the host, as data.
 
-Law 1: plan/ is pure. Whatever depends on the host is asked once, by apply/facts.py, and handed over in this record.
+Law 1: plan/ is pure. Whatever depends on the host is asked once, by apply/facts.py, and handed over in this
+record.
 """
 
 from __future__ import annotations

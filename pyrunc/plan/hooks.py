@@ -1,7 +1,7 @@
 """Hooks: which run where.
 
-Source: runtime-spec config.md "POSIX-platform Hooks". prestart comes before createRuntime, as in the runtimes that
-still have it; both run in the runtime's namespaces once the container's namespaces and mounts stand.
+Source: runtime-spec config.md "POSIX-platform Hooks". prestart comes before createRuntime, as in the runtimes
+that still have it; both run in the runtime's namespaces once the container's namespaces and mounts stand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from pyrunc.plan.steps import Hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pyrunc.spec.types import Config
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -17,10 +20,14 @@ KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 
 def of(config: Config, kind: str) -> tuple[dict[str, object], ...]:
     """Return the hooks of one kind, in their order."""
-    hooks = config.get("hooks") or {}
-    return tuple(hooks.get(kind) or ())  # type: ignore[call-overload]
+    hooks: Mapping[str, Any] = config.get("hooks") or {}
+    return tuple(hooks.get(kind) or ())
 
 
 def lower(config: Config, *kinds: str) -> list[Hooks]:
     """Return a step for each of the kinds that has hooks."""
-    return [Hooks(kind=kind, hooks=of(config, kind), pointer=f"/hooks/{kind}") for kind in kinds if of(config, kind)]
+    return [
+        Hooks(kind=kind, hooks=of(config, kind), pointer=f"/hooks/{kind}")
+        for kind in kinds
+        if of(config, kind)
+    ]

@@ -20,7 +20,8 @@ NEWUSER = 0x10000000
 NEWPID = 0x20000000
 NEWNET = 0x40000000
 
-# The order is the order of entering: the user namespace first, because it owns the others; the mount namespace last.
+# The order is the order of entering: the user namespace first, because it owns the others; the mount
+# namespace last.
 FLAGS = {
     "user": NEWUSER,
     "ipc": NEWIPC,
@@ -58,7 +59,7 @@ def lower(config: Config) -> Namespaces:
 
 
 def paths(config: Config) -> dict[str, str]:
-    """Return type -> path joined, "" for a namespace made for the container; absent types are the runtime's own."""
+    """Return type -> path joined, "" for one made for the container; absent types are the runtime's own."""
     linux = config.get("linux") or {}
     return {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
 

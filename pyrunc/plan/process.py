@@ -10,6 +10,9 @@ from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pyrunc.spec.types import Process
 
 CAPABILITIES = {
@@ -57,8 +60,8 @@ CAPABILITIES = {
 }
 ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
 
-# asm-generic/resource.h; the numbers are the same on every architecture Python's supported kernels run pyrunc on
-# except alpha, mips and sparc.
+# asm-generic/resource.h; the numbers are the same on every architecture Python's supported kernels run pyrunc
+# on except alpha, mips and sparc.
 RLIMITS = {
     "RLIMIT_CPU": 0,
     "RLIMIT_FSIZE": 1,
@@ -107,7 +110,11 @@ MEMORY_MODES = {
     "MPOL_PREFERRED_MANY": 5,
     "MPOL_WEIGHTED_INTERLEAVE": 6,
 }
-MEMORY_FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
+MEMORY_FLAGS = {
+    "MPOL_F_STATIC_NODES": 1 << 15,
+    "MPOL_F_RELATIVE_NODES": 1 << 14,
+    "MPOL_F_NUMA_BALANCING": 1 << 13,
+}
 
 
 def capability_mask(names: object, available: int) -> int:
@@ -124,7 +131,7 @@ def capability_mask(names: object, available: int) -> int:
 
 
 def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
-    """Return what the specification wants a warning for: capabilities that are unknown or cannot be granted."""
+    """Return a warning for each capability that is unknown or cannot be granted, as config.md wants."""
     sets = process.get("capabilities") or {}
     named = {name for names in sets.values() for name in names or ()}  # type: ignore[attr-defined]
     lost = sorted(name for name in named if not capability_mask((name,), available))
@@ -156,8 +163,9 @@ def identity(process: Process, *, available: int, umask: int | None, at: str = "
     sets = [0, 0, 0, 0]
     if capabilities is not None:
         bounding = capability_mask(capabilities.get("bounding"), available)
+        named: Mapping[str, Any] = capabilities
         sets = [
-            capability_mask(capabilities.get(name), available)  # type: ignore[call-overload]
+            capability_mask(named.get(name), available)
             for name in ("effective", "permitted", "inheritable", "ambient")
         ]
         # The kernel refuses effective bits that are not permitted, and raises ambient bits only from
@@ -189,7 +197,9 @@ def rlimits(process: Process, at: str = "/process") -> list[steps.Step]:
         if name not in RLIMITS:
             raise Failure(f"wrong rlimit value: {name}", pointer=pointer + "/type")
         found.append(
-            steps.Rlimit(name=name, number=RLIMITS[name], soft=limit["soft"], hard=limit["hard"], pointer=pointer)
+            steps.Rlimit(
+                name=name, number=RLIMITS[name], soft=limit["soft"], hard=limit["hard"], pointer=pointer
+            )
         )
     return found
 
@@ -223,9 +233,13 @@ def labels(process: Process, at: str = "/process") -> list[steps.Step]:
     """Return the LSM labels the process asks for."""
     found: list[steps.Step] = []
     if process.get("apparmorProfile"):
-        found.append(steps.LsmLabel(lsm="apparmor", label=process["apparmorProfile"], pointer=at + "/apparmorProfile"))
+        found.append(
+            steps.LsmLabel(lsm="apparmor", label=process["apparmorProfile"], pointer=at + "/apparmorProfile")
+        )
     if process.get("selinuxLabel"):
-        found.append(steps.LsmLabel(lsm="selinux", label=process["selinuxLabel"], pointer=at + "/selinuxLabel"))
+        found.append(
+            steps.LsmLabel(lsm="selinux", label=process["selinuxLabel"], pointer=at + "/selinuxLabel")
+        )
     return found
 
 
@@ -233,16 +247,19 @@ def terminal(process: Process, *, console: bool, at: str = "/process") -> list[s
     """Return the terminal step when the process has one."""
     if not process.get("terminal"):
         return []
-    size = process.get("consoleSize") or {}
+    size: Mapping[str, Any] = process.get("consoleSize") or {}
     return [
         steps.Terminal(
-            width=size.get("width") or 0, height=size.get("height") or 0, console=console, pointer=at + "/terminal"
+            width=size.get("width") or 0,
+            height=size.get("height") or 0,
+            console=console,
+            pointer=at + "/terminal",
         )
     ]
 
 
 def program(process: Process, extra_env: tuple[str, ...] = (), at: str = "/process") -> steps.Program:
-    """Return the program with its arguments and environment; of a variable given twice the last one counts."""
+    """Return the program; of a variable given twice the last one counts."""
     env: dict[str, str] = {}
     for word in (*(process.get("env") or ()), *extra_env):
         name, _, value = word.partition("=")
@@ -280,10 +297,12 @@ def cpu_list(text: str, pointer: str) -> tuple[int, ...]:
     numbers: set[int] = set()
     for part in text.split(",") if text else ():
         first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and first.isascii() and (not dash or (last.isdecimal() and last.isascii()))):
+        if not (
+            first.isdecimal() and first.isascii() and (not dash or (last.isdecimal() and last.isascii()))
+        ):
             raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
         low, high = int(first), int(last or first)
-        if low > high or high > 8191:  # noqa: PLR2004 - the kernel's largest NR_CPUS
+        if low > high or high > 8191:
             raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
         numbers.update(range(low, high + 1))
     return tuple(sorted(numbers))

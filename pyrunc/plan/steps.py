@@ -1,26 +1,30 @@
 """The instruction set: every effect pyrunc can have on a container is one of these records.
 
-Law 1 (plan, then do): a plan is lists of steps, apply/ carries them out one by one, `pyrunc plan` prints them,
-`--trace` times them, tests compare them. Nothing happens that is not a step.
+Law 1 (plan, then do): a plan is lists of steps, apply/ carries them out one by one, `pyrunc plan` prints
+them, `--trace` times them, tests compare them. Nothing happens that is not a step.
 """
 
 from __future__ import annotations
 
-from pyrunc.plan.mount_options import Options
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.mount_options import Options
 
 
 class Step(Record):
-    """One effect; pointer is the JSON pointer of the place in config.json that asked for it, "" for the rules."""
+    """One effect.
+
+    pointer is the JSON pointer of the place in config.json that asked for it, "" when the specification or
+    the kernel does.
+    """
 
     pointer: str = ""
 
 
-# -- beside the child, by the parent ------------------------------------------------------------------------------
+# -- beside the child, by the parent -------------------------------------------------------------------------
 
 
 class Cgroup(Step):
@@ -71,7 +75,7 @@ class IntelRdt(Step):
     settings: dict[str, object]
 
 
-# -- namespaces ---------------------------------------------------------------------------------------------------
+# -- namespaces ----------------------------------------------------------------------------------------------
 
 
 class Join(Step):
@@ -105,11 +109,11 @@ class Keyring(Step):
     name: str
 
 
-# -- the mount tree -----------------------------------------------------------------------------------------------
+# -- the mount tree ------------------------------------------------------------------------------------------
 
 
 class TreePropagation(Step):
-    """Change the propagation of everything the new mount namespace inherited, so that nothing flows to the host."""
+    """Change the propagation of all the new mount namespace inherited, so that nothing flows to the host."""
 
     flag: int
 
@@ -125,15 +129,17 @@ class Mount(Step):
     """One entry of `mounts` (or one of the several mounts a cgroup entry becomes).
 
     Attributes:
-        kind: "bind" (source opened by the parent before the fork), "late-bind" (source, on the host, exists only
-            once the cgroups do), "inner-bind" (source inside the root, as earlier mounts have left it) or "new" (a file
-            system made inside the container's namespaces).
+        kind: "bind" (source opened by the parent before the fork), "late-bind" (source, on the host, exists
+            only once the cgroups do), "inner-bind" (source inside the root, as earlier mounts have left it)
+            or "new" (a file system made inside the container's namespaces).
         index: place in config.json's array.
         destination: path inside the root.
         make: what to make when the destination is missing: "dir", "file" or "source" (as the source is).
-        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921 and its kin).
+        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921 and its
+            kin).
         default_propagation: recursive propagation of a bind whose options name none, 0 to leave it.
-        readonly_last: read-only is set after everything else, because mount points and nodes are still to be made.
+        readonly_last: read-only is set after everything else, because mount points and nodes are still to be
+            made.
 
     """
 
@@ -175,7 +181,7 @@ class Device(Step):
 
 
 class Terminal(Step):
-    """Open a pseudo-terminal of the container's devpts, put it on /dev/console, hand its master to the parent."""
+    """Open a terminal of the container's devpts, put it on /dev/console, give its master to the parent."""
 
     width: int
     height: int
@@ -225,7 +231,7 @@ class MaskedPath(Step):
     path: str
 
 
-# -- names and kernel values --------------------------------------------------------------------------------------
+# -- names and kernel values ---------------------------------------------------------------------------------
 
 
 class Hostname(Step):
@@ -247,7 +253,7 @@ class Sysctl(Step):
     value: str
 
 
-# -- the process --------------------------------------------------------------------------------------------------
+# -- the process ---------------------------------------------------------------------------------------------
 
 
 class Scheduler(Step):
@@ -305,14 +311,16 @@ class Seccomp(Step):
 class CloseDescriptors(Step):
     """Close all but stdio, the passed descriptors and the channel to the parent.
 
-    Before a seccomp filter, which need not allow it, and before the working directory is entered: a directory still
-    open could be reached as /proc/self/fd/N (CVE-2024-21626).
+    Before a seccomp filter, which need not allow it, and before the working directory is entered: a directory
+    still open could be reached as /proc/self/fd/N (CVE-2024-21626).
     """
 
 
 class Identity(Step):
-    """Become the process's user with its groups and capabilities, in the one safe order (SECURITY rule: bounding
-    set, keepcaps, groups, gid, uid, capability sets, ambient set, no_new_privs).
+    """Become the process's user, with its groups and capabilities.
+
+    In the one safe order: bounding set, keepcaps, groups, gid, uid, capability sets, ambient set,
+    no_new_privs.
     """
 
     uid: int

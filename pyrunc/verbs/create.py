@@ -6,9 +6,8 @@ Source: runtime-spec runtime.md "Create" and "Lifecycle".
 
 from __future__ import annotations
 
-import os
-
 import _socket
+import os
 
 from pyrunc import cli, store
 from pyrunc.apply import descriptors, facts, parent
@@ -21,7 +20,7 @@ from pyrunc.spec import load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
-    from pyrunc.spec.types import Config
+    from pyrunc.spec.types import Config, Process
 
 
 def main(cmd: Command) -> int:
@@ -50,14 +49,16 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     store.check_id(cmd.id)
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(config_path(cmd, bundle))
-    command = config.get("process") or {}
+    command: Process = config.get("process") or {"cwd": "/"}
     if command.get("terminal") or cmd.console_socket:
         from pyrunc.apply import terminal
 
-        terminal.check_socket(terminal=bool(command.get("terminal")), detach=detach, socket=cmd.console_socket)
+        terminal.check_socket(
+            terminal=bool(command.get("terminal")), detach=detach, socket=cmd.console_socket
+        )
     root = cmd.root or store.default_root()
     passed, extra_env = descriptors.passed(cmd.preserve_fds, os.environ, listen=True)
-    if extra_env and command:
+    if extra_env and config.get("process"):
         command["env"] = [*(command.get("env") or ()), *extra_env]
     if os.environ.get("NOTIFY_SOCKET"):
         _notify(config, f"{root}/{cmd.id}")
@@ -74,7 +75,8 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         cli.warn(warning)
     _check_root(plan.rootfs)
     programs = parent.load(plan, root + "/.cache/seccomp")
-    # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody may.
+    # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
+    # may.
     joined = namespaces.paths(config).get("pid") != ""
     parent.seal_process(libraries=joined and "user" not in namespaces.paths(config))
     container = store.reserve(root, cmd.id)
@@ -122,7 +124,7 @@ def manager(cmd: Command) -> str:
 def is_rootless(cmd: Command) -> bool:
     """Tell whether missing rights are to be expected."""
     if cmd.rootless in ("true", "false"):
-        return cmd.rootless == "true"
+        return bool(cmd.rootless == "true")
     return os.geteuid() != 0
 
 
@@ -135,7 +137,9 @@ def _check_root(path: str) -> None:
         )
     if not os.path.isdir(path):
         raise Failure(
-            f"invalid rootfs: {path} is not a directory" if os.path.exists(path) else f"invalid rootfs: {path} does not exist",
+            f"invalid rootfs: {path} is not a directory"
+            if os.path.exists(path)
+            else f"invalid rootfs: {path} does not exist",
             pointer="/root/path",
         )
 
@@ -163,7 +167,9 @@ def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
         container.extra["no_keyring"] = True
 
 
-def _open_channels(cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool) -> None:
+def _open_channels(
+    cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool
+) -> None:
     """Open what the outside gives or wants: console and pidfd sockets, the start socket."""
     child = launch.child
     if launch.plan.terminal:

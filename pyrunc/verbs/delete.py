@@ -5,9 +5,8 @@ Source: runtime-spec runtime.md "Delete". Law 4: with --force this converges fro
 
 from __future__ import annotations
 
-import os
-
 import _signal
+import os
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -109,7 +108,7 @@ def destroy(container: store.Container) -> None:
         Failure: something is left; it says what.
 
     """
-    hooks = ()
+    hooks: tuple[dict[str, object], ...] = ()
     if "poststop" in container.extra:
         from pyrunc.plan import hooks as plan_hooks
 
@@ -151,5 +150,3 @@ def poststart(container: store.Container) -> None:
     except Failure:
         kill_init(container)
         raise
-
-

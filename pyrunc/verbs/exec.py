@@ -1,7 +1,7 @@
-"""exec: one more process in a container, from the configuration it was created with (runtime-spec: later edits of the
-bundle do not affect it).
+"""exec: one more process in a container.
 
-pyrunc's own failures exit with 255, so that they can be told from the process's status.
+It starts from the configuration the container was created with: later edits of the bundle do not affect it
+(runtime.md). pyrunc's own failures exit with 255, so that they can be told from the process's status.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pyrunc.spec import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.cli.match import Command
     from pyrunc.spec.types import Config, Process
 
@@ -81,7 +83,8 @@ def _could_reach_libraries(config: Config) -> bool:
     """Tell whether a process of the container could open our mapped files while we enter it."""
     if "user" in namespaces.paths(config):
         return False
-    capabilities = (config.get("process") or {}).get("capabilities")
+    process: Process = config.get("process") or {"cwd": "/"}
+    capabilities = process.get("capabilities")
     if capabilities is None:
         return True
     bounding = capabilities.get("bounding") or ()
@@ -107,7 +110,7 @@ def _prepare(cmd: Command, launch: parent.Launch, command: Process) -> None:
 
 
 def _open_init(container: store.Container) -> int:
-    """Return a pidfd that certainly is the container's init: its number may have been given to another process."""
+    """Return a pidfd that is the container's init, whose number may be another process's by now."""
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
@@ -119,10 +122,10 @@ def _open_init(container: store.Container) -> int:
 
 
 def _process(cmd: Command, config: Config) -> Process:
-    """Return the process object: the one from --process, or the container's with what the command line changes."""
+    """Return the process: the one from --process, or the container's with what the options change."""
     if cmd.process:
         return load.load_process(cmd.process)
-    base: Process = {**(config.get("process") or {"cwd": "/"})}  # type: ignore[typeddict-item]
+    base: Process = {**(config.get("process") or {"cwd": "/"})}
     if not cmd.args:
         raise Failure("exec args cannot be empty", hint="name a program, or give --process FILE")
     base["args"] = list(cmd.args)
@@ -137,9 +140,9 @@ def _process(cmd: Command, config: Config) -> Process:
         base["apparmorProfile"] = cmd.apparmor
     if cmd.process_label:
         base["selinuxLabel"] = cmd.process_label
-    user = {**(base.get("user") or {})}
+    user: dict[str, Any] = {**(base.get("user") or {})}
     if cmd.user:
-        user.update(_user(cmd.user))  # type: ignore[typeddict-item]
+        user.update(_user(cmd.user))
     if cmd.additional_gids:
         user["additionalGids"] = [*(user.get("additionalGids") or ()), *cmd.additional_gids]
     base["user"] = user  # type: ignore[typeddict-item]
@@ -163,7 +166,7 @@ def _user(text: str) -> dict[str, int]:
 
 
 def _capabilities(base: Process, added: object) -> dict[str, list[str]]:
-    """Add capabilities to bounding, effective and permitted, never to the inheritable set (CVE-2022-29162)."""
+    """Add to bounding, effective and permitted, never to the inheritable set (CVE-2022-29162)."""
     have = base.get("capabilities") or {}
     names = [_capability(name) for name in added]  # type: ignore[attr-defined]
     sets = {key: [*(value or ())] for key, value in have.items()}  # type: ignore[misc]
@@ -192,7 +195,9 @@ def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:
             raise Failure(f"bad sub cgroup path {text!r}: it leaves the container's cgroup")
         for name in names.split(",") if colon else list(paths):
             if name not in paths:
-                raise Failure(f"--cgroup {text!r}: unknown controller {name!r}, the container has no cgroup of it")
+                raise Failure(
+                    f"--cgroup {text!r}: unknown controller {name!r}, the container has no cgroup of it"
+                )
             directory = "/".join((container.cgroup[name], *below))
             if not os.path.isdir(directory):
                 raise Failure(f"--cgroup {text!r}: adding pid of the process to {directory}", errno=2)

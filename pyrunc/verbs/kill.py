@@ -1,13 +1,13 @@
 """kill: send a signal to a container's init, or to all its processes.
 
-Source: runtime-spec runtime.md "Kill". Engines match on "container not running" and "container does not exist".
+Source: runtime-spec runtime.md "Kill". Engines match on "container not running" and "container does not
+exist".
 """
 
 from __future__ import annotations
 
-import os
-
 import _signal
+import os
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -51,7 +51,7 @@ def signal_number(word: str) -> int:
     """
     if word.isascii() and word.isdigit():
         number = int(word)
-        if number <= 64:  # noqa: PLR2004 - the kernel's _NSIG
+        if number <= 64:
             return number
     name = word.upper()
     found = getattr(_signal, name if name.startswith("SIG") else "SIG" + name, None)
@@ -65,7 +65,9 @@ def signal_number(word: str) -> int:
 
 
 def _realtime(name: str) -> int:
-    base, offset = (int(_signal.SIGRTMIN), name[5:]) if name.startswith("RTMIN") else (int(_signal.SIGRTMAX), name[5:])
+    base, offset = (
+        (int(_signal.SIGRTMIN), name[5:]) if name.startswith("RTMIN") else (int(_signal.SIGRTMAX), name[5:])
+    )
     if not offset:
         return base
     sign = {"+": 1, "-": -1}.get(offset[0], 0)

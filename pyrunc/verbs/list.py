@@ -1,4 +1,4 @@
-"""list: the containers under a root. One that cannot be read is named on stderr and does not hide the others."""
+"""list: the containers under a root; one that cannot be read is named on stderr and hides no other."""
 
 from __future__ import annotations
 

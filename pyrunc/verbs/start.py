@@ -1,21 +1,20 @@
 """start: let a created container's init execute its program.
 
-Source: runtime-spec runtime.md "Start". The start socket belongs to the waiting init; end-of-file on it means that
-execve succeeded, anything else is the reason why not.
+Source: runtime-spec runtime.md "Start". The start socket belongs to the waiting init; end-of-file on it means
+that execve succeeded, anything else is the reason why not.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
 
-import _socket
-
-from pyrunc import store
+from pyrunc import jsonio, store
 from pyrunc.errors import Failure, from_facts
-from pyrunc import jsonio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.apply.notify import Relay
     from pyrunc.cli.match import Command
 
 _WRONG_STATE = {
@@ -78,7 +77,7 @@ def release(container: store.Container) -> None:
         return
 
 
-def _notify(container: store.Container) -> object:
+def _notify(container: store.Container) -> Relay | None:
     if not os.environ.get("NOTIFY_SOCKET") or not os.path.isdir(container.directory + "/notify"):
         return None
     from pyrunc.apply import notify
