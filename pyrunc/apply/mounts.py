@@ -62,7 +62,13 @@ def open_source(step: Mount, bundle: str) -> int:
     if "src-nofollow" in options.ext or "copy-symlink" in options.ext:
         how |= flags.AT_SYMLINK_NOFOLLOW
     try:
-        fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+        try:
+            fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+        except FileNotFoundError:
+            if step.kind != "late-bind":
+                raise
+            # Without the right to make a cgroup the container stays in the runtime's, one level up.
+            fd = _linux.open_tree(flags.AT_FDCWD, source.rpartition("/")[0], how)
     except OSError as exc:
         raise _source_failure(step, source, exc) from None
     try:

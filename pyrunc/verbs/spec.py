@@ -132,6 +132,8 @@ def rootless(config: dict[str, Any], *, uid: int, gid: int) -> dict[str, Any]:
     linux["uidMappings"] = [{"containerID": 0, "hostID": uid, "size": 1}]
     linux["gidMappings"] = [{"containerID": 0, "hostID": gid, "size": 1}]
     del linux["resources"]
+    # The bind of /sys brings the host's cgroups along, and a cgroup of one's own there may not be to be had.
+    config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != "/sys/fs/cgroup"]
     for index, mount in enumerate(config["mounts"]):
         if mount["destination"] == "/sys":
             options = ("rbind", "nosuid", "noexec", "nodev", "ro")
