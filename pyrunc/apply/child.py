@@ -71,6 +71,7 @@ class Child:
         self.passed = 0
         self.cgroups: list[int] = []
         self.new_user_namespace = False
+        self.entered_user_namespace = False
         self.join_mount = -1
         self.join: tuple[int, int] = (-1, 0)
         self.slave = -1
@@ -171,6 +172,8 @@ def _begin(child: Child) -> None:
     # From here on a process of the container must not be able to look into us (CVE-2016-9962).
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
     pidfd, kinds = child.join
+    if child.entered_user_namespace:
+        identity.become_root()
     if pidfd >= 0 and kinds:
         try:
             _linux.setns(pidfd, kinds)

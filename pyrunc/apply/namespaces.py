@@ -70,7 +70,7 @@ def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) 
     """
     if not kinds & flags.CLONE_NEWPID:
         return _clone(0, cgroup_fd, run)
-    if kinds & flags.CLONE_NEWUSER and os.geteuid() != 0:
+    if by_helper(kinds):
         return _fork_helper(lambda: _join_and_clone(pidfd, kinds, cgroup_fd, run))
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -83,6 +83,11 @@ def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) 
         raise Failure("join the container's pid namespace", errno=exc.errno or 0) from None
     finally:
         os.close(own)
+
+
+def by_helper(kinds: int) -> bool:
+    """Tell whether spawn_into() enters the user namespace too: an ordinary user has no rights outside of it."""
+    return bool(kinds & flags.CLONE_NEWUSER) and os.geteuid() != 0
 
 
 def _join_and_clone(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> str:

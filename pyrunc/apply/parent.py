@@ -147,6 +147,9 @@ class Launch:
         # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined
         # state).
         self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
+        if namespaces.by_helper(kinds):
+            self.child.join = (init, kinds & ~(flags.CLONE_NEWPID | flags.CLONE_NEWUSER))
+            self.child.entered_user_namespace = True
         try:
             self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
         except Failure as problem:
