@@ -154,11 +154,8 @@ def test_a_start_container_hook_is_the_container_s(engine: Engine, bundle: Bundl
 def test_the_environment_of_a_hook_is_its_own(engine: Engine, bundle: Bundle, place: Path) -> None:
     hook = place / "hook"
     hook.write_text(
-        "#!/usr/bin/python3 -IS
-env = open('/proc/self/environ', 'rb').read()
-"
-        f"open('{place}/env', 'ab').write(env + b'|')
-"
+        "#!/usr/bin/python3 -IS\nenv = open('/proc/self/environ', 'rb').read()\n"
+        f"open('{place}/env', 'ab').write(env + b'|')\n"
     )
     hook.chmod(0o755)
     bundle.config["hooks"] = {
