@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import _signal
 import _socket
-import fcntl
 import os
 import sys
 
 import _prctl
 
 from pyrunc import cli, jsonio
-from pyrunc.apply import cgroup, devices, identity, keyring, mounts, paths, protocol, target
+from pyrunc.apply import attributes, cgroup, devices, identity, keyring, mounts, paths, protocol, root, target
 from pyrunc.apply.foreground import restore_signals
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -26,13 +25,38 @@ from pyrunc.plan import steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from pyrunc.apply.seccomp import Program
     from pyrunc.apply.terminal import Settings
+    from pyrunc.plan.seccomp import Filter
 
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _LAST_FD = 0xFFFFFFFF
+
+
+class Tools:
+    """What only some plans need, imported by the parent for those that do (law 6).
+
+    Attributes:
+        open_pty, take: apply/terminal's.
+        run_hooks: apply/hooks'.
+        load_filter: apply/seccomp's.
+        programs: id of a Seccomp step -> its compiled filter.
+        section: the seccomp section, for its listener.
+
+    """
+
+    open_pty: Callable[..., tuple[int, int, int]]
+    take: Callable[[int, int], None]
+    run_hooks: Callable[..., None]
+    load_filter: Callable[[Program], int]
+
+    def __init__(self) -> None:
+        """Begin with an empty box."""
+        self.programs: dict[int, Program] = {}
+        self.section: Filter | None = None
 
 
 class Child:
@@ -40,6 +64,7 @@ class Child:
 
     Attributes:
         plan: what to do.
+        tools: what was imported for it.
         sock: our end of the protocol.
         listener: start.sock listening, None when the parent itself starts us (`run`, `exec`).
         mounts: id of a step -> detached mount opened by the parent.
@@ -50,10 +75,11 @@ class Child:
 
     """
 
-    def __init__(self, plan: steps.Plan, sock: _socket.socket) -> None:
+    def __init__(self, plan: steps.Plan, sock: _socket.socket, tools: Tools) -> None:
         """Begin with nothing opened."""
         self.plan = plan
         self.sock = sock
+        self.tools = tools
         self.listener: _socket.socket | None = None
         self.mounts: dict[int, int] = {}
         self.root_tree = -1
@@ -64,7 +90,6 @@ class Child:
         self.procfs = -1
         self.readonly_last: list[tuple[int, steps.Mount]] = []
         self.made: list[str] = []
-        self.programs: dict[int, Program] = {}
         self.settings: Settings | None = None
         self.state: dict[str, object] = {}
         self.signal_mask: set[int] | None = None
@@ -87,8 +112,7 @@ class Child:
 
     def expect(self, kind: bytes) -> None:
         """Wait for a message of the parent; a parent that is gone ends us."""
-        got, _payload, _fd = protocol.receive(self.sock)
-        if got != kind:
+        if protocol.read(self.sock) != kind:
             os._exit(1)
 
     def debug(self, message: str) -> None:
@@ -194,81 +218,26 @@ def _enter_cgroup_namespace(child: Child, step: steps.EnterCgroupNamespace) -> N
         _linux.unshare(flags.CLONE_NEWCGROUP)
 
 
-def _loopback_up(_child: Child, _step: steps.LoopbackUp) -> None:
-    """Set IFF_UP on lo (netdevice(7): SIOCGIFFLAGS, SIOCSIFFLAGS)."""
-    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
-    try:
-        request = b"lo".ljust(16, b"\0")
-        flag = int.from_bytes(fcntl.ioctl(sock.fileno(), 0x8913, request + bytes(24))[16:18], sys.byteorder)
-        up = (flag | 1).to_bytes(2, sys.byteorder)
-        fcntl.ioctl(sock.fileno(), 0x8914, request + up + bytes(22))
-    finally:
-        sock.close()
-
-
 def _keyring(child: Child, step: steps.Keyring) -> None:
     keyring.join_session_keyring(step.name.removeprefix("_ses."), userns=child.user_namespace)
-
-
-def _tree_propagation(_child: Child, step: steps.TreePropagation) -> None:
-    _linux.mount(None, "/", None, step.flag | flags.MS_REC, None)
-
-
-def _attach_root(child: Child, step: steps.AttachRoot) -> None:
-    try:
-        tree = child.root_tree
-        if tree < 0:
-            tree = open_root(step)
-        here = os.open(step.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _linux.move_mount(tree, "", here, "", _ATTACH)
-        os.close(here)
-    except OSError as exc:
-        raise Failure(
-            f"attach the root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
-        ) from None
-    child.root = tree
-
-
-def open_root(step: steps.AttachRoot) -> int:
-    """Return a detached copy of the root file system's tree that shares no mount events with the host."""
-    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
-    tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
-    _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
-    return tree
 
 
 def _terminal(child: Child, step: steps.Terminal) -> None:
     from_devpts = child.devpts
     if from_devpts < 0:
-        root = child.root if child.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        top = child.root if child.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            from_devpts = target.resolve(root, "/dev/pts")
+            from_devpts = target.resolve(top, "/dev/pts")
         except OSError as exc:
             raise Failure(
                 "open /dev/pts in the container", pointer=step.pointer, errno=exc.errno or 0
             ) from None
-    master, slave, number = _open_pty(from_devpts, child.settings)
+    master, slave, number = child.tools.open_pty(from_devpts, child.settings)
     if step.console:
         devices.console(child, from_devpts, number)
     protocol.send(child.sock, protocol.TERMINAL, f"/dev/pts/{number}".encode(), master)
     os.close(master)
-    _take(slave, child.uid)
-
-
-def _unset(*_args: object) -> tuple[int, int, int]:
-    raise Failure("a terminal was not prepared for")
-
-
-_open_pty: Callable[..., tuple[int, int, int]] = _unset
-_take: Callable[[int, int], None] = _unset  # type: ignore[assignment]
-
-
-def prepare_terminal() -> None:
-    """Import what a terminal needs; by the parent, before the fork (law 6)."""
-    global _open_pty, _take
-    from pyrunc.apply import terminal
-
-    _open_pty, _take = terminal.open_pty, terminal.take
+    child.tools.take(slave, child.uid)
 
 
 def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
@@ -278,166 +247,10 @@ def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
 
 def _hooks(child: Child, step: steps.ContainerHooks | steps.Hooks) -> None:
     if isinstance(step, steps.ContainerHooks):
-        _run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.bundle)
+        child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.bundle)
     else:
         state = {**child.state, "status": "created"}
-        _run_hooks(step.kind, step.hooks, state, cwd="/", env=child.exec_env)
-
-
-def _no_hooks(*_args: object, **_options: object) -> None:
-    raise Failure("hooks were not prepared for")
-
-
-_run_hooks: Callable[..., None] = _no_hooks
-
-
-def prepare_hooks() -> None:
-    """Import what hooks need; by the parent, before the fork (law 6)."""
-    global _run_hooks  # noqa: PLW0603 - set once, in the parent
-    from pyrunc.apply import hooks
-
-    _run_hooks = hooks.run
-
-
-def _enter_root(child: Child, step: steps.EnterRoot) -> None:
-    os.fchdir(child.root)
-    if step.method == "pivot":
-        # pivot_root(2), "pivot_root(".", ".")": the old root ends up under the new one and is then detached.
-        _linux.pivot_root(".", ".")
-        _linux.umount2(".", flags.MNT_DETACH)
-    elif step.method == "move":
-        _move_root(child)
-    else:
-        os.chroot(".")
-    os.chdir("/")
-
-
-def _move_root(child: Child) -> None:
-    """MS_MOVE the root over /, for hosts whose / cannot be pivoted (an initramfs).
-
-    Unlike pivot_root this leaves the host's tree mounted underneath, so its procfs and sysfs are removed
-    first: as long as a full one is in the namespace, the kernel lets a user namespace mount another.
-    """
-    place = child.plan.rootfs
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        rows = [line.split() for line in table]
-    for row in reversed(rows):
-        kind = row[row.index("-") + 1]
-        if kind in ("proc", "sysfs") and row[4] != place and not row[4].startswith(place + "/"):
-            try:
-                _linux.umount2(row[4], flags.MNT_DETACH)
-            except OSError:
-                # Locked to its parent by a user namespace: covered instead.
-                _linux.mount("tmpfs", row[4], "tmpfs", flags.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
-    _linux.mount(".", "/", None, flags.MS_MOVE, None)
-    os.chroot(".")
-
-
-def _root_propagation(_child: Child, step: steps.RootPropagation) -> None:
-    _linux.mount(None, "/", None, step.flag | (flags.MS_REC if step.recursive else 0), None)
-
-
-def _readonly_last(child: Child, _step: steps.ReadonlyLast) -> None:
-    mounts.set_readonly_last(child)
-
-
-def _readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
-    try:
-        _linux.mount_setattr(child.root, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
-    except OSError as exc:
-        raise Failure(
-            "make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0
-        ) from None
-
-
-def _hostname(_child: Child, step: steps.Hostname) -> None:
-    _linux.sethostname(step.name)
-
-
-def _domainname(_child: Child, step: steps.Domainname) -> None:
-    _linux.setdomainname(step.name)
-
-
-def _sysctl(child: Child, step: steps.Sysctl) -> None:
-    """Write a kernel value through our own procfs: the container's could be anything (CVE-2025-52881)."""
-    try:
-        write_proc(child, "sys/" + step.path, step.value.encode())
-    except OSError as exc:
-        raise Failure(
-            f"write sysctl {step.path.replace('/', '.')} = {step.value!r}",
-            pointer=step.pointer,
-            errno=exc.errno or 0,
-        ) from None
-
-
-def write_proc(child: Child, path: str, value: bytes) -> None:
-    """Write one file of the private procfs, reached without leaving it and without links."""
-    rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
-    fd = _linux.openat2(child.procfs, path, os.O_WRONLY | os.O_CLOEXEC, 0, rules)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)
-
-
-def _lsm_label(child: Child, step: steps.LsmLabel) -> None:
-    try:
-        if step.lsm == "selinux":
-            write_proc(child, "thread-self/attr/exec", step.label.encode())
-            return
-        text = b"exec " + step.label.encode()
-        try:
-            write_proc(child, "thread-self/attr/apparmor/exec", text)
-        except FileNotFoundError:
-            write_proc(child, "thread-self/attr/exec", text)
-    except OSError as exc:
-        name = {"selinux": "SELinux", "apparmor": "AppArmor"}[step.lsm]
-        raise Failure(
-            f"set {name} label {step.label!r}",
-            pointer=step.pointer,
-            errno=exc.errno or 0,
-            hint=f"is {name} enabled on this host, and is the label loaded?",
-        ) from None
-
-
-def _scheduler(_child: Child, step: steps.Scheduler) -> None:
-    try:
-        _linux.sched_setattr(
-            0, step.policy, step.flags, step.nice, step.priority, step.runtime, step.deadline, step.period
-        )
-    except OSError as exc:
-        what = "set the process's scheduler"
-        if step.cpuset and exc.errno == 1:
-            # sched(7): a deadline task may not be confined to a part of its scheduling domain.
-            what = "process scheduler can't be used together with AllowedCPUs"
-        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0) from None
-
-
-def _io_priority(_child: Child, step: steps.IoPriority) -> None:
-    _linux.ioprio_set(1, 0, step.value)
-
-
-def _affinity(_child: Child, step: steps.Affinity) -> None:
-    try:
-        os.sched_setaffinity(0, step.cpus)
-    except OSError as exc:
-        raise Failure(f"run on CPUs {step.cpus}", pointer=step.pointer, errno=exc.errno or 0) from None
-
-
-def _personality(_child: Child, step: steps.Personality) -> None:
-    _linux.personality(step.domain)
-
-
-def _memory_policy(_child: Child, step: steps.MemoryPolicy) -> None:
-    bits = 0
-    for node in step.nodes:
-        bits |= 1 << node
-    size = (max(step.nodes, default=0) // 64 + 1) * 8
-    try:
-        mask = bits.to_bytes(size, sys.byteorder) if step.nodes else None
-        _linux.set_mempolicy(step.mode, mask, size * 8 + 1 if step.nodes else 0)
-    except OSError as exc:
-        raise Failure("set the memory policy", pointer=step.pointer, errno=exc.errno or 0) from None
+        child.tools.run_hooks(step.kind, step.hooks, state, cwd="/", env=child.exec_env)
 
 
 def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
@@ -451,62 +264,53 @@ def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
 
 
 def _seccomp(child: Child, step: steps.Seccomp) -> None:
-    child.debug(f"seccomp filter flags: {child.programs[id(step)].flags}")
-    fd = _load_filter(child.programs[id(step)])
-    if fd >= 0:
+    program = child.tools.programs[id(step)]
+    child.debug(f"seccomp filter flags: {program.flags}")
+    fd = child.tools.load_filter(program)
+    if fd < 0:
+        return
+    if program.sendmsg:
         protocol.send(child.sock, protocol.NOTIFY, b"", fd)
-        os.close(fd)
+    else:
+        protocol.send(child.sock, protocol.NOTIFY, b"%d" % fd)
+        child.expect(protocol.GO)
+    os.close(fd)
 
 
-def _no_filter(_program: Program) -> int:
-    raise Failure("a seccomp filter was not prepared for")
-
-
-_load_filter: Callable[[Program], int] = _no_filter
-
-
-def prepare_seccomp() -> None:
-    """Import what a filter needs; by the parent, before the fork (law 6)."""
-    global _load_filter  # noqa: PLW0603 - set once, in the parent
-    from pyrunc.apply import seccomp
-
-    _load_filter = seccomp.load
-
-
-DO: dict[type[steps.Step], Callable[[Child, object], None]] = {
-    steps.EnterCgroupNamespace: _enter_cgroup_namespace,  # type: ignore[dict-item]
-    steps.LoopbackUp: _loopback_up,  # type: ignore[dict-item]
-    steps.Keyring: _keyring,  # type: ignore[dict-item]
-    steps.TreePropagation: _tree_propagation,  # type: ignore[dict-item]
-    steps.AttachRoot: _attach_root,  # type: ignore[dict-item]
-    steps.Mount: mounts.mount,  # type: ignore[dict-item]
-    steps.Symlink: devices.symlink,  # type: ignore[dict-item]
-    steps.Device: devices.device,  # type: ignore[dict-item]
-    steps.Terminal: _terminal,  # type: ignore[dict-item]
-    steps.WaitForHooks: _wait_for_hooks,  # type: ignore[dict-item]
-    steps.ContainerHooks: _hooks,  # type: ignore[dict-item]
-    steps.Hooks: _hooks,  # type: ignore[dict-item]
-    steps.EnterRoot: _enter_root,  # type: ignore[dict-item]
-    steps.RootPropagation: _root_propagation,  # type: ignore[dict-item]
-    steps.ReadonlyLast: _readonly_last,  # type: ignore[dict-item]
-    steps.ReadonlyRoot: _readonly_root,  # type: ignore[dict-item]
-    steps.ReadonlyPath: paths.readonly,  # type: ignore[dict-item]
-    steps.MaskedPath: paths.mask,  # type: ignore[dict-item]
-    steps.Hostname: _hostname,  # type: ignore[dict-item]
-    steps.Domainname: _domainname,  # type: ignore[dict-item]
-    steps.Sysctl: _sysctl,  # type: ignore[dict-item]
-    steps.LsmLabel: _lsm_label,  # type: ignore[dict-item]
-    steps.Scheduler: _scheduler,  # type: ignore[dict-item]
-    steps.IoPriority: _io_priority,  # type: ignore[dict-item]
-    steps.Affinity: _affinity,  # type: ignore[dict-item]
-    steps.Personality: _personality,  # type: ignore[dict-item]
-    steps.MemoryPolicy: _memory_policy,  # type: ignore[dict-item]
-    steps.Seccomp: _seccomp,  # type: ignore[dict-item]
-    steps.CloseDescriptors: _close_descriptors,  # type: ignore[dict-item]
-    steps.Rlimit: identity.rlimit,  # type: ignore[dict-item]
-    steps.Identity: identity.become,  # type: ignore[dict-item]
-    steps.Cwd: identity.cwd,  # type: ignore[dict-item]
-    steps.Program: identity.program,  # type: ignore[dict-item]
+DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
+    steps.EnterCgroupNamespace: _enter_cgroup_namespace,
+    steps.LoopbackUp: attributes.loopback_up,
+    steps.Keyring: _keyring,
+    steps.TreePropagation: root.tree_propagation,
+    steps.AttachRoot: root.attach_root,
+    steps.Mount: mounts.mount,
+    steps.Symlink: devices.symlink,
+    steps.Device: devices.device,
+    steps.Terminal: _terminal,
+    steps.WaitForHooks: _wait_for_hooks,
+    steps.ContainerHooks: _hooks,
+    steps.Hooks: _hooks,
+    steps.EnterRoot: root.enter_root,
+    steps.RootPropagation: root.root_propagation,
+    steps.ReadonlyLast: root.readonly_last,
+    steps.ReadonlyRoot: root.readonly_root,
+    steps.ReadonlyPath: paths.readonly,
+    steps.MaskedPath: paths.mask,
+    steps.Hostname: attributes.hostname,
+    steps.Domainname: attributes.domainname,
+    steps.Sysctl: attributes.sysctl,
+    steps.LsmLabel: attributes.lsm_label,
+    steps.Scheduler: attributes.scheduler,
+    steps.IoPriority: attributes.io_priority,
+    steps.Affinity: attributes.affinity,
+    steps.Personality: attributes.personality,
+    steps.MemoryPolicy: attributes.memory_policy,
+    steps.CloseDescriptors: _close_descriptors,
+    steps.Seccomp: _seccomp,
+    steps.Rlimit: identity.rlimit,
+    steps.Identity: identity.become,
+    steps.Cwd: identity.cwd,
+    steps.Program: identity.program,
 }
 
 
@@ -531,8 +335,8 @@ def _wait_for_start(child: Child) -> None:
         channel = _socket.socket(fileno=fd)
         child.sock = channel
         try:
-            kind, _payload, _fd = protocol.receive(channel)
-        except (OSError, Failure):
+            kind = protocol.read(channel)
+        except OSError:
             kind = b""
         if kind == protocol.START:
             listener.close()

@@ -86,7 +86,10 @@ def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) 
 
 
 def by_helper(kinds: int) -> bool:
-    """Tell whether spawn_into() enters the user namespace too: an ordinary user has no rights outside of it."""
+    """Tell whether spawn_into() enters the user namespace too.
+
+    An ordinary user has no rights outside of it.
+    """
     return bool(kinds & flags.CLONE_NEWUSER) and os.geteuid() != 0
 
 

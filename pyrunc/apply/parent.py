@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, seal
+from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, root, seal
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -21,10 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from pyrunc.apply.seccomp import Program
     from pyrunc.store import Container
-
-    Programs = tuple[dict[int, Program], object]
 
 _EPERM, _ENOENT, _EBUSY = 1, 2, 16
 
@@ -40,16 +37,15 @@ class Launch:
 
     """
 
-    def __init__(self, container: Container, plan: steps.Plan, programs: Programs) -> None:
-        """Begin with nothing done; programs is what load() returned."""
+    def __init__(self, container: Container, plan: steps.Plan, tools: child_side.Tools) -> None:
+        """Begin with nothing done; tools is what load() returned."""
         self.container = container
         self.plan = plan
         self.master = -1
         self.pid = 0
         self.pidfd = -1
         self.sock, self.far = protocol.pair()
-        self.child = child_side.Child(plan, self.far)
-        self.child.programs, self.seccomp_notify = programs
+        self.child = child_side.Child(plan, self.far, tools)
         self.console: _socket.socket | None = None
         self.pidfd_socket: _socket.socket | None = None
         self.paths: dict[str, str] = {}
@@ -205,8 +201,8 @@ class Launch:
                 protocol.send(self.sock, protocol.GO)
             elif kind == protocol.TERMINAL and fd >= 0:
                 self._take_terminal(payload.decode("utf-8", "replace"), fd)
-            elif kind == protocol.NOTIFY and fd >= 0:
-                self._hand_listener(fd, "creating")
+            elif kind == protocol.NOTIFY:
+                self._hand_listener(fd, payload)
             else:
                 raise self._died()
         self._limits()
@@ -229,16 +225,24 @@ class Launch:
         self.console = None
         os.close(fd)
 
-    def _hand_listener(self, fd: int, status: str) -> None:
+    def _hand_listener(self, fd: int, number: bytes) -> None:
+        """Give the agent the listener that came with the message, or the one of that number in the child."""
         from pyrunc.apply import seccomp
         from pyrunc.plan import seccomp as plan_seccomp
 
+        by_number = fd < 0
+        if by_number:
+            fd = seccomp.fetch_listener(self.pidfd, number)
         seccomp.check_listener(fd)
-        state = store.oci_state(self.container, status)
-        section = self.seccomp_notify
-        message = plan_seccomp.process_state(section, version="1.3.0", pid=self.pid, state=state)  # type: ignore[arg-type]
-        seccomp.send_notify_fd(section.listener, fd, message)  # type: ignore[attr-defined]
+        state = store.oci_state(self.container, "running" if self.child.join[0] >= 0 else "creating")
+        section = self.child.tools.section
+        if section is None:
+            raise Failure("the container sent a listener that no filter asked for")
+        message = plan_seccomp.process_state(section, version="1.3.0", pid=self.pid, state=state)
+        seccomp.send_notify_fd(section.listener, fd, message)
         os.close(fd)
+        if by_number:
+            protocol.send(self.sock, protocol.GO)
 
     def _limits(self) -> None:
         for step in self.plan.parent:
@@ -286,14 +290,17 @@ class Launch:
         protocol.send(self.sock, protocol.START)
         while True:
             try:
-                kind, _payload, fd = protocol.receive(self.sock)
+                kind, payload, fd = protocol.receive(self.sock)
             except ConnectionError:
-                kind, fd = b"", -1
-            if kind == protocol.NOTIFY and fd >= 0:
-                self._hand_listener(fd, "running")
+                kind, payload, fd = b"", b"", -1
+            if kind == protocol.NOTIFY:
+                self._hand_listener(fd, payload)
                 continue
             break
         self.sock.close()
+        stat = store.process_stat(self.pid)
+        if stat is not None and stat[1] & store.PF_FORKNOEXEC:
+            raise self._died()
 
     # -- the way back ----------------------------------------------------------------------------------------
 
@@ -315,15 +322,12 @@ class Launch:
             self.paths = {}
 
 
-def load(plan: steps.Plan, cache: str) -> Programs:
+def load(plan: steps.Plan, cache: str) -> child_side.Tools:
     """Import all that the child may need (law 6) and compile its filters.
 
     Args:
         plan: what will be done.
         cache: directory for compiled seccomp filters.
-
-    Returns:
-        The compiled filters by the id of their step, and the section whose listener is to be handed on.
 
     Raises:
         Failure: a filter cannot be compiled.
@@ -331,23 +335,26 @@ def load(plan: steps.Plan, cache: str) -> Programs:
     """
     every = (*plan.child, *plan.start, *plan.parent)
     kinds = {type(step) for step in every}
+    tools = child_side.Tools()
     if steps.Terminal in kinds:
-        child_side.prepare_terminal()
+        from pyrunc.apply import terminal
+
+        tools.open_pty, tools.take = terminal.open_pty, terminal.take
     if steps.ContainerHooks in kinds or steps.Hooks in kinds:
-        child_side.prepare_hooks()
+        from pyrunc.apply import hooks
+
+        tools.run_hooks = hooks.run
     if steps.Rlimit in kinds:
         identity.prepare_rlimits()
-    programs: dict[int, Program] = {}
-    section: object = None
     if steps.Seccomp in kinds:
         from pyrunc.apply import seccomp
 
-        child_side.prepare_seccomp()
+        tools.load_filter = seccomp.load
         for step in every:
             if isinstance(step, steps.Seccomp):
-                section = step.section
-                programs[id(step)] = seccomp.compile(step.section, cache)  # type: ignore[arg-type]
-    return programs, section
+                tools.section = step.section
+                tools.programs[id(step)] = seccomp.compile(step.section, cache)
+    return tools
 
 
 def seal_process(*, libraries: bool) -> None:
@@ -377,7 +384,7 @@ def _unified(container: Container) -> str:
 
 def _open_root(step: steps.AttachRoot) -> int:
     try:
-        return child_side.open_root(step)
+        return root.open_root(step)
     except PermissionError:
         raise
     except OSError as exc:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.plan.mount_options import Options
+    from pyrunc.plan.seccomp import Filter
 
 
 class Step(Record):
@@ -304,7 +305,7 @@ class LsmLabel(Step):
 class Seccomp(Step):
     """Install the system call filter."""
 
-    section: object
+    section: Filter
     notify: bool = False
 
 

@@ -74,7 +74,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     for warning in plan.warnings:
         cli.warn(warning)
     _check_root(plan.rootfs)
-    programs = parent.load(plan, root + "/.cache/seccomp")
+    tools = parent.load(plan, root + "/.cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
     joined = namespaces.paths(config).get("pid") != ""
@@ -83,7 +83,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     try:
         lock = store.lock(container)
         _fill(container, config, plan)
-        launch = parent.Launch(container, plan, programs)
+        launch = parent.Launch(container, plan, tools)
         launch.child.passed = passed
     except BaseException:
         store.remove(container)

@@ -1,0 +1,130 @@
+"""Names, kernel values, labels and scheduling: what init sets about its namespaces and about itself.
+
+Law 5: every value was decided by the plan. What is written to procfs goes through a procfs of our own: the
+container's could be anything (CVE-2025-52881).
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import sys
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.child import Child
+    from pyrunc.plan import steps
+
+
+def hostname(_child: Child, step: steps.Hostname) -> None:
+    """Set the host name."""
+    _linux.sethostname(step.name)
+
+
+def domainname(_child: Child, step: steps.Domainname) -> None:
+    """Set the NIS domain name."""
+    _linux.setdomainname(step.name)
+
+
+def sysctl(child: Child, step: steps.Sysctl) -> None:
+    """Write a kernel value through our own procfs: the container's could be anything (CVE-2025-52881)."""
+    try:
+        write_proc(child, "sys/" + step.path, step.value.encode())
+    except OSError as exc:
+        raise Failure(
+            f"write sysctl {step.path.replace('/', '.')} = {step.value!r}",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
+        ) from None
+
+
+def write_proc(child: Child, path: str, value: bytes) -> None:
+    """Write one file of the private procfs, reached without leaving it and without links."""
+    rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
+    fd = _linux.openat2(child.procfs, path, os.O_WRONLY | os.O_CLOEXEC, 0, rules)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
+def lsm_label(child: Child, step: steps.LsmLabel) -> None:
+    """Ask the LSM for the label the process gets at execve."""
+    try:
+        if step.lsm == "selinux":
+            write_proc(child, "thread-self/attr/exec", step.label.encode())
+            return
+        text = b"exec " + step.label.encode()
+        try:
+            write_proc(child, "thread-self/attr/apparmor/exec", text)
+        except FileNotFoundError:
+            write_proc(child, "thread-self/attr/exec", text)
+    except OSError as exc:
+        name = {"selinux": "SELinux", "apparmor": "AppArmor"}[step.lsm]
+        raise Failure(
+            f"set {name} label {step.label!r}",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
+            hint=f"is {name} enabled on this host, and is the label loaded?",
+        ) from None
+
+
+def scheduler(_child: Child, step: steps.Scheduler) -> None:
+    """Set the scheduling policy."""
+    try:
+        _linux.sched_setattr(
+            0, step.policy, step.flags, step.nice, step.priority, step.runtime, step.deadline, step.period
+        )
+    except OSError as exc:
+        what = "set the process's scheduler"
+        if step.cpuset and exc.errno == 1:
+            # sched(7): a deadline task may not be confined to a part of its scheduling domain.
+            what = "process scheduler can't be used together with AllowedCPUs"
+        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def io_priority(_child: Child, step: steps.IoPriority) -> None:
+    """Set the I/O priority of our process group's leader, which execve keeps."""
+    _linux.ioprio_set(1, 0, step.value)
+
+
+def affinity(_child: Child, step: steps.Affinity) -> None:
+    """Choose the CPUs."""
+    try:
+        os.sched_setaffinity(0, step.cpus)
+    except OSError as exc:
+        raise Failure(f"run on CPUs {step.cpus}", pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def personality(_child: Child, step: steps.Personality) -> None:
+    """Set the execution domain."""
+    _linux.personality(step.domain)
+
+
+def memory_policy(_child: Child, step: steps.MemoryPolicy) -> None:
+    """Set the NUMA memory policy."""
+    bits = 0
+    for node in step.nodes:
+        bits |= 1 << node
+    size = (max(step.nodes, default=0) // 64 + 1) * 8
+    try:
+        mask = bits.to_bytes(size, sys.byteorder) if step.nodes else None
+        _linux.set_mempolicy(step.mode, mask, size * 8 + 1 if step.nodes else 0)
+    except OSError as exc:
+        raise Failure("set the memory policy", pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def loopback_up(_child: Child, _step: steps.LoopbackUp) -> None:
+    """Set IFF_UP on lo (netdevice(7): SIOCGIFFLAGS, SIOCSIFFLAGS)."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+    try:
+        request = b"lo".ljust(16, b"\0")
+        flag = int.from_bytes(fcntl.ioctl(sock.fileno(), 0x8913, request + bytes(24))[16:18], sys.byteorder)
+        up = (flag | 1).to_bytes(2, sys.byteorder)
+        fcntl.ioctl(sock.fileno(), 0x8914, request + up + bytes(22))
+    finally:
+        sock.close()

@@ -1,0 +1,105 @@
+"""The root file system: attached over itself as a private copy, filled by the other steps, then entered.
+
+Law 3: the copy's mount descriptor is the root from then on; the path on the host is only used to attach it,
+because hooks look for it there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply import mounts
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.child import Child
+    from pyrunc.plan import steps
+
+_EMPTY = flags.AT_EMPTY_PATH
+_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
+
+
+def tree_propagation(_child: Child, step: steps.TreePropagation) -> None:
+    """Keep mount events from flowing to the host."""
+    _linux.mount(None, "/", None, step.flag | flags.MS_REC, None)
+
+
+def attach_root(child: Child, step: steps.AttachRoot) -> None:
+    """Attach the copy of the root file system where hooks expect it."""
+    try:
+        tree = child.root_tree
+        if tree < 0:
+            tree = open_root(step)
+        here = os.open(step.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _linux.move_mount(tree, "", here, "", _ATTACH)
+        os.close(here)
+    except OSError as exc:
+        raise Failure(
+            f"attach the root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
+    child.root = tree
+
+
+def open_root(step: steps.AttachRoot) -> int:
+    """Return a detached copy of the root file system's tree that shares no mount events with the host."""
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
+    tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+    _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
+    return tree
+
+
+def enter_root(child: Child, step: steps.EnterRoot) -> None:
+    """Make the root file system the root."""
+    os.fchdir(child.root)
+    if step.method == "pivot":
+        # pivot_root(2), "pivot_root(".", ".")": the old root ends up under the new one and is then detached.
+        _linux.pivot_root(".", ".")
+        _linux.umount2(".", flags.MNT_DETACH)
+    elif step.method == "move":
+        _move_root(child)
+    else:
+        os.chroot(".")
+    os.chdir("/")
+
+
+def _move_root(child: Child) -> None:
+    """MS_MOVE the root over /, for hosts whose / cannot be pivoted (an initramfs).
+
+    Unlike pivot_root this leaves the host's tree mounted underneath, so its procfs and sysfs are removed
+    first: as long as a full one is in the namespace, the kernel lets a user namespace mount another.
+    """
+    place = child.plan.rootfs
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.split() for line in table]
+    for row in reversed(rows):
+        kind = row[row.index("-") + 1]
+        if kind in ("proc", "sysfs") and row[4] != place and not row[4].startswith(place + "/"):
+            try:
+                _linux.umount2(row[4], flags.MNT_DETACH)
+            except OSError:
+                # Locked to its parent by a user namespace: covered instead.
+                _linux.mount("tmpfs", row[4], "tmpfs", flags.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
+    _linux.mount(".", "/", None, flags.MS_MOVE, None)
+    os.chroot(".")
+
+
+def root_propagation(_child: Child, step: steps.RootPropagation) -> None:
+    """Set linux.rootfsPropagation."""
+    _linux.mount(None, "/", None, step.flag | (flags.MS_REC if step.recursive else 0), None)
+
+
+def readonly_last(child: Child, _step: steps.ReadonlyLast) -> None:
+    """Make the mounts read-only that had to wait for it."""
+    mounts.set_readonly_last(child)
+
+
+def readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
+    """Make the root mount read-only."""
+    try:
+        _linux.mount_setattr(child.root, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
+    except OSError as exc:
+        raise Failure(
+            "make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
