@@ -48,13 +48,15 @@ class Program(Record):
     """A filter ready for seccomp(2).
 
     bpf is an array of struct sock_filter, flags the call's flags, unknown the names that libseccomp did not
-    know, pointer the section's place in config.json, cached whether it came from the cache.
+    know, pointer the section's place in config.json, sendmsg whether the filter always lets sendmsg(2)
+    through, cached whether it came from the cache.
     """
 
     bpf: bytes
     flags: int
     unknown: tuple[str, ...]
     pointer: str
+    sendmsg: bool
     cached: bool
 
 
@@ -94,6 +96,7 @@ def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is w
         flags=lowered.flags,
         unknown=tuple(unknown),
         pointer=lowered.pointer,
+        sendmsg=lowered.always_allows("sendmsg"),
         cached=found is not None,
     )
 
@@ -120,6 +123,25 @@ def load(program: Program) -> int:
         text = "loading the seccomp filter"
         raise Failure(text, pointer=program.pointer, errno=errno, hint=hints.get(errno, "")) from exc
     return answer if program.flags & NEW_LISTENER else -1
+
+
+def fetch_listener(pidfd: int, number: bytes) -> int:
+    """Return our own descriptor of a listener that the child could not send.
+
+    Args:
+        pidfd: the child.
+        number: its descriptor's number in decimal digits, as the child wrote it.
+
+    Raises:
+        Failure: it has no such descriptor.
+
+    """
+    if not (0 < len(number) < 8 and number.isdigit()):
+        raise Failure("the container's side sent a malformed seccomp listener")
+    try:
+        return _linux.pidfd_getfd(pidfd, int(number))
+    except OSError as exc:
+        raise Failure("fetch the seccomp listener from the container's side", errno=exc.errno or 0) from exc
 
 
 def check_listener(fd: int) -> None:
