@@ -47,8 +47,8 @@ wc
 def command() -> list[str]:
     """Return the command under test: this checkout's pyrunc, or what the variable PYRUNC names.
 
-    PYRUNC is for other runtimes; INSTALLED_PYRUNC names our own installed command (`make install`), which starts in
-    another way and must not be told apart.
+    PYRUNC is for other runtimes; INSTALLED_PYRUNC names our own installed command (`make install`),
+    which starts in another way and must not be told apart.
     """
     if installed := os.environ.get("INSTALLED_PYRUNC"):
         return [installed]
