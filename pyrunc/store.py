@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 CONFIG = "config.json"
-SOCKET = "start.sock"
+START = "start.fifo"  # `start` writes here what init waits for
+REPORT = "report.fifo"  # and reads here why init could not go on, or the end of file
 
 # include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
 PF_FORKNOEXEC = 0x40
@@ -161,13 +162,10 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
             text = os.read(fd, 1 << 22)
         finally:
             os.close(fd)
-        values = _object(text)
+        values = _object(text, id)
     except OSError as exc:
         if exc.errno in (_ENOENT, _ENOTDIR):
-            if os.path.isdir(f"{root}/{id}"):
-                # Its creator died between making the directory and writing the record.
-                return Container(root, id)
-            raise Failure("container does not exist", step=id) from None
+            return _half_made(root, id)
         raise Failure(f"read {path}", errno=exc.errno or 0) from None
     except ValueError:
         hint = f"remove what is left of it with: pyrunc delete --force {id}"
@@ -179,11 +177,22 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
     return container
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _object(text: bytes, id: str) -> dict[str, Any]:  # noqa: A002
     values = jsonio.loads(text.decode())
-    if isinstance(values, dict):
+    if isinstance(values, dict) and values.get("id") == id:
         return values
     raise ValueError
+
+
+def _half_made(root: str, id: str) -> Container:  # noqa: A002
+    """Return what is known between the making of the directory and the writing of the record."""
+    try:
+        made = os.stat(f"{root}/{id}/.")  # a directory, not a file of that name
+    except OSError:
+        raise Failure("container does not exist", step=id) from None
+    container = Container(root, id)
+    container.created = rfc3339(made.st_mtime_ns)  # engines insist on a time that can be parsed
+    return container
 
 
 def write(directory: str, name: str, data: bytes) -> None:
@@ -384,7 +393,11 @@ def ids(root: str) -> list[str]:
 
 def now() -> str:
     """Return the present time as RFC 3339 with nanoseconds, in UTC."""
-    nanoseconds = time.time_ns()
+    return rfc3339(time.time_ns())
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """Return a time in nanoseconds since 1970 as RFC 3339, in UTC."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     t = time.gmtime(seconds)
     return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"

@@ -9,7 +9,6 @@ our rights.
 from __future__ import annotations
 
 import _signal
-import _socket
 import os
 import sys
 
@@ -24,6 +23,7 @@ from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable
     from typing import Any
 
@@ -66,7 +66,7 @@ class Child:
         plan: what to do.
         tools: what was imported for it.
         sock: our end of the protocol.
-        listener: start.sock listening, None when the parent itself starts us (`run`, `exec`).
+        fifos: start.fifo and report.fifo, empty when the parent itself starts us (`run`, `exec`).
         mounts: id of a step -> detached mount opened by the parent.
         root: descriptor of the root mount; -1 before AttachRoot.
         state: the state hooks get on their stdin, pid filled in.
@@ -78,9 +78,9 @@ class Child:
     def __init__(self, plan: steps.Plan, sock: _socket.socket, tools: Tools) -> None:
         """Begin with nothing opened."""
         self.plan = plan
-        self.sock = sock
+        self.sock: _socket.socket | protocol.Pipe = sock
         self.tools = tools
-        self.listener: _socket.socket | None = None
+        self.fifos: tuple[int, ...] = ()
         self.mounts: dict[int, int] = {}
         self.root_tree = -1
         self.root = -1
@@ -176,8 +176,7 @@ def _close_rest(child: Child) -> None:
     kept = {fd for fd in (child.root_tree, child.procfs, child.join_mount, child.join[0]) if fd >= 0}
     kept.update(child.mounts.values(), child.cgroups)
     kept.add(child.sock.fileno())
-    if child.listener is not None:
-        kept.add(child.listener.fileno())
+    kept.update(child.fifos)
     first = 3 + child.passed
     for fd in sorted(kept):
         if fd > first:
@@ -318,32 +317,28 @@ DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
 
 
 def _wait_for_start(child: Child) -> None:
-    """Report ready, wait until the state is stored and somebody starts us, whom child.sock then leads to."""
+    """Report ready, wait until the state is stored and somebody starts us, whom child.sock then leads to.
+
+    What waits is a read(2) of a fifo: the seccomp filter may be in force, and no filter forbids that, while
+    one for a program without network forbids accept4(2).
+    """
     child.debug("init: closing the pipe to signal completion")
     protocol.send(child.sock, protocol.READY, jsonio.dumps(child.made).encode())
     child.expect(protocol.STORED)
-    listener = child.listener
-    if listener is None:
+    if not child.fifos:
         child.expect(protocol.START)
         return
     child.sock.close()
+    go, answers = child.fifos
     # pid 1 of a pid namespace ignores what has no handler, and a created container must be killable.
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
         _signal.signal(number, _end)
-    while True:
-        fd, _address = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - the socket module costs 12 ms
-        channel = _socket.socket(fileno=fd)
-        child.sock = channel
-        try:
-            kind = protocol.read(channel)
-        except OSError:
-            kind = b""
-        if kind == protocol.START:
-            listener.close()
-            for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
-                _signal.signal(number, _signal.SIG_DFL)
-            return
-        channel.close()
+    while os.read(go, 1) != protocol.START:
+        pass
+    os.close(go)
+    child.sock = protocol.Pipe(answers)
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 def _end(number: int, _frame: object) -> None:
@@ -356,7 +351,7 @@ def _execute(child: Child) -> None:
         raise Failure(
             "there is no process to start", pointer="/process", hint="config.json has no process section"
         )
-    if child.listener is None:
+    if not child.fifos:
         child.debug("setns_init: about to exec" if child.join[1] else "init: about to exec")
     for fd in range(3, 3 + child.passed):
         os.set_inheritable(fd, True)

@@ -10,7 +10,7 @@
       | ---------------------- GO -------------> |   then the child keeps it open until it was fetched)
       | <-------------------- READY ------------ |  (only start is left)
       | state saved ----------- STORED --------> |
-      |                 (create) connection on start.sock, (run) START
+      |                 (create) START on start.fifo, answers on report.fifo; (run) START
       | <-------------------- end of file ------ |  execve succeeded
       | <--- FAILED + facts of a Failure ------- |  at any time
       | <--- LOG + a line (only with --debug) -- |  at any time
@@ -43,20 +43,36 @@ LOG = b"D"
 _LIMIT = 1 << 16
 
 
+class Pipe:
+    """A descriptor where others have a socket: what init and `start` talk through."""
+
+    def __init__(self, fd: int) -> None:
+        """Take a descriptor over."""
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+
 def pair() -> tuple[_socket.socket, _socket.socket]:
     """Return the two ends, both close-on-exec; datagrams keep their borders and end-of-file is told."""
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     return _socket.socketpair(_socket.AF_UNIX, kind, 0)
 
 
-def send(sock: _socket.socket, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:
+def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:
     """Send one message, with a descriptor when fd is given.
 
     Raises:
         OSError: the other end is gone.
 
     """
-    if fd >= 0:
+    if fd >= 0 and not isinstance(sock, Pipe):
         passed = fd.to_bytes(4, sys.byteorder)
         sock.sendmsg(
             [kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL
@@ -66,7 +82,7 @@ def send(sock: _socket.socket, kind: bytes, payload: bytes = b"", fd: int = -1) 
         os.write(sock.fileno(), kind + payload)
 
 
-def read(sock: _socket.socket) -> bytes:
+def read(sock: _socket.socket | Pipe) -> bytes:
     """Return the kind of the next message, b"" at the end.
 
     For the child, whose filter need not allow recvmsg(2).
@@ -112,7 +128,7 @@ def failure(payload: bytes) -> Failure:
         return from_facts(None)
 
 
-def report(sock: _socket.socket, problem: Failure) -> None:
+def report(sock: _socket.socket | Pipe, problem: Failure) -> None:
     """Send a Failure; a parent that is gone cannot be told."""
     try:
         send(sock, FAILED, jsonio.dumps(problem.facts()).encode()[: _LIMIT - 1])

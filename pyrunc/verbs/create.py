@@ -6,7 +6,6 @@ Source: runtime-spec runtime.md "Create" and "Lifecycle".
 
 from __future__ import annotations
 
-import _socket
 import os
 
 from pyrunc import cli, store
@@ -37,7 +36,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     Args:
         cmd: the options of create or run.
         detach: nobody will stay in the foreground.
-        listen: init waits on the start socket (create), not on us (run).
+        listen: init waits for `start` (create), not for us (run).
 
     Returns:
         The launch and the descriptor of the container's lock.
@@ -170,7 +169,7 @@ def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
 def _open_channels(
     cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool
 ) -> None:
-    """Open what the outside gives or wants: console and pidfd sockets, the start socket."""
+    """Open what the outside gives or wants: console and pidfd sockets, the fifos of `start`."""
     child = launch.child
     if launch.plan.terminal:
         from pyrunc.apply import sockets, terminal
@@ -187,17 +186,18 @@ def _open_channels(
 
         child.signal_mask = foreground.block_signals()
     if listen:
-        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-        directory = os.open(launch.container.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # By way of /proc: the path of a state directory may be longer than a socket's address can be.
-            listener.bind(f"/proc/self/fd/{directory}/{store.SOCKET}")
-            listener.listen(8)
-        except OSError as exc:
-            raise Failure(f"make {launch.container.directory}/{store.SOCKET}", errno=exc.errno or 0) from None
-        finally:
-            os.close(directory)
-        child.listener = listener
+        child.fifos = tuple(
+            _fifo(f"{launch.container.directory}/{name}") for name in (store.START, store.REPORT)
+        )
+
+
+def _fifo(path: str) -> int:
+    """Make a fifo and open both its ends, so that neither opening nor reading depends on a partner."""
+    try:
+        os.mkfifo(path, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as exc:
+        raise Failure(f"make {path}", errno=exc.errno or 0) from None
 
 
 def finish(cmd: Command, launch: parent.Launch) -> None:

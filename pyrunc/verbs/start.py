@@ -1,12 +1,11 @@
 """start: let a created container's init execute its program.
 
-Source: runtime-spec runtime.md "Start". The start socket belongs to the waiting init; end-of-file on it means
-that execve succeeded, anything else is the reason why not.
+Source: runtime-spec runtime.md "Start". Init waits on one fifo and answers on another: end-of-file there
+means that execve succeeded, anything else is the reason why not.
 """
 
 from __future__ import annotations
 
-import _socket
 import os
 
 from pyrunc import jsonio, store
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from pyrunc.apply.notify import Relay
     from pyrunc.cli.match import Command
 
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_ENXIO = 6
 _WRONG_STATE = {
     "stopped": "cannot start a container that has stopped",
     "running": "cannot start an already running container",
@@ -52,29 +54,42 @@ def release(container: store.Container) -> None:
         Failure: what init reports: a startContainer hook or execve failed.
 
     """
-    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    directory = os.open(container.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    go = report = -1
     try:
-        channel.connect(f"/proc/self/fd/{directory}/{store.SOCKET}")
-        channel.send(b"A", _socket.MSG_NOSIGNAL)
-        answer = channel.recv(1 << 16)
-    except ConnectionError:
-        # Refused: init is gone. Reset: it died while it went on.
-        raise Failure("cannot start a container that has stopped", step=container.id) from None
+        report = os.open(f"{container.directory}/{store.REPORT}", _READ)
+        go = os.open(f"{container.directory}/{store.START}", _WRITE)
+        os.write(go, b"A")
+        os.set_blocking(report, True)
+        answer = _all(report)
     except OSError as exc:
-        raise Failure(f"connect to {container.directory}/{store.SOCKET}", errno=exc.errno or 0) from None
+        if exc.errno == _ENXIO:  # nobody reads: init is gone
+            raise Failure("cannot start a container that has stopped", step=container.id) from None
+        raise Failure(f"reach the container's init in {container.directory}", errno=exc.errno or 0) from None
     finally:
-        os.close(directory)
-        channel.close()
+        for fd in (go, report):
+            if fd >= 0:
+                os.close(fd)
     if answer[:1] == b"F":
         try:
             raise from_facts(jsonio.loads(answer[1:].decode("utf-8", "replace")))
         except ValueError:
             raise from_facts(None) from None
-    try:
-        os.unlink(f"{container.directory}/{store.SOCKET}")
-    except FileNotFoundError:
-        return
+    stat = store.process_stat(container.pid)
+    if stat is not None and stat[2] == container.start and stat[1] & store.PF_FORKNOEXEC:
+        raise Failure("the container's init died before it executed its program", step=container.id)
+    for name in (store.START, store.REPORT):
+        try:
+            os.unlink(f"{container.directory}/{name}")
+        except FileNotFoundError:
+            continue
+
+
+def _all(fd: int) -> bytes:
+    """Return all that is written until nobody has the other end any more."""
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _notify(container: store.Container) -> Relay | None:
