@@ -1,0 +1,328 @@
+"""Whatever happens, nothing is left behind, and `delete --force` brings everything to an end (law 4)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.containers import wait_for
+from tests.support.engine import FOREIGN, alive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.containers import Bundle
+    from tests.support.engine import Engine
+
+ours = pytest.mark.skipif(FOREIGN, reason="what we promise; runc 1.1 does not")
+# From before anything exists to after everything does: a create takes some 50 ms, on a busy machine more.
+INSTANTS = [0.002 * step for step in range(0, 40, 3)]
+
+
+def names(engine: Engine) -> list[str]:
+    """The containers that have left a directory."""
+    return [name for name in os.listdir(engine.root) if name != ".cache"] if engine.root.exists() else []
+
+
+# -- concurrency
+
+
+@ours
+def test_of_many_creates_of_one_id_one_wins(engine: Engine, bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1013"]
+    bundle.write()
+    name = engine.new_id()
+    calls = []
+    for number in range(8):
+        err = (engine.directory / f"race.{number}").open("wb")
+        with err:
+            calls.append(engine.begin("create", "--bundle", str(bundle.path), name, stderr=err))
+    codes = [call.wait(60) for call in calls]
+    texts = [(engine.directory / f"race.{number}").read_text() for number in range(8)]
+    assert sorted(codes) == [0] + [1] * 7, texts
+    for code, text in zip(codes, texts, strict=True):
+        assert code == 0 or "container with given ID already exists" in text
+    assert engine.status(name) == "created"
+    engine.call("start", name).ok()
+    assert engine.status(name) == "running"
+
+
+def test_of_many_starts_one_wins(engine: Engine, bundle: Bundle, place: Path) -> None:
+    (place / "count").mkdir()
+    bundle.mount("/count", place / "count", "bind")
+    bundle.process["args"] = ["/bin/sh", "-c", "echo run >> /count/runs; sleep 1014"]
+    name = engine.create(bundle)
+    calls = [engine.begin("start", name, stderr=-3) for _ in range(6)]
+    codes = [call.wait(60) for call in calls]
+    assert codes.count(0) == 1, codes
+    assert wait_for((place / "count/runs").exists)
+    assert (place / "count/runs").read_text() == "run\n"
+
+
+def test_many_deletes_at_once(engine: Engine, bundle: Bundle) -> None:
+    name = engine.start(bundle)
+    calls = [engine.begin("delete", "--force", name, stderr=-3) for _ in range(6)]
+    codes = [call.wait(60) for call in calls]
+    assert 0 in codes
+    engine.call("state", name).fails("container does not exist")
+
+
+def test_many_containers_at_once(engine: Engine, bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1015"]
+    bundle.write()
+    made = [engine.new_id() for _ in range(10)]
+    calls = [engine.begin("run", "--detach", "--bundle", str(bundle.path), name) for name in made]
+    assert [call.wait(60) for call in calls] == [0] * 10
+    assert sorted(engine.call("list", "-q").ok().out.split()) == sorted(made)
+    calls = [engine.begin("delete", "--force", name) for name in made]
+    assert [call.wait(60) for call in calls] == [0] * 10
+
+
+# -- a create that fails
+
+
+def break_mount(bundle: Bundle) -> None:
+    bundle.mount("/data", "/nosuch/source", "bind")
+
+
+def break_last_mount(bundle: Bundle) -> None:
+    bundle.mount("/data", "/tmp", "bind")
+    bundle.mount("/data2", "none", "nonsense=1", kind="tmpfs")
+
+
+def break_program(bundle: Bundle) -> None:
+    bundle.process["args"] = ["/nosuch"]
+
+
+def break_sysctl(bundle: Bundle) -> None:
+    bundle.linux["sysctl"] = {"net.ipv4.nosuch": "1"}
+
+
+def break_namespace(bundle: Bundle) -> None:
+    bundle.linux["namespaces"][2]["path"] = "/nosuch/ns"
+
+
+def break_hook(bundle: Bundle) -> None:
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/false"}]}
+
+
+def break_rlimit(bundle: Bundle) -> None:
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]
+
+
+def break_root(bundle: Bundle) -> None:
+    bundle.config["root"]["path"] = "nosuch"
+
+
+def break_resources(bundle: Bundle) -> None:
+    bundle.linux["resources"] = {"cpu": {"cpus": "4000-4001"}}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        break_mount, break_last_mount, break_program, break_sysctl, break_namespace, break_hook, break_rlimit,
+        break_root, break_resources,
+    ],
+)  # fmt: skip
+def test_a_failed_create_is_undone(engine: Engine, bundle: Bundle, spoil: Callable[[Bundle], None]) -> None:
+    spoil(bundle)
+    bundle.write()
+    failed = engine.call("create", "--bundle", str(bundle.path), engine.new_id())
+    assert failed.code == 1, failed
+    assert "Traceback" not in failed.err, failed
+    assert names(engine) == []
+    # Nothing stands in the way of another try with the same id.
+    fresh = type(bundle)(bundle.path.parent / "fresh")
+    fresh.process["args"] = ["/bin/true"]
+    engine.create(fresh, name=engine.ids[-1])
+
+
+def test_a_full_state_root(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
+    """A state that cannot be written is no container."""
+    engine.root.write_text("not a directory")
+    bundle.write()
+    failed = engine.call("create", "--bundle", str(bundle.path), engine.new_id())
+    assert failed.code == 1, failed
+    assert "Traceback" not in failed.err, failed
+    engine.root.unlink()
+
+
+# -- a runtime that is killed
+
+
+def killed(engine: Engine, instant: float, *words: str, **how: Any) -> None:
+    """Begin a call and kill it at an instant."""
+    call = engine.begin(*words, stderr=-3, **how)
+    time.sleep(instant)
+    call.send_signal(signal.SIGKILL)
+    call.wait(60)
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_killed_in_create(engine: Engine, bundle: Bundle, instant: float) -> None:
+    bundle.linux["resources"] = {"pids": {"limit": 50}, "memory": {"limit": 64 << 20}}
+    bundle.process["args"] = ["/bin/sleep", "1016"]
+    bundle.write()
+    name = engine.new_id()
+    killed(engine, instant, "create", "--bundle", str(bundle.path), name)
+    for verb in ("state", "list"):
+        seen = engine.call(verb, *([name] if verb == "state" else []))
+        assert "Traceback" not in seen.err, seen
+    engine.delete(name)
+    assert names(engine) == []
+    engine.create(bundle, name=name)  # the way is free
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS[::2])
+@pytest.mark.parametrize("detach", [True, False])
+def test_killed_in_run(engine: Engine, bundle: Bundle, instant: float, *, detach: bool) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1017"]
+    bundle.write()
+    name = engine.new_id()
+    killed(engine, instant, "run", *(["--detach"] if detach else []), "--bundle", str(bundle.path), name)
+    engine.delete(name)
+    assert names(engine) == []
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS[::3])
+def test_killed_in_start(engine: Engine, bundle: Bundle, instant: float) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1018"]
+    name = engine.create(bundle)
+    killed(engine, instant, "start", name)
+    status = engine.status(name)
+    if status == "created":  # it can be started still
+        engine.call("start", name).ok()
+        status = engine.status(name)
+    assert status == "running"
+    engine.delete(name)
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS[::3])
+def test_killed_in_delete(engine: Engine, bundle: Bundle, instant: float) -> None:
+    name = engine.start(bundle)
+    killed(engine, instant, "delete", "--force", name)
+    engine.delete(name)
+    assert names(engine) == []
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS[::3])
+def test_killed_in_exec(engine: Engine, bundle: Bundle, instant: float) -> None:
+    name = engine.start(bundle)
+    killed(engine, instant, "exec", name, "/bin/sleep", "1019")
+    engine.call("exec", name, "/bin/true").ok()
+    engine.delete(name)
+
+
+@ours
+@pytest.mark.parametrize("instant", INSTANTS[::3])
+def test_killed_while_pausing(engine: Engine, bundle: Bundle, instant: float) -> None:
+    name = engine.start(bundle)
+    killed(engine, instant, "pause", name)
+    engine.delete(name)
+
+
+@ours
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_interrupted_in_create(engine: Engine, bundle: Bundle, number: signal.Signals, place: Path) -> None:
+    """A person presses Ctrl-C while a hook is slow; also then `delete --force` is enough."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {place}/in-hook; exec sleep 2"]}
+    bundle.config["hooks"] = {"createRuntime": [hook]}
+    bundle.process["args"] = ["/bin/sleep", "1020"]
+    bundle.write()
+    name = engine.new_id()
+    call = engine.begin("create", "--bundle", str(bundle.path), name, stderr=-3)
+    assert wait_for((place / "in-hook").exists)
+    call.send_signal(number)
+    assert call.wait(60) != 0
+    engine.delete(name)
+
+
+# -- a state that is broken
+
+
+@ours
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"id": 5}', "\0" * 100])
+def test_a_broken_state_file(engine: Engine, bundle: Bundle, content: str) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1021"]
+    other = engine.create(bundle)
+    name = engine.create(bundle)
+    pid = engine.state(name)["pid"]
+    path = engine.root / name / "state.json"
+    whole = path.read_text()
+    path.write_text(content)
+    engine.call("state", name).fails(name)
+    listed = engine.call("list", "-q")
+    assert (listed.code, other in listed.out.split()) == (0, True), listed
+    engine.call("start", other).ok()
+    path.write_text(whole)
+    assert alive(pid)
+
+
+@ours
+def test_an_empty_state_directory(engine: Engine, bundle: Bundle) -> None:
+    """What is left when create was killed at once."""
+    name = engine.new_id()
+    (engine.root / name).mkdir(parents=True)
+    state = engine.state(name)
+    assert (state["status"], state["pid"]) == ("stopped", 0)
+    assert dt.datetime.fromisoformat(state["created"]).year > 2000  # engines insist on a time
+    assert engine.call("list", "-q").ok().out == name + "\n"
+    engine.delete(name)
+    assert names(engine) == []
+
+
+@ours
+def test_the_record_is_whole_at_every_moment(engine: Engine, bundle: Bundle) -> None:
+    """Readers never see half a file: it is written beside and renamed."""
+    bundle.process["args"] = ["/bin/sleep", "1022"]
+    bundle.write()
+    name = engine.new_id()
+    call = engine.begin("create", "--bundle", str(bundle.path), name)
+    path = engine.root / name / "state.json"
+    while call.poll() is None:
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        assert json.loads(text)["id"] == name
+    assert call.returncode == 0
+    assert json.loads(path.read_text())["id"] == name
+    assert not [entry for entry in os.listdir(path.parent) if "tmp" in entry]
+
+
+@ours
+def test_a_cgroup_that_somebody_else_has_removed(engine: Engine, bundle: Bundle) -> None:
+    name = engine.start(bundle)
+    pid = engine.state(name)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    engine.until(name, "stopped")
+    for path, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
+        if os.path.basename(path) == name:
+            os.rmdir(path)
+    engine.delete(name)
+
+
+@ours
+def test_a_state_root_in_the_current_directory(engine: Engine, bundle: Bundle, place: Path) -> None:
+    """A relative --root means the caller's directory, whatever happens to it in the child."""
+    bundle.process["args"] = ["/bin/sleep", "1023"]
+    bundle.write()
+    name = engine.new_id()
+    engine.call("--root", "relative", "create", "-b", str(bundle.path), name, cwd=place).ok()
+    assert (place / "relative" / name / "state.json").exists()
+    engine.call("--root", "relative", "start", name, cwd=place).ok()
+    engine.call("--root", "relative", "delete", "--force", name, cwd=place).ok()
+    assert not (place / "relative" / name).exists()
