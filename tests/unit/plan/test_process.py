@@ -1,0 +1,146 @@
+"""The process, lowered: identity, limits, scheduling, program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc.errors import Failure
+from pyrunc.plan import process, steps
+
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Process
+
+ALL = process.ALL_CAPABILITIES
+CHOWN, KILL = 1 << 0, 1 << 5
+
+
+def test_without_capabilities_nothing_is_touched() -> None:
+    identity = process.identity({"cwd": "/"}, available=ALL, umask=0o022)
+    assert identity == steps.Identity(
+        uid=0,
+        gid=0,
+        gids=(),
+        umask=0o022,
+        bounding=None,
+        effective=0,
+        permitted=0,
+        inheritable=0,
+        ambient=0,
+        no_new_privileges=False,
+        pointer="/process",
+    )
+
+
+def test_an_empty_object_means_none() -> None:
+    assert process.identity({"cwd": "/", "capabilities": {}}, available=ALL, umask=None).bounding == 0
+
+
+def test_sets_are_what_the_configuration_says_and_no_more() -> None:
+    sets = {
+        "bounding": ["CAP_CHOWN", "CAP_KILL"],
+        "effective": ["CAP_CHOWN", "CAP_KILL"],
+        "permitted": ["CAP_CHOWN"],
+        "inheritable": ["CAP_CHOWN"],
+        "ambient": ["CAP_CHOWN", "CAP_KILL"],
+    }
+    command: Process = {"cwd": "/", "capabilities": sets}  # type: ignore[typeddict-item]
+    identity = process.identity(command, available=ALL, umask=None)
+    assert identity.bounding == CHOWN | KILL
+    assert identity.effective == CHOWN, "the kernel refuses what is not permitted"
+    assert (identity.permitted, identity.inheritable) == (CHOWN, CHOWN)
+    assert identity.ambient == CHOWN, "only what is permitted and inheritable"
+    assert process.identity(command, available=KILL, umask=None).bounding == KILL
+    warnings = process.capability_warnings(command, ALL)
+    assert warnings == ("can't raise ambient capability CAP_KILL: it is not in the inheritable set",)
+
+
+def test_unknown_and_unavailable_capabilities_are_warned_of() -> None:
+    command: Process = {"cwd": "/", "capabilities": {"bounding": ["CAP_NEW", "CAP_CHOWN"]}}
+    assert process.capability_warnings(command, KILL) == (
+        "ignoring unknown or unavailable capabilities: CAP_CHOWN CAP_NEW",
+    )
+    assert process.capability_warnings({"cwd": "/"}, ALL) == ()
+
+
+def test_a_umask_of_zero_is_a_umask() -> None:
+    user = {"uid": 1, "gid": 2, "umask": 0, "additionalGids": [3, 4]}
+    command: Process = {"cwd": "/", "user": user}  # type: ignore[typeddict-item]
+    identity = process.identity(command, available=ALL, umask=0o022)
+    assert (identity.uid, identity.gid, identity.gids, identity.umask) == (1, 2, (3, 4), 0)
+
+
+def test_limits_keep_their_place() -> None:
+    limits = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 1}, {"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6}]
+    command: Process = {"cwd": "/", "rlimits": limits}  # type: ignore[typeddict-item]
+    assert process.rlimits(command) == [
+        steps.Rlimit(name="RLIMIT_CORE", number=4, soft=0, hard=1, pointer="/process/rlimits/0"),
+        steps.Rlimit(name="RLIMIT_NOFILE", number=7, soft=5, hard=6, pointer="/process/rlimits/1"),
+    ]
+    with pytest.raises(Failure, match="wrong rlimit value: RLIMIT_X"):
+        process.rlimits({"cwd": "/", "rlimits": [{"type": "RLIMIT_X", "soft": 0, "hard": 0}]})
+
+
+def test_scheduler_and_io_priority() -> None:
+    command: Process = {
+        "cwd": "/",
+        "scheduler": {"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 3},
+    }
+    scheduler, priority = process.attributes(command, cpuset=True)
+    assert isinstance(scheduler, steps.Scheduler)
+    assert (scheduler.policy, scheduler.flags, scheduler.nice, scheduler.cpuset) == (3, 1, 5, True)
+    assert priority == steps.IoPriority(value=2 << 13 | 3, pointer="/process/ioPriority")
+    assert process.attributes({"cwd": "/"}) == []
+
+
+def test_labels() -> None:
+    command: Process = {"cwd": "/", "apparmorProfile": "a", "selinuxLabel": "s"}
+    assert [
+        (step.lsm, step.label) for step in process.labels(command) if isinstance(step, steps.LsmLabel)
+    ] == [
+        ("apparmor", "a"),
+        ("selinux", "s"),
+    ]
+
+
+def test_terminal() -> None:
+    assert process.terminal({"cwd": "/"}, console=True) == []
+    size = {"height": 20, "width": 40}
+    command: Process = {"cwd": "/", "terminal": True, "consoleSize": size}  # type: ignore[typeddict-item]
+    assert process.terminal(command, console=False) == [
+        steps.Terminal(width=40, height=20, console=False, pointer="/process/terminal")
+    ]
+    (plain,) = process.terminal({"cwd": "/", "terminal": True}, console=True)
+    assert isinstance(plain, steps.Terminal)
+    assert (plain.width, plain.height, plain.console) == (0, 0, True)
+
+
+def test_of_a_variable_given_twice_the_last_counts() -> None:
+    command: Process = {"cwd": "/", "args": ["a", "b"], "env": ["A=1", "B=2", "A=3=4"]}
+    program = process.program(command, ("C=5",))
+    assert (program.args, program.env) == (("a", "b"), ("A=3=4", "B=2", "C=5"))
+
+
+def test_memory_policy() -> None:
+    policy = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
+    assert process.memory_policy(policy) == [
+        steps.MemoryPolicy(mode=2 | 1 << 15, nodes=(0, 1, 3), pointer="/linux/memoryPolicy")
+    ]
+    assert process.memory_policy(None) == []
+    assert process.memory_policy({}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("", ()), ("0", (0,)), ("0-3,7", (0, 1, 2, 3, 7)), ("3, 1-2", (1, 2, 3)), ("1,1", (1,))],
+)
+def test_lists(text: str, numbers: tuple[int, ...]) -> None:
+    assert process.cpu_list(text, "/x") == numbers
+
+
+@pytest.mark.parametrize("text", ["a", "1-", "-1", "3-1", "1,,2", "٣", "0-99999", "1-2-3"])
+def test_what_is_no_list(text: str) -> None:
+    with pytest.raises(Failure, match="is not a list like 0-3,7"):
+        process.cpu_list(text, "/x")

@@ -1,0 +1,45 @@
+"""Failure: one line for people, facts for the way from the container's side."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from pyrunc.errors import Failure, from_facts, strerror
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (Failure("it broke"), "it broke"),
+        (Failure("open /x", errno=errno.ENOENT), "open /x: no such file or directory"),
+        (Failure("gone", step="c1"), "c1: gone"),
+        (Failure("bad", step="mount", pointer="/mounts/3"), "mount /mounts/3: bad"),
+        (
+            Failure("bad", pointer="/a", errno=errno.EPERM, hint="try"),
+            "/a: bad: operation not permitted; try",
+        ),
+    ],
+)
+def test_text(failure: Failure, text: str) -> None:
+    assert failure.text() == text
+
+
+def test_facts_survive_the_way() -> None:
+    failure = Failure("m", step="s", pointer="/p", errno=2, hint="h", code=255, bare=True)
+    assert from_facts(failure.facts()).facts() == failure.facts()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [None, [], "x", [1, "s", "/p", 2, "h", 1, False], ["m", "s", "/p", "2", "h", 1, False], ["m"] * 6],
+)
+def test_a_malformed_report_is_itself_a_failure(facts: object) -> None:
+    assert "malformed" in from_facts(facts).message
+
+
+def test_strerror_has_the_spelling_engines_match_on() -> None:
+    assert strerror(errno.ENOENT) == "no such file or directory"
+    assert strerror(errno.EIO) == "input/output error"
+    assert strerror(errno.EXDEV) == "invalid cross-device link"

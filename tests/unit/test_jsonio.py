@@ -1,0 +1,52 @@
+"""jsonio against json: what both take means the same, what is odd is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrunc import jsonio
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_is_written_can_be_read_by_both(value: object) -> None:
+    for text in (jsonio.dumps(value), jsonio.dumps_indent(value), jsonio.dumps_indent(value, "\t")):
+        assert json.loads(text) == value
+        assert jsonio.loads(text) == value
+
+
+@given(VALUES)
+def test_what_json_writes_can_be_read(value: object) -> None:
+    assert jsonio.loads(json.dumps(value, indent=1)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "{", "[1,]", "{'a': 1}", "1 2", "NaN", "Infinity", "nul", '{"a" 1}', '"\x01"']
+)
+def test_what_is_no_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        jsonio.loads(text)
+
+
+def test_deep_nesting_is_refused_not_fatal() -> None:
+    with pytest.raises(ValueError):
+        jsonio.loads("[" * 100_000 + "]" * 100_000)
+
+
+def test_layout() -> None:
+    assert jsonio.dumps({"a": [1, None], "b": {}}) == '{"a":[1,null],"b":{}}'
+    assert jsonio.dumps_indent({"a": [1], "b": []}, "  ") == '{\n  "a": [\n    1\n  ],\n  "b": []\n}'
+
+
+def test_what_has_no_json_form_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="set has no JSON form"):
+        jsonio.dumps({1, 2})

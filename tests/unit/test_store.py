@@ -1,0 +1,195 @@
+"""The record on disk, and a status that is asked of the kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc import store
+from pyrunc.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> store.Container:
+    return store.reserve(str(tmp_path / "root"), "c1")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["/bin/sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def own(container: store.Container, pid: int) -> None:
+    stat = store.process_stat(pid)
+    assert stat is not None
+    container.pid, container.start = pid, stat[2]
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.d+e", "..a", "0", "x" * 1024])
+def test_good_ids(name: str) -> None:
+    store.check_id(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "a\n", "ä", "a\0", "x" * 1025, "٣"])
+def test_bad_ids(name: str) -> None:
+    with pytest.raises(
+        Failure, match="container id cannot be empty" if not name else "invalid container ID format"
+    ):
+        store.check_id(name)
+
+
+def test_of_two_creators_one_wins(container: store.Container) -> None:
+    with pytest.raises(Failure, match="already exists"):
+        store.reserve(container.root, "c1")
+
+
+def test_a_record_comes_back_as_it_was(container: store.Container) -> None:
+    container.pid, container.start, container.bundle = 7, 8, "/b"
+    container.annotations = {"a": "b"}
+    container.cgroup = {"": "/sys/fs/cgroup/x"}
+    container.extra = {"poststop": True}
+    store.save(container)
+    again = store.open_container(container.root, "c1")
+    assert {name: getattr(again, name) for name in store.Container.__slots__} == {
+        name: getattr(container, name) for name in store.Container.__slots__
+    }
+    assert os.stat(container.directory).st_mode & 0o777 == 0o700
+    assert os.stat(container.directory + "/state.json").st_mode & 0o777 == 0o600
+
+
+def test_what_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="container does not exist"):
+        store.open_container(str(tmp_path), "nope")
+
+
+def test_a_record_never_written_is_a_container_without_init(container: store.Container) -> None:
+    assert store.status(store.open_container(container.root, "c1")) == "stopped"
+
+
+def test_a_damaged_record_names_the_cure(container: store.Container) -> None:
+    store.write(container.directory, "state.json", b"[]")
+    with pytest.raises(Failure) as caught:
+        store.open_container(container.root, "c1")
+    assert "delete --force c1" in caught.value.text()
+
+
+def test_status_while_it_is_being_created(container: store.Container) -> None:
+    fd = store.lock(container)
+    assert store.status(container) == "creating"
+    os.close(fd)
+    assert store.status(container) == "stopped"
+
+
+def test_status_follows_the_process(container: store.Container, sleeper: subprocess.Popen[bytes]) -> None:
+    own(container, sleeper.pid)
+    assert store.status(container) == "running"
+    container.start += 1
+    assert store.status(container) == "stopped", "another process has the number"
+    container.start -= 1
+    sleeper.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while store.status(container) != "stopped" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert store.status(container) == "stopped", "a zombie runs no more"
+
+
+def test_a_process_that_has_not_executed_is_created(container: store.Container) -> None:
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        own(container, pid)
+        assert store.status(container) == "created"
+        container.restored = True
+        assert store.status(container) == "running", "a restored process was forked and never executes"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "text", "answer"),
+    [
+        ("freezer", "freezer.state", "FROZEN\n", True),
+        ("freezer", "freezer.state", "FREEZING\n", True),
+        ("freezer", "freezer.state", "THAWED\n", False),
+        ("", "cgroup.freeze", "1\n", True),
+        ("", "cgroup.freeze", "0\n", False),
+        ("", "other", "", False),
+        ("cpu", "cpu.shares", "1", False),
+    ],
+)
+def test_frozen(tmp_path: Path, key: str, file: str, text: str, *, answer: bool) -> None:
+    container = store.Container(str(tmp_path), "c1")
+    (tmp_path / file).write_text(text)
+    container.cgroup = {key: str(tmp_path)}
+    assert store.frozen(container) is answer
+
+
+def test_the_lock_is_exclusive_and_says_so(container: store.Container) -> None:
+    fd = store.lock(container)
+    with pytest.raises(Failure, match="another command is at work"):
+        store.lock(container, seconds=0.02)
+    os.close(fd)
+    os.close(store.lock(container))
+
+
+def test_the_lock_of_nothing(container: store.Container) -> None:
+    store.remove(container)
+    with pytest.raises(Failure, match="does not exist"):
+        store.lock(container)
+
+
+def test_remove_takes_all_and_can_be_repeated(container: store.Container) -> None:
+    os.mkdir(container.directory + "/notify")
+    store.write(container.directory + "/notify", "x", b"")
+    store.save(container)
+    store.remove(container)
+    store.remove(container)
+    assert store.ids(container.root) == []
+
+
+def test_the_saved_configuration(container: store.Container) -> None:
+    store.save_config(container, b'{"ociVersion": "1.0.0"}')
+    assert store.load_config(container) == {"ociVersion": "1.0.0"}
+    store.save_config(container, b"[]")
+    with pytest.raises(Failure, match="is not a configuration"):
+        store.load_config(container)
+    store.save_config(container, b"{")
+    with pytest.raises(Failure, match="read"):
+        store.load_config(container)
+
+
+def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("USER", "root")
+    assert store.default_root() == "/run/pyrunc"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert store.default_root() == "/run/user/1000/pyrunc"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    with pytest.raises(Failure, match="no place for container state"):
+        store.default_root()
+
+
+def test_process_stat_of_no_process() -> None:
+    assert store.process_stat(1 << 22) is None
+
+
+def test_now_is_rfc3339_with_nanoseconds() -> None:
+    text = store.now()
+    assert len(text) == len("2026-01-02T03:04:05.123456789Z")
+    assert text[10] == "T"
+    assert text.endswith("Z")
