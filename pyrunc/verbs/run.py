@@ -51,9 +51,12 @@ def main(cmd: Command) -> int:
         from pyrunc.verbs import delete
 
         try:
+            lock = store.lock(container)
             delete.destroy(container)
+            os.close(lock)
         except Failure as problem:
-            from pyrunc import cli
+            if problem.message != "container does not exist":  # deleted by somebody else meanwhile
+                from pyrunc import cli
 
-            cli.warn(problem.text())
+                cli.warn(problem.text())
     return status
