@@ -1,6 +1,7 @@
 """freeze.py SITE: write modules.h, pyrunc's modules as C arrays of marshalled code, for embed.c.
 
-Run by the very interpreter that will be embedded: marshalled code is its own dialect.
+Run by the very interpreter that will be embedded: marshalled code is its own dialect. With -X no_debug_ranges
+tracebacks have lines but no columns, which are a quarter of the code.
 """
 
 import __future__
@@ -22,23 +23,61 @@ def array(name: str, data: bytes) -> str:
     return f"static const unsigned char {name}[] = {{{numbers}}};\n"
 
 
-def compiled(source: str, file: str) -> bytes:
-    """Return the marshalled code of a module, less what nobody asks for at run time.
+class Thinner(ast.NodeTransformer):
+    """Takes out what nobody asks for at run time: it takes time to load, a sixth with the columns.
 
-    That is docstrings, which are a third of the code, and the import that `from __future__` really is.
+    Docstrings; annotations, except those of classes, from which records take their fields; what is only for type
+    checkers; and the import that `from __future__` really is.
     """
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and ast.get_docstring(node) is not None
-        ):
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Thin a function, and functions in it."""
+        node.returns = None
+        arguments = node.args
+        plain = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        for argument in (*plain, arguments.vararg, arguments.kwarg):
+            if argument is not None:
+                argument.annotation = None
+        return self.thin(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """Thin a class."""
+        return self.thin(node)
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        """Thin a module, whose names need no annotations either."""
+        for number, statement in enumerate(node.body):
+            if isinstance(statement, ast.AnnAssign):
+                value = statement.value
+                assign = ast.Assign([statement.target], value) if value else ast.Pass()
+                node.body[number] = ast.copy_location(assign, statement)
+        return self.thin(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        """Drop the import of __future__."""
+        return ast.copy_location(ast.Pass(), node) if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        """Keep the other branch of `if TYPE_CHECKING`."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [*node.orelse] or ast.copy_location(ast.Pass(), node)
+        return node
+
+    def thin(self, node: ast.FunctionDef | ast.ClassDef | ast.Module) -> ast.AST:
+        """Take a docstring away, then go on inside."""
+        if ast.get_docstring(node) is not None:
             node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
-    tree.body = [
-        node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
-    ]
-    code = compile(tree, file, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
-    return marshal.dumps(code)
+        self.generic_visit(node)
+        return node
+
+
+def compiled(source: str, file: str) -> bytes:
+    """Return the marshalled code of a module."""
+    tree = ast.fix_missing_locations(Thinner().visit(ast.parse(source)))
+    return marshal.dumps(
+        compile(tree, file, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
+    )
 
 
 def main() -> None:
