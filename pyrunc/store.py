@@ -385,9 +385,8 @@ def ids(root: str) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if entry.is_dir(follow_symlinks=False)
-            and _ID_CHARACTERS.issuperset(entry.name)
-            and entry.name != ".cache"  # of compiled filters; other names with a dot in front are good ids
+            # The directory of compiled filters, @cache, cannot be an id.
+            if entry.is_dir(follow_symlinks=False) and _ID_CHARACTERS.issuperset(entry.name)
         )
 
 

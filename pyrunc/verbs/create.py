@@ -73,7 +73,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     for warning in plan.warnings:
         cli.warn(warning)
     _check_root(plan.rootfs)
-    tools = parent.load(plan, root + "/.cache/seccomp")
+    tools = parent.load(plan, root + "/@cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
     joined = namespaces.paths(config).get("pid") != ""

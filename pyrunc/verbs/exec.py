@@ -50,7 +50,7 @@ def main(cmd: Command) -> int:
         new_keyring="no_keyring" not in container.extra,
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
-    tools = parent.load(plan, root + "/.cache/seccomp")
+    tools = parent.load(plan, root + "/@cache/seccomp")
     parent.seal_process(libraries=_could_reach_libraries(config))
     launch = parent.Launch(container, plan, tools)
     launch.child.passed = passed

@@ -74,7 +74,7 @@ def test_an_id_with_bad_characters(engine: Engine, bundle: Bundle, name: str) ->
     failed = engine.call("create", "--bundle", str(bundle.path), "--", name)
     assert failed.code == 1, failed
     assert "container" in failed.err.lower(), failed
-    assert not engine.root.exists() or not [entry for entry in os.listdir(engine.root) if entry != ".cache"]
+    assert not engine.root.exists() or not [entry for entry in os.listdir(engine.root) if entry != "@cache"]
 
 
 @pytest.mark.parametrize("name", ["plus+minus-dot.under_9", "A" * 200, ".hidden"])

@@ -28,7 +28,7 @@ INSTANTS = [0.002 * step for step in range(0, 40, 3)]
 
 def names(engine: Engine) -> list[str]:
     """The containers that have left a directory."""
-    return [name for name in os.listdir(engine.root) if name != ".cache"] if engine.root.exists() else []
+    return [name for name in os.listdir(engine.root) if name != "@cache"] if engine.root.exists() else []
 
 
 # -- concurrency
