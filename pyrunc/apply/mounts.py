@@ -63,20 +63,51 @@ def open_source(step: Mount, bundle: str) -> int:
         how |= flags.AT_SYMLINK_NOFOLLOW
     try:
         try:
-            fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+            if step.subpath:
+                fd = _open_inside(source, step.subpath, how)
+            else:
+                fd = _linux.open_tree(flags.AT_FDCWD, source, how)
         except FileNotFoundError:
             if step.kind != "late-bind":
                 raise
             # Without the right to make a cgroup the container stays in the runtime's, one level up.
             fd = _linux.open_tree(flags.AT_FDCWD, source.rpartition("/")[0], how)
     except OSError as exc:
-        raise _source_failure(step, source, exc) from None
+        raise _source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
     try:
         set_attributes(fd, step, recursive)
     except OSError as exc:
         os.close(fd)
         raise _attribute_failure(step, exc) from None
     return fd
+
+
+def _open_inside(source: str, subpath: str, how: int) -> int:
+    """Clone a directory inside a volume: another container may be changing it, so not by path (law 3)."""
+    volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        inside = target.resolve(volume, subpath)
+        try:
+            return _linux.open_tree(inside, "", how | flags.AT_EMPTY_PATH)
+        finally:
+            os.close(inside)
+    finally:
+        os.close(volume)
+
+
+def open_overlay(step: Mount) -> int:
+    """Return a detached overlay: its layers are directories of the host, which only the parent may reach.
+
+    Raises:
+        Failure: it cannot be made.
+
+    """
+    try:
+        return _new(step, -1, fresh=False)
+    except OSError as exc:
+        raise Failure(
+            f"mount {step.fstype} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
 
 
 def _inner_source(child: Child, step: Mount) -> int:
@@ -138,7 +169,9 @@ def mount(child: Child, step: Mount) -> None:
         before = len(child.made)
         tfd = _target(root, step, "dir", child.made)
         try:
-            fd = _new(step, tfd, fresh=len(child.made) > before)
+            fd = child.mounts.pop(id(step), -1)
+            if fd < 0:
+                fd = _new(step, tfd, fresh=len(child.made) > before)
         except OSError as exc:
             os.close(tfd)
             raise Failure(

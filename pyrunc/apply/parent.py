@@ -73,8 +73,8 @@ class Launch:
             join.kind == "user" for join in self.plan.namespaces.joins
         )
         for join in self.plan.namespaces.joins:
-            if join.kind == "mount":
-                self.child.join_mount = namespaces.open_join(join)
+            if join.kind in ("mount", "cgroup"):
+                self.child.joins[join.kind] = (join, namespaces.open_join(join))
         self._open_sources()
 
     def _open_sources(self) -> None:
@@ -91,6 +91,8 @@ class Launch:
                     self.child.root_tree = _open_root(step)
                 elif isinstance(step, steps.Mount) and step.kind == "bind":
                     self.child.mounts[id(step)] = mounts.open_source(step, self.plan.bundle)
+                elif isinstance(step, steps.Mount) and step.early:
+                    self.child.mounts[id(step)] = mounts.open_overlay(step)
                 elif isinstance(step, steps.Device) and step.bind:
                     self.child.mounts[id(step)] = devices.open_source(step)
         except PermissionError:

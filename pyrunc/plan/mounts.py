@@ -89,6 +89,8 @@ def lower(
             if mount.source.startswith(rootfs + "/") and rootfs != "/":
                 # What lies there is known only once the mounts before it are made: order is the list's order.
                 mount.kind, mount.source = "inner-bind", mount.source[len(rootfs) :]
+        if mount.fstype == "overlay" and mount.kind == "new":
+            mount.early = not _touches(mount.options, rootfs)
         if mount.fstype in ("cgroup", "cgroup2") and mount.kind == "new":
             if not entered:
                 made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
@@ -107,6 +109,20 @@ def lower(
     if not entered:
         made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
     return made
+
+
+def _touches(options: Options, rootfs: str) -> bool:
+    """Tell whether a layer of an overlay lies in the root file system, where mounts before it count.
+
+    A relative layer is taken for one: nobody can tell where it lies.
+    """
+    for word in options.data:
+        name, _, value = word.partition("=")
+        if name in ("lowerdir", "upperdir", "workdir"):
+            for path in value.replace("\\:", "").split(":"):
+                if not path.startswith("/") or (path + "/").startswith(rootfs.rstrip("/") + "/"):
+                    return True
+    return False
 
 
 def _needs_host_sys(spaces: Namespaces, facts: Facts, kinds: dict[str, str]) -> bool:
@@ -140,8 +156,12 @@ def _entry(index: int, entry: MountEntry) -> Mount:
                 hint='add "rbind" to its options, or name a file system type',
             )
         return _new(index, pointer, destination, fstype, entry, options)
-    if options.data:
-        raise _unknown_option(words, options.data[0], pointer)
+    subpath = ""
+    for word in options.data:
+        if not word.startswith("subpath="):
+            raise _unknown_option(words, word, pointer)
+        subpath = word[8:]
+    options.data = ()
     if not entry.get("source"):
         raise Failure("a bind mount needs a source", pointer=pointer)
     return Mount(
@@ -156,6 +176,7 @@ def _entry(index: int, entry: MountEntry) -> Mount:
         uid_maps=namespaces.id_maps(entry.get("uidMappings")),
         gid_maps=namespaces.id_maps(entry.get("gidMappings")),
         recursive_idmap=options.idmap.startswith("ridmap"),
+        subpath=subpath,
     )
 
 

@@ -141,6 +141,8 @@ class Mount(Step):
         default_propagation: recursive propagation of a bind whose options name none, 0 to leave it.
         readonly_last: read-only is set after everything else, because mount points and nodes are still to be
             made.
+        subpath: directory inside the source that is meant; the source is a volume, so its content is hostile.
+        early: a new file system that the parent makes, because it is made of directories of the host.
 
     """
 
@@ -157,6 +159,8 @@ class Mount(Step):
     uid_maps: tuple[tuple[int, int, int], ...] = ()
     gid_maps: tuple[tuple[int, int, int], ...] = ()
     recursive_idmap: bool = False
+    subpath: str = ""
+    early: bool = False
 
 
 class Symlink(Step):
