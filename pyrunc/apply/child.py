@@ -15,7 +15,19 @@ import sys
 import _prctl
 
 from pyrunc import cli, jsonio
-from pyrunc.apply import attributes, cgroup, devices, identity, keyring, mounts, paths, protocol, root, target
+from pyrunc.apply import (
+    attributes,
+    cgroup,
+    devices,
+    identity,
+    keyring,
+    mounts,
+    namespaces,
+    paths,
+    protocol,
+    root,
+    target,
+)
 from pyrunc.apply.foreground import restore_signals
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -97,7 +109,7 @@ class Child:
         self.cgroups: list[int] = []
         self.new_user_namespace = False
         self.entered_user_namespace = False
-        self.join_mount = -1
+        self.joins: dict[str, tuple[steps.Join, int]] = {}
         self.join: tuple[int, int] = (-1, 0)
         self.slave = -1
         self.uid = 0
@@ -173,8 +185,8 @@ def _close_rest(child: Child) -> None:
 
     Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
     """
-    kept = {fd for fd in (child.root_tree, child.procfs, child.join_mount, child.join[0]) if fd >= 0}
-    kept.update(child.mounts.values(), child.cgroups)
+    kept = {fd for fd in (child.root_tree, child.procfs, child.join[0]) if fd >= 0}
+    kept.update(child.mounts.values(), child.cgroups, (fd for _join, fd in child.joins.values()))
     kept.add(child.sock.fileno())
     kept.update(child.fifos)
     first = 3 + child.passed
@@ -204,8 +216,8 @@ def _begin(child: Child) -> None:
             raise Failure("join the container's namespaces", errno=exc.errno or 0) from None
         if kinds & flags.CLONE_NEWUSER:
             identity.become_root()
-    if child.join_mount >= 0:
-        _linux.setns(child.join_mount, flags.CLONE_NEWNS)
+    if "mount" in child.joins:
+        namespaces.enter_opened(*child.joins["mount"])
 
 
 # -- steps ---------------------------------------------------------------------------------------------------
@@ -215,6 +227,9 @@ def _enter_cgroup_namespace(child: Child, step: steps.EnterCgroupNamespace) -> N
     cgroup.join_self(child.cgroups)
     if step.new:
         _linux.unshare(flags.CLONE_NEWCGROUP)
+    elif "cgroup" in child.joins:
+        # After the cgroup: on a delegated hierarchy nobody is moved from inside another namespace.
+        namespaces.enter_opened(*child.joins["cgroup"])
 
 
 def _keyring(child: Child, step: steps.Keyring) -> None:
@@ -257,7 +272,8 @@ def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
     child.home = identity.home(child, child.uid)
     child.close_tree()
     child.mounts.clear()
-    child.root_tree = child.procfs = child.join_mount = -1
+    child.root_tree = child.procfs = -1
+    child.joins.clear()
     child.join = (-1, child.join[1])
     _close_rest(child)
 

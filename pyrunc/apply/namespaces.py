@@ -178,6 +178,19 @@ def enter(join: Join) -> None:
     """
     fd = open_join(join)
     try:
+        enter_opened(join, fd)
+    finally:
+        os.close(fd)
+
+
+def enter_opened(join: Join, fd: int) -> None:
+    """Enter one namespace that open_join() opened.
+
+    Raises:
+        Failure: as enter().
+
+    """
+    try:
         _linux.setns(fd, FLAGS[join.kind])
     except OSError as exc:
         if exc.errno == _EINVAL:
@@ -187,8 +200,6 @@ def enter(join: Join) -> None:
         raise Failure(
             f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0
         ) from None
-    finally:
-        os.close(fd)
 
 
 def _through_helper(

@@ -78,7 +78,7 @@ def test_each_kind_can_be_the_caller_s(engine: Engine, bundle: Bundle, kind: str
     assert of_container(engine, name, kind) == os.readlink(f"/proc/self/ns/{FILES[kind]}")
 
 
-@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup"])
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup", "mount"])
 def test_each_kind_can_be_joined(engine: Engine, bundle: Bundle, sleeper: int, kind: str) -> None:
     path = f"/proc/{sleeper}/ns/{FILES[kind]}"
     namespaces(bundle, **{kind: path})
@@ -103,10 +103,10 @@ def test_a_pod_shares_the_namespaces_of_its_first_container(
 
 
 @ours
-@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid"])
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid", "cgroup", "mount"])
 def test_a_path_to_another_kind_of_namespace(engine: Engine, bundle: Bundle, kind: str) -> None:
     """config-linux.md: the runtime MUST generate an error."""
-    other = "/proc/self/ns/mnt"
+    other = "/proc/self/ns/user"
     namespaces(bundle, **{kind: other})
     engine.front(bundle, "exit 0").fails(kind, other)
 
