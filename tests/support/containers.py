@@ -54,7 +54,7 @@ def command() -> list[str]:
         return [installed]
     if named := os.environ.get("PYRUNC"):
         return shlex.split(named)
-    # As the installed command does: isolated, without site, with python-prctl's directory as the only other one.
+    # As the installed command does: isolated, without site; python-prctl's directory is the only other one.
     path = [str(TOP), sysconfig.get_path("platlib")]
     start = f"import sys; sys.path[:0] = {path!r}; from pyrunc.__main__ import main; main()"
     return [sys.executable, "-I", "-S", "-c", start]
@@ -131,6 +131,10 @@ class Bundle:
         for directory, _names, files in os.walk(self.rootfs):
             for name in ("", *files):
                 os.lchown(os.path.join(directory, name), host_id, host_id)
+        # pytest keeps its directories to itself, and what is not root any more has to pass through them.
+        for parent in self.rootfs.parents:
+            if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
 
     def write(self) -> None:
         """Write config.json."""
