@@ -187,8 +187,9 @@ def mount(child: Child, step: Mount) -> None:
         _check_proc(root, step, tfd, fd)
         _linux.move_mount(fd, "", tfd, "", _ATTACH)
     except OSError as exc:
+        problem = _attach_failure(step, fd_kind(fd), fd_kind(tfd), exc)
         os.close(fd)
-        raise _attach_failure(step, fd_kind(tfd), exc) from None
+        raise problem from None
     finally:
         os.close(tfd)
     if step.kind == "new":
@@ -376,10 +377,12 @@ def _attribute_failure(step: Mount, exc: OSError) -> Failure:
     )
 
 
-def _attach_failure(step: Mount, found: str, exc: OSError) -> Failure:
-    if exc.errno == _ENOTDIR:
+def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:
+    # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
+    directory = "a directory"
+    if exc.errno in (_ENOTDIR, _EINVAL) and (source == directory) is not (found == directory):
         return Failure(
-            f"mount {step.source} on {step.destination}: source and target differ in kind, the target is {found}",
+            f"mount {step.source} on {step.destination}: the source is {source}, the target {found}",
             pointer=step.pointer,
             errno=_ENOTDIR,
             hint="mount a directory on a directory, a file on a file",
