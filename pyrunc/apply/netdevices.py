@@ -78,11 +78,32 @@ def move(step: NetDevice, pid: int) -> None:
         os.close(there)
 
 
+def loopback_up(pid: int) -> None:
+    """Set `lo` up in another process's network namespace; a new container's init does that for itself.
+
+    Raises:
+        Failure: the process has ended, or the kernel refuses.
+
+    """
+    try:
+        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure("open the container's network namespace", errno=exc.errno or 0) from None
+    try:
+        talk = _Talk("", _open_in(there, ""))
+    finally:
+        os.close(there)
+    try:
+        talk.do("set network device lo up", _NEWLINK, _link(talk.index("lo"), up=True))
+    finally:
+        talk.close()
+
+
 def _move(step: NetDevice, there: int) -> None:
-    host = _Talk(step, _open())
+    host = _Talk(step.pointer, _open())
     inside = None
     try:
-        inside = _Talk(step, _open_in(there, step))
+        inside = _Talk(step.pointer, _open_in(there, step.pointer))
         index = host.index(step.host)
         addresses = list(host.addresses(index))
         before = inside.names()
@@ -133,7 +154,7 @@ def _open() -> _socket.socket:
     return _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.NETLINK_ROUTE)
 
 
-def _open_in(there: int, step: NetDevice) -> _socket.socket:
+def _open_in(there: int, pointer: str) -> _socket.socket:
     """Open a socket in another network namespace: it stays one of that namespace when we come back."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -141,7 +162,7 @@ def _open_in(there: int, step: NetDevice) -> _socket.socket:
             _linux.setns(there, flags.CLONE_NEWNET)
         except OSError as exc:
             raise Failure(
-                "enter the container's network namespace", pointer=step.pointer, errno=exc.errno or 0
+                "enter the container's network namespace", pointer=pointer, errno=exc.errno or 0
             ) from None
         try:
             return _open()
@@ -154,9 +175,9 @@ def _open_in(there: int, step: NetDevice) -> _socket.socket:
 class _Talk:
     """A conversation with one namespace's rtnetlink about one device."""
 
-    def __init__(self, step: NetDevice, sock: _socket.socket) -> None:
+    def __init__(self, pointer: str, sock: _socket.socket) -> None:
         """Ask for refusals in words, and for dumps of what was asked for only."""
-        self.step = step
+        self.pointer = pointer
         self.sock = sock
         self.sequence = 0
         for option in (_EXT_ACK, _STRICT):
@@ -192,7 +213,7 @@ class _Talk:
                 return index
         raise Failure(
             f"network device {name} not found in the runtime's network namespace",
-            pointer=self.step.pointer,
+            pointer=self.pointer,
             errno=_ENODEV,
         )
 
@@ -263,7 +284,7 @@ class _Talk:
             quoted = 16 if how & _CAPPED else unpack_from("=I", body, 4)[0]
             text = _attributes(body, 4 + ((quoted + 3) & ~3)).get(_ERROR_TEXT, b"")
         raise Failure(
-            what, pointer=self.step.pointer, errno=code, hint=text.rstrip(b"\0").decode("utf-8", "replace")
+            what, pointer=self.pointer, errno=code, hint=text.rstrip(b"\0").decode("utf-8", "replace")
         )
 
 

@@ -71,6 +71,28 @@ class Command:
         detach: bool
         format: str
         regex: bool
+        # options of checkpoint and restore
+        image_path: str | None
+        work_path: str | None
+        parent_path: str | None
+        leave_running: bool
+        pre_dump: bool
+        tcp_established: bool
+        tcp_skip_in_flight: bool
+        tcp_close: bool
+        ext_unix_sk: bool
+        shell_job: bool
+        file_locks: bool
+        link_remap: bool
+        auto_dedup: bool
+        lazy_pages: bool
+        manage_cgroups_mode: str | None
+        network_lock: str | None
+        empty_ns: Sequence[str]
+        page_server: str | None
+        status_fd: int | None
+        lsm_profile: str | None
+        lsm_mount_context: str | None
         # options of one verb
         keep: bool
         process: str | None

@@ -95,6 +95,25 @@ _REGEX: Option = (
     "the id is a regular expression, for all containers it matches",
 )
 
+# What checkpoint and restore have in common. An engine builds both command lines from one set of options,
+# so each also takes, and ignores, what only concerns the other.
+_CRIU: tuple[Option, ...] = (
+    (("image-path",), TEXT, None, "DIR", "directory of the image files (default: ./checkpoint)"),
+    (("work-path",), TEXT, None, "DIR", "directory for CRIU's log (default: that of the image files)"),
+    (("tcp-established",), FLAG, False, "", "allow open TCP connections"),
+    (("ext-unix-sk",), FLAG, False, "", "allow Unix sockets connected to something outside"),
+    (("shell-job",), FLAG, False, "", "allow a terminal of the caller's session"),
+    (("file-locks",), FLAG, False, "", "allow held file locks"),
+    (("manage-cgroups-mode",), CHOICE, None, "soft|full|strict|ignore", "what CRIU does about cgroups"),
+    (("empty-ns",), MANY, (), "network", "leave this namespace empty; may be repeated"),
+    (("auto-dedup",), FLAG, False, "", "keep a page of memory in one image only"),
+    (("lazy-pages",), FLAG, False, "", "bring memory over only when it is touched (userfaultfd)"),
+    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU holds up the network"),
+)
+_PARENT = ("parent-path",), TEXT, None, "DIR"
+_PAGES = ("page-server",), TEXT, None, "ADDRESS:PORT"
+_STATUS = ("status-fd",), INTEGER, None, "FD"
+
 _ID = ("id",)
 _ONE = "<container-id>"
 
@@ -250,6 +269,53 @@ VERBS: dict[str, Verb] = {
         (
             (("interval",), SECONDS, 5.0, "DURATION", "time between two records"),
             (("stats",), FLAG, False, "", "print one record and end"),
+        ),
+    ),
+    "checkpoint": (
+        "write a running container to image files, with CRIU",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            *_CRIU,
+            (*_PARENT, "images of an earlier --pre-dump, relative to --image-path"),
+            (("leave-running",), FLAG, False, "", "leave the container running afterwards"),
+            (("pre-dump",), FLAG, False, "", "write only the memory, and leave the container running"),
+            (("tcp-skip-in-flight",), FLAG, False, "", "skip TCP connections that are not established yet"),
+            (("link-remap",), FLAG, False, "", "link deleted files back where possible"),
+            (*_PAGES, "send the memory to this page server"),
+            (*_STATUS, "CRIU writes \\0 to this descriptor once --lazy-pages is ready"),
+        ),
+    ),
+    "restore": (
+        "bring a container back from the image files of a checkpoint",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            _BUNDLE,
+            _CONFIG,
+            _CONSOLE,
+            _PID_FILE,
+            _DETACH,
+            _SUBREAPER,
+            *_CRIU,
+            (("tcp-close",), FLAG, False, "", "restore TCP connections closed"),
+            (("lsm-profile",), TEXT, None, "TYPE:NAME", "LSM profile for the processes"),
+            (("lsm-mount-context",), TEXT, None, "CONTEXT", "LSM context for the mounts"),
+            (("no-pivot",), FLAG, False, "", ""),
+            (("no-new-keyring",), FLAG, False, "", ""),
+            (*_PARENT, ""),
+            (("leave-running",), FLAG, False, "", ""),
+            (("pre-dump",), FLAG, False, "", ""),
+            (("tcp-skip-in-flight",), FLAG, False, "", ""),
+            (("link-remap",), FLAG, False, "", ""),
+            (*_PAGES, ""),
+            (*_STATUS, ""),
         ),
     ),
     "spec": (

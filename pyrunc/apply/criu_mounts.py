@@ -1,0 +1,158 @@
+"""Where a container's external mounts are: asked of the kernel for a dump, made ready for a restore.
+
+Law 3: mount points are opened inside the root by descriptor, and known by the id of the mount that is found
+there, so that symlinks on the way to them cannot matter.
+
+CRIU mounts a file system only where there is a directory for it, and a mount point may lie on a bind mount.
+So before a restore all binds are mounted once, in order, in a mount namespace that ends with CRIU, and
+taken away again: what was missing has then been made as `create` would have made it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply import mounts, target
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import criu
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyrunc.plan import steps
+    from pyrunc.plan.criu import Row
+
+_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
+
+
+def table(pid: int | str = "self") -> list[Row]:
+    """Return a process's mount table.
+
+    Raises:
+        Failure: there is no such process.
+
+    """
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return criu.table(file.read())
+    except OSError as exc:
+        raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None
+
+
+def locate(pid: int, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
+    """Return destination -> mount point of the external, masked and read-only mounts of a running container.
+
+    Args:
+        pid: its init.
+        plan: its plan.
+        rows: its mount table.
+
+    Raises:
+        Failure: it has ended.
+
+    """
+    wanted = [
+        *(external.destination for external in criu.externals(plan)),
+        *criu.masks(plan),
+        *criu.covers(plan),
+    ]
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure("open the container's root", errno=exc.errno or 0) from None
+    try:
+        return _located(root, wanted, rows)
+    finally:
+        os.close(root)
+
+
+def _located(root: int, wanted: Iterable[str], rows: list[Row]) -> dict[str, str]:
+    by_id = {row.id: row.point for row in rows}
+    found = {}
+    for path in wanted:
+        try:
+            fd = target.resolve(root, path)
+        except OSError:
+            continue  # it does not exist, so nothing is mounted there
+        try:
+            number, top = _linux.statx_mnt(fd)
+        finally:
+            os.close(fd)
+        if top and number in by_id:
+            found[path] = by_id[number]
+    return found
+
+
+class _Tree:
+    """What apply/mounts wants of the container's side."""
+
+    def __init__(self, plan: steps.Plan, root: int) -> None:
+        self.plan = plan
+        self.root = root
+        self.mounts: dict[int, int] = {}
+        self.made: list[str] = []
+
+
+def enter(rootfs: str, place: str) -> int:
+    """Enter a mount namespace of our own with the root file system mounted at a place; return its descriptor.
+
+    CRIU wants a root that is a mount point, and whose parent is not mounted over.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    try:
+        _linux.unshare(flags.CLONE_NEWNS)
+        _linux.mount(None, "/", None, flags.MS_SLAVE | flags.MS_REC, None)
+        tree = _linux.open_tree(
+            flags.AT_FDCWD, rootfs, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
+        )
+        here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _linux.move_mount(tree, "", here, "", _ATTACH)
+        os.close(here)
+    except OSError as exc:
+        raise Failure(f"mount the root file system {rootfs} for CRIU", errno=exc.errno or 0) from None
+    return tree
+
+
+def prepare(plan: steps.Plan, root: int, place: str) -> dict[str, str]:
+    """Make the mount points in the root file system.
+
+    Args:
+        plan: the container's.
+        root: descriptor of enter().
+        place: where that is mounted.
+
+    Returns:
+        destination -> mount point inside the root, without symlinks, of those that were made or found.
+
+    Raises:
+        Failure: one cannot be made, or a bind's source is missing.
+
+    """
+    tree = _Tree(plan, root)
+    found: dict[str, str] = {}
+    mounted = []
+    for step in criu.points(plan):
+        if step.kind != "bind":
+            try:
+                os.close(target.make(root, step.destination, "dir"))
+            except OSError as exc:
+                raise Failure(
+                    f"make mount point {step.destination} in the root file system",
+                    pointer=step.pointer,
+                    errno=exc.errno or 0,
+                ) from None
+            continue
+        mounts.mount(tree, step)  # type: ignore[arg-type]  # _Tree is the part of it that is used
+        where = _located(root, [step.destination], table())
+        found.update({path: point[len(place) :] for path, point in where.items()})
+        mounted.append(target.resolve(root, step.destination))
+    for fd in reversed(mounted):
+        # Through the descriptor, which is of the mount itself: no path inside the root is walked again.
+        _linux.umount2(f"/proc/self/fd/{fd}", flags.MNT_DETACH)
+        os.close(fd)
+    return found

@@ -1,0 +1,362 @@
+"""Checkpoint and restore as data: what CRIU is asked for.
+
+Law 1: the request is decided here from the configuration, the command line and the mount table, in the
+names of CRIU's own protocol (see apply/criu_rpc.py), and only carried out elsewhere.
+
+A container's mounts that show something of the host are "external" to CRIU: it must be told their mount
+points when it dumps, and by the same names what belongs there when it restores. The names here are those
+runc and crun use, so images made by one can be restored by the other.
+
+Sources: CRIU 4.2 (images/rpc.proto, Documentation/criu.txt), https://criu.org/External_bind_mounts,
+https://criu.org/CGroups.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces, steps
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pyrunc.spec.types import Config
+
+    Message = dict[str, Any]
+
+# enum criu_cg_mode; 6 leaves the choice to CRIU (soft).
+MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5, None: 6}
+# enum criu_network_lock_method
+LOCKS = {"iptables": 1, "nftables": 2, "skip": 3}
+# --empty-ns
+EMPTY = {"network": namespaces.NEWNET}
+
+# What CRIU calls the namespaces.
+NAMES = {"network": "net", "mount": "mnt"}
+# Those it leaves alone when the container only joined them: dumped as "net[inode]:extRootNetNS", restored
+# into the descriptor of that name. All others it can enter by path.
+LEFT_ALONE = ("network", "pid")
+
+_LOG_LEVEL = 4  # everything: a failure is looked for in there, by us and by engines
+_CGROUPS = ("cgroup", "cgroup2")
+_NULL = "/dev/null"
+
+
+class Row(Record):
+    """One mount of a mount table: proc_pid_mountinfo(5), fields 1, 4, 5 and 9."""
+
+    id: int
+    root: str
+    point: str
+    fstype: str
+
+
+class External(Record):
+    """A mount that shows something of the host.
+
+    Attributes:
+        destination: where the configuration wants it; symlinks may be on the way there.
+        source: what is shown.
+        recursive: with all that is mounted below the source.
+        covered: it lies on a file system the container makes itself: CRIU brings its mount point along.
+        step: the mount step, None for a device.
+
+    """
+
+    destination: str
+    source: str
+    recursive: bool = False
+    covered: bool = False
+    step: steps.Mount | None = None
+
+
+def table(text: str) -> list[Row]:
+    """Return the rows of a mountinfo file."""
+    rows = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        rows.append(
+            Row(
+                id=int(fields[0]),
+                root=_plain(fields[3]),
+                point=_plain(fields[4]),
+                fstype=after.split(" ", 1)[0],
+            )
+        )
+    return rows
+
+
+def _plain(text: str) -> str:
+    """Undo the kernel's escapes: space, tab, newline and backslash are written as octal numbers."""
+    head, *rest = text.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+
+
+def externals(plan: steps.Plan) -> list[External]:
+    """Return the mounts of a plan that show something of the host, in their order."""
+    found = []
+    own: list[str] = []
+    for step in plan.child:
+        if isinstance(step, steps.Mount):
+            covered = _below(step.destination, own)
+            if step.kind in ("bind", "late-bind"):
+                source = step.source if step.source.startswith("/") else f"{plan.bundle}/{step.source}"
+                found.append(
+                    External(
+                        destination=step.destination,
+                        source=source,
+                        recursive=step.options.bind == "rbind",
+                        covered=covered,
+                        step=step,
+                    )
+                )
+            elif step.kind == "new":
+                own.append(step.destination)
+        elif isinstance(step, steps.Device) and step.bind:
+            found.append(External(destination=step.path, source=step.path, covered=_below(step.path, own)))
+    return found
+
+
+def points(plan: steps.Plan) -> list[steps.Mount]:
+    """Return the mounts whose mount points have to be in the root file system before CRIU restores.
+
+    Not those that lie on a file system the container makes itself, which CRIU restores with its directories.
+    """
+    found = []
+    own: list[str] = []
+    for step in plan.child:
+        if isinstance(step, steps.Mount):
+            if step.fstype not in _CGROUPS and not _below(step.destination, own):
+                found.append(step)
+            if step.kind == "new":
+                own.append(step.destination)
+    return found
+
+
+def _below(path: str, places: Iterable[str]) -> bool:
+    return any(path.startswith(place.rstrip("/") + "/") for place in places)
+
+
+def masks(plan: steps.Plan) -> list[str]:
+    """Return the masked paths of a plan."""
+    return [step.path for step in plan.child if isinstance(step, steps.MaskedPath)]
+
+
+def covers(plan: steps.Plan) -> list[str]:
+    """Return the read-only paths of a plan: mounts too, but CRIU sees by itself of what."""
+    return [step.path for step in plan.child if isinstance(step, steps.ReadonlyPath)]
+
+
+def dumped_mounts(plan: steps.Plan, located: dict[str, str], rows: list[Row]) -> list[Message]:
+    """Return the external mounts as CRIU is told them for a dump.
+
+    Args:
+        plan: the container's.
+        located: destination -> mount point in the container, without symlinks; what is not there is missing.
+        rows: the container's mount table.
+
+    """
+    named: dict[str, str] = {}
+    taken = {located[path] for path in (*masks(plan), *covers(plan)) if path in located}
+    mounts = [external for external in externals(plan) if external.destination in located]
+    taken.update(located[external.destination] for external in mounts)
+    for external in mounts:
+        point = located[external.destination]
+        named[point] = point
+        if external.recursive:
+            for row in rows:
+                if _below(row.point, [point]) and row.point not in taken:
+                    named[row.point] = row.point
+    by_point = {row.point: row for row in rows}
+    for path in masks(plan):
+        cover = by_point.get(located.get(path, ""))
+        # Over a directory lies a whole empty tmpfs, which is the container's own.
+        if cover is not None and cover.root != "/":
+            named[cover.point] = _NULL
+    return [{"key": key, "val": value} for key, value in named.items()]
+
+
+def restored_mounts(
+    plan: steps.Plan, located: dict[str, str], sources: dict[str, str], rows: list[Row]
+) -> list[Message]:
+    """Return what belongs to the external mounts, as CRIU is told for a restore.
+
+    Args:
+        plan: the new container's.
+        located: destination -> mount point in the root file system, without symlinks.
+        sources: source -> the same without symlinks.
+        rows: the host's mount table.
+
+    """
+    named: dict[str, str] = {}
+    below: dict[str, str] = {}
+    for external in externals(plan):
+        point = located.get(external.destination, external.destination)
+        named[point] = external.source
+        source = sources.get(external.source, external.source)
+        if external.recursive:
+            for row in rows:
+                if _below(row.point, [source]):
+                    rest = row.point[len(source.rstrip("/")) :]
+                    below[point.rstrip("/") + rest] = row.point
+    if masks(plan):
+        named[_NULL] = _NULL
+    return [{"key": key, "val": value} for key, value in {**below, **named}.items()]
+
+
+def common(cmd: Any, log: str, config_file: str) -> Message:
+    """Return what both requests have.
+
+    Args:
+        cmd: the command line: the options checkpoint and restore have in common.
+        log: name of the log file.
+        config_file: CRIU's own configuration file, "" for none.
+
+    Raises:
+        Failure: --empty-ns names a namespace that cannot be empty.
+
+    """
+    # A runtime does not configure networks, so CRIU never restores the devices of a network namespace.
+    empty = namespaces.NEWNET
+    for name in cmd.empty_ns:
+        if name not in EMPTY:
+            raise Failure(
+                f"namespace {name!r} is not supported", hint="--empty-ns takes: " + ", ".join(EMPTY)
+            )
+        empty |= EMPTY[name]
+    return {
+        "log_level": _LOG_LEVEL,
+        "log_file": log,
+        "manage_cgroups": True,
+        "manage_cgroups_mode": MODES[cmd.manage_cgroups_mode],
+        "notify_scripts": True,
+        "shell_job": cmd.shell_job,
+        "ext_unix_sk": cmd.ext_unix_sk,
+        "tcp_established": cmd.tcp_established,
+        "file_locks": cmd.file_locks,
+        "empty_ns": empty,
+        "orphan_pts_master": True,
+        "auto_dedup": cmd.auto_dedup,
+        "lazy_pages": cmd.lazy_pages,
+        "network_lock": LOCKS[cmd.network_lock] if cmd.network_lock else None,
+        "config_file": config_file or None,
+    }
+
+
+def dump(cmd: Any, *, pid: int, root: str, freezer: str) -> Message:
+    """Return what a dump adds to common().
+
+    Args:
+        cmd: the command line.
+        pid: the container's init.
+        root: its root file system.
+        freezer: directory of the cgroup to stop it by, "" for none.
+
+    Raises:
+        Failure: --page-server is not ADDRESS:PORT.
+
+    """
+    return {
+        "pid": pid,
+        "root": root,
+        "leave_running": cmd.leave_running,
+        "tcp_skip_in_flight": cmd.tcp_skip_in_flight,
+        "link_remap": cmd.link_remap,
+        "freeze_cgroup": freezer or None,
+        "ps": page_server(cmd.page_server) if cmd.page_server else None,
+        "parent_img": cmd.parent_path or None,
+        "track_mem": True if cmd.parent_path else None,
+    }
+
+
+def restore(cmd: Any, *, root: str) -> Message:
+    """Return what a restore adds to common().
+
+    Args:
+        cmd: the command line.
+        root: where the root file system is mounted for CRIU.
+
+    """
+    return {
+        "root": root,
+        "evasive_devices": True,
+        "rst_sibling": True,
+        "tcp_close": True if cmd.tcp_close else None,
+        "lsm_profile": cmd.lsm_profile or None,
+        "lsm_mount_context": cmd.lsm_mount_context or None,
+    }
+
+
+def page_server(text: str) -> Message:
+    """Return --page-server's address and port.
+
+    Raises:
+        Failure: it is not ADDRESS:PORT.
+
+    """
+    address, _, port = text.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]  # an IPv6 address is written so that its colons are not the port's
+    if not address or not port:
+        raise Failure(f"--page-server {text!r}: use --page-server ADDRESS:PORT to specify page server")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise Failure(f"--page-server {text!r}: invalid port number")
+    return {"address": address, "port": int(port)}
+
+
+def key(kind: str) -> str:
+    """Return the name under which CRIU knows a namespace it leaves alone."""
+    return f"extRoot{_name(kind).capitalize()}NS"
+
+
+def dumped_namespaces(inodes: dict[str, int]) -> list[str]:
+    """Return the namespaces CRIU leaves alone, as it is told for a dump.
+
+    Args:
+        inodes: type -> inode number of each that the container joined.
+
+    """
+    return [f"{_name(kind)}[{inode}]:{key(kind)}" for kind, inode in inodes.items()]
+
+
+def joined(config: Config) -> dict[str, str]:
+    """Return type -> path of the joined namespaces CRIU is to leave alone."""
+    return {kind: path for kind, path in namespaces.paths(config).items() if path and kind in LEFT_ALONE}
+
+
+def entered(config: Config) -> list[Message]:
+    """Return the other joined namespaces, which CRIU enters when it restores.
+
+    Raises:
+        Failure: it cannot enter one of that type.
+
+    """
+    found = []
+    for kind, path in namespaces.paths(config).items():
+        if not path or kind in LEFT_ALONE:
+            continue
+        if kind == "cgroup":
+            raise Failure("criu cannot restore into a cgroup namespace by path", pointer="/linux/namespaces")
+        found.append({"ns": _name(kind), "ns_file": path})
+    return found
+
+
+def _name(kind: str) -> str:
+    return NAMES.get(kind, kind)
+
+
+def errors(log: str, count: int = 3) -> list[str]:
+    """Return the first lines of a CRIU log that tell of an error, without their times.
+
+    The first is the cause; those after it mostly tell of what else failed because of it.
+    """
+    found: list[str] = []
+    for line in log.splitlines():
+        at = line.find("Error (")
+        text = line[at:].strip() if at >= 0 else ""
+        if text and text not in found:
+            found.append(text)
+    return found[:count]

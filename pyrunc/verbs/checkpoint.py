@@ -1,0 +1,207 @@
+"""checkpoint: write a running container's processes to image files, by CRIU.
+
+Read aloud: find the container, say what CRIU must know of it, have it dumped, take away what it was.
+Off the hot path. Law 1: what CRIU is asked for is decided in plan/criu.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from pyrunc import cli, jsonio, store
+from pyrunc.apply import criu, criu_mounts, criu_rpc, facts
+from pyrunc.errors import Failure
+from pyrunc.plan import build
+from pyrunc.plan import criu as plan_criu
+from pyrunc.plan.facts import Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.plan import steps
+    from pyrunc.spec.types import Config
+
+# Names of the container's stdin, stdout and stderr: a restore puts its own in the place of pipes. As runc's.
+DESCRIPTORS = "descriptors.json"
+LOG = "dump.log"
+
+
+def main(cmd: Command) -> int:
+    """Checkpoint a running container; it is gone afterwards, unless told to leave it running."""
+    warn_rootless("checkpoint")
+    container = store.open_container(cmd.root or store.default_root(), cmd.id)
+    lock = store.lock(container)
+    state = store.status(container)
+    if state in ("creating", "created", "stopped"):
+        raise Failure(f"Container cannot be checkpointed in {state} state", step=container.id)
+    images = image_path(cmd)
+    _make(images)
+    _check_parent(cmd.parent_path, images)
+    path = criu.find(cmd.criu)
+    criu.version(path)
+    if cmd.pre_dump:
+        criu.check_feature(path, "mem_track", "--pre-dump")
+    if cmd.lazy_pages:
+        criu.check_feature(path, "lazy_pages", "--lazy-pages")
+        _check_status_fd(cmd.status_fd)
+    _dump(cmd, path, container, images)
+    if not (cmd.leave_running or cmd.pre_dump):
+        from pyrunc.verbs import delete
+
+        try:
+            delete.destroy(container)
+        except Failure as problem:
+            cli.warn(problem.text())
+    os.close(lock)
+    return 0
+
+
+def warn_rootless(verb: str) -> None:
+    """Say that CRIU needs the rights of root."""
+    if os.geteuid() != 0:
+        cli.warn(f"{verb} is untested with rootless containers")
+
+
+def image_path(cmd: Command) -> str:
+    """Return the directory of the image files."""
+    return os.path.abspath(cmd.image_path or "checkpoint")
+
+
+def work_path(cmd: Command, images: str) -> str:
+    """Return the directory of the log, made when it is not there; CRIU's default is that of the images."""
+    if not cmd.work_path:
+        return images
+    work = os.path.abspath(cmd.work_path)
+    _make(work)
+    return work
+
+
+def _make(directory: str) -> None:
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+    except OSError as exc:
+        raise Failure(f"make directory {directory}", errno=exc.errno or 0) from None
+
+
+def open_directory(path: str) -> int:
+    """Open a directory for CRIU, which reaches it through our descriptor.
+
+    Raises:
+        Failure: it is not there.
+
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure(f"open directory {path}", errno=exc.errno or 0) from None
+
+
+def _check_parent(parent: str | None, images: str) -> None:
+    """The images of an earlier pre-dump are found by a link beside the new ones, so only relative."""
+    if not parent:
+        return
+    if os.path.isabs(parent):
+        raise Failure(
+            "--parent-path must be relative", hint=f"to the image path: {os.path.relpath(parent, images)}"
+        )
+    if not os.path.isdir(f"{images}/{parent}"):
+        missing = not os.path.exists(f"{images}/{parent}")
+        raise Failure(f"invalid --parent-path: {images}/{parent}", errno=2 if missing else 20)
+
+
+def _check_status_fd(fd: int | None) -> None:
+    if fd is None or fd < 0:  # -1 is how runc's users say none
+        return
+    try:
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError as exc:
+        raise Failure(f"invalid --status-fd argument {fd}", errno=exc.errno or 0) from None
+    if access == os.O_RDONLY:
+        raise Failure(f"invalid --status-fd argument {fd}: not writable")
+
+
+def _dump(cmd: Command, path: str, container: store.Container, images: str) -> None:
+    config: Config = store.load_config(container)  # type: ignore[assignment]
+    work = work_path(cmd, images)
+    # Open while CRIU works: it finds them in /proc by our pid.
+    directories = [open_directory(images), open_directory(work)]
+    options = {
+        "images_dir_fd": directories[0],
+        "work_dir_fd": directories[1],
+        **plan_criu.common(cmd, LOG, criu.config_file(container.annotations)),
+        **plan_criu.dump(
+            cmd,
+            pid=container.pid,
+            root=container.rootfs,
+            freezer=container.cgroup.get("freezer", container.cgroup.get("", "")),
+        ),
+        "external": plan_criu.dumped_namespaces(_inodes(config)),
+    }
+    if not cmd.pre_dump:
+        options["ext_mnt"] = _mounts(config, container)
+        _write_descriptors(images, container.pid)
+    status_fd = cmd.status_fd if cmd.lazy_pages and cmd.status_fd is not None else -1
+
+    def notified(script: str, _pid: int, _fd: int) -> None:
+        nonlocal status_fd
+        if script == "status-ready" and status_fd >= 0:
+            # The page server listens: whoever wants to fetch memory may come.
+            os.write(status_fd, b"\0")
+            os.close(status_fd)
+            status_fd = -1
+
+    kind = criu_rpc.PRE_DUMP if cmd.pre_dump else criu_rpc.DUMP
+    debug_options(options)
+    worker = criu.Worker(path)
+    try:
+        answer = worker.ask({"type": kind, "opts": options}, notified)
+    finally:
+        worker.close()
+        for fd in directories:
+            os.close(fd)
+    criu.expect_success(kind, answer, f"{work}/{LOG}")
+
+
+def debug_options(options: dict[str, Any]) -> None:
+    """Log what CRIU is asked for."""
+    for name, value in options.items():
+        cli.debug(f"CRIU option {name} with value {value}")
+
+
+def _inodes(config: Config) -> dict[str, int]:
+    """Return the inode numbers of the joined namespaces CRIU must leave alone."""
+    found = {}
+    for kind, path in plan_criu.joined(config).items():
+        try:
+            found[kind] = os.stat(path).st_ino
+        except OSError as exc:
+            raise Failure(
+                f"{kind} namespace {path}", pointer="/linux/namespaces", errno=exc.errno or 0
+            ) from None
+    return found
+
+
+def plan(config: Config, container: store.Container, manager: str) -> steps.Plan:
+    """Return the plan a container was, or will be, made by: CRIU is told of its mounts."""
+    request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
+    return build.build(config, facts.gather(), request)
+
+
+def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
+    made = plan(config, container, container.cgroup_manager)
+    rows = criu_mounts.table(container.pid)
+    return plan_criu.dumped_mounts(made, criu_mounts.locate(container.pid, made, rows), rows)
+
+
+def _write_descriptors(images: str, pid: int) -> None:
+    """Keep the names of init's stdio, as they are now, beside the images."""
+    names = []
+    for number in range(3):
+        try:
+            names.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        except OSError:
+            names.append("")  # closed
+    store.write(images, DESCRIPTORS, jsonio.dumps(names).encode())

@@ -1,0 +1,309 @@
+"""restore: bring a container back from the image files of a checkpoint, by CRIU.
+
+Read aloud: take the bundle, plan it, make its cgroups, have CRIU restore its processes in them as our
+children, store the state, stay in front of it unless told to detach. Off the hot path. Law 4: from the
+moment the restored init is known, `delete --force` finds it.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from pyrunc import cli, jsonio, store
+from pyrunc.apply import cgroup, criu, criu_mounts, criu_rpc, foreground, parent
+from pyrunc.errors import Failure
+from pyrunc.plan import criu as plan_criu
+from pyrunc.plan import hooks as plan_hooks
+from pyrunc.plan import namespaces, steps
+from pyrunc.spec import load
+from pyrunc.verbs import checkpoint, create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.spec.types import Config, Process
+
+LOG = "restore.log"
+_INVENTORY = "inventory.img"
+_ROOT = "criu-root"
+
+
+def main(cmd: Command) -> int:
+    """Restore a container; without --detach the exit status is its program's."""
+    checkpoint.warn_rootless("restore")
+    store.check_id(cmd.id)
+    images = checkpoint.image_path(cmd)
+    if not os.path.exists(f"{images}/{_INVENTORY}"):
+        raise Failure(f"there is no checkpoint in {images}: {_INVENTORY}", errno=2, hint="see --image-path")
+    bundle = os.path.abspath(cmd.bundle or ".")
+    config, raw = load.load(create.config_path(cmd, bundle))
+    process: Process = config.get("process") or {"cwd": "/"}
+    terminal = bool(process.get("terminal"))
+    if terminal or cmd.console_socket:
+        from pyrunc.apply import terminal as apply_terminal
+
+        apply_terminal.check_socket(terminal=terminal, detach=bool(cmd.detach), socket=cmd.console_socket)
+    path = criu.find(cmd.criu)
+    criu.version(path)
+    container = store.reserve(cmd.root or store.default_root(), cmd.id)
+    restore = Restore(cmd, config, container)
+    try:
+        lock = store.lock(container)
+        store.save_config(container, raw)
+        restore.prepare(bundle)
+        restore.run(path, images, checkpoint.work_path(cmd, images))
+        if cmd.pid_file:
+            parent.write_pid_file(cmd.pid_file, container.pid)
+    except BaseException:
+        restore.undo()
+        raise
+    os.close(lock)
+    if cmd.detach:
+        return 0
+    master = restore.master if restore.master >= 0 else None
+    status = foreground.wait(container.pid, restore.pidfd, master=master, subreaper=not cmd.no_subreaper)
+    from pyrunc.verbs import delete
+
+    try:
+        delete.destroy(container)
+    except Failure as problem:
+        cli.warn(problem.text())
+    return status
+
+
+class Restore:
+    """One container's return.
+
+    Attributes:
+        container: its record.
+        pidfd: of the restored init, -1 before there is one.
+        master: the master of its terminal, -1 without one or once it was handed over.
+
+    """
+
+    def __init__(self, cmd: Command, config: Config, container: store.Container) -> None:
+        """Begin with nothing done."""
+        self.cmd = cmd
+        self.config = config
+        self.container = container
+        self.pidfd = -1
+        self.master = -1
+        self.console: _socket.socket | None = None
+        self.plan: steps.Plan
+        self.namespaces: dict[str, int] = {}
+        self.forked = False
+
+    def prepare(self, bundle: str) -> None:
+        """Plan it and open what it joins, while nothing has been made.
+
+        Raises:
+            Failure: something is missing on the host.
+
+        """
+        container = self.container
+        container.bundle = bundle
+        self.plan = checkpoint.plan(self.config, container, create.manager(self.cmd))
+        container.rootfs = self.plan.rootfs
+        if not os.path.isdir(self.plan.rootfs):
+            raise Failure(f"invalid rootfs: {self.plan.rootfs} is not a directory", pointer="/root/path")
+        container.created = store.now()
+        container.annotations = self.config.get("annotations") or {}
+        container.namespaces = namespaces.paths(self.config)
+        container.restored = True
+        if plan_hooks.of(self.config, "poststop"):
+            container.extra["poststop"] = True
+        if self.cmd.console_socket:
+            from pyrunc.apply import sockets
+
+            self.console = sockets.connect(self.cmd.console_socket, "--console-socket")
+        for kind, path in plan_criu.joined(self.config).items():
+            try:
+                self.namespaces[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as exc:
+                raise Failure(
+                    f"requested {kind} namespace {path}", pointer="/linux/namespaces", errno=exc.errno or 0
+                ) from None
+
+    def run(self, path: str, images: str, work: str) -> None:
+        """Have CRIU restore it.
+
+        Args:
+            path: of criu.
+            images: directory of the image files.
+            work: directory for the log.
+
+        Raises:
+            Failure: CRIU's, a hook's, or the host's.
+
+        """
+        place = f"{os.path.realpath(self.container.directory)}/{_ROOT}"
+        os.mkdir(place, 0o755)
+        directories = [checkpoint.open_directory(images), checkpoint.open_directory(work)]
+        try:
+            worker = self._start(path, place)
+            try:
+                options = {
+                    "images_dir_fd": directories[0],
+                    "work_dir_fd": directories[1],
+                    **plan_criu.common(self.cmd, LOG, criu.config_file(self.container.annotations)),
+                    **plan_criu.restore(self.cmd, root=place),
+                    "cg_root": _cgroup_roots(worker.pid),
+                    "join_ns": plan_criu.entered(self.config),
+                    "inherit_fd": self._inherited(images),
+                    "ext_mnt": self._mounts(worker.report),
+                }
+                checkpoint.debug_options(options)
+                answer = worker.ask({"type": criu_rpc.RESTORE, "opts": options}, self._notified)
+            finally:
+                worker.close()
+        finally:
+            for fd in (*directories, *self.namespaces.values()):
+                os.close(fd)
+            os.rmdir(place)
+        criu.expect_success(criu_rpc.RESTORE, answer, f"{work}/{LOG}")
+
+    def _start(self, path: str, place: str) -> criu.Worker:
+        """Make the cgroups and start criu in them, where the root file system is mounted for it."""
+        container, plan = self.container, self.plan
+        step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
+        container.cgroup = step.plan.paths
+        container.cgroup_manager = step.plan.manager
+        store.save(container)
+        container.cgroup = cgroup.create(step.plan)
+        store.save(container)
+        cgroup.apply_limits(step.plan, container.cgroup)
+        join = cgroup.join_fds(container.cgroup)
+        into = cgroup.clone_fd(container.cgroup)
+        mask = None if self.cmd.detach else foreground.block_signals()
+
+        def before() -> object:
+            cgroup.join_self(join)
+            return criu_mounts.prepare(plan, criu_mounts.enter(plan.rootfs, place), place)
+
+        worker = criu.Worker(
+            path,
+            # Without a terminal of its own the container's stdio is ours.
+            own_stdio=not plan.terminal,
+            fds=list(self.namespaces.values()),
+            into=into,
+            before=before,
+            mask=mask,
+        )
+        cgroup.settle(container.cgroup_manager)
+        for fd in (*join, *([into] if into >= 0 else [])):
+            os.close(fd)
+        return worker
+
+    def _inherited(self, images: str) -> list[dict[str, Any]]:
+        """Return the descriptors that take the place of what was outside the container when it was dumped."""
+        found: list[dict[str, Any]] = [
+            {"key": plan_criu.key(kind), "fd": criu.FIRST_FD + index}
+            for index, kind in enumerate(self.namespaces)
+        ]
+        path = f"{images}/{checkpoint.DESCRIPTORS}"
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                names = jsonio.loads(file.read())
+        except (OSError, ValueError) as exc:
+            raise Failure(f"read {path}", errno=getattr(exc, "errno", 0) or 0) from None
+        if not isinstance(names, list):
+            raise Failure(f"{path} is not a list")
+        return found + [
+            {"key": name, "fd": number}
+            for number, name in enumerate(names[:3])
+            if isinstance(name, str) and name.startswith("pipe:")
+        ]
+
+    def _mounts(self, located: object) -> list[dict[str, Any]]:
+        sources = {
+            external.source: os.path.realpath(external.source)
+            for external in plan_criu.externals(self.plan)
+            if external.recursive
+        }
+        rows = criu_mounts.table()
+        return plan_criu.restored_mounts(self.plan, located, sources, rows)  # type: ignore[arg-type]
+
+    def _notified(self, script: str, pid: int, fd: int) -> None:
+        """Do our part when CRIU comes to it."""
+        if script == "setup-namespaces":
+            self._set_up(pid)
+        elif script == "post-restore":
+            self._restored(pid)
+        elif script == "orphan-pts-master" and fd >= 0:
+            if self.console is None:
+                self.master = os.dup(fd)
+                return
+            from pyrunc.apply import sockets
+
+            sockets.hand_over(self.console, "--console-socket", script, fd)
+            self.console = None
+
+    def _set_up(self, pid: int) -> None:
+        """Do what a parent does beside a new init: its namespaces are there, nothing runs in them yet."""
+        self.forked = True
+        self.container.pid = pid
+        if "network" not in self.namespaces and "network" in self.container.namespaces:
+            from pyrunc.apply import netdevices
+
+            netdevices.loopback_up(pid)
+            for step in self.plan.parent:
+                if isinstance(step, steps.NetDevice):
+                    netdevices.move(step, pid)
+        for step in self.plan.parent:
+            if isinstance(step, steps.Hooks):
+                from pyrunc.apply import hooks
+
+                state = store.oci_state(self.container, "creating")
+                hooks.run(step.kind, step.hooks, state, cwd=self.plan.bundle)
+
+    def _restored(self, pid: int) -> None:
+        """Record the restored init."""
+        container = self.container
+        stat = store.process_stat(pid)
+        if stat is None:
+            raise Failure("the restored process has ended already", step=container.id)
+        self.pidfd = os.pidfd_open(pid)
+        container.pid = pid
+        container.start = stat[2]
+        if "time" not in container.namespaces and _namespace(pid, "time") != _namespace("self", "time"):
+            # CRIU gives what it restores a time namespace, so that its clocks go on where they stopped.
+            container.namespaces["time"] = ""
+        store.save(container)
+
+    def undo(self) -> None:
+        """Go all the way back; poststop hooks run if the container's environment had begun to exist."""
+        container = self.container
+        if self.pidfd >= 0:
+            try:
+                _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+                os.waitpid(container.pid, 0)
+            except OSError:
+                pass  # it has ended, or CRIU has collected it
+        if container.cgroup:
+            cgroup.kill_all(container.cgroup, int(_signal.SIGKILL))
+            cgroup.remove(container.cgroup, manager=container.cgroup_manager)
+        hooks = plan_hooks.of(self.config, "poststop")
+        if hooks and self.forked:
+            from pyrunc.apply import hooks as apply_hooks
+
+            state = store.oci_state(container, "stopped")
+            apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle)
+        store.remove(container)
+
+
+def _cgroup_roots(pid: int) -> list[dict[str, str]]:
+    """Return where CRIU puts what it restores: the cgroups it has been started in, by controller."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.rstrip("\n").split(":", 2) for line in table]
+    return [{"ctrl": name, "path": path} for _number, names, path in rows for name in names.split(",")]
+
+
+def _namespace(pid: int | str, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
+    except OSError:
+        return ""
