@@ -116,6 +116,9 @@ def lean_os() -> None:
     def complete(name: str) -> object:
         if name == "path":
             names["path"] = __import__("posixpath")
+        elif name == "environ":  # to read; the real one also tells the C library of changes
+            decode = names["fsdecode"]
+            names["environ"] = {decode(key): decode(value) for key, value in posix.environ.items()}
         elif not name.startswith("__"):
             del names["__getattr__"], sys.modules["os"]
             try:

@@ -1,8 +1,11 @@
-/* pyrunc.so: CPython, initialised only as far as the hot verbs need it, with pyrunc's own modules in memory.
+/* The installed pyrunc command: CPython, initialised as far as the hot verbs need it, with pyrunc's modules in memory.
  *
- * PyConfig._init_main = 0 stops after the core: builtins, sys, the import system for what is in memory. What it leaves out
- * is the search for the standard library, encodings, sys.stdin and its like: half of the start-up time. boot.py, the
- * first Python code to run, brings the rest (finish) as soon as anything is imported that is not in memory.
+ * PyConfig._init_main = 0 stops after the core: builtins, sys, the import system for what is in memory. What it leaves
+ * out is the search for the standard library, encodings, sys.stdin and its like: half of the start-up time. boot.py,
+ * the first Python code to run, brings the rest (finish) as soon as anything is imported that is not in memory.
+ *
+ * If the distribution has updated Python since this was built, a script takes over, run by the distribution's
+ * interpreter: slower, never less, and never an interpreter with a hole that was closed.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -10,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct module {
@@ -133,11 +137,28 @@ static void set_argv(int argc, char **argv)
 		PySys_SetObject("argv", list);
 }
 
-__attribute__((visibility("default"))) int pyrunc_main(int argc, char **argv)
+static int is_current(void)
 {
-	PyStatus status = initialise(argc, argv);
-	PyObject *code, *globals, *result = NULL;
+	static const struct {
+		off_t size;
+		time_t changed;
+	} built = { PYRUNC_STAMP };
+	struct stat now;
 
+	return stat(PYRUNC_PYTHON, &now) == 0 && now.st_size == built.size && now.st_mtime == built.changed;
+}
+
+int main(int argc, char **argv)
+{
+	PyObject *code, *globals, *result = NULL;
+	PyStatus status;
+
+	if (!is_current()) {
+		execv(PYRUNC_SCRIPT, argv);
+		perror(PYRUNC_SCRIPT);
+		return 1;
+	}
+	status = initialise(argc, argv);
 	if (PyStatus_Exception(status)) {
 		fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
 		return 1;

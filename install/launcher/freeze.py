@@ -26,8 +26,8 @@ def array(name: str, data: bytes) -> str:
 class Thinner(ast.NodeTransformer):
     """Takes out what nobody asks for at run time: it takes time to load, a sixth with the columns.
 
-    Docstrings; annotations, except those of classes, from which records take their fields; what is only for type
-    checkers; and the import that `from __future__` really is.
+    Docstrings; annotations, except those of classes, from which records take their fields; what is only
+    for type checkers; and the import that `from __future__` really is.
     """
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
