@@ -18,7 +18,7 @@ from pyrunc.apply.foreground import numbers
 # A pseudo-terminal hands out at most 4 KiB at a time; a pipe that polls writable takes PIPE_BUF without
 # waiting (pipe(7)).
 _CHUNK = 4096
-# A pseudo-terminal gives at most 4 KiB at a time; a pipe polled writable takes PIPE_BUF without waiting (pipe(7)).
+# More than the kernel holds back for us: 8 KiB in the pair's buffer (pty_common_install), 4 in the line.
 _LEFTOVER = 65536
 _STOPPERS = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}
 
