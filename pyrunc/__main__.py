@@ -71,7 +71,7 @@ def _run(command: Command) -> int:
         _settle_log(command)
     if command.root is not None:
         command.root = _state_root(command.root)
-    module = __import__("pyrunc.verbs." + command.verb, fromlist=("main",))
+    module = __import__("pyrunc.verbs." + command.verb.partition(" ")[0], fromlist=("main",))
     status: int = module.main(command)
     return status
 

@@ -24,6 +24,7 @@ from pyrunc.cli.verbs import (
     CHOICE,
     FLAG,
     GLOBALS,
+    GROUPS,
     HELP,
     INTEGER,
     INTEGERS,
@@ -104,11 +105,11 @@ class Words:
                     break
             elif _is_option(word):
                 self._option(word, rest)
-            elif not self.verb:
-                self.verb = word
-                if word not in VERBS and word not in ("help", "h"):
+            elif not self.verb or self.verb in GROUPS:
+                self.verb = f"{self.verb} {word}".lstrip()
+                if self.verb not in VERBS and self.verb not in ("help", "h", *GROUPS):
                     break
-                stops = word in VERBS and VERBS[word][5]
+                stops = self.verb in VERBS and VERBS[self.verb][5]
             else:
                 self.positional.append(word)
                 if stops:
@@ -166,13 +167,16 @@ def parse(words: Words) -> Command:
 
     """
     if words.verb in ("help", "h"):
-        words.verb, words.after, words.positional = "".join(words.positional[:1]), ["--help"], []
+        topic = words.positional[: 2 if words.positional[:1] and words.positional[0] in GROUPS else 1]
+        words.verb, words.after, words.positional = " ".join(topic), ["--help"], []
     if words.lacking:
         raise Wrong(f"flag needs an argument: {words.lacking}", helps=True)
     if words.version:
         words.verb = "version"
     elif not words.verb:
         words.before.append("--help")
+    elif words.verb in GROUPS:
+        words.after.append("--help")
     arguments = [*words.before, words.verb, *words.after, "--", *words.positional]
     application = _Program()
     with application.make_context("pyrunc", arguments) as context:
@@ -214,13 +218,15 @@ class _Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Make a verb's command when it is asked for."""
+        if cmd_name in GROUPS:
+            return _Group(cmd_name)
         return _Verb(cmd_name) if cmd_name in VERBS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or say in runc's words that there is none."""
-        if args[0] in VERBS:
+        if args[0] in VERBS or args[0] in GROUPS:
             return super().resolve_command(ctx, args)
         message = f"No help topic for '{args[0]}'"
         raise Wrong(message + _suggestion(args[0], [*VERBS, "help"]), code=_UNKNOWN_VERB)
@@ -228,6 +234,18 @@ class _Program(click.Group):
     def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the help of the program."""
         return pages.program(_width())
+
+
+class _Group(click.Command):
+    """The first word of several verbs: all it can do is to say what they are."""
+
+    def __init__(self, name: str) -> None:
+        """Take nothing but --help."""
+        super().__init__(name, context_settings={"help_option_names": ["--help"]})
+
+    def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """Return the help of the group."""
+        return pages.group(str(self.name), _width())
 
 
 class _Verb(click.Command):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from pyrunc.cli.verbs import FLAG, GLOBALS, HELP, INTEGERS, MANY, SECONDS, VERBS, VERSION
+from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, SECONDS, VERBS, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +65,16 @@ def program(width: int) -> str:
         rows = [(verb, row[0]) for verb, row in VERBS.items()]
         page.write_dl([*rows, ("help, h", "show this help, or that of one command")])
     _options(page, "GLOBAL OPTIONS", (*GLOBALS, HELP, VERSION))
+    return page.getvalue().rstrip("\n")
+
+
+def group(name: str, width: int) -> str:
+    """Return the help of verbs that begin with the same word."""
+    page = _page(width)
+    _paragraph(page, "NAME", f"pyrunc {name} - {GROUPS[name]}")
+    _paragraph(page, "USAGE", f"pyrunc {name} command [command options] [arguments...]")
+    with page.section("COMMANDS"):
+        page.write_dl([(verb, row[0]) for verb, row in VERBS.items() if verb.startswith(name + " ")])
     return page.getvalue().rstrip("\n")
 
 

@@ -48,6 +48,7 @@ class Command:
         log_format: str
         log_level: str | None
         root: str | None
+        volume_root: str | None
         systemd_cgroup: bool
         cgroup_manager: str | None
         rootless: Any  # "true", "false" or "auto"; for the verb spec: bool
@@ -57,6 +58,8 @@ class Command:
         args: list[str]
         signal: str | None
         shell: str | None
+        name: str | None
+        names: list[str]
         # options of more than one verb
         bundle: str | None
         config: str | None
@@ -93,7 +96,18 @@ class Command:
         status_fd: int | None
         lsm_profile: str | None
         lsm_mount_context: str | None
+        # options of create and run
+        volume: Sequence[str]
+        mount: Sequence[str]
+        tmpfs: Sequence[str]
+        volumes_from: Sequence[str]
         # options of one verb
+        rm_volumes: bool
+        volumes: bool
+        label: Sequence[str]
+        driver: str
+        filter: Sequence[str]
+        dry_run: bool
         keep: bool
         process: str | None
         tty: bool
@@ -157,6 +171,10 @@ def match(argv: Sequence[str]) -> Command | None:
                 return None
         elif row is None:
             row = VERBS.get(word)
+            if row is None and index < count:
+                word = f"{word} {argv[index]}"
+                row = VERBS.get(word)
+                index += 1
             if row is None:
                 return None
             name = word

@@ -7,7 +7,8 @@ pyrunc/verbs/<verb>.py. On the hot path, so it is constants only: Python folds t
 An option is (names, kind, default, metavar, help): names without dashes, the long one first; its attribute is
 the long name with "_" for "-"; no help text means: accepted, not advertised. A verb is (summary, usage,
 positionals, least, most, stops, options): the attributes its words go to, how many words it needs and takes
-at most (-1: the last attribute is a list of all that remain), and whether options end at the first word.
+at most (-1: the last attribute is a list of all that remain), and whether options end at the first word. A
+verb of two words ("volume ls") belongs to a group, whose one module, pyrunc/verbs/volume.py, serves them all.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ GLOBALS: tuple[Option, ...] = (
     (("log-format",), CHOICE, "text", "text|json", "how log records are written"),
     (("log-level",), CHOICE, None, "error|warning|debug", "least severe record to log"),
     (("root",), TEXT, None, "DIR", "where the containers' state is kept (default: /run/pyrunc)"),
+    (("volume-root",), TEXT, None, "DIR", "where volumes are kept (default: /var/lib/pyrunc/volumes)"),
     (
         ("systemd-cgroup",),
         FLAG,
@@ -114,8 +116,31 @@ _PARENT = ("parent-path",), TEXT, None, "DIR"
 _PAGES = ("page-server",), TEXT, None, "ADDRESS:PORT"
 _STATUS = ("status-fd",), INTEGER, None, "FD"
 
+_MOUNTS: tuple[Option, ...] = (
+    (
+        ("volume", "v"),
+        MANY,
+        (),
+        "[SOURCE:]DEST[:OPTIONS]",
+        "mount a host path, a volume, or a new anonymous volume; may be repeated",
+    ),
+    (("mount",), MANY, (), "type=TYPE,...", "mount a bind, a volume or a tmpfs; may be repeated"),
+    (("tmpfs",), MANY, (), "DEST[:OPTIONS]", "mount an empty tmpfs; may be repeated"),
+    (
+        ("volumes-from",),
+        MANY,
+        (),
+        "CONTAINER[:ro|rw]",
+        "mount what another container has mounted; may be repeated",
+    ),
+)
+
 _ID = ("id",)
 _ONE = "<container-id>"
+_FILTER: Option = (("filter",), MANY, (), "KEY=VALUE", "only those that fit; may be repeated")
+
+# The first words of verbs of two words.
+GROUPS: dict[str, str] = {"volume": "manage volumes: data that outlives containers"}
 
 VERBS: dict[str, Verb] = {
     "create": (
@@ -125,7 +150,18 @@ VERBS: dict[str, Verb] = {
         1,
         1,
         False,
-        (_BUNDLE, _CONFIG, _CONSOLE, _PIDFD, _PID_FILE, _NO_PIVOT, _NO_KEYRING, _PRESERVE, _SUBREAPER),
+        (
+            _BUNDLE,
+            _CONFIG,
+            _CONSOLE,
+            _PIDFD,
+            _PID_FILE,
+            _NO_PIVOT,
+            _NO_KEYRING,
+            _PRESERVE,
+            _SUBREAPER,
+            *_MOUNTS,
+        ),
     ),
     "start": ("run the program of a created container", _ONE, _ID, 1, 1, False, ()),
     "run": (
@@ -147,6 +183,8 @@ VERBS: dict[str, Verb] = {
             _NO_PIVOT,
             _NO_KEYRING,
             _PRESERVE,
+            *_MOUNTS,
+            (("rm-volumes",), FLAG, False, "", "let its anonymous volumes go with the container"),
         ),
     ),
     "exec": (
@@ -198,6 +236,7 @@ VERBS: dict[str, Verb] = {
         (
             (("force", "f"), FLAG, False, "", "kill it first if it still runs; no error if there is none"),
             _REGEX,
+            (("volumes", "v"), FLAG, False, "", "remove the anonymous volumes that were made for it, too"),
         ),
     ),
     "state": ("print the state of a container", _ONE, _ID, 1, 1, False, ()),
@@ -352,6 +391,55 @@ VERBS: dict[str, Verb] = {
             _BUNDLE,
             _CONFIG,
             (("json",), FLAG, False, "", "print JSON"),
+        ),
+    ),
+    "volume create": (
+        "make a volume, unless it is there",
+        "[name]",
+        ("name",),
+        0,
+        1,
+        False,
+        (
+            (("label",), MANY, (), "KEY=VALUE", "note something about it; may be repeated"),
+            (("driver", "d"), TEXT, "local", "NAME", "who keeps it; there is only local"),
+        ),
+    ),
+    "volume ls": (
+        "list volumes",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            ((*_FILTER[0], "f"), *_FILTER[1:4], "dangling=true, label=KEY[=VALUE], name=PART, driver=local"),
+            (("format",), CHOICE, "table", "table|json", "how to print"),
+            (("quiet", "q"), FLAG, False, "", "print only the names"),
+        ),
+    ),
+    "volume inspect": ("print all about volumes, as JSON", "<name>...", ("names",), 1, -1, False, ()),
+    "volume rm": (
+        "remove volumes that no container uses",
+        "<name>...",
+        ("names",),
+        1,
+        -1,
+        False,
+        ((("force", "f"), FLAG, False, "", "no error if there is none"),),
+    ),
+    "volume prune": (
+        "remove all anonymous volumes that no container uses",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            (("all", "a"), FLAG, False, "", "those with a name as well"),
+            (("dry-run",), FLAG, False, "", "print what would be removed, and remove nothing"),
+            ((*_FILTER[0],), *_FILTER[1:4], "label=KEY[=VALUE], label!=KEY[=VALUE]"),
+            (("force", "f"), FLAG, False, "", "do not ask first"),
         ),
     ),
     "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),

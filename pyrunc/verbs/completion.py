@@ -1,13 +1,13 @@
 """`pyrunc completion bash|zsh|fish`: the shell's completions, generated from the verbs table.
 
-They are plain scripts: pressing the tab key starts no interpreter, except to list container ids.
+They are plain scripts: pressing the tab key starts no interpreter, except to list containers and volumes.
 """
 
 from __future__ import annotations
 
 import os
 
-from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, HELP, TRISTATE, VERBS, VERSION
+from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, GROUPS, HELP, TRISTATE, VERBS, VERSION
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -39,6 +39,20 @@ def _takes_known_id(verb: str) -> bool:
     return VERBS[verb][2][:1] == ("id",) and verb not in ("create", "run")
 
 
+def _takes_volumes(verb: str) -> bool:
+    """Tell whether the words are names of volumes."""
+    return VERBS[verb][2][:1] == ("names",)
+
+
+def _first_words() -> list[str]:
+    """Return what may stand first: verbs of one word, and groups."""
+    return [*(verb for verb in VERBS if " " not in verb), *GROUPS]
+
+
+def _second_words(group: str) -> list[str]:
+    return [verb.partition(" ")[2] for verb in VERBS if verb.startswith(group + " ")]
+
+
 def _dashed(names: tuple[str, ...]) -> list[str]:
     return [("-" if len(name) == 1 else "--") + name for name in names]
 
@@ -52,31 +66,38 @@ def _spellings(options: Iterable[Option]) -> list[str]:
 
 def bash() -> str:
     """Return the script for bash."""
-    valued = [option for option in GLOBALS if option[1] != FLAG and option[0][0] != "root"]
+    kept = ("root", "volume-root")
+    valued = [option for option in GLOBALS if option[1] != FLAG and option[0][0] not in kept]
     lines = [
         "# pyrunc completions for bash: source <(pyrunc completion bash)",
         "_pyrunc() {",
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb='' i words=''",
-        "    local -a root=()",
+        "    local -a root=() volumes=()",
         "    COMPREPLY=()",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
         "        case ${COMP_WORDS[i]} in",
         '            --root) root=(--root "${COMP_WORDS[i+1]}"); ((i++)) ;;',
+        '            --volume-root) volumes=(--volume-root "${COMP_WORDS[i+1]}"); ((i++)) ;;',
         f"            {'|'.join(_spellings(valued))}) ((i++)) ;;",
         "            -*) ;;",
-        "            *) verb=${COMP_WORDS[i]}; break ;;",
+        '            *) verb="${verb:+$verb }${COMP_WORDS[i]}"',
+        f"               case $verb in {'|'.join(GROUPS)}) ;; *) break ;; esac ;;",
         "        esac",
         "    done",
         "    case $verb in",
-        *_bash_branch('""', _GLOBALS, " ".join([*VERBS, "help"])),
+        *_bash_branch('""', _GLOBALS, " ".join([*_first_words(), "help"])),
     ]
+    for group in GROUPS:
+        lines += _bash_branch(group, (HELP,), " ".join(_second_words(group)))
     for verb, row in VERBS.items():
         positional = " ".join(SCRIPTS) if verb == "completion" else ""
         if _takes_known_id(verb):
             positional = '$(pyrunc "${root[@]}" list -q 2>/dev/null)'
-        lines += _bash_branch(verb, (*row[6], HELP), positional)
+        if _takes_volumes(verb):
+            positional = '$(pyrunc "${volumes[@]}" volume ls -q 2>/dev/null)'
+        lines += _bash_branch(f'"{verb}"', (*row[6], HELP), positional)
     lines += [
-        f'        help) words="{" ".join(VERBS)}" ;;',
+        f'        help) words="{" ".join(_first_words())}" ;;',
         "    esac",
         '    COMPREPLY=($(compgen -W "$words" -- "$cur"))',
         "}",
@@ -110,11 +131,12 @@ def _bash_branch(verb: str, options: tuple[Option, ...], positional: str) -> lis
 
 def zsh() -> str:
     """Return the script for zsh."""
-    verbs = [f"        {_quoted(verb + ':' + row[0].replace(':', ' -'))}" for verb, row in VERBS.items()]
+    verbs = [f"        {_quoted(_described(verb))}" for verb in _first_words()]
     lines = [
         "#compdef pyrunc",
         "# pyrunc completions for zsh: pyrunc completion zsh > a directory of $fpath/_pyrunc",
         '_pyrunc_ids() { compadd -- ${(f)"$(pyrunc list -q 2>/dev/null)"} }',
+        '_pyrunc_volumes() { compadd -- ${(f)"$(pyrunc volume ls -q 2>/dev/null)"} }',
         "_pyrunc() {",
         "    local state line curcontext=$curcontext",
         "    typeset -A opt_args",
@@ -127,16 +149,27 @@ def zsh() -> str:
         "    case $state in",
         "        verb) _describe command verbs ;;",
         "        rest)",
-        "            case $words[1] in",
+        "            local verb=$words[1]",
+        f"            case $verb in {'|'.join(GROUPS)})",
+        "                if (( CURRENT > 2 )); then",
+        '                    verb="$verb $words[2]"; shift words; (( CURRENT-- ))',
+        "                fi ;;",
+        "            esac",
+        "            case $verb in",
+        *(f"                {group}) compadd -- {' '.join(_second_words(group))} ;;" for group in GROUPS),
     ]
     for verb, row in VERBS.items():
         positional = "'1:container:_pyrunc_ids'" if _takes_known_id(verb) else "'1:file:_files'"
         if verb == "completion":
             positional = f"'1:shell:({' '.join(SCRIPTS)})'"
+        if _takes_volumes(verb):
+            positional = "'*:volume:_pyrunc_volumes'"
+        else:
+            positional += " '*:argument:_default'"
         lines += [
-            f"                {verb}) _arguments \\",
+            f'                "{verb}") _arguments \\',
             *_zsh_options((*row[6], HELP), "                    "),
-            f"                    {positional} '*:argument:_default' ;;",
+            f"                    {positional} ;;",
         ]
     lines += [
         "                help) _describe command verbs ;;",
@@ -146,6 +179,11 @@ def zsh() -> str:
         'if [ "$funcstack[1]" = _pyrunc ]; then _pyrunc "$@"; else compdef _pyrunc pyrunc; fi',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _described(verb: str) -> str:
+    summary = GROUPS[verb] if verb in GROUPS else VERBS[verb][0]
+    return f"{verb}:{summary.replace(':', ' -')}"
 
 
 def _zsh_options(options: Iterable[Option], indent: str) -> list[str]:
@@ -168,7 +206,7 @@ def _zsh_options(options: Iterable[Option], indent: str) -> list[str]:
 
 def fish() -> str:
     """Return the script for fish."""
-    names = " ".join(VERBS)
+    names = " ".join(_first_words())
     lines = [
         "# pyrunc completions for fish: pyrunc completion fish | source",
         "complete -c pyrunc -f",
@@ -176,9 +214,21 @@ def fish() -> str:
         *_fish_options("$unseen", _GLOBALS),
         f"complete -c pyrunc -n '__fish_seen_subcommand_from help' -a {_quoted(names)}",
     ]
+    for group, summary in GROUPS.items():
+        lines.append(f"complete -c pyrunc -n $unseen -a {group} -d {_quoted(summary)}")
     for verb, row in VERBS.items():
-        lines.append(f"complete -c pyrunc -n $unseen -a {verb} -d {_quoted(row[0])}")
-        condition = _quoted(f"__fish_seen_subcommand_from {verb}")
+        group, _, word = verb.rpartition(" ")
+        if group:
+            unseen = f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from "
+            unseen = _quoted(unseen + " ".join(_second_words(group)))
+            condition = _quoted(
+                f"__fish_seen_subcommand_from {group}; and __fish_seen_subcommand_from {word}"
+            )
+        else:
+            unseen, condition = "$unseen", _quoted(f"__fish_seen_subcommand_from {verb}")
+        lines.append(f"complete -c pyrunc -n {unseen} -a {word} -d {_quoted(row[0])}  # {verb}")
+        if _takes_volumes(verb):
+            lines.append(f"complete -c pyrunc -n {condition} -a '(pyrunc volume ls -q 2>/dev/null)'")
         if _takes_known_id(verb):
             lines.append(f"complete -c pyrunc -n {condition} -a '(pyrunc list -q 2>/dev/null)'")
         if verb == "completion":

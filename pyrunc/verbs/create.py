@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
     from pyrunc.spec.types import Config, Process
+    from pyrunc.volumes.attach import Additions
 
 
 def main(cmd: Command) -> int:
@@ -56,6 +57,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
             terminal=bool(command.get("terminal")), detach=detach, socket=cmd.console_socket
         )
     root = cmd.root or store.default_root()
+    volumes = _volumes(cmd, config, root)
     passed, extra_env = descriptors.passed(cmd.preserve_fds, os.environ, listen=True)
     if extra_env and config.get("process"):
         command["env"] = [*(command.get("env") or ()), *extra_env]
@@ -88,8 +90,10 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         store.remove(container)
         raise
     try:
+        if volumes:
+            volumes.realize(container, plan.rootfs)
         _open_channels(cmd, launch, command, detach=detach, listen=listen)
-        store.save_config(container, raw)
+        store.save_config(container, volumes.raw if volumes else raw)
         if os.environ.get("NOTIFY_SOCKET"):
             from pyrunc.apply import notify
 
@@ -101,6 +105,15 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         undo(launch, config)
         raise
     return launch, lock
+
+
+def _volumes(cmd: Command, config: Config, root: str) -> Additions | None:
+    """Turn the flags about mounts into entries of the configuration."""
+    if not (cmd.volume or cmd.mount or cmd.tmpfs or cmd.volumes_from):
+        return None
+    from pyrunc.volumes import attach
+
+    return attach.prepare(cmd, config, root)
 
 
 def config_path(cmd: Command, bundle: str) -> str:
@@ -224,4 +237,8 @@ def undo(launch: parent.Launch, config: Config) -> None:
 
         state = store.oci_state(launch.container, "stopped")
         apply_hooks.run_all_warn("poststop", hooks, state, cwd=launch.plan.bundle)
+    if "volumes" in launch.container.extra:
+        from pyrunc.volumes import release
+
+        release.leave(launch.container, unfinished=True)
     store.remove(launch.container)

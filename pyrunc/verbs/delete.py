@@ -22,12 +22,12 @@ def main(cmd: Command) -> int:
     """Delete a container that has stopped or was never started; with --force any."""
     root = cmd.root or store.default_root()
     if cmd.regex:
-        return _matching(root, cmd.id, force=cmd.force)
-    _one(root, cmd.id, force=cmd.force)
+        return _matching(root, cmd.id, force=cmd.force, volumes=cmd.volumes)
+    _one(root, cmd.id, force=cmd.force, volumes=cmd.volumes)
     return 0
 
 
-def _matching(root: str, pattern: str, *, force: bool) -> int:
+def _matching(root: str, pattern: str, *, force: bool, volumes: bool) -> int:
     import re
 
     try:
@@ -36,11 +36,11 @@ def _matching(root: str, pattern: str, *, force: bool) -> int:
         raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
     for name in store.ids(root) if os.path.isdir(root) else ():
         if expression.search(name):
-            _one(root, name, force=force)
+            _one(root, name, force=force, volumes=volumes)
     return 0
 
 
-def _one(root: str, name: str, *, force: bool) -> None:
+def _one(root: str, name: str, *, force: bool, volumes: bool) -> None:
     try:
         container = store.open_container(root, name)
         lock = store.lock(container)
@@ -60,7 +60,7 @@ def _one(root: str, name: str, *, force: bool) -> None:
         )
     if state in ("running", "paused", "created"):
         kill_init(container)
-    destroy(container)
+    destroy(container, volumes=volumes)
     os.close(lock)
 
 
@@ -101,8 +101,12 @@ def kill_init(container: store.Container) -> None:
         os.close(pidfd)
 
 
-def destroy(container: store.Container) -> None:
+def destroy(container: store.Container, *, volumes: bool = False) -> None:
     """Remove cgroups, state and created mount points, then run the poststop hooks.
+
+    Args:
+        container: its record; its init has ended.
+        volumes: remove the anonymous volumes that were made for it, too.
 
     Raises:
         Failure: something is left; it says what.
@@ -119,6 +123,10 @@ def destroy(container: store.Container) -> None:
         if not _own_pids(container):
             cgroup.kill_all(container.cgroup, _SIGKILL)
         cgroup.remove(container.cgroup, manager=container.cgroup_manager)
+    if "volumes" in container.extra:
+        from pyrunc.volumes import release
+
+        release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
     store.remove(container)
     if hooks:
         from pyrunc import cli

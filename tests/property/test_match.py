@@ -11,6 +11,7 @@ from pyrunc.cli.verbs import (
     CHOICE,
     FLAG,
     GLOBALS,
+    GROUPS,
     HELP,
     INTEGER,
     INTEGERS,
@@ -71,7 +72,7 @@ def _line(verb: str) -> st.SearchStrategy[list[str]]:
     rare = st.integers(0, 9).flatmap(lambda dice: st.just([]) if dice else extra)
     return st.builds(
         lambda first, parts, last: [
-            one for part in (*first, [verb], *parts[0], *parts[1], *parts[2], *last) for one in part
+            one for part in (*first, verb.split(" "), *parts[0], *parts[1], *parts[2], *last) for one in part
         ],
         before,
         after,
@@ -81,7 +82,7 @@ def _line(verb: str) -> st.SearchStrategy[list[str]]:
 
 _LINES = st.one_of(
     st.one_of([_line(verb) for verb in VERBS]),
-    st.lists(st.one_of(st.sampled_from(sorted(VERBS)), _ODD), max_size=5),
+    st.lists(st.one_of(st.sampled_from(sorted({*VERBS, *GROUPS, "ls"})), _ODD), max_size=5),
 )
 
 
@@ -102,7 +103,7 @@ def test_plain_lines_are_taken_fast(verb: str, data: st.DataObject) -> None:
     """The other direction, for the lines that matter: they may not fall to the slow path unnoticed."""
     _, _, attributes, least, _, _, options = VERBS[verb]
     flags = data.draw(st.lists(st.sampled_from([row[0][0] for row in options if row[1] == FLAG] or [""])))
-    argv = [verb, *(f"--{name}" for name in flags if name), *("x" for _ in attributes[:least])]
+    argv = [*verb.split(" "), *(f"--{name}" for name in flags if name), *("x" for _ in attributes[:least])]
     fast = match(argv)
     assert isinstance(fast, Command)
     assert all(getattr(fast, name.replace("-", "_")) is True for name in flags if name)

@@ -63,7 +63,7 @@ def test_1_an_option_without_its_value(verb: str, option: str, capfd: pytest.Cap
     """Podman finds out by this sentence whether an option exists."""
     from pyrunc.cli import app
 
-    assert app.read([verb, option] if verb else [option]) == 1
+    assert app.read([*verb.split(), option]) == 1
     assert capfd.readouterr().err == f"flag needs an argument: {option}\n"
 
 
@@ -172,9 +172,24 @@ def test_8_kill_all(line: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_9_help_of_every_verb_is_a_success(pyrunc: Call, verb: str) -> None:
-    done = pyrunc(verb, "--help")
+    done = pyrunc(*verb.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1].startswith(f"   pyrunc {verb} - ")
+
+
+@pytest.mark.parametrize("line", ["volume", "volume --help", "volume -h", "help volume", "--root /r volume"])
+def test_9_help_of_a_group_lists_its_verbs(pyrunc: Call, line: str) -> None:
+    done = pyrunc(*line.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith("   pyrunc volume - ")
+    assert "volume prune" in done.stdout
+
+
+def test_9_a_verb_of_two_words_has_help_too(pyrunc: Call) -> None:
+    assert pyrunc("help", "volume", "ls").stdout == pyrunc("volume", "ls", "-h").stdout
+    done = pyrunc("volume", "lss")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "No help topic for 'volume lss'; did you mean \"volume ls\"?\n"
 
 
 # 10. delete --force

@@ -6,12 +6,17 @@ from importlib.util import find_spec
 
 import pytest
 
-from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, HELP, INTEGERS, MANY, TRISTATE, VERBS, VERSION
+from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, TRISTATE, VERBS, VERSION
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_module(verb: str) -> None:
-    assert find_spec(f"pyrunc.verbs.{verb}") is not None
+    assert find_spec(f"pyrunc.verbs.{verb.partition(' ')[0]}") is not None
+
+
+def test_groups_are_no_verbs() -> None:
+    assert {verb.partition(" ")[0] for verb in VERBS if " " in verb} == set(GROUPS)
+    assert not set(GROUPS) & set(VERBS)
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 # A pyrunc that knows two containers, one of them only under its --root.
 STAND_IN = """#!/bin/sh
-case "$*" in "list -q") echo box ;; "--root /r list -q") echo other ;; esac
+case "$*" in
+    "list -q") echo box ;; "--root /r list -q") echo other ;;
+    "volume ls -q") echo data ;; "--volume-root /v volume ls -q") echo more ;;
+esac
 """
 
 
@@ -79,6 +82,12 @@ def complete_bash(tmp_path: Path, words: list[str]) -> list[str]:
         ("pyrunc completion f", ["fish"]),
         ("pyrunc create ", []),
         ("pyrunc help ver", ["version"]),
+        ("pyrunc vol", ["volume"]),
+        ("pyrunc volume ", ["create", "ls", "inspect", "rm", "prune"]),
+        ("pyrunc volume rm --f", ["--force"]),
+        ("pyrunc volume rm ", ["data"]),
+        ("pyrunc --volume-root /v volume inspect ", ["more"]),
+        ("pyrunc volume ls --format ", ["table", "json"]),
     ],
 )
 def test_what_bash_offers(tmp_path: Path, line: str, expected: list[str]) -> None:

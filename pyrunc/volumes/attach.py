@@ -1,0 +1,332 @@
+"""From the flags of create and run to entries of config.json's `mounts`, and what these need on the host.
+
+Two stages, as everywhere (law 1): prepare() decides and only looks; realize() makes volumes and host
+directories, fills, labels and gives away. In between the plan is made, from a configuration in which the
+flags' mounts are entries like any other; that configuration is also the one that is kept.
+
+What is asked for is kept apart from what is mounted: the record has each flag as it was written, each mount
+as a --mount text that can be asked for again (--volumes-from), and the saved configuration has the entry that
+was mounted.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import jsonio
+from pyrunc import store as containers
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces
+from pyrunc.plan.record import Record
+from pyrunc.volumes import entries, grammar, hosts
+from pyrunc.volumes.mount_words import parse_mount, spell
+from pyrunc.volumes.store import FILLING, FRESH, USED, Store, default_path, new_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.spec.types import Config
+    from pyrunc.store import Container
+    from pyrunc.volumes.grammar import Request
+    from pyrunc.volumes.store import Holder, Locked
+
+# What a container lends of binds in its config.json: all, but those that make up its /dev, /proc and /sys.
+_NEVER_LENT = ("/dev", "/proc", "/sys")
+
+
+class Item(Record):
+    """One mount that is added.
+
+    Attributes:
+        request: what it is; None for a bind that stands in a lender's config.json.
+        asked: the flag, for messages.
+        name: the volume's, "" for what is no volume.
+        anonymous: nobody chose the name.
+        lender: id of the container it is borrowed from.
+        entry: the entry of `mounts`.
+
+    """
+
+    request: Request | None
+    asked: str
+    destination: str
+    name: str = ""
+    anonymous: bool = False
+    lender: str = ""
+    entry: dict[str, object]
+
+
+class Additions:
+    """What the flags add to one container.
+
+    Attributes:
+        raw: the amended configuration, as it is to be kept.
+
+    """
+
+    def __init__(self, store: Store, items: list[Item], config: Config, state: str) -> None:
+        """Keep what prepare() has decided."""
+        self.store = store
+        self.items = items
+        self.config = config
+        self.state = state
+        self.raw = b""
+        self.remove = False
+        self.asked: list[str] = []
+        self._image = -1
+
+    def record(self) -> dict[str, object]:
+        """Return what the container's record keeps: enough to lend, to leave and to undo."""
+        mounts = [
+            {
+                "destination": item.destination,
+                "name": item.name,
+                "anonymous": item.anonymous,
+                "lender": item.lender,
+                "mount": spell(item.request),
+            }
+            for item in self.items
+            if item.request
+        ]
+        missing: list[str] = []
+        for item in self.items:
+            if item.request and item.request.create:
+                missing += [path for path in hosts.missing(item.request.source) if path not in missing]
+        return {
+            "store": self.store.path,
+            "asked": self.asked,
+            "mounts": mounts,
+            "directories": missing,
+            "remove": self.remove,
+        }
+
+    def realize(self, container: Container, rootfs: str) -> None:
+        """Make on the host what the mounts need. What it does is in the container's record before it is done.
+
+        Args:
+            container: its record, otherwise complete.
+            rootfs: the root file system, from which empty volumes are filled.
+
+        Raises:
+            Failure: something cannot be had; release.leave() undoes the rest.
+
+        """
+        container.extra["volumes"] = self.record()
+        containers.save(container)
+        holder = (container.root, container.id, container.created)
+        try:
+            for number, item in enumerate(self.items):
+                request = item.request
+                if request is None or request.kind == "tmpfs":
+                    continue
+                if item.name:
+                    self._volume(item, request, holder, rootfs)
+                else:
+                    hosts.ready(request, item.asked)
+                    hosts.settle(request.source, request, self.config, item.asked)
+                if request.overlay and not request.upper:
+                    source = self.store.mountpoint(item.name) if item.name else request.source
+                    hosts.layers(entries.layer(self.state, number), source)
+        finally:
+            if self._image >= 0:
+                os.close(self._image)
+                self._image = -1
+
+    def _volume(self, item: Item, request: Request, holder: Holder, rootfs: str) -> None:
+        labels = dict(label.partition("=")[::2] for label in request.labels)
+        with self.store.use(item.name, holder, labels=labels, anonymous=item.anonymous) as locked:
+            if locked.volume.state == FILLING:
+                self._empty(locked)
+            if locked.volume.state == FRESH:
+                if not request.nocopy and not request.subpath:
+                    self._fill(locked, request.destination, rootfs)
+                locked.volume.state = USED
+                locked.save()
+            hosts.settle(self.store.mountpoint(item.name), request, self.config, item.asked)
+
+    def _empty(self, locked: Locked) -> None:
+        """Begin anew with a volume whose filling was killed halfway."""
+        from pyrunc.volumes import tree
+
+        data = locked.open_data()
+        try:
+            tree.empty(data, f"the unfinished content of volume {locked.volume.name}")
+        finally:
+            os.close(data)
+        locked.volume.state = FRESH
+
+    def _fill(self, locked: Locked, destination: str, rootfs: str) -> None:
+        from pyrunc.volumes import copyup
+
+        data = locked.open_data()
+        try:
+            if os.listdir(data):
+                return  # somebody put something in by hand
+            if self._image < 0:
+                self._image = copyup.open_image(rootfs)
+            locked.volume.state = FILLING
+            locked.save()
+            try:
+                copyup.fill(self._image, destination, data, locked.volume.name)
+            except BaseException:
+                locked.volume.state = FRESH
+                locked.save()
+                raise
+        finally:
+            os.close(data)
+
+
+# -- deciding ----
+
+
+def prepare(cmd: Command, config: Config, root: str) -> Additions:
+    """Add to a configuration what the flags of create or run ask for.
+
+    Args:
+        cmd: the command.
+        config: an accepted config.json; its `mounts` grow.
+        root: the state root, where lenders are looked for.
+
+    Raises:
+        Failure: a flag makes no sense, or two of them want the same place; or a lender or source is missing.
+
+    """
+    store = Store(os.path.abspath(cmd.volume_root) if cmd.volume_root else default_path())
+    asked = [
+        *(("-v " + text, grammar.parse_volume(text)) for text in cmd.volume),
+        *(("--mount " + text, parse_mount(text)) for text in cmd.mount),
+        *(("--tmpfs " + text, grammar.parse_tmpfs(text)) for text in cmd.tmpfs),
+    ]
+    items = [_item(text, request) for text, request in asked]
+    taken = _taken(config)
+    for item in items:
+        _claim(item, taken)
+    items += _borrow(cmd, root, taken)
+    # Those nearer to the root first, or they would hide the others; else in the order of the flags.
+    items.sort(key=lambda item: item.destination.count("/"))
+    state = f"{root}/{cmd.id}"
+    maps = {kind: (config.get("linux") or {}).get(kind) for kind in ("uidMappings", "gidMappings")}
+    for number, item in enumerate(items):
+        if item.request:
+            source = store.mountpoint(item.name) if item.name else item.request.source
+            hosts.check(item.request, item.asked)
+            item.entry = entries.entry(
+                item.request,
+                source,
+                layer=entries.layer(state, number),
+                uids=namespaces.id_maps(maps["uidMappings"]),
+                gids=namespaces.id_maps(maps["gidMappings"]),
+            )
+    mounts: list[Any] = [*(config.get("mounts") or ()), *(item.entry for item in items)]
+    config["mounts"] = mounts
+    additions = Additions(store, items, config, state)
+    additions.raw = jsonio.dumps_indent(config).encode()
+    additions.remove = bool(getattr(cmd, "rm_volumes", False))
+    additions.asked = [text for text, _ in asked] + ["--volumes-from " + text for text in cmd.volumes_from]
+    return additions
+
+
+def _item(asked: str, request: Request) -> Item:
+    if request.kind == "bind":
+        request.source = os.path.abspath(request.source)
+    anonymous = request.kind == "volume" and not request.source
+    if anonymous:
+        request.source = new_name()
+    name = request.source if request.kind == "volume" else ""
+    return Item(
+        request=request,
+        asked=asked,
+        destination=request.destination,
+        name=name,
+        anonymous=anonymous,
+        entry={},
+    )
+
+
+def _taken(config: Config) -> dict[str, str]:
+    """Return the destinations of config.json, each with who wants it."""
+    found = {}
+    for number, mount in enumerate(config.get("mounts") or ()):
+        names = [name for name in mount["destination"].split("/") if name not in ("", ".")]
+        found["/" + "/".join(names)] = f"/mounts/{number} of config.json"
+    return found
+
+
+def _claim(item: Item, taken: dict[str, str]) -> None:
+    other = taken.setdefault(item.destination, item.asked)
+    if other is not item.asked:
+        both = f"{_one_line(other)} and by {_one_line(item.asked)}"
+        raise Failure(f"Duplicate mount point: {item.destination} is wanted by {both}")
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+# -- borrowing ----
+
+
+def _borrow(cmd: Command, root: str, taken: dict[str, str]) -> list[Item]:
+    """Return what other containers lend, but not for places that own flags or config.json have taken."""
+    found: dict[str, Item] = {}
+    for text in cmd.volumes_from:
+        loan = grammar.parse_loan(text)
+        for item in _lent(loan, root):
+            if item.destination in taken:
+                continue
+            before = found.setdefault(item.destination, item)
+            if before is not item and not _same(before, item):
+                raise Failure(
+                    f"Duplicate mount point: {item.destination} comes from {before.lender} and {item.lender}",
+                    hint=f"say which with -v ...:{item.destination}",
+                )
+    return list(found.values())
+
+
+def _same(one: Item, other: Item) -> bool:
+    if one.request and other.request:
+        return (one.request.kind, one.request.source) == (other.request.kind, other.request.source)
+    return one.entry == other.entry
+
+
+def _lent(loan: grammar.Loan, root: str) -> list[Item]:
+    asked = "--volumes-from " + grammar.spell_loan(loan)
+    lender = containers.open_container(root, loan.container)
+    config = containers.load_config(lender)
+    record: Any = lender.extra.get("volumes") or {"mounts": ()}
+    items = []
+    own = set()
+    for mount in record["mounts"]:
+        own.add(mount["destination"])
+        request = parse_mount(mount["mount"])
+        if request.kind == "tmpfs":
+            continue
+        request.mode = loan.mode or request.mode
+        if loan.mode == "rw" and request.recursion == "writable":
+            request.recursion = ""
+        request.relabel = loan.relabel
+        request.create = request.chown = False
+        items.append(
+            Item(
+                request=request,
+                asked=asked,
+                destination=request.destination,
+                name=mount["name"],
+                anonymous=mount["anonymous"],
+                lender=lender.id,
+                entry={},
+            )
+        )
+    mounts: Any = config.get("mounts") or ()
+    for mount in mounts:
+        lent = entries.lend(mount, lender.bundle, loan.mode)
+        place = str(mount["destination"])
+        if (
+            lent
+            and place not in own
+            and not (place + "/").startswith(tuple(one + "/" for one in _NEVER_LENT))
+        ):
+            items.append(Item(request=None, asked=asked, destination=place, lender=lender.id, entry=lent))
+    return items

@@ -1,0 +1,372 @@
+"""Copy-up: an empty volume takes over what the image has at its place, with all that belongs to a file.
+
+Law 3: the image is read through a copy of its mount that is read-only and where devices cannot be opened, its
+path is resolved inside the root (target.py), and every name below is opened from its directory's descriptor
+without following it. Nothing is written but below the volume's own descriptor.
+
+Kept: type, owner, mode, times, extended attributes with ACLs and file capabilities, hard links, holes, device
+numbers. Shared instead of copied where the file system can (FICLONE), else copied inside the kernel
+(copy_file_range(2)).
+
+It has to keep up with `cp -a` (bench/volumes.py), although it is Python: by asking the kernel less. Owners
+and modes that are right already are not set again, and a read-only source keeps the kernel from writing
+access times.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat  # noqa: TID253 - os imports it
+
+from pyrunc.apply import target
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.volumes import tree
+from pyrunc.volumes.progress import Progress
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FICLONE = 0x40049409  # include/uapi/linux/fs.h
+_CHUNK = 1 << 26  # bytes between two looks at the clock
+_ENOENT, _ENXIO, _ENOTDIR, _EINVAL, _EXDEV = 2, 6, 20, 22, 18
+# What kernels say when two files cannot share, or have no attributes; also ENOTTY, ETXTBSY, ENOSYS, ENOTSUP.
+_CANNOT = frozenset((_EXDEV, _EINVAL, 25, 26, 38, 95))
+# Attributes that belong to the host's own books and not to the file: they are set anew where they are wanted.
+_HOSTS_OWN = ("security.selinux", "security.SMACK64", "security.ima", "security.evm", "trusted.overlay.")
+
+
+def open_image(rootfs: str) -> int:
+    """Return the root file system as a mount of our own: read-only, and its devices cannot be opened.
+
+    An ordinary user cannot make mounts, and could not open devices of an image anyway: the directory itself.
+
+    Raises:
+        Failure: it cannot be opened.
+
+    """
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
+    quiet = flags.MOUNT_ATTR_RDONLY | flags.MOUNT_ATTR_NODEV | flags.MOUNT_ATTR_NOEXEC
+    try:
+        try:
+            fd = _linux.open_tree(flags.AT_FDCWD, rootfs, how)
+        except PermissionError:
+            return os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH | flags.AT_RECURSIVE, quiet, 0, flags.MS_PRIVATE, -1)
+    except OSError as exc:
+        raise Failure(f"root file system {rootfs}", pointer="/root/path", errno=exc.errno or 0) from None
+    return fd
+
+
+def fill(image: int, path: str, volume: int, what: str) -> bool:
+    """Copy a directory of the image into an empty volume; the volume's own attributes become the directory's.
+
+    Args:
+        image: descriptor of the root file system.
+        path: where the volume will be mounted.
+        volume: descriptor of the volume's directory, to which nobody else writes.
+        what: what to call the volume in messages.
+
+    Returns:
+        Whether the image has a directory there.
+
+    Raises:
+        Failure: it cannot be copied as it is (a fifo, no space...): the volume is empty then.
+
+    """
+    try:
+        source = target.resolve(image, path, mode=os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as exc:
+        if exc.errno in (_ENOENT, _ENOTDIR):
+            return False  # a file there is a matter for the mount, which says what does not fit
+        raise Failure(f"open {path} in the image for volume {what}", errno=exc.errno or 0) from None
+    before = os.fstat(volume)
+    progress = Progress(f"{path} -> {what}", lambda: tree.count(source, seconds=0.5))
+    umask = os.umask(0)
+    try:
+        _Copy(source, volume, path, progress).run()
+    except BaseException as exc:
+        tree.empty(volume, f"the content of volume {what}")
+        os.fchmod(volume, stat.S_IMODE(before.st_mode))
+        os.fchown(volume, before.st_uid, before.st_gid)
+        if isinstance(exc, OSError):
+            raise Failure(f"copy {path} of the image into volume {what}", errno=exc.errno or 0) from None
+        raise
+    finally:
+        os.umask(umask)
+        progress.close()
+        os.close(source)
+    return True
+
+
+class _Directory:
+    """A directory on the way down: both sides, and which of its directories are still to be done."""
+
+    __slots__ = ("path", "source", "target", "todo")
+
+    def __init__(self, source: int, made: int, path: str) -> None:
+        self.source = source
+        self.target = made
+        self.path = path  # below the top; "" is the top itself
+        self.todo: list[str] = []
+
+
+class _Copy:
+    """One copy, with what it has learned about the two file systems."""
+
+    def __init__(self, source: int, volume: int, path: str, progress: Progress) -> None:
+        self.top = _Directory(source, volume, "")
+        self.path = path
+        self.progress = progress
+        self.files = 0
+        self.size = 0
+        self.links: dict[tuple[int, int], str] = {}
+        self.clone = True  # until the kernel says no
+        self.ranges = True
+        self.attributes = True
+        os.fchmod(volume, 0o700)  # no setgid that new files would inherit a group from
+        self.uid = os.geteuid()
+        self.gid = os.getegid()
+        # On a file system mounted with grpid new files have the group of their directory.
+        self.sure = os.fstat(volume).st_gid == self.gid
+        self.forgiving = self.uid != 0
+
+    def run(self) -> None:
+        """Copy everything: depth first, with no recursion that a deep tree could exhaust."""
+        stack = [self.top]
+        try:
+            self._fill(self.top)
+            while stack:
+                here = stack[-1]
+                if here.todo:
+                    if len(stack) == tree.DEEPEST:
+                        raise self._failure(
+                            here, here.todo[-1], f"directories are nested deeper than {tree.DEEPEST}"
+                        )
+                    name = here.todo.pop()
+                    try:
+                        inner = self._enter(here, name)
+                    except OSError as exc:
+                        raise self._failure(here, name, "", exc) from None
+                    stack.append(inner)
+                    self._fill(inner)
+                else:
+                    self._finish(here)
+                    if here is not self.top:
+                        os.close(here.source)
+                        os.close(here.target)
+                    stack.pop()
+        finally:
+            for here in stack[1:]:
+                os.close(here.source)
+                os.close(here.target)
+
+    def _enter(self, here: _Directory, name: str) -> _Directory:
+        source = os.open(name, tree.READ_DIRECTORY, dir_fd=here.source)
+        try:
+            os.mkdir(name, 0o700, dir_fd=here.target)
+            made = os.open(name, tree.READ_DIRECTORY, dir_fd=here.target)
+        except OSError:
+            os.close(source)
+            raise
+        return _Directory(source, made, f"{here.path}/{name}" if here.path else name)
+
+    def _fill(self, here: _Directory) -> None:
+        """Copy all of a directory but its directories, which are noted."""
+        with os.scandir(here.source) as found:
+            # In the order of inodes the source's metadata is read from a disk without seeking (cp of
+            # coreutils too).
+            entries = sorted(found, key=lambda entry: entry.inode())
+        for entry in entries:
+            try:
+                if entry.is_file(follow_symlinks=False):
+                    self._file(here, entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    here.todo.append(entry.name)
+                else:
+                    self._special(here, entry.name)
+            except OSError as exc:
+                raise self._failure(here, entry.name, "", exc) from None
+            self.files += 1
+            if not self.files & 63:
+                self.progress.tick(self.files, self.size)
+
+    # -- regular files ---------------------------------------------------------------------------------------
+
+    def _file(self, here: _Directory, name: str) -> None:
+        source = os.open(name, _READ, dir_fd=here.source)
+        try:
+            found = os.fstat(source)
+            mode = found.st_mode
+            if not stat.S_ISREG(mode):
+                raise self._failure(here, name, "it changed while it was copied")
+            if found.st_nlink > 1 and self._linked(here, name, found):
+                return
+            made = os.open(name, _WRITE, mode & 0o777, dir_fd=here.target)
+            try:
+                if found.st_size:
+                    self._content(source, made, found)
+                self._own(made, found)
+                if self.attributes:
+                    self._attributes(source, made, mode)
+                if mode & 0o7000:
+                    os.fchmod(made, mode & 0o7777)
+                os.utime(made, ns=(found.st_atime_ns, found.st_mtime_ns))
+            finally:
+                os.close(made)
+        finally:
+            os.close(source)
+
+    def _linked(self, here: _Directory, name: str, found: os.stat_result) -> bool:
+        """Make a further name of a file that has been copied; note the first one."""
+        inode = (found.st_dev, found.st_ino)
+        first = self.links.get(inode)
+        if first is None:
+            self.links[inode] = f"{here.path}/{name}" if here.path else name
+            return False
+        # A path, but one below the volume's descriptor through directories that were made here a moment ago.
+        os.link(first, name, src_dir_fd=self.top.target, dst_dir_fd=here.target, follow_symlinks=False)
+        return True
+
+    def _content(self, source: int, made: int, found: os.stat_result) -> None:
+        size = found.st_size
+        if self.clone:
+            try:
+                fcntl.ioctl(made, _FICLONE, source)
+            except OSError as exc:
+                if exc.errno not in _CANNOT:
+                    raise
+                self.clone = False
+            else:
+                self.size += size
+                return
+        if found.st_blocks * 512 >= size:
+            self._range(source, made, 0, size)
+            return
+        # Fewer blocks than bytes: holes, or a file system that compresses; either way it knows where data is.
+        os.ftruncate(made, size)
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(source, end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == _ENXIO:  # only a hole is left
+                    return
+                raise
+            end = os.lseek(source, start, os.SEEK_HOLE)
+            self._range(source, made, start, min(end, size))
+
+    def _range(self, source: int, made: int, start: int, end: int) -> None:
+        """Copy bytes; a file that has become shorter meanwhile ends where it ends."""
+        while start < end:
+            count = min(end - start, _CHUNK)
+            if self.ranges:
+                try:
+                    done = os.copy_file_range(source, made, count, start, start)
+                except OSError as exc:
+                    if exc.errno not in _CANNOT:
+                        raise
+                    self.ranges = False
+                    continue
+            else:
+                done = os.pwrite(made, os.pread(source, min(count, 1 << 20), start), start)
+            if not done:
+                return
+            start += done
+            self.size += done
+            if count == _CHUNK:
+                self.progress.tick(self.files, self.size)
+
+    # -- what is not a regular file --------------------------------------------------------------------------
+
+    def _special(self, here: _Directory, name: str) -> None:
+        found = os.stat(name, dir_fd=here.source, follow_symlinks=False)
+        mode = found.st_mode
+        if found.st_nlink > 1 and self._linked(here, name, found):
+            return
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(name, dir_fd=here.source), name, dir_fd=here.target)
+        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            os.mknod(name, mode, found.st_rdev, dir_fd=here.target)
+        else:
+            kind = (
+                "a fifo"
+                if stat.S_ISFIFO(mode)
+                else "a socket"
+                if stat.S_ISSOCK(mode)
+                else "of an unknown type"
+            )
+            hint = "use the option nocopy to begin with an empty volume"
+            raise self._failure(here, name, f"it is {kind}, which has no content to take over", hint=hint)
+        if not self.sure or (found.st_uid, found.st_gid) != (self.uid, self.gid):
+            try:
+                os.chown(name, found.st_uid, found.st_gid, dir_fd=here.target, follow_symlinks=False)
+            except PermissionError:
+                if not self.forgiving:
+                    raise
+        if not stat.S_ISLNK(mode) and mode & 0o7000:
+            # A device's node, which must not be opened: by way of its directory, and it is no symlink.
+            os.chmod(f"/proc/self/fd/{here.target}/{name}", mode & 0o7777)
+        if self.attributes:
+            way = f"/proc/self/fd/{here.source}/{name}", f"/proc/self/fd/{here.target}/{name}"
+            for key in self._names(way[0], follow=False):
+                value = os.getxattr(way[0], key, follow_symlinks=False)
+                os.setxattr(way[1], key, value, follow_symlinks=False)
+        times = (found.st_atime_ns, found.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=here.target, follow_symlinks=False)
+
+    def _finish(self, here: _Directory) -> None:
+        """Give a directory its attributes, now that nothing is put into it any more."""
+        try:
+            found = os.fstat(here.source)
+            self._own(here.target, found, always=here is self.top)
+            if self.attributes:
+                self._attributes(here.source, here.target, found.st_mode)
+            os.fchmod(here.target, found.st_mode & 0o7777)
+            os.utime(here.target, ns=(found.st_atime_ns, found.st_mtime_ns))
+        except OSError as exc:
+            raise self._failure(here, "", "", exc) from None
+
+    # -- attributes ------------------------------------------------------------------------------------------
+
+    def _own(self, made: int, found: os.stat_result, *, always: bool = False) -> None:
+        if self.sure and not always and found.st_uid == self.uid and found.st_gid == self.gid:
+            return
+        try:
+            os.fchown(made, found.st_uid, found.st_gid)
+        except PermissionError:
+            # An ordinary user owns what he makes; others' files he can only take over by reading them.
+            if not self.forgiving:
+                raise
+
+    def _names(self, source: int | str, *, follow: bool = True) -> list[str]:
+        try:
+            names = os.listxattr(source, follow_symlinks=follow)
+        except OSError as exc:
+            if exc.errno not in _CANNOT:
+                raise
+            self.attributes = False
+            return []
+        return [name for name in names if not name.startswith(_HOSTS_OWN)]
+
+    def _attributes(self, source: int, made: int, mode: int) -> None:
+        names = self._names(source)
+        if not names:
+            return
+        os.fchmod(made, mode & 0o777 | 0o600)  # user.* wants a writable file, whoever asks
+        for name in names:
+            os.setxattr(made, name, os.getxattr(source, name))
+        os.fchmod(made, mode & 0o7777)
+
+    def _failure(
+        self, here: _Directory, name: str, why: str, exc: OSError | None = None, hint: str = ""
+    ) -> Failure:
+        path = "/".join(part for part in (self.path, here.path, name) if part)
+        message = (
+            f"copy {path!a} of the image into the volume"
+            if not path.isprintable()
+            else f"copy {path} of the image into the volume"
+        )
+        return Failure(
+            f"{message}: {why}" if why else message, errno=(exc.errno or 0) if exc else 0, hint=hint
+        )

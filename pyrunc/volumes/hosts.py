@@ -1,0 +1,236 @@
+"""The host's side of a mount: its source is looked at, made where it may be, labelled, given away.
+
+Sources of binds are the caller's words and trusted as such; what is inside them may be a container's work, so
+trees are only changed through descriptors (tree.py).
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux
+from pyrunc.plan import namespaces
+from pyrunc.volumes import tree
+from pyrunc.volumes.grammar import invalid, shown
+from pyrunc.volumes.store import unescape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.spec.types import Config
+    from pyrunc.volumes.grammar import Request
+
+# Nobody means to label or to give away these with all that is in them; Docker and Podman refuse to.
+_SYSTEM = frozenset(
+    (
+        *(
+            "/",
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib32",
+            "/lib64",
+            "/media",
+            "/mnt",
+            "/opt",
+        ),
+        *(
+            "/proc",
+            "/root",
+            "/run",
+            "/sbin",
+            "/srv",
+            "/sys",
+            "/usr",
+            "/var",
+            "/var/lib",
+            "/var/log",
+            "/var/run",
+        ),
+        "/tmp",  # noqa: S108 - a name to be compared with
+    )
+)
+_SHARED_LABEL = "system_u:object_r:container_file_t:s0"
+_SELINUX = "/sys/fs/selinux/enforce"
+
+
+def check(request: Request, asked: str) -> None:
+    """Refuse a bind that cannot work, before anything is made.
+
+    Args:
+        request: the mount.
+        asked: the flag, for messages.
+
+    Raises: Failure: the source is missing and may not be made; its mount cannot have the propagation; it is
+        the system's own.
+
+    """
+    if request.kind != "bind":
+        return
+    source = request.source
+    there = os.path.lexists(source) if request.nofollow else os.path.exists(source)
+    if not there and not request.create:
+        raise Failure(
+            'invalid mount config for type "bind": bind source path does not exist: '
+            + shown(source, quote=""),
+            hint="-v would make a directory",
+        )
+    if (request.chown or request.relabel) and os.path.realpath(source) in _SYSTEM:
+        what = "chown (U)" if request.chown else f"SELinux relabeling ({request.relabel})"
+        raise invalid(asked, f"{what} of {source} is not allowed: the host needs it as it is")
+    if request.propagation.removeprefix("r") in ("shared", "slave"):
+        _check_propagation(source, request.propagation)
+
+
+def _check_propagation(source: str, wanted: str) -> None:
+    """A mount can only receive or send mount events if the one it is copied from does."""
+    path = source
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        number = _linux.statx_mnt(fd)[0]
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split(" ")
+            if fields[0] != str(number):
+                continue
+            tags = " ".join(fields[6 : fields.index("-")])
+            place = unescape(fields[4])
+            if wanted.endswith("shared"):
+                if "shared:" not in tags:
+                    raise Failure(
+                        f"path {source} is mounted on {place} but it is not a shared mount",
+                        hint=f"mount --make-shared {place}",
+                    )
+            elif "shared:" not in tags and "master:" not in tags:
+                raise Failure(
+                    f"path {source} is mounted on {place} but it is not a shared or slave mount",
+                    hint=f"mount --make-shared {place}",
+                )
+
+
+def missing(path: str) -> list[str]:
+    """Return a path and its parents as far as they do not exist, the outermost first."""
+    found: list[str] = []
+    while not os.path.lexists(path):
+        found.insert(0, path)
+        path = os.path.dirname(path)
+    return found
+
+
+def ready(request: Request, asked: str) -> None:
+    """Make a missing host directory, if the flag is one that does.
+
+    Raises:
+        Failure: it cannot be made.
+
+    """
+    if not request.create or os.path.exists(request.source):
+        return
+    try:
+        os.makedirs(request.source, exist_ok=True)
+    except OSError as exc:
+        raise Failure(
+            f"{shown(asked, quote='')}: make host directory {request.source}", errno=exc.errno or 0
+        ) from None
+
+
+def settle(source: str, request: Request, config: Config, asked: str) -> None:
+    """Give a source to the container's user (U) and label it (z, Z), where that is asked for.
+
+    Args:
+        source: the directory or file.
+        request: what is asked for.
+        config: tells the container's user and label.
+        asked: the flag, for messages.
+
+    Raises:
+        Failure: it cannot be done.
+
+    """
+    context = label(request.relabel, config) if request.relabel else ""
+    if not request.chown and not context:
+        return
+    try:
+        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure(f"{shown(asked, quote='')}: open {source}", errno=exc.errno or 0) from None
+    try:
+        if request.chown:
+            uid, gid = owner(config)
+            tree.chown(fd, uid, gid, source)
+        if context:
+            tree.label(fd, context, source)
+    finally:
+        os.close(fd)
+
+
+def owner(config: Config) -> tuple[int, int]:
+    """Return the container's user and group as the host sees them.
+
+    Raises:
+        Failure: the user namespace has no such id.
+
+    """
+    process: Any = config.get("process") or {}
+    user = process.get("user") or {}
+    linux = config.get("linux") or {}
+    found = []
+    for key, number, maps in (
+        ("uid", user.get("uid", 0), linux.get("uidMappings")),
+        ("gid", user.get("gid", 0), linux.get("gidMappings")),
+    ):
+        ranges = namespaces.id_maps(maps)
+        outside = number if not ranges else -1
+        for inside, base, size in ranges:
+            if inside <= number < inside + size:
+                outside = base + number - inside
+        if outside < 0:
+            raise Failure(
+                f"{key} {number} is not mapped in the container's user namespace",
+                pointer=f"/process/user/{key}",
+            )
+        found.append(outside)
+    return found[0], found[1]
+
+
+def label(word: str, config: Config) -> str:
+    """Return the SELinux context that z or Z stands for, "" where no labels are in force.
+
+    They are if the host has SELinux and the container a mount label; elsewhere z and Z are accepted and do
+    nothing, as in every engine.
+    """
+    own = (config.get("linux") or {}).get("mountLabel") or ""
+    if not own or not os.path.exists(_SELINUX):
+        return ""
+    if word == "Z":
+        return own
+    # The same type without the container's own categories: all containers may use it.
+    parts = own.split(":")
+    return ":".join([*parts[:3], "s0"]) if len(parts) > 3 else _SHARED_LABEL
+
+
+def layers(directory: str, source: str) -> None:
+    """Make the two directories of a container's own overlay; the upper one looks like the source.
+
+    Raises:
+        Failure: they cannot be made.
+
+    """
+    try:
+        found = os.stat(source)
+        for name in ("upper", "work"):
+            os.makedirs(f"{directory}/{name}", 0o700, exist_ok=True)
+        os.chmod(f"{directory}/upper", found.st_mode & 0o7777)
+        if os.geteuid() == 0:
+            os.chown(f"{directory}/upper", found.st_uid, found.st_gid)
+    except OSError as exc:
+        raise Failure(f"make the overlay's directories {directory}", errno=exc.errno or 0) from None

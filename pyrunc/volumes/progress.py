@@ -1,0 +1,86 @@
+"""A progress bar on standard error, for whatever takes longer than a second on a terminal.
+
+It costs nothing before that second is over: what there is to do in all is counted only then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE = 1.0  # seconds before anything is shown
+_EVERY = 0.1  # seconds between two pictures: ten a second look alive
+_WIDTH = 30
+_STDERR = 2
+
+
+class Progress:
+    """One bar.
+
+    Args:
+        title: what is being done, shortly.
+        total: returns how many files there are, 0 if that is not known; called once, when the bar appears.
+
+    """
+
+    def __init__(self, title: str, total: Callable[[], int]) -> None:
+        """Begin to count the time."""
+        self.title = title
+        self._count = total
+        self._total = -1
+        self._next = time.monotonic() + _PATIENCE
+        self.shown = False
+        self._terminal = os.isatty(_STDERR)
+
+    def tick(self, files: int, size: int) -> None:
+        """Show how far it is, if it is time to.
+
+        Args:
+            files: files done.
+            size: bytes done.
+
+        """
+        if not self._terminal or time.monotonic() < self._next:
+            return
+        if self._total < 0:
+            self._total = self._count()
+        self._write("\r" + picture(self.title, files, size, self._total) + "\x1b[K")
+        self.shown = True
+        self._next = time.monotonic() + _EVERY
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.shown:
+            self._write("\r\x1b[K")
+            self.shown = False
+
+    @staticmethod
+    def _write(text: str) -> None:
+        try:
+            os.write(_STDERR, text.encode("utf-8", "replace"))
+        except OSError:
+            pass  # nobody looks any more; the work goes on
+
+
+def picture(title: str, files: int, size: int, total: int) -> str:
+    """Return the line: a bar where the total is known, numbers in any case."""
+    line = title
+    if total:
+        part = min(files / total, 1.0)
+        full = int(part * _WIDTH)
+        line += f" [{'#' * full}{'.' * (_WIDTH - full)}] {part:4.0%}"
+    return f"{line} {files:,} files, {human(size)}"
+
+
+def human(size: float) -> str:
+    """Return a number of bytes as Docker writes it: four digits at most, powers of a thousand."""
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    power = 0
+    while size >= 1000 and power < len(units) - 1:
+        size /= 1000
+        power += 1
+    return f"{size:.4g}{units[power]}"

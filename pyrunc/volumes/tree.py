@@ -1,0 +1,254 @@
+"""Directory trees that containers have written to: emptied, given away, labelled, counted; by descriptor.
+
+Law 3: what is in a volume is as hostile as what is in a root file system, and the runtime acts on it with the
+host's rights. So a directory is entered by its name below a descriptor, never through a symlink and never
+across a mount, and what is changed is changed on the entry itself. Trees may be nested deeper than there are
+descriptors: whoever empties one moves its directories up first.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A directory to read, and only that: no symlink to one, no terminal to acquire.
+READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Each level of a walk holds two descriptors, of which a process has 1024 (the usual soft limit of
+# RLIMIT_NOFILE).
+DEEPEST = 400
+_INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
+_LABEL = "security.selinux"
+_EBUSY, _EXDEV = 16, 18
+
+
+def remove(parent: int, name: str, what: str) -> int:
+    """Remove a directory and everything in it, of any depth, with a handful of descriptors.
+
+    Args:
+        parent: descriptor of the directory it is in.
+        name: its name there.
+        what: what to call it in messages.
+
+    Returns:
+        How many bytes its files had; a file with several names counts once.
+
+    Raises:
+        Failure: something in it is a mount point, immutable or somebody else's; part of the rest may be gone.
+
+    """
+    try:
+        fd = _enter(parent, name)
+    except FileNotFoundError:
+        return 0
+    except OSError as exc:
+        raise _failure(exc, what) from None
+    try:
+        size = empty(fd, what)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+    return size
+
+
+def empty(top: int, what: str) -> int:
+    """Remove everything in a directory, given by descriptor; the rest is as for remove()."""
+    prefix = f".pyrunc-{os.urandom(8).hex()}-"
+    counted: set[tuple[int, int]] = set()
+    try:
+        todo, size = _clear(top, top, "", counted)
+        number = 0
+        while todo:
+            name = todo.pop()
+            fd = _enter(top, name)
+            try:
+                number += 1
+                found, freed = _clear(fd, top, f"{prefix}{number}-", counted)
+            finally:
+                os.close(fd)
+            os.rmdir(name, dir_fd=top)
+            todo += found
+            size += freed
+    except OSError as exc:
+        raise _failure(exc, what) from None
+    return size
+
+
+def _clear(fd: int, top: int, prefix: str, counted: set[tuple[int, int]]) -> tuple[list[str], int]:
+    """Remove a directory's files and move its directories to the top.
+
+    Returns:
+        Names of the directories at the top that came from here, and the bytes that the files had.
+
+    """
+    found = []
+    size = 0
+    with os.scandir(fd) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for number, (name, is_directory) in enumerate(names):
+        if not is_directory:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            os.unlink(name, dir_fd=fd)
+            inode = (status.st_dev, status.st_ino)
+            if inode not in counted:
+                size += status.st_size
+                if status.st_nlink > 1:
+                    counted.add(inode)
+        elif prefix:
+            _lift(fd, name, top, f"{prefix}{number}")
+            found.append(f"{prefix}{number}")
+        else:
+            found.append(name)
+    return found, size
+
+
+def _lift(fd: int, name: str, top: int, new: str) -> None:
+    try:
+        os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
+    except PermissionError:
+        _make_writable(fd, name)
+        os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
+
+
+def _enter(parent: int, name: str) -> int:
+    """Open a directory; one that its owner (an ordinary user) has locked is unlocked."""
+    try:
+        return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
+    except PermissionError:
+        _make_writable(parent, name)
+        return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
+
+
+def _make_writable(parent: int, name: str) -> None:
+    fd = _linux.openat2(parent, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _INSIDE)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
+
+
+def _failure(exc: OSError, what: str) -> Failure:
+    name = os.path.basename(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else ""
+    where = f"{name!a} in it" if name else "a directory in it"
+    if exc.errno in (_EBUSY, _EXDEV):
+        return Failure(f"remove {what}: {where} is a mount point", hint="unmount it first (findmnt shows it)")
+    hint = ""
+    if isinstance(exc, PermissionError):
+        hint = (
+            "it may be immutable (lsattr)"
+            if os.geteuid() == 0
+            else "it may belong to another id (podman unshare)"
+        )
+    return Failure(f"remove {what}: {where}", errno=exc.errno or 0, hint=hint)
+
+
+# -- change every entry ----
+
+
+def chown(top: int, uid: int, gid: int, what: str) -> None:
+    """Give a directory (or a file) and everything in it to a user.
+
+    Raises:
+        Failure: it cannot be given.
+
+    """
+
+    def give(fd: int, name: str) -> None:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False) if name else os.fstat(fd)
+        if (found.st_uid, found.st_gid) != (uid, gid):
+            if name:
+                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+            else:
+                _linux.fchownat(fd, "", uid, gid, flags.AT_EMPTY_PATH)
+
+    _each(top, give, f"give {what} to {uid}:{gid}")
+
+
+def label(top: int, context: str, what: str) -> None:
+    """Set the SELinux context of a directory (or a file) and everything in it.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    value = context.encode() + b"\0"
+
+    def mark(fd: int, name: str) -> None:
+        # There is no fsetxattrat before Linux 6.13; the way by /proc leads to the descriptor, the last name
+        # is not followed.
+        path = f"/proc/self/fd/{fd}/{name}" if name else f"/proc/self/fd/{fd}"
+        os.setxattr(path, _LABEL, value, follow_symlinks=not name)
+
+    _each(top, mark, f"label {what} as {context}")
+
+
+def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
+    """Do something to each entry of a tree: (descriptor of its directory, name); the top is (top, "")."""
+    stack: list[tuple[int, list[str]]] = []
+    try:
+        action(top, "")
+        try:
+            fd = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except NotADirectoryError:
+            return
+        stack.append((fd, _visit(fd, action)))
+        while stack:
+            fd, names = stack[-1]
+            if not names:
+                os.close(fd)
+                stack.pop()
+                continue
+            try:
+                inner = _linux.openat2(fd, names.pop(), READ_DIRECTORY, 0, _INSIDE)
+            except OSError as exc:
+                if exc.errno == _EXDEV:
+                    continue  # a mount point: what is mounted there is no part of this tree
+                raise
+            if len(stack) == DEEPEST:
+                os.close(inner)
+                raise Failure(f"{doing}: directories are nested deeper than {DEEPEST}")
+            stack.append((inner, _visit(inner, action)))
+    except OSError as exc:
+        name = os.path.basename(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else ""
+        raise Failure(doing + (f": {name!a}" if name else ""), errno=exc.errno or 0) from None
+    finally:
+        for fd, _names in stack:
+            os.close(fd)
+
+
+def _visit(fd: int, action: Callable[[int, str], None]) -> list[str]:
+    directories = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            action(fd, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+    return directories
+
+
+def count(top: int, *, seconds: float) -> int:
+    """Return how many entries a tree has, 0 when counting takes longer than some seconds."""
+    import time
+
+    class _TooLongError(Exception):
+        pass
+
+    end = time.monotonic() + seconds
+    total = 0
+
+    def one(_fd: int, _name: str) -> None:
+        nonlocal total
+        total += 1
+        if not total & 1023 and time.monotonic() > end:
+            raise _TooLongError
+
+    try:
+        _each(top, one, "count")
+    except (_TooLongError, Failure):
+        return 0
+    return total
