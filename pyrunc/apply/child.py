@@ -301,6 +301,7 @@ DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
     steps.Mount: mounts.mount,
     steps.Symlink: devices.symlink,
     steps.Device: devices.device,
+    steps.OwnNull: devices.own_null,
     steps.Terminal: _terminal,
     steps.WaitForHooks: _wait_for_hooks,
     steps.ContainerHooks: _hooks,

@@ -16,7 +16,7 @@ from pyrunc.linux import _linux, flags
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.child import Child
-    from pyrunc.plan.steps import Device, Symlink
+    from pyrunc.plan.steps import Device, OwnNull, Symlink
 
 _TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
@@ -120,6 +120,41 @@ def symlink(child: Child, step: Symlink) -> None:
         raise Failure(f"link {step.path} to {step.target}", pointer=step.pointer, errno=exc.errno or 0) from None
     finally:
         _close(child, directory)
+
+
+def own_null(child: Child, _step: OwnNull) -> None:
+    """Open the container's /dev/null in the place of the host's as stdin, stdout and stderr.
+
+    Without a null device in the container they stay what they are.
+    """
+    null = os.makedev(1, 3)
+    stdio = [fd for fd in range(3) if _device_of(fd) == null]
+    if not stdio:
+        return
+    try:
+        place = target.resolve(child.root, "/dev/null")
+    except OSError:
+        return
+    try:
+        if _device_of(place) == null:
+            # What was looked at is what is opened: the path is not walked again.
+            own = os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_CLOEXEC)
+            for fd in stdio:
+                os.dup2(own, fd)
+            os.close(own)
+    except OSError:
+        return  # on a mount where devices do not work
+    finally:
+        os.close(place)
+
+
+def _device_of(fd: int) -> int:
+    """Return the number of a character device, 0 for anything else."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return 0  # closed
+    return found.st_rdev if stat.S_ISCHR(found.st_mode) else 0
 
 
 def console(child: Child, devpts: int, number: int) -> None:

@@ -108,8 +108,6 @@ def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]
             )
         )
     found.append(steps.Cgroup(plan=cgroup, pointer="/linux/cgroupsPath"))
-    if linux.get("intelRdt"):
-        found.append(steps.IntelRdt(settings=dict(linux["intelRdt"]), pointer="/linux/intelRdt"))
     found += [
         steps.NetDevice(
             host=host, name=(device or {}).get("name") or host, pointer=f"/linux/netDevices/{host}"
@@ -152,6 +150,8 @@ def _tree(
     fill_dev = devices.wanted(config)
     if fill_dev:
         found += devices.lower(config, facts, user_namespace=bound)
+    if fill_dev:
+        found.append(steps.OwnNull())
     found += process.terminal(_process(config), console=fill_dev)
     if hooks.of(config, "prestart") or hooks.of(config, "createRuntime"):
         found.append(steps.WaitForHooks())

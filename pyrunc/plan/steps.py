@@ -70,12 +70,6 @@ class NetDevice(Step):
     name: str
 
 
-class IntelRdt(Step):
-    """Put the container into a resctrl group."""
-
-    settings: dict[str, object]
-
-
 # -- namespaces ----------------------------------------------------------------------------------------------
 
 
@@ -191,6 +185,10 @@ class Terminal(Step):
     width: int
     height: int
     console: bool
+
+
+class OwnNull(Step):
+    """Exchange stdio that is the host's /dev/null for the container's, which a checkpoint can name."""
 
 
 class WaitForHooks(Step):

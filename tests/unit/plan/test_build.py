@@ -49,6 +49,7 @@ def test_the_order_of_a_small_container() -> None:
         "AttachRoot",
         "EnterCgroupNamespace",
         *devices,
+        "OwnNull",
         "EnterRoot",
         "ReadonlyLast",
         "Hostname",
