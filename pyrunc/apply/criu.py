@@ -77,6 +77,10 @@ def config_file(annotations: dict[str, str]) -> str:
 class Worker:
     """One criu process with our end of the conversation.
 
+    CRIU opens the directories it is given through /proc/PID/fd of whoever made its socket. That is the
+    process itself here: after `before` it may be in another mount namespace than ours, and could not mount
+    anything in directories that we have opened.
+
     Attributes:
         pid: the process, 0 when it has been collected.
         report: what `before` returned in it.
@@ -88,6 +92,7 @@ class Worker:
         path: str,
         *,
         own_stdio: bool = False,
+        directories: Sequence[str] = (),
         fds: Sequence[int] = (),
         into: int = -1,
         before: Callable[[], object] | None = None,
@@ -98,7 +103,8 @@ class Worker:
         Args:
             path: of criu.
             own_stdio: it gets our stdin, stdout and stderr, else /dev/null.
-            fds: descriptors it gets as 4, 5...
+            directories: to be opened by it as descriptors FIRST_FD and so on.
+            fds: descriptors it gets after those.
             into: unified cgroup it is born in, -1 for ours.
             before: called in the new process before it becomes criu.
             mask: signal mask it is to have, None for ours.
@@ -108,19 +114,20 @@ class Worker:
 
         """
         self.path = path
-        self.sock, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
-        reader, writer = os.pipe()
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, 0)
         self.pid, pidfd = _linux.clone3(0, int(_signal.SIGCHLD), into)
         if self.pid == 0:
-            _become(path, far.fileno(), writer, own_stdio=own_stdio, fds=fds, before=before, mask=mask)
+            _Start(path, theirs, directories, fds).run(own_stdio=own_stdio, before=before, mask=mask)
         os.close(pidfd)
-        os.close(writer)
-        far.close()
+        theirs.close()
+        self.sock: _socket.socket | None = None
         try:
-            self.report = _heard(reader)
+            self.sock, self.report = _heard(ours)
         except BaseException:
             self.close()
             raise
+        finally:
+            ours.close()
 
     def ask(self, message: Message, notified: Notified | None = None) -> Message:
         """Send a request and serve CRIU until it answers it.
@@ -165,12 +172,14 @@ class Worker:
             Failure: criu is gone.
 
         """
+        assert self.sock is not None
         try:
             self.sock.send(criu_rpc.encode(message), _socket.MSG_NOSIGNAL)
         except OSError:
             raise self._died() from None
 
     def _receive(self) -> tuple[Message, int]:
+        assert self.sock is not None
         try:
             data, ancillary, _flags, _address = self.sock.recvmsg(
                 _ROOM, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
@@ -198,76 +207,105 @@ class Worker:
 
     def close(self) -> None:
         """Hang up, which ends it, and collect it."""
-        self.sock.close()
+        if self.sock is not None:
+            self.sock.close()
         if self.pid:
             os.waitpid(self.pid, 0)
             self.pid = 0
 
 
-def _heard(reader: int) -> object:
-    """Return what the new process reports before it is criu.
+def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
+    """Return our end of the conversation and what the new process reports before it is criu.
 
     Raises:
         Failure: the one it reports, or that it died.
 
     """
-    with open(reader, "rb") as pipe:
-        lines = pipe.read().decode("utf-8", "surrogateescape").splitlines()
-    found = [jsonio.loads(line) for line in lines]
-    if not found:
+    text, sock = b"", None
+    while True:
+        data, ancillary, _flags, _address = channel.recvmsg(
+            _ROOM, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+        )
+        for level, what, content in ancillary:
+            if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                sock = _socket.socket(fileno=int.from_bytes(content[:4], sys.byteorder))
+        if not data:
+            break
+        text += data
+    # The socket comes with an empty line.
+    lines = [line for line in text.decode("utf-8", "surrogateescape").split("\n") if line]
+    pairs: list[Any] = [jsonio.loads(line) for line in lines]
+    said = dict(pairs)
+    if "failure" in said:
+        raise from_facts(said["failure"])
+    if "report" not in said or sock is None:
         raise Failure("the process that was to become criu died")
-    for problem in found[1:]:
-        raise from_facts(problem)
-    return found[0]
+    return sock, said["report"]
 
 
-def _become(
-    path: str,
-    sock: int,
-    writer: int,
-    *,
-    own_stdio: bool,
-    fds: Sequence[int],
-    before: Callable[[], object] | None,
-    mask: Iterable[int] | None,
-) -> None:
-    """Be the new process: prepare, arrange the descriptors, execute criu; never returns."""
-    try:
+class _Start:
+    """The new process, until it is criu."""
+
+    def __init__(
+        self, path: str, channel: _socket.socket, directories: Sequence[str], fds: Sequence[int]
+    ) -> None:
+        self.path = path
+        self.channel = channel
+        self.directories = directories
+        self.fds = fds
+
+    def run(
+        self, *, own_stdio: bool, before: Callable[[], object] | None, mask: Iterable[int] | None
+    ) -> None:
+        """Prepare, arrange the descriptors, execute criu; never returns."""
         try:
-            _say(writer, before() if before is not None else None)
-            writer = _arrange(sock, writer, own_stdio=own_stdio, fds=fds)
-            restore_signals(mask)
-            os.execve(path, ["criu", "swrk", str(_SOCKET)], os.environ)  # noqa: S606 - this is CRIU
-        except OSError as exc:
-            raise Failure(f"execute {path}", errno=exc.errno or 0) from exc
-    except Failure as problem:
-        _say(writer, None)
-        _say(writer, problem.facts())
-    except BaseException as exc:  # noqa: BLE001 - the parent words it
-        _say(writer, None)
-        _say(writer, Failure(f"internal error: {exc!r}").facts())
-    finally:
-        os._exit(1)
+            try:
+                self._say("report", before() if before is not None else None)
+                opened = [_directory(path) for path in self.directories]
+                self._arrange(self._socket(), *opened, *self.fds, own_stdio=own_stdio)
+                restore_signals(mask)
+                os.execve(self.path, ["criu", "swrk", str(_SOCKET)], os.environ)  # noqa: S606 - this is CRIU
+            except OSError as exc:
+                raise Failure(f"execute {self.path}", errno=exc.errno or 0) from exc
+        except Failure as problem:
+            self._say("failure", problem.facts())
+        except BaseException as exc:  # noqa: BLE001 - the parent words it
+            self._say("failure", Failure(f"internal error: {exc!r}").facts())
+        finally:
+            os._exit(1)
+
+    def _socket(self) -> int:
+        """Make the socket pair of the conversation and send the other end home."""
+        near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
+        rights = far.fileno().to_bytes(4, sys.byteorder)
+        self.channel.sendmsg([b"\n"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        return near.detach()
+
+    def _say(self, name: str, what: object) -> None:
+        self.channel.sendall(jsonio.dumps([name, what]).encode("utf-8", "surrogateescape") + b"\n")
+
+    def _arrange(self, *fds: int, own_stdio: bool) -> None:
+        """Give descriptors the numbers criu expects, from that of its socket on, and close all others."""
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in (*fds, self.channel.fileno())]
+        channel = moved.pop()
+        for number, fd in enumerate(moved, _SOCKET):
+            os.dup2(fd, number)
+        _linux.close_range(_SOCKET + len(moved), channel - 1, 0)
+        _linux.close_range(channel + 1, _LAST_FD, 0)
+        self.channel.detach()
+        self.channel = _socket.socket(fileno=channel)
+        if not own_stdio:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            for number in range(_SOCKET):
+                os.dup2(null, number)
+            os.close(null)
 
 
-def _say(writer: int, what: object) -> None:
-    os.write(writer, jsonio.dumps(what).encode("utf-8", "surrogateescape") + b"\n")
-
-
-def _arrange(sock: int, writer: int, *, own_stdio: bool, fds: Sequence[int]) -> int:
-    """Give descriptors the numbers criu expects and close all others; return the writer's new number."""
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in (sock, *fds)]
-    writer = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
-    for number, fd in enumerate(moved, _SOCKET):
-        os.dup2(fd, number)
-    _linux.close_range(_SOCKET + len(moved), writer - 1, 0)
-    _linux.close_range(writer + 1, _LAST_FD, 0)
-    if not own_stdio:
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for number in range(_SOCKET):
-            os.dup2(null, number)
-        os.close(null)
-    return writer
+def _directory(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure(f"open directory {path}", errno=exc.errno or 0) from None
 
 
 def version(path: str) -> int:

@@ -86,19 +86,6 @@ def _make(directory: str) -> None:
         raise Failure(f"make directory {directory}", errno=exc.errno or 0) from None
 
 
-def open_directory(path: str) -> int:
-    """Open a directory for CRIU, which reaches it through our descriptor.
-
-    Raises:
-        Failure: it is not there.
-
-    """
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure(f"open directory {path}", errno=exc.errno or 0) from None
-
-
 def _check_parent(parent: str | None, images: str) -> None:
     """The images of an earlier pre-dump are found by a link beside the new ones, so only relative."""
     if not parent:
@@ -126,11 +113,9 @@ def _check_status_fd(fd: int | None) -> None:
 def _dump(cmd: Command, path: str, container: store.Container, images: str) -> None:
     config: Config = store.load_config(container)  # type: ignore[assignment]
     work = work_path(cmd, images)
-    # Open while CRIU works: it finds them in /proc by our pid.
-    directories = [open_directory(images), open_directory(work)]
     options = {
-        "images_dir_fd": directories[0],
-        "work_dir_fd": directories[1],
+        "images_dir_fd": criu.FIRST_FD,
+        "work_dir_fd": criu.FIRST_FD + 1,
         **plan_criu.common(cmd, LOG, criu.config_file(container.annotations)),
         **plan_criu.dump(
             cmd,
@@ -155,13 +140,11 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
 
     kind = criu_rpc.PRE_DUMP if cmd.pre_dump else criu_rpc.DUMP
     debug_options(options)
-    worker = criu.Worker(path)
+    worker = criu.Worker(path, directories=(images, work))
     try:
         answer = worker.ask({"type": kind, "opts": options}, notified)
     finally:
         worker.close()
-        for fd in directories:
-            os.close(fd)
     criu.expect_success(kind, answer, f"{work}/{LOG}")
 
 

@@ -142,18 +142,18 @@ class Restore:
         """
         place = f"{os.path.realpath(self.container.directory)}/{_ROOT}"
         os.mkdir(place, 0o755)
-        directories = [checkpoint.open_directory(images), checkpoint.open_directory(work)]
+        directories = (images, work)
         try:
-            worker = self._start(path, place)
+            worker = self._start(path, place, directories)
             try:
                 options = {
-                    "images_dir_fd": directories[0],
-                    "work_dir_fd": directories[1],
+                    "images_dir_fd": criu.FIRST_FD,
+                    "work_dir_fd": criu.FIRST_FD + 1,
                     **plan_criu.common(self.cmd, LOG, criu.config_file(self.container.annotations)),
                     **plan_criu.restore(self.cmd, root=place),
                     "cg_root": _cgroup_roots(worker.pid),
                     "join_ns": plan_criu.entered(self.config),
-                    "inherit_fd": self._inherited(images),
+                    "inherit_fd": self._inherited(images, criu.FIRST_FD + len(directories)),
                     "ext_mnt": self._mounts(worker.report),
                 }
                 checkpoint.debug_options(options)
@@ -161,12 +161,12 @@ class Restore:
             finally:
                 worker.close()
         finally:
-            for fd in (*directories, *self.namespaces.values()):
+            for fd in self.namespaces.values():
                 os.close(fd)
             os.rmdir(place)
         criu.expect_success(criu_rpc.RESTORE, answer, f"{work}/{LOG}")
 
-    def _start(self, path: str, place: str) -> criu.Worker:
+    def _start(self, path: str, place: str, directories: tuple[str, str]) -> criu.Worker:
         """Make the cgroups and start criu in them, where the root file system is mounted for it."""
         container, plan = self.container, self.plan
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
@@ -188,6 +188,7 @@ class Restore:
             path,
             # Without a terminal of its own the container's stdio is ours.
             own_stdio=not plan.terminal,
+            directories=directories,
             fds=list(self.namespaces.values()),
             into=into,
             before=before,
@@ -198,11 +199,16 @@ class Restore:
             os.close(fd)
         return worker
 
-    def _inherited(self, images: str) -> list[dict[str, Any]]:
-        """Return the descriptors that take the place of what was outside the container when it was dumped."""
+    def _inherited(self, images: str, first: int) -> list[dict[str, Any]]:
+        """Return the descriptors that take the place of what was outside the container when it was dumped.
+
+        Args:
+            images: directory of the image files.
+            first: number of the first namespace's descriptor in criu.
+
+        """
         found: list[dict[str, Any]] = [
-            {"key": plan_criu.key(kind), "fd": criu.FIRST_FD + index}
-            for index, kind in enumerate(self.namespaces)
+            {"key": plan_criu.key(kind), "fd": first + index} for index, kind in enumerate(self.namespaces)
         ]
         path = f"{images}/{checkpoint.DESCRIPTORS}"
         try:
