@@ -58,6 +58,17 @@ def tree_propagation(config: Config) -> int:
     return mount_options.SLAVE
 
 
+def problems(config: Config) -> list[Failure]:
+    """Return what is wrong with the entries of the mounts array, one each: for a report on the whole file."""
+    found = []
+    for index, entry in enumerate(config.get("mounts") or ()):
+        try:
+            _entry(index, entry)
+        except Failure as problem:
+            found.append(problem)
+    return found
+
+
 def lower(
     config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[str, str], rootfs: str
 ) -> list[Step]:

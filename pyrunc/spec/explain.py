@@ -23,6 +23,7 @@ from jsonschema.validators import extend
 from referencing import Registry, Resource
 
 from pyrunc.errors import Failure
+from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.json_slow import Document, Malformed
 from pyrunc.spec.load import drop_nulls
@@ -93,6 +94,28 @@ def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
     if len(problems) > MOST_SHOWN:
         shown.append(f"{path}: and {len(problems) - MOST_SHOWN} more problems; pyrunc validate shows all")
     raise Failure("\n".join(shown))
+
+
+def place(problem: Failure, raw: bytes, path: str) -> Failure:
+    """Return the planner's refusal with its line, and whatever else is wrong with the file.
+
+    Args:
+        problem: it points at a place in the file.
+        raw: the file's text.
+        path: what to call it in messages.
+
+    """
+    report = Report(raw, "config")
+    lines = report.problems
+    if all(known.pointer != problem.pointer for known in lines):
+        own = Problem(report.document.line(problem.pointer), problem.pointer, _sentence(problem))
+        lines = sorted([*lines, own])
+    return Failure("\n".join(line.shown(path) for line in lines[:MOST_SHOWN]), code=problem.code)
+
+
+def _sentence(problem: Failure) -> str:
+    """Return a Failure's words without its place, which is said before them."""
+    return Failure(problem.message, errno=problem.errno, hint=problem.hint).text()
 
 
 class Report:
@@ -175,7 +198,8 @@ def _rules(config: Any, pruned: list[str]) -> list[tuple[str, str]]:
     for rule in meaning.RULES:
         if not (unreadable and rule in meaning.NAMESPACE_RULES):
             rule(view, found)
-    return found
+    # Mount options have a grammar of their own, which is the planner's.
+    return found + [(problem.pointer, _sentence(problem)) for problem in mounts.problems(config)]
 
 
 def _related(place: str, gone: str) -> bool:

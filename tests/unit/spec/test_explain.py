@@ -180,7 +180,10 @@ def test_meaning_is_checked_beside_form() -> None:
     """A type that is wrong in one section hides nothing in another."""
     config = {**with_linux(without=("uts",), also=({"type": 5},)), "hostname": "h"}
     config["process"].update(cwd="x", rlimits="none", env=["A"])
-    config["mounts"] = [{"destination": "/a", "options": [1]}, {"destination": "/b", "uidMappings": []}]
+    config["mounts"] = [
+        {"destination": "/a", "options": [1]},
+        {"destination": "/b", "type": "tmpfs", "uidMappings": []},
+    ]
     assert told(config) == [
         ("/linux/namespaces/5/type", "must be a string, not the number 5"),
         ("/mounts/0/options/0", "must be a string, not the number 1"),
@@ -226,7 +229,11 @@ def test_no_process_at_all() -> None:
 
 def test_half_a_character() -> None:
     raw = json.dumps(
-        {**small(), "annotations": {"a": "\ud800", "\udfff": "b"}, "mounts": [{"destination": "/\udc80"}]}
+        {
+            **small(),
+            "annotations": {"a": "\ud800", "\udfff": "b"},
+            "mounts": [{"destination": "/\udc80", "type": "tmpfs"}],
+        }
     )
     report = explain.Report(raw.encode(), "config")
     assert [(problem.pointer, problem.text) for problem in report.problems] == [
@@ -257,7 +264,10 @@ def test_names_reach_a_terminal_harmless() -> None:
 def test_misspelled_names() -> None:
     config = small(
         hostName="h",
-        mounts=[{"destination": "/a", "optoins": []}, {"destination": "/b", "options": [], "option": []}],
+        mounts=[
+            {"destination": "/a", "type": "tmpfs", "optoins": []},
+            {"destination": "/b", "type": "tmpfs", "options": [], "option": []},
+        ],
         extension={"hostnam": 1},
         annotations={"hostnam": "1"},
     )
@@ -319,3 +329,28 @@ def test_problems_come_in_the_order_of_the_file() -> None:
     text = '{\n"process": {"cwd": "x",\n"args": []},\n"hostname": 5,\n"ociVersion": 5}'
     report = explain.Report(text.encode(), "config")
     assert [problem.line for problem in report.problems] == [1, 2, 3, 4, 5]
+
+
+def test_a_mount_that_can_never_be_is_found_with_the_rest() -> None:
+    options = ["rbind", "rslaev"]
+    config = small(
+        hostname=5, mounts=[{"destination": "/a", "type": "bind", "source": "/", "options": options}]
+    )
+    assert [
+        problem.pointer for problem in explain.Report(json.dumps(config).encode(), "config").problems
+    ] == [
+        "/hostname",
+        "/mounts/0/options/1",
+    ]
+
+
+def test_the_planners_refusal_gets_its_line_and_company() -> None:
+    text = json.dumps(small(hostname=5), indent=1).encode()
+    line = text[: text.index(b'"root"')].count(b"\n") + 1
+    refused = explain.place(
+        Failure("no such root", pointer="/root", errno=2, hint="look"), text, "c.json"
+    ).text()
+    assert f"c.json:{line}: /root: no such root: no such file or directory; look" in refused
+    assert "/hostname: must be a string" in refused
+    known = explain.place(Failure("again", pointer="/hostname"), text, "c.json").text()
+    assert known.count("/hostname") == 1
