@@ -71,7 +71,14 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         cgroup_manager=manager(cmd),
         rootless=is_rootless(cmd),
     )
-    plan = build.build(config, facts.gather(), request)
+    try:
+        plan = build.build(config, facts.gather(), request)
+    except Failure as problem:
+        if not problem.pointer:
+            raise
+        from pyrunc.spec import explain
+
+        raise explain.place(problem, raw, config_path(cmd, bundle)) from None
     for warning in plan.warnings:
         cli.warn(warning)
     _check_root(plan.rootfs)
