@@ -345,11 +345,16 @@ class TestRefusals:
 
 
 def test_a_container_starts_in_little_memory(engine: Engine, bundle: Bundle) -> None:
-    """6 MiB is what runc promises; 512 KiB were enough in 60 of 60 starts here, half of it in none."""
+    """6 MiB is what runc promises.
+
+    On version 1 init joins late: 512 KiB were enough in 60 of 60 starts, 384 in none. On version 2 it is born
+    in its cgroup and pays for the pages of the interpreter that it writes to: 2 MiB were enough, 1 MiB was
+    not.
+    """
     if not cgroups.has("memory"):
         pytest.skip("this host has no memory controller")
     bundle.process["args"] = ["/bin/true"]
-    for size in (6 * MiB, MiB):
+    for size in (6 * MiB, 3 * MiB if cgroups.V2 else MiB):
         bundle.linux["resources"] = {"memory": {"limit": size}}
         result = engine.front(bundle)
         assert result.code == 0, result
