@@ -414,3 +414,19 @@ def oci_state(container: Container, state: str) -> dict[str, object]:
     if container.annotations:
         values["annotations"] = container.annotations
     return values
+
+
+def matching(root: str, pattern: str) -> list[str]:
+    """Return the ids under a root in which a regular expression is found (crun's --regex).
+
+    Raises:
+        Failure: it is no regular expression.
+
+    """
+    import re  # an option of people, not of engines
+
+    try:
+        expression = re.compile(pattern)
+    except re.error as exc:
+        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
+    return [name for name in (ids(root) if os.path.isdir(root) else ()) if expression.search(name)]

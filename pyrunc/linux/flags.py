@@ -30,28 +30,6 @@ CLONE_NEWNET = 0x40000000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
-# Namespace types of config.json (/linux/namespaces/N/type): their clone flag, and their name in /proc/PID/ns
-NAMESPACES: dict[str, int] = {
-    "user": CLONE_NEWUSER,
-    "cgroup": CLONE_NEWCGROUP,
-    "ipc": CLONE_NEWIPC,
-    "uts": CLONE_NEWUTS,
-    "network": CLONE_NEWNET,
-    "pid": CLONE_NEWPID,
-    "mount": CLONE_NEWNS,
-    "time": CLONE_NEWTIME,
-}
-NAMESPACE_FILES: dict[str, str] = {
-    "user": "user",
-    "cgroup": "cgroup",
-    "ipc": "ipc",
-    "uts": "uts",
-    "network": "net",
-    "pid": "pid",
-    "mount": "mnt",
-    "time": "time",
-}
-
 # From mount(2)
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -227,43 +205,9 @@ BPF_F_ALLOW_OVERRIDE = 0x1
 BPF_F_ALLOW_MULTI = 0x2
 BPF_F_REPLACE = 0x4
 
-# From sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)
-SCHED_POLICIES: dict[str, int] = {
-    "SCHED_OTHER": 0,
-    "SCHED_FIFO": 1,
-    "SCHED_RR": 2,
-    "SCHED_BATCH": 3,
-    "SCHED_ISO": 4,
-    "SCHED_IDLE": 5,
-    "SCHED_DEADLINE": 6,
-}
-SCHED_FLAGS: dict[str, int] = {
-    "SCHED_FLAG_RESET_ON_FORK": 0x1,
-    "SCHED_FLAG_RECLAIM": 0x2,
-    "SCHED_FLAG_DL_OVERRUN": 0x4,
-    "SCHED_FLAG_KEEP_POLICY": 0x8,
-    "SCHED_FLAG_KEEP_PARAMS": 0x10,
-    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
-    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
-}
+# From ioprio_set(2)
 IOPRIO_WHO_PROCESS = 1
 IOPRIO_CLASS_SHIFT = 13
-IOPRIO_CLASSES: dict[str, int] = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
-MEMORY_POLICIES: dict[str, int] = {
-    "MPOL_DEFAULT": 0,
-    "MPOL_PREFERRED": 1,
-    "MPOL_BIND": 2,
-    "MPOL_INTERLEAVE": 3,
-    "MPOL_LOCAL": 4,
-    "MPOL_PREFERRED_MANY": 5,
-    "MPOL_WEIGHTED_INTERLEAVE": 6,
-}
-MEMORY_POLICY_FLAGS: dict[str, int] = {
-    "MPOL_F_STATIC_NODES": 0x8000,
-    "MPOL_F_RELATIVE_NODES": 0x4000,
-    "MPOL_F_NUMA_BALANCING": 0x2000,
-}
-PERSONALITIES: dict[str, int] = {"LINUX": 0x0, "LINUX32": 0x8}
 
 # From ioctl_tty(2), ioctl_ns(2)
 TIOCSCTTY = 0x540E
@@ -281,112 +225,6 @@ PF_FORKNOEXEC = 0x40
 # The device nodes that are checked by number: (major, minor)
 NULL_DEVICE = (1, 3)
 PTMX_DEVICE = (5, 2)
-
-# From capabilities(7): the bit of each name, up to Linux 5.9, which added the last one so far
-CAPS: dict[str, int] = {
-    "CAP_CHOWN": 0,
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_FOWNER": 3,
-    "CAP_FSETID": 4,
-    "CAP_KILL": 5,
-    "CAP_SETGID": 6,
-    "CAP_SETUID": 7,
-    "CAP_SETPCAP": 8,
-    "CAP_LINUX_IMMUTABLE": 9,
-    "CAP_NET_BIND_SERVICE": 10,
-    "CAP_NET_BROADCAST": 11,
-    "CAP_NET_ADMIN": 12,
-    "CAP_NET_RAW": 13,
-    "CAP_IPC_LOCK": 14,
-    "CAP_IPC_OWNER": 15,
-    "CAP_SYS_MODULE": 16,
-    "CAP_SYS_RAWIO": 17,
-    "CAP_SYS_CHROOT": 18,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_PACCT": 20,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_SYS_BOOT": 22,
-    "CAP_SYS_NICE": 23,
-    "CAP_SYS_RESOURCE": 24,
-    "CAP_SYS_TIME": 25,
-    "CAP_SYS_TTY_CONFIG": 26,
-    "CAP_MKNOD": 27,
-    "CAP_LEASE": 28,
-    "CAP_AUDIT_WRITE": 29,
-    "CAP_AUDIT_CONTROL": 30,
-    "CAP_SETFCAP": 31,
-    "CAP_MAC_OVERRIDE": 32,
-    "CAP_MAC_ADMIN": 33,
-    "CAP_SYSLOG": 34,
-    "CAP_WAKE_ALARM": 35,
-    "CAP_BLOCK_SUSPEND": 36,
-    "CAP_AUDIT_READ": 37,
-    "CAP_PERFMON": 38,
-    "CAP_BPF": 39,
-    "CAP_CHECKPOINT_RESTORE": 40,
-}
-
-# From signal(7), without aliases but for the old names that people type
-SIGNALS: dict[str, int] = {
-    "SIGHUP": 1,
-    "SIGINT": 2,
-    "SIGQUIT": 3,
-    "SIGILL": 4,
-    "SIGTRAP": 5,
-    "SIGABRT": 6,
-    "SIGIOT": 6,
-    "SIGBUS": 7,
-    "SIGFPE": 8,
-    "SIGKILL": 9,
-    "SIGUSR1": 10,
-    "SIGSEGV": 11,
-    "SIGUSR2": 12,
-    "SIGPIPE": 13,
-    "SIGALRM": 14,
-    "SIGTERM": 15,
-    "SIGSTKFLT": 16,
-    "SIGCHLD": 17,
-    "SIGCLD": 17,
-    "SIGCONT": 18,
-    "SIGSTOP": 19,
-    "SIGTSTP": 20,
-    "SIGTTIN": 21,
-    "SIGTTOU": 22,
-    "SIGURG": 23,
-    "SIGXCPU": 24,
-    "SIGXFSZ": 25,
-    "SIGVTALRM": 26,
-    "SIGPROF": 27,
-    "SIGWINCH": 28,
-    "SIGIO": 29,
-    "SIGPOLL": 29,
-    "SIGPWR": 30,
-    "SIGSYS": 31,
-    "SIGUNUSED": 31,
-    "SIGRTMIN": 34,  # as libc counts: it keeps 32 and 33 for itself
-    "SIGRTMAX": 64,
-}
-
-# From getrlimit(2)
-RLIMITS: dict[str, int] = {
-    "RLIMIT_CPU": 0,
-    "RLIMIT_FSIZE": 1,
-    "RLIMIT_DATA": 2,
-    "RLIMIT_STACK": 3,
-    "RLIMIT_CORE": 4,
-    "RLIMIT_RSS": 5,
-    "RLIMIT_NPROC": 6,
-    "RLIMIT_NOFILE": 7,
-    "RLIMIT_MEMLOCK": 8,
-    "RLIMIT_AS": 9,
-    "RLIMIT_LOCKS": 10,
-    "RLIMIT_SIGPENDING": 11,
-    "RLIMIT_MSGQUEUE": 12,
-    "RLIMIT_NICE": 13,
-    "RLIMIT_RTPRIO": 14,
-    "RLIMIT_RTTIME": 15,
-}
 
 
 def names(value: int, prefix: str, table: Mapping[str, int] | None = None) -> str:

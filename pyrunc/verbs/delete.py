@@ -21,22 +21,8 @@ _SIGKILL = 9
 def main(cmd: Command) -> int:
     """Delete a container that has stopped or was never started; with --force any."""
     root = cmd.root or store.default_root()
-    if cmd.regex:
-        return _matching(root, cmd.id, force=cmd.force, volumes=cmd.volumes)
-    _one(root, cmd.id, force=cmd.force, volumes=cmd.volumes)
-    return 0
-
-
-def _matching(root: str, pattern: str, *, force: bool, volumes: bool) -> int:
-    import re
-
-    try:
-        expression = re.compile(pattern)
-    except re.error as exc:
-        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
-    for name in store.ids(root) if os.path.isdir(root) else ():
-        if expression.search(name):
-            _one(root, name, force=force, volumes=volumes)
+    for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
+        _one(root, name, force=cmd.force, volumes=cmd.volumes)
     return 0
 
 

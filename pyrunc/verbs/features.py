@@ -14,7 +14,6 @@ import pyrunc
 from pyrunc.apply import seccomp as seccomp_loader
 from pyrunc.cli.verbs import VERBS
 from pyrunc.jsonio import dumps_indent
-from pyrunc.linux import flags
 from pyrunc.plan import hooks, mount_options, namespaces, process, seccomp
 from pyrunc.verbs import version
 
@@ -44,7 +43,7 @@ def features() -> dict[str, object]:
         "mountOptions": _mount_options(),
         "linux": {
             "namespaces": sorted(namespaces.FLAGS),
-            "capabilities": list(flags.CAPS),
+            "capabilities": list(process.CAPABILITIES),
             "cgroup": {
                 "v1": True,
                 "v2": True,

@@ -23,22 +23,8 @@ def main(cmd: Command) -> int:
     """Signal a container."""
     number = signal_number(cmd.signal or "TERM")
     root = cmd.root or store.default_root()
-    if cmd.regex:
-        return _matching(root, cmd.id, number, everyone=cmd.all)
-    send(store.open_container(root, cmd.id), number, everyone=cmd.all)
-    return 0
-
-
-def _matching(root: str, pattern: str, number: int, *, everyone: bool) -> int:
-    import re
-
-    try:
-        expression = re.compile(pattern)
-    except re.error as exc:
-        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
-    for name in store.ids(root) if os.path.isdir(root) else ():
-        if expression.search(name):
-            send(store.open_container(root, name), number, everyone=everyone)
+    for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
+        send(store.open_container(root, name), number, everyone=cmd.all)
     return 0
 
 

@@ -166,9 +166,9 @@ def test_standard_streams_belong_to_the_user(engine: Engine, bundle: Bundle) -> 
 
 
 def capability_mask(*names: str) -> int:
-    from pyrunc.linux import flags
+    from pyrunc.plan import process
 
-    return sum(1 << flags.CAPS[name] for name in names)
+    return sum(1 << process.CAPABILITIES[name] for name in names)
 
 
 def capabilities_of(engine: Engine, bundle: Bundle) -> dict[str, int]:

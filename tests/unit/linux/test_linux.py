@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.linux import _linux, flags, flags_slow
+from pyrunc.plan import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,7 +337,7 @@ class TestRights:
     def test_capabilities_round_trip(self, forked: Forked) -> None:
         def drop() -> bool:
             effective, permitted, _ = _linux.capget(0)
-            low, high = 1 << flags.CAPS["CAP_CHOWN"], 1 << flags.CAPS["CAP_BPF"]
+            low, high = 1 << process.CAPABILITIES["CAP_CHOWN"], 1 << process.CAPABILITIES["CAP_BPF"]
             keep = permitted & (low | high)
             _linux.capset(keep & low, keep, keep & high)
             return _linux.capget(0) == (keep & low, keep, keep & high) and effective == effective | keep & low
@@ -353,7 +354,7 @@ class TestRights:
     @pytest.mark.root
     def test_ambient_capability(self, forked: Forked) -> None:
         def ambient() -> int:
-            chown = flags.CAPS["CAP_CHOWN"]
+            chown = process.CAPABILITIES["CAP_CHOWN"]
             effective, permitted, _ = _linux.capget(0)
             _linux.capset(effective, permitted, 1 << chown)
             _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, chown, 0, 0)
@@ -378,8 +379,8 @@ class TestRights:
 
     def test_scheduler_and_priorities(self, forked: Forked) -> None:
         def schedule() -> tuple[int, int, int]:
-            _linux.sched_setattr(0, flags.SCHED_POLICIES["SCHED_BATCH"], 0, 5, 0, 0, 0, 0)
-            idle = flags.IOPRIO_CLASSES["IOPRIO_CLASS_IDLE"] << flags.IOPRIO_CLASS_SHIFT
+            _linux.sched_setattr(0, process.POLICIES["SCHED_BATCH"], 0, 5, 0, 0, 0, 0)
+            idle = process.IO_CLASSES["IOPRIO_CLASS_IDLE"] << flags.IOPRIO_CLASS_SHIFT
             _linux.ioprio_set(flags.IOPRIO_WHO_PROCESS, 0, idle)
             return (
                 os.sched_getscheduler(0),
@@ -391,14 +392,14 @@ class TestRights:
 
     def test_personality(self, forked: Forked) -> None:
         def linux32() -> tuple[int, int]:
-            before = _linux.personality(flags.PERSONALITIES["LINUX32"])
+            before = _linux.personality(process.PERSONALITIES["LINUX32"])
             return before, _linux.personality(0xFFFFFFFF)
 
         assert forked(linux32) == repr((0, 8))
 
     def test_memory_policy(self, forked: Forked) -> None:
         def policy() -> str:
-            _linux.set_mempolicy(flags.MEMORY_POLICIES["MPOL_BIND"], (1).to_bytes(8, sys.byteorder), 65)
+            _linux.set_mempolicy(process.MEMORY_MODES["MPOL_BIND"], (1).to_bytes(8, sys.byteorder), 65)
             with open("/proc/self/numa_maps", encoding="ascii") as file:
                 return file.readline().split()[1]
 
@@ -581,12 +582,9 @@ class TestArguments:
 
 class TestFlags:
     def test_values_agree_with_the_interpreters(self) -> None:
-        for name, value in flags.SIGNALS.items():
-            if hasattr(signal, name):
-                assert getattr(signal, name) == value, name
         import resource
 
-        for name, value in flags.RLIMITS.items():
+        for name, value in process.RLIMITS.items():
             if hasattr(resource, name):
                 assert getattr(resource, name) == value, name
         for name, value in vars(flags).items():
@@ -597,19 +595,19 @@ class TestFlags:
     def test_capabilities_are_all_there_are(self) -> None:
         with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
             last = int(file.read())
-        assert sorted(flags.CAPS.values()) == list(range(len(flags.CAPS)))
-        assert len(flags.CAPS) >= last + 1
+        assert sorted(process.CAPABILITIES.values()) == list(range(len(process.CAPABILITIES)))
+        assert len(process.CAPABILITIES) >= last + 1
 
     def test_names(self) -> None:
         assert flags.names(0, "MS_") == "0"
         assert flags.names(flags.MS_RDONLY | flags.MS_NOSUID, "MS_") == "MS_RDONLY|MS_NOSUID"
         assert flags.names(flags.MS_NODEV | 1 << 40, "MS_") == "MS_NODEV|0x10000000000"
         assert flags.names(0x30, "MOUNT_ATTR_") == "MOUNT_ATTR_NOATIME|MOUNT_ATTR_STRICTATIME"
-        assert flags.names(2, "SCHED_", flags.SCHED_FLAGS) == "SCHED_FLAG_RECLAIM"
+        assert flags.names(2, "SCHED_", process.SCHED_FLAGS) == "SCHED_FLAG_RECLAIM"
 
     def test_name_of(self) -> None:
         assert flags.name_of(flags.PR_CAP_AMBIENT, "PR_") == "PR_CAP_AMBIENT"
-        assert flags.name_of(9, "SIG", flags.SIGNALS) == "SIGKILL"
+        assert flags.name_of(6, "SCHED_", process.POLICIES) == "SCHED_DEADLINE"
         assert flags.name_of(12345, "PR_") == "0x3039"
         assert flags_slow.filesystem(0x12345) == "filesystem 0x12345"
 
