@@ -377,4 +377,4 @@ def expect_success(kind: int, answer: Message, log: str) -> None:
         said, hint = [], ""
     if not said and answer.get("cr_errmsg"):
         said = [" ".join(answer["cr_errmsg"].split())]
-    raise Failure(": ".join((message, *said)), hint=hint)
+    raise Failure(f"{message}: {'; '.join(said)}" if said else message, hint=hint)

@@ -39,6 +39,10 @@ NAMES = {"network": "net", "mount": "mnt"}
 # into the descriptor of that name. All others it can enter by path.
 LEFT_ALONE = ("network", "pid")
 
+# Lines of a log that do not explain a failure: a limit that could not be raised, and that it has failed.
+_NO_CAUSE = ("RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
+_QUOTED = 3
+
 _LOG_LEVEL = 4  # everything: a failure is looked for in there, by us and by engines
 _CGROUPS = ("cgroup", "cgroup2")
 _NULL = "/dev/null"
@@ -137,7 +141,7 @@ def points(plan: steps.Plan) -> list[steps.Mount]:
 
 
 def _below(path: str, places: Iterable[str]) -> bool:
-    return any(path.startswith(place.rstrip("/") + "/") for place in places)
+    return any(path != place and path.startswith(place.rstrip("/") + "/") for place in places)
 
 
 def masks(plan: steps.Plan) -> list[str]:
@@ -348,15 +352,15 @@ def _name(kind: str) -> str:
     return NAMES.get(kind, kind)
 
 
-def errors(log: str, count: int = 3) -> list[str]:
-    """Return the first lines of a CRIU log that tell of an error, without their times.
+def errors(log: str) -> list[str]:
+    """Return what a CRIU log says about a failure, without the times: its first error and its last two.
 
-    The first is the cause; those after it mostly tell of what else failed because of it.
+    The first is mostly the cause, the last say what could not be done because of it.
     """
     found: list[str] = []
     for line in log.splitlines():
         at = line.find("Error (")
         text = line[at:].strip() if at >= 0 else ""
-        if text and text not in found:
+        if text and text not in found and not any(word in text for word in _NO_CAUSE):
             found.append(text)
-    return found[:count]
+    return found if len(found) <= _QUOTED else [found[0], *found[1 - _QUOTED :]]
