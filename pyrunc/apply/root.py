@@ -32,7 +32,12 @@ def attach_root(child: Child, step: steps.AttachRoot) -> None:
         tree = child.root_tree
         if tree < 0:
             tree = open_root(step)
-        here = os.open(step.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            here = os.open(step.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            # The root of a user namespace cannot walk there, and no hook could: the copy, which the parent
+            # took, is as good on top of everything.
+            here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _linux.move_mount(tree, "", here, "", _ATTACH)
         os.close(here)
     except OSError as exc:

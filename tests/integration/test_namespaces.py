@@ -264,3 +264,12 @@ def test_the_cgroup_namespace_hides_the_path(engine: Engine, bundle: Bundle) -> 
     namespaces(bundle, cgroup="")
     out = engine.front(bundle, "cat /proc/self/cgroup").ok().out
     assert {line.split(":", 2)[2] for line in out.splitlines()} == {"/"}
+
+
+def test_a_root_file_system_its_own_root_cannot_walk_to(engine: Engine, bundle: Bundle) -> None:
+    """The parent takes the copy; the mapped user only has to stand in it."""
+    bundle.user_namespace()
+    bundle.path.chmod(0o700)
+    done = engine.front(bundle, "cat /proc/self/uid_map; ls /").ok()
+    assert done.out.split()[:3] == ["0", "100000", "65536"]
+    assert "bin" in done.out.split()
