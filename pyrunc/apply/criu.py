@@ -236,11 +236,13 @@ def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
     lines = [line for line in text.decode("utf-8", "surrogateescape").split("\n") if line]
     pairs: list[Any] = [jsonio.loads(line) for line in lines]
     said = dict(pairs)
+    if sock is not None and "report" in said and "failure" not in said:
+        return sock, said["report"]
+    if sock is not None:
+        sock.close()
     if "failure" in said:
         raise from_facts(said["failure"])
-    if "report" not in said or sock is None:
-        raise Failure("the process that was to become criu died")
-    return sock, said["report"]
+    raise Failure("the process that was to become criu died")
 
 
 class _Start:
