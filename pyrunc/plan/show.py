@@ -1,0 +1,293 @@
+"""A plan in words and as JSON: what `pyrunc plan` prints.
+
+Law 1: the list that is shown is the list that is carried out, in the order in which it is; nothing is
+computed for the reader alone. Slow path: nobody waits for microseconds here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrunc.plan import mount_options, namespaces, process, steps
+from pyrunc.plan.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyrunc.plan.mount_options import Options
+
+_ATTRIBUTES = (
+    (mount_options.RDONLY, "ro", "rw"),
+    (mount_options.NOSUID, "nosuid", "suid"),
+    (mount_options.NODEV, "nodev", "dev"),
+    (mount_options.NOEXEC, "noexec", "exec"),
+    (mount_options.NODIRATIME, "nodiratime", "diratime"),
+    (mount_options.NOSYMFOLLOW, "nosymfollow", "symfollow"),
+)
+_ATIMES = {
+    mount_options.RELATIME: "relatime",
+    mount_options.NOATIME: "noatime",
+    mount_options.STRICTATIME: "strictatime",
+}
+PROPAGATIONS = {
+    mount_options.SHARED: "shared",
+    mount_options.SLAVE: "slave",
+    mount_options.PRIVATE: "private",
+    mount_options.UNBINDABLE: "unbindable",
+}
+
+# Of the parent's steps these come before init exists, and these once it is ready.
+_FIRST = (steps.Cgroup,)
+_LAST = (steps.OomScore, steps.Rlimit)
+
+
+class Row(Record):
+    """One line of the table.
+
+    Attributes:
+        number: the step's place, from 1.
+        by: who does it: "parent", "child" (init, up to created) or "start" (init, once it is started).
+        step: the step itself.
+        text: what it does, in words.
+
+    """
+
+    number: int
+    by: str
+    step: steps.Step
+    text: str
+
+
+def rows(plan: steps.Plan) -> list[Row]:
+    """Return every step of a plan in the order in which they are carried out."""
+    return [
+        Row(number=number, by=by, step=step, text=describe(step))
+        for number, (by, step) in enumerate(_ordered(plan), 1)
+    ]
+
+
+def _ordered(plan: steps.Plan) -> Iterator[tuple[str, steps.Step]]:
+    yield from (("parent", step) for step in plan.parent if isinstance(step, _FIRST))
+    yield "parent", plan.namespaces
+    beside = [step for step in plan.parent if not isinstance(step, (*_FIRST, *_LAST))]
+    yield from (("parent", step) for step in beside if not isinstance(step, steps.Hooks))
+    for step in plan.child:
+        yield "child", step
+        if isinstance(step, steps.WaitForHooks):
+            yield from (("parent", hook) for hook in beside if isinstance(hook, steps.Hooks))
+    yield from (("parent", step) for step in plan.parent if isinstance(step, _LAST))
+    yield from (("start", step) for step in plan.start)
+
+
+def table(found: list[Row]) -> str:
+    """Return rows as a table: number, who, what, and the place in config.json that asked for it."""
+    cells = [("STEP", "BY", "WHAT", "WHY")]
+    for row in found:
+        first, *more = row.text.splitlines()
+        cells.append((str(row.number), row.by, first, row.step.pointer))
+        cells += [("", "", "  " + line, "") for line in more]
+    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+    # One very long program line must not push everybody's pointer out of sight.
+    widths[2] = min(widths[2], 90)
+    lines = (f"{a:>{widths[0]}}  {b:{widths[1]}}  {c:{widths[2]}}  {d}".rstrip() for a, b, c, d in cells)
+    return "\n".join(lines) + "\n"
+
+
+def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:
+    """Return a plan as JSON-able data: every step with its kind, its words and all its fields."""
+    return {
+        "id": plan.id,
+        "bundle": plan.bundle,
+        "rootfs": plan.rootfs,
+        "steps": [
+            {
+                "step": row.number,
+                "by": row.by,
+                "kind": type(row.step).__name__,
+                "text": row.text,
+                "pointer": row.step.pointer,
+                "fields": {name: value for name, value in _fields(row.step).items() if name != "pointer"},
+            }
+            for row in found
+        ],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _fields(record: Record) -> dict[str, object]:
+    return {name: _plain(getattr(record, name)) for name in type(record)._fields}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Record):
+        return _fields(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, frozenset)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return value.hex() if isinstance(value, bytes) else repr(value)
+
+
+# -- in words ------------------------------------------------------------------------------------------------
+
+
+def describe(step: steps.Step) -> str:
+    """Return what a step does, in words; flags by name.
+
+    A step without a wording of its own says what it is.
+    """
+    worded = DESCRIBE.get(type(step))
+    if worded is not None:
+        return worded(step)
+    return (type(step).__doc__ or type(step).__name__).partition("\n")[0].rstrip(".")
+
+
+def attributes(set_bits: int, clear: int, atime: int | None, prefix: str = "") -> list[str]:
+    """Return the words for MOUNT_ATTR_* bits that are set and cleared; prefix "r" for recursive ones."""
+    words = [on for bit, on, _ in _ATTRIBUTES if set_bits & bit]
+    words += [off for bit, _, off in _ATTRIBUTES if clear & bit]
+    if atime is not None:
+        words.append(_ATIMES[atime])
+    return [prefix + word for word in words]
+
+
+def options(given: Options) -> list[str]:
+    """Return a mount's options as they were understood, in the words of config.json."""
+    words = attributes(given.attr_set, given.attr_clear, given.atime)
+    words += attributes(given.rattr_set, given.rattr_clear, given.ratime, "r")
+    words += given.superblock
+    words += [("r" if deep else "") + PROPAGATIONS[flag] for flag, deep in given.propagation]
+    words += given.ext
+    if given.idmap:
+        words.append(given.idmap)
+    return words + list(given.data)
+
+
+def _mount(step: steps.Mount) -> str:
+    words = options(step.options)
+    if step.options.bind:
+        what = f"{step.options.bind} {step.source}"
+    else:
+        what = f"mount {step.fstype}" + (f" {step.source}" if step.source != step.fstype else "")
+    if step.default_propagation and not step.options.propagation:
+        words.append(f"r{PROPAGATIONS[step.default_propagation]} by default")
+    if step.uid_maps or step.gid_maps:
+        words.append(f"ids {_maps(step.uid_maps)} {_maps(step.gid_maps)}")
+    late = ", read-only at the end" if step.readonly_last else ""
+    return f"{what} on {step.destination}" + (f" ({' '.join(words)})" if words else "") + late
+
+
+def _maps(maps: tuple[tuple[int, int, int], ...]) -> str:
+    return ",".join(f"{inside}:{outside}:{size}" for inside, outside, size in maps)
+
+
+def _namespaces(step: steps.Namespaces) -> str:
+    new = [name for name, flag in namespaces.FLAGS.items() if step.flags & flag]
+    parts = ["clone init into new namespaces: " + " ".join(new)] if new else ["clone init"]
+    parts += [f"join {join.kind} {join.path}" for join in step.joins]
+    parts += [f"{clock} offset {secs}.{nanos:09d} s" for clock, secs, nanos in step.time_offsets]
+    return "; ".join(parts)
+
+
+def _identity(step: steps.Identity) -> str:
+    words = [f"uid={step.uid} gid={step.gid}"]
+    if step.gids:
+        words.append("groups=" + ",".join(map(str, step.gids)))
+    if step.umask is not None:
+        words.append(f"umask={step.umask:04o}")
+    words.append(
+        "capabilities: " + (_capabilities(step.effective) if step.bounding is not None else "unchanged")
+    )
+    if step.no_new_privileges:
+        words.append("no_new_privs")
+    return "become " + " ".join(words)
+
+
+def _capabilities(mask: int) -> str:
+    names = [name[4:].lower() for name, number in process.CAPABILITIES.items() if mask >> number & 1]
+    if len(names) == len(process.CAPABILITIES):
+        return "all"
+    return ",".join(names) or "none"
+
+
+def _device(step: steps.Device) -> str:
+    node = f"{step.type} {step.major}:{step.minor}" if step.type != "p" else "fifo"
+    return (
+        f"bind the host's {step.path} ({node})"
+        if step.bind
+        else f"make {step.path} ({node}, {step.mode:04o})"
+    )
+
+
+def _hooks(step: steps.Hooks) -> str:
+    return f"run {step.kind} hooks: " + " ".join(str(hook.get("path")) for hook in step.hooks)
+
+
+def _scheduler(step: steps.Scheduler) -> str:
+    name = next(name for name, number in process.POLICIES.items() if number == step.policy)
+    return f"schedule with {name}, nice {step.nice}, priority {step.priority}"
+
+
+def _entry_of_root(step: steps.EnterRoot) -> str:
+    how = {"pivot": "pivot_root", "move": "move it over / and chroot", "chroot": "chroot"}[step.method]
+    return f"enter the root file system ({how})"
+
+
+def _flagged(flag: int, *, recursive: bool) -> str:
+    return ("r" if recursive else "") + PROPAGATIONS[flag]
+
+
+DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
+    steps.Cgroup: lambda step: "\n".join(step.plan.describe()) or "no cgroup",
+    steps.IdMaps: lambda step: f"map ids: users {_maps(step.uids)}, groups {_maps(step.gids)}",
+    steps.OomScore: lambda step: f"oom_score_adj {step.value}",
+    steps.Rlimit: lambda step: f"{step.name} {step.soft} (at most {step.hard})",
+    steps.Hooks: _hooks,
+    steps.NetDevice: lambda step: f"move network device {step.host} into the container as {step.name}",
+    steps.Join: lambda step: f"join {step.kind} namespace {step.path}",
+    steps.Namespaces: _namespaces,
+    steps.EnterCgroupNamespace: lambda step: (
+        "join the cgroups" + (" and make a cgroup namespace there" if step.new else "")
+    ),
+    steps.LoopbackUp: lambda _step: "bring lo up",
+    steps.Keyring: lambda step: f"join a new session keyring {step.name}",
+    steps.TreePropagation: lambda step: f"make all inherited mounts {_flagged(step.flag, recursive=True)}",
+    steps.AttachRoot: lambda step: (
+        f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
+    ),
+    steps.Mount: _mount,
+    steps.Symlink: lambda step: f"link {step.path} -> {step.target}",
+    steps.Device: _device,
+    steps.Terminal: lambda step: "open a terminal" + (" and put it on /dev/console" if step.console else ""),
+    steps.OwnNull: lambda _step: "exchange stdio that is the host's /dev/null for the container's",
+    steps.WaitForHooks: lambda _step: "wait for the parent's hooks",
+    steps.ContainerHooks: lambda step: (
+        "run createContainer hooks: " + " ".join(str(hook.get("path")) for hook in step.hooks)
+    ),
+    steps.EnterRoot: _entry_of_root,
+    steps.RootPropagation: lambda step: (
+        f"make the root mount {_flagged(step.flag, recursive=step.recursive)}"
+    ),
+    steps.ReadonlyLast: lambda _step: "make the mounts read-only that waited for it",
+    steps.ReadonlyRoot: lambda _step: "make the root file system read-only",
+    steps.ReadonlyPath: lambda step: f"make {step.path} read-only",
+    steps.MaskedPath: lambda step: f"mask {step.path}",
+    steps.Hostname: lambda step: f"hostname {step.name}",
+    steps.Domainname: lambda step: f"domainname {step.name}",
+    steps.Sysctl: lambda step: f"sysctl {step.path.replace('/', '.')} = {step.value}",
+    steps.Scheduler: _scheduler,
+    steps.IoPriority: lambda step: f"I/O priority class {step.value >> 13}, level {step.value & 0x1FFF}",
+    steps.Affinity: lambda step: "run on CPUs " + ",".join(map(str, step.cpus)),
+    steps.Personality: lambda step: "personality " + ("LINUX32" if step.domain else "LINUX"),
+    steps.MemoryPolicy: lambda step: (
+        f"memory policy {step.mode:#x} on nodes " + ",".join(map(str, step.nodes))
+    ),
+    steps.LsmLabel: lambda step: f"{step.lsm} label {step.label} at execve",
+    steps.Seccomp: lambda step: f"install the {step.section.describe()}",
+    steps.CloseDescriptors: lambda _step: "close all descriptors but those of the process",
+    steps.Identity: _identity,
+    steps.Cwd: lambda step: f"go to {step.path}",
+    steps.Program: lambda step: "program " + " ".join(step.args),
+}

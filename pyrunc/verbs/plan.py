@@ -1,0 +1,50 @@
+"""`pyrunc plan`: print the steps a container would be made with, and do none of them.
+
+Law 1 made visible: the very list that create carries out, in its order, each step with the place in
+config.json that asked for it. Needs no rights and makes nothing; what depends on the caller (an ordinary
+user's devices are bound, not made) is shown as it would be for this caller.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import cli, jsonio
+from pyrunc.apply import facts
+from pyrunc.plan import build, show
+from pyrunc.plan.facts import Request
+from pyrunc.spec import load
+from pyrunc.verbs import create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+# Stands for the id, which is only known when a container is created.
+_ID = "ID"
+
+
+def main(cmd: Command) -> int:
+    """Print the plan for a bundle.
+
+    Raises:
+        Failure: create would refuse the configuration; the same message.
+
+    """
+    bundle = os.path.abspath(cmd.bundle or ".")
+    config, _raw = load.load(create.config_path(cmd, bundle))
+    request = Request(
+        id=_ID,
+        bundle=bundle,
+        cgroup_manager=create.manager(cmd),
+        rootless=create.is_rootless(cmd),
+    )
+    plan = build.build(config, facts.gather(), request)
+    for warning in plan.warnings:
+        cli.warn(warning)
+    rows = show.rows(plan)
+    if cmd.json:
+        print(jsonio.dumps_indent(show.document(plan, rows)))
+    else:
+        print(show.table(rows), end="")
+    return 0

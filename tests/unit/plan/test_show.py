@@ -1,0 +1,184 @@
+"""The plan in words: complete, in the order of the effects, flags by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyrunc.plan import mount_options, process, show, steps
+from tests.support.specs import engine, small, with_linux, with_process
+from tests.unit.plan.test_build import plan
+
+
+def texts(made: steps.Plan) -> list[str]:
+    return [row.text for row in show.rows(made)]
+
+
+def line(made: steps.Plan, kind: type[steps.Step]) -> str:
+    (found,) = [row.text for row in show.rows(made) if type(row.step) is kind]
+    return found
+
+
+def mounted(*options: str, **entry: Any) -> str:
+    mount = {"destination": "/d", "source": "/s", "type": "bind", "options": ["rbind", *options], **entry}
+    return line(plan(small(mounts=[mount])), steps.Mount)
+
+
+def test_every_step_of_the_plan_is_shown_once() -> None:
+    made = plan(engine())
+    rows = show.rows(made)
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    wanted = [made.namespaces, *made.parent, *made.child, *made.start]
+    assert sorted(id(row.step) for row in rows) == sorted(id(step) for step in wanted)
+    assert all(row.text for row in rows)
+
+
+def test_every_kind_of_step_has_words() -> None:
+    kinds = set(steps.Step.__subclasses__()) - set(show.DESCRIBE)
+    for kind in kinds:  # those that say it all in their first line
+        assert kind.__doc__
+        assert not kind.__dict__["__slots__"], f"{kind.__name__} has fields: say what they ask for"
+
+
+def test_the_order_is_that_of_the_effects() -> None:
+    config = with_process(oomScoreAdj=5)
+    config["hooks"] = {"createRuntime": [{"path": "/h"}], "startContainer": [{"path": "/i"}]}
+    rows = show.rows(plan(config))
+    order = [(row.by, type(row.step).__name__) for row in rows]
+    assert order[:2] == [("parent", "Cgroup"), ("parent", "Namespaces")]
+    waiting = order.index(("child", "WaitForHooks"))
+    assert order[waiting + 1] == ("parent", "Hooks")
+    assert order[-3:] == [("child", "Program"), ("parent", "OomScore"), ("start", "Hooks")]
+
+
+def test_a_bind() -> None:
+    assert mounted() == "rbind /s on /d (rslave by default)"
+    assert mounted("ro", "nosuid", "dev", "noatime", "rprivate") == (
+        "rbind /s on /d (ro nosuid dev noatime rprivate)"
+    )
+    assert (
+        mounted("rro", "rstrictatime", "rsuid", "rshared")
+        == "rbind /s on /d (rro rsuid rstrictatime rshared)"
+    )
+
+
+def test_an_id_mapped_bind() -> None:
+    ids = [{"containerID": 0, "hostID": 1000, "size": 5}]
+    text = mounted("rprivate", "ridmap", uidMappings=ids, gidMappings=ids)
+    assert text == "rbind /s on /d (rprivate ridmap ids 0:1000:5 0:1000:5)"
+
+
+def test_a_new_file_system() -> None:
+    entry = {"destination": "/t", "type": "tmpfs", "source": "mine", "options": ["ro", "size=1m", "sync"]}
+    text = line(plan(small(mounts=[entry])), steps.Mount)
+    assert text == "mount tmpfs mine on /t (ro sync size=1m), read-only at the end"
+
+
+def test_a_cgroup_is_shown_line_by_line() -> None:
+    made = plan(with_linux(resources={"pids": {"limit": 5}}, cgroupsPath="/x"))
+    assert "unified: pids.max = 5" in line(made, steps.Cgroup).splitlines()
+
+
+def test_capabilities_by_name() -> None:
+    sets = {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}
+    assert "capabilities: kill" in line(plan(with_process(capabilities=sets)), steps.Identity)
+    assert "capabilities: none" in line(plan(with_process(capabilities={})), steps.Identity)
+    assert "capabilities: unchanged" in line(plan(small()), steps.Identity)
+    every = {key: list(process.CAPABILITIES) for key in sets}
+    assert "capabilities: all" in line(plan(with_process(capabilities=every)), steps.Identity)
+
+
+def test_an_identity_with_everything() -> None:
+    user = {"uid": 5, "gid": 6, "additionalGids": [7, 8], "umask": 0o77}
+    text = line(plan(with_process(user=user, noNewPrivileges=True)), steps.Identity)
+    assert text == "become uid=5 gid=6 groups=7,8 umask=0077 capabilities: unchanged no_new_privs"
+
+
+def test_devices_made_and_bound() -> None:
+    devices = [{"path": "/dev/p", "type": "p"}, {"path": "/dev/x", "type": "c", "major": 1, "minor": 3}]
+    config = with_linux(devices=devices)
+    assert "make /dev/p (fifo, 0666)" in texts(plan(config))
+    assert "bind the host's /dev/x (c 1:3)" in texts(plan(config, euid=1000))
+
+
+def test_namespaces() -> None:
+    config = with_linux(
+        without=("network",),
+        also=({"type": "network", "path": "/n"}, "time"),
+        timeOffsets={"boottime": {"secs": 3, "nanosecs": 5}},
+    )
+    text = line(plan(config), steps.Namespaces)
+    assert text.startswith("clone init into new namespaces: ipc uts pid time cgroup mount; join network /n; ")
+    assert text.endswith("boottime offset 3.000000005 s")
+    alone = plan({**small(), "linux": {"namespaces": []}})
+    assert line(alone, steps.Namespaces) == "clone init"
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (steps.IdMaps(uids=((0, 1, 2),), gids=((3, 4, 5),)), "map ids: users 0:1:2, groups 3:4:5"),
+        (steps.Rlimit(name="RLIMIT_CORE", number=4, soft=1, hard=2), "RLIMIT_CORE 1 (at most 2)"),
+        (steps.NetDevice(host="eth0", name="lan"), "move network device eth0 into the container as lan"),
+        (steps.Join(kind="ipc", path="/i"), "join ipc namespace /i"),
+        (steps.EnterCgroupNamespace(new=True), "join the cgroups and make a cgroup namespace there"),
+        (steps.Terminal(width=0, height=0, console=True), "open a terminal and put it on /dev/console"),
+        (steps.ContainerHooks(hooks=({"path": "/a"},)), "run createContainer hooks: /a"),
+        (steps.EnterRoot(method="chroot"), "enter the root file system (chroot)"),
+        (
+            steps.RootPropagation(flag=mount_options.SHARED, recursive=True),
+            "make the root mount rshared",
+        ),
+        (steps.Domainname(name="d"), "domainname d"),
+        (steps.Sysctl(path="net/core/x", value="1"), "sysctl net.core.x = 1"),
+        (
+            steps.Scheduler(policy=1, flags=0, nice=0, priority=7, runtime=0, deadline=0, period=0),
+            "schedule with SCHED_FIFO, nice 0, priority 7",
+        ),
+        (steps.IoPriority(value=2 << 13 | 4), "I/O priority class 2, level 4"),
+        (steps.Affinity(cpus=(0, 2)), "run on CPUs 0,2"),
+        (steps.Personality(domain=8), "personality LINUX32"),
+        (steps.MemoryPolicy(mode=2, nodes=(0, 1)), "memory policy 0x2 on nodes 0,1"),
+        (steps.LsmLabel(lsm="selinux", label="l"), "selinux label l at execve"),
+        (steps.LoopbackUp(), "bring lo up"),
+        (steps.ReadonlyPath(path="/p"), "make /p read-only"),
+        (steps.MaskedPath(path="/p"), "mask /p"),
+        (steps.WaitForHooks(), "wait for the parent's hooks"),
+        (steps.ReadonlyRoot(), "make the root file system read-only"),
+    ],
+)
+def test_words(step: steps.Step, text: str) -> None:
+    assert show.describe(step) == text
+
+
+def test_a_filter() -> None:
+    section = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    text = line(plan(with_linux(seccomp=section)), steps.Seccomp)
+    assert text.startswith("install the seccomp filter: ")
+    assert "1 rules for 1 system calls" in text
+
+
+def test_the_table() -> None:
+    made = plan(with_linux(cgroupsPath="/x", maskedPaths=["/proc/kcore"]))
+    lines = show.table(show.rows(made)).splitlines()
+    assert lines[0].split() == ["STEP", "BY", "WHAT", "WHY"]
+    (mask,) = [found for found in lines if " mask /" in found]
+    assert mask.split()[1:] == ["child", "mask", "/proc/kcore", "/linux/maskedPaths/0"]
+    column = lines[0].index("WHY")
+    assert mask[column:] == "/linux/maskedPaths/0"
+
+
+def test_the_document_has_every_field() -> None:
+    made = plan(small(mounts=[{"destination": "/t", "type": "tmpfs"}]))
+    found = show.document(made, show.rows(made))
+    assert found["rootfs"] == "/b/rootfs"
+    listed: Any = found["steps"]
+    (mount,) = [step for step in listed if step["kind"] == "Mount"]
+    assert mount["by"] == "child"
+    assert mount["pointer"] == "/mounts/0"
+    assert mount["fields"]["destination"] == "/t"
+    assert mount["fields"]["options"]["attr_set"] == 0
