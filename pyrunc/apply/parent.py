@@ -456,7 +456,7 @@ def write_pid_file(path: str, pid: int) -> None:
     directory, _, name = path.rpartition("/")
     temporary = f"{directory}/.{name}" if directory or path.startswith("/") else f".{name}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             os.write(fd, str(pid).encode())
         finally:

@@ -11,6 +11,8 @@ import os
 from pyrunc import store
 from pyrunc.errors import Failure
 
+_ABSENT = "container does not exist"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
@@ -27,16 +29,23 @@ def main(cmd: Command) -> int:
 
 
 def _one(root: str, name: str, *, force: bool, volumes: bool) -> None:
+    # Before anything else: what is no id must not become a directory to be removed ("../..").
+    store.check_id(name)
     try:
         container = store.open_container(root, name)
-        lock = store.lock(container)
     except Failure as problem:
         if not force:
             raise
-        if problem.message != "container does not exist" and os.path.isdir(f"{root}/{name}"):
+        if problem.message != _ABSENT:
             # A record that cannot be read: nothing is known but its directory.
             store.remove(store.Container(root, name))
         return
+    try:
+        lock = store.lock(container)
+    except Failure as problem:
+        if force and problem.message == _ABSENT:
+            return
+        raise
     container = store.open_container(root, name)
     state = store.status(container)
     if state in ("running", "paused") and not force:
