@@ -1,7 +1,7 @@
 """A container that lies to who comes in: LXC CVE-2015-1334 (attach trusts its /proc), keys, files.
 
-The container may mount what it likes over its own /proc, /dev and /sys. `exec` must not read or write any of it
-on the way in, and what belongs to the caller (keyring, stdio) stays the caller's.
+The container may mount what it likes over its own /proc, /dev and /sys. `exec` must not read or write any of
+it on the way in, and what belongs to the caller (keyring, stdio) stays the caller's.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def test_the_callers_keys_stay_the_callers(
     # In a process of its own, so that the key goes with it: join a new session keyring, add a key to it.
     setup = (
         "import ctypes, os, sys; libc = ctypes.CDLL(None);"
-        f"libc.syscall({keyctl}, 1, 0); libc.syscall({add_key}, b'user', b'secret-of-the-caller', b'x', 1, -3);"
+        f"libc.syscall({keyctl}, 1, 0);"
+        f"libc.syscall({add_key}, b'user', b'secret-of-the-caller', b'x', 1, -3);"
         "os.execvp(sys.argv[1], sys.argv[1:])"
     )
     name = runtime.started(bundle)

@@ -1,7 +1,7 @@
-"""The caller's terminal: bubblewrap CVE-2017-5226, flatpak CVE-2019-10063, CVE-2023-28100, LXC CVE-2016-10124.
+"""The caller's terminal: CVE-2017-5226 (bubblewrap), CVE-2019-10063, CVE-2023-28100, CVE-2016-10124.
 
-A process that has its caller's terminal as controlling terminal can type into it (TIOCSTI, TIOCLINUX), and the
-commands run after the container is gone. So every process is in a session of its own, terminal or not.
+A process that has its caller's terminal as controlling terminal can type into it (TIOCSTI, TIOCLINUX), and
+the commands run after the container is gone. So every process is in a session of its own, terminal or not.
 """
 
 from __future__ import annotations
