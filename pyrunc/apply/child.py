@@ -261,7 +261,8 @@ def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
 
 def _hooks(child: Child, step: steps.ContainerHooks | steps.Hooks) -> None:
     if isinstance(step, steps.ContainerHooks):
-        child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.bundle)
+        # Hooks that prepare the tree name its files relative to the root file system, where runc starts them.
+        child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs)
     else:
         state = {**child.state, "status": "created"}
         child.tools.run_hooks(step.kind, step.hooks, state, cwd="/", env=child.exec_env)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR = 2, 13, 1, 22, 8, 20
 _PASSWD_LIMIT = 1 << 20
+_EXECUTABLE = 0o111
 _LAST = 63  # the kernel's capability sets have 64 bits
 
 
@@ -50,6 +51,7 @@ def become_root() -> None:
 def cwd(child: Child, step: Cwd) -> None:
     """Go to the working directory, made if missing; one only the process's user may enter is tried later."""
     child.cwd = step.path
+    child.cwd_pending = True
     if not step.path.startswith("/"):
         raise Failure("Cwd must be an absolute path", pointer=step.pointer)
     try:
@@ -57,11 +59,12 @@ def cwd(child: Child, step: Cwd) -> None:
             os.chdir(step.path)
         except FileNotFoundError:
             _make_cwd(step.path)
-        child.cwd_pending = False
     except OSError as exc:
         if exc.errno not in (_EACCES, _EPERM):
             raise _cwd_failure(step.path, exc.errno or 0) from None
-        child.cwd_pending = True
+        return
+    _check_cwd()
+    child.cwd_pending = False
 
 
 def _make_cwd(path: str) -> None:
@@ -77,6 +80,12 @@ def _make_cwd(path: str) -> None:
         os.close(root)
     os.fchdir(made)
     os.close(made)
+
+
+def _check_cwd() -> None:
+    """Refuse a directory outside the root, of which the kernel says "(unreachable)/..." (CVE-2024-21626)."""
+    if not _linux.getcwd().startswith(b"/"):
+        raise Failure("the working directory is outside the root file system", pointer="/process/cwd")
 
 
 def _cwd_failure(path: str, errno: int) -> Failure:
@@ -231,9 +240,7 @@ def program(child: Child, step: Program) -> None:
             os.chdir(child.cwd)
         except OSError as exc:
             raise _cwd_failure(child.cwd, exc.errno or 0) from None
-    # The kernel says "(unreachable)/..." for a directory outside the root (CVE-2024-21626).
-    if not _linux.getcwd().startswith(b"/"):
-        raise Failure("the working directory is outside the root file system", pointer="/process/cwd")
+        _check_cwd()
     if not step.args or not step.args[0]:
         raise Failure("args must not be empty", pointer=step.pointer)
     child.program = find(step.args[0], step.env)
@@ -285,9 +292,13 @@ def find(name: str, env: tuple[str, ...]) -> str:
 def _executable(path: str, mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "is a directory"
-    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK, effective_ids=True):
+    if not stat.S_ISREG(mode) or not mode & _EXECUTABLE:
         return "permission denied"
-    return ""
+    if os.access(path, os.X_OK, effective_ids=True):
+        return ""
+    # The seccomp filter may be in force and not know faccessat2(2) (Linux 5.8): then even "/" is not there,
+    # and the answer is left to execve.
+    return "permission denied" if os.access("/", os.F_OK, effective_ids=True) else ""
 
 
 def exec_failure(path: str, errno: int) -> Failure:

@@ -212,10 +212,13 @@ class Launch:
     def _host_hooks(self) -> None:
         from pyrunc.apply import hooks
 
+        # "created" is what holds after step 2 of the lifecycle (runtime-spec runtime.md "State"), prestart is
+        # step 3. createRuntime, part of create by its name, gets what runc gives it.
         state = store.oci_state(self.container, "creating")
         for step in self.plan.parent:
             if isinstance(step, steps.Hooks):
-                hooks.run(step.kind, step.hooks, state, cwd=self.plan.bundle)
+                status = "created" if step.kind == "prestart" else "creating"
+                hooks.run(step.kind, step.hooks, {**state, "status": status}, cwd=self.plan.bundle)
 
     def _take_terminal(self, name: str, fd: int) -> None:
         if self.console is None:

@@ -53,6 +53,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
         *process.labels(command),
         steps.CloseDescriptors(),
+        *(_cwd(command) if config.get("process") else []),
         *(early if not command.get("noNewPrivileges") else []),
         *_identity(config, facts),
         *(early if command.get("noNewPrivileges") else []),
@@ -224,6 +225,15 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
     ]
 
 
+def _cwd(command: Process) -> list[steps.Step]:
+    """Return the working directory's step.
+
+    It comes before every filter: making sure of the directory takes getcwd(2), which a filter may refuse the
+    process, and that is no reason to refuse the container.
+    """
+    return [steps.Cwd(path=command["cwd"], pointer="/process/cwd")]
+
+
 def _identity(config: Config, facts: Facts) -> list[steps.Step]:
     command = config.get("process")
     if not command:
@@ -260,11 +270,12 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
         *process.attributes(command, cpuset=_has_cpuset(config)),
         *_personality(config),
+        *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
         *process.labels(command),
         *process.terminal(command, console=False),
         steps.CloseDescriptors(),
+        *_cwd(command),
         *(early if not command.get("noNewPrivileges") else []),
-        steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
         *_own_rlimits(config, command),
         process.identity(command, available=available, umask=None),
         process.program(command),

@@ -21,7 +21,7 @@ _SIGKILL = 9
 
 
 def main(cmd: Command) -> int:
-    """Delete a container that has stopped or was never started; with --force any."""
+    """Delete a container that has stopped; with --force any."""
     root = cmd.root or store.default_root()
     for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
         _one(root, name, force=cmd.force, volumes=cmd.volumes)
@@ -48,10 +48,12 @@ def _one(root: str, name: str, *, force: bool, volumes: bool) -> None:
         raise
     container = store.open_container(root, name)
     state = store.status(container)
-    if state in ("running", "paused") and not force:
+    # runc and crun delete a created one all the same; the specification has only a stopped one deleted, and
+    # whoever lost track of what was started is told so instead of losing it.
+    if state in ("running", "paused", "created") and not force:
         raise Failure(
             f"cannot delete container {name} that is not stopped: {state}",
-            hint=f"stop it, or use: pyrunc delete --force {name}",
+            hint=f"kill it, or use: pyrunc delete --force {name}",
         )
     if state in ("running", "paused", "created"):
         kill_init(container)

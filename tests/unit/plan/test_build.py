@@ -92,7 +92,7 @@ def test_no_process_no_program() -> None:
     ("nnp", "hooks", "child", "start"),
     [
         (True, False, [], ["Seccomp"]),
-        (False, False, ["CloseDescriptors", "Seccomp", "Cwd"], []),
+        (False, False, ["CloseDescriptors", "Cwd", "Seccomp"], []),
         (True, True, [], ["Seccomp", "Hooks"]),
     ],
 )
@@ -304,8 +304,8 @@ def test_exec_enters_the_cgroup_before_anything_else() -> None:
         "Personality",
         "Terminal",
         "CloseDescriptors",
-        "Seccomp",
         "Cwd",
+        "Seccomp",
         "Identity",
         "Program",
     ]
