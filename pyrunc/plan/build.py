@@ -240,7 +240,6 @@ def _identity(config: Config, facts: Facts) -> list[steps.Step]:
         return []
     available = _available(config, facts.capabilities)
     return [
-        steps.Cwd(path=command["cwd"], pointer="/process/cwd"),
         *_own_rlimits(config, command),
         process.identity(command, available=available, umask=0o022),
         process.program(command),
