@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import Device, OwnNull, Symlink
 
 _TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_ENOENT = 2
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 
 
 def open_source(step: Device) -> int:
-    """Return a detached copy of the host's node of that path, for places where nodes cannot be made.
+    """Return a detached copy of the host's node, for places where nodes cannot be made.
 
     Raises:
         Failure: the host has no such node, or it is another device.
@@ -31,7 +32,10 @@ def open_source(step: Device) -> int:
     """
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_SYMLINK_NOFOLLOW
     try:
-        fd = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+        try:
+            fd = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+        except FileNotFoundError:
+            fd = _linux.open_tree(flags.AT_FDCWD, _host_path(step), how)
     except OSError as exc:
         raise Failure(
             f"device {step.path} cannot be made in a user namespace, and the host has none to bind",
@@ -42,6 +46,16 @@ def open_source(step: Device) -> int:
         os.close(fd)
         raise Failure(f"the host's {step.path} is another device than asked for", pointer=step.pointer)
     return fd
+
+
+def _host_path(step: Device) -> str:
+    """Return where the host has a device that is asked for under another name (sysfs(5), uevent files)."""
+    kind = "block" if step.type == "b" else "char"
+    with open(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("DEVNAME="):
+                return "/dev/" + line[8:].rstrip("\n")
+    raise FileNotFoundError(_ENOENT, step.path)
 
 
 def _is(step: Device, found: os.stat_result) -> bool:

@@ -29,23 +29,31 @@ _EXECUTABLE = 0o111
 _LAST = 63  # the kernel's capability sets have 64 bits
 
 
-def become_root() -> None:
+def become_root(uid: int, gid: int) -> None:
     """Take user and group 0 of a user namespace just entered, and let go of the caller's other groups.
 
-    A namespace that maps no 0 leaves us what we are; one that denies setgroups (user_namespaces(7)) keeps the
-    groups, which then have no names inside.
+    One that denies setgroups (user_namespaces(7)) keeps the groups, which then have no names inside.
+
+    Args:
+        uid: whom to be in a namespace that maps no 0: who has no name there can make no file (EOVERFLOW).
+            Capabilities stay: only leaving the namespace's root drops them (capabilities(7)).
+        gid: the same for the group.
+
     """
     try:
         os.setgroups([])
     except OSError as exc:
         if exc.errno != _EPERM:
             raise
-    try:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-    except OSError as exc:
-        if exc.errno != _EINVAL:
-            raise
+    for change, own in ((os.setresgid, gid), (os.setresuid, uid)):
+        for number in (0, own):
+            try:
+                change(number, number, number)
+            except OSError as exc:
+                if exc.errno != _EINVAL:
+                    raise
+            else:
+                break
 
 
 def cwd(child: Child, step: Cwd) -> None:
@@ -121,6 +129,9 @@ def become(_child: Child, step: Identity) -> None:
             _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
     except OSError as exc:
         hint = ""
+        if exc.errno == _EPERM and what == "set the process's groups":
+            what = "cannot set any additional groups in a rootless container"
+            hint = "this user namespace denies setgroups: give it groups of /etc/subgid in /linux/gidMappings"
         if exc.errno == _EINVAL and what.startswith("set the process's user"):
             hint = "the id has no mapping in /linux/uidMappings"
         elif exc.errno == _EINVAL and what.startswith("set the process's group"):

@@ -12,9 +12,17 @@ from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
     from pyrunc.plan.steps import IdMaps
 
+    Maps: TypeAlias = tuple[tuple[int, int, int], ...]
+
 _EPERM = 1
+# What one write may hold (user_namespaces(7)): 340 lines since Linux 4.15, and less than a page.
+_EXTENTS, _PAGE = 340, 4096
+_SHOWN = 5  # ranges a message names
 _PLACES = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/bin/")
 
 
@@ -29,42 +37,86 @@ def write(pid: int, step: IdMaps) -> None:
     _one(pid, "uid_map", step.uids, "/linux/uidMappings", "newuidmap")
     if not privileged and _is_own(step.gids, os.getegid()):
         # Without privileges a group map can only be written once setgroups is given up.
-        _put(pid, "setgroups", "deny", "/linux/gidMappings")
+        _put(pid, "setgroups", "deny")
     _one(pid, "gid_map", step.gids, "/linux/gidMappings", "newgidmap")
 
 
-def _is_own(maps: tuple[tuple[int, int, int], ...], own: int) -> bool:
+def _is_own(maps: Maps, own: int) -> bool:
     return len(maps) == 1 and maps[0][1] == own and maps[0][2] == 1
 
 
-def _one(pid: int, file: str, maps: tuple[tuple[int, int, int], ...], pointer: str, helper: str) -> None:
+def _one(pid: int, file: str, maps: Maps, pointer: str, helper: str) -> None:
     if not maps:
         return
-    text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
     own = os.geteuid() if file == "uid_map" else os.getegid()
-    if os.geteuid() == 0 or _is_own(maps, own):
-        _put(pid, file, text, pointer)
-    else:
+    if os.geteuid() != 0 and not _is_own(maps, own):
         _helper(pid, maps, pointer, helper)
-
-
-def _put(pid: int, file: str, text: str, pointer: str) -> None:
+        return
     try:
-        fd = os.open(f"/proc/{pid}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
+        _put(pid, file, _text(maps))
     except OSError as exc:
-        raise Failure(
-            f"write {file} ({text.strip()!r})",
-            pointer=pointer,
-            errno=exc.errno or 0,
-            hint="ranges must not overlap, and the host ids must be ours to give",
-        ) from None
+        raise _refused(file, maps, pointer, exc.errno or 0) from None
 
 
-def _helper(pid: int, maps: tuple[tuple[int, int, int], ...], pointer: str, helper: str) -> None:
+def _text(maps: Maps) -> str:
+    return "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
+
+
+def compare(pid: int, step: IdMaps) -> None:
+    """Insist that a joined user namespace has the mappings the configuration also gives.
+
+    Raises:
+        Failure: it has others.
+
+    """
+    for file, maps in (("uid_map", step.uids), ("gid_map", step.gids)):
+        with open(f"/proc/{pid}/{file}", encoding="ascii") as text:
+            found = sorted(tuple(map(int, line.split())) for line in text)
+        if maps and found != sorted(maps):
+            raise Failure(
+                "user namespaces enabled, but both namespace path and non-matching mapping specified",
+                pointer=f"/linux/{file[:3]}Mappings",
+                hint=f"leave them out, or give those of the namespace: {_shown(found)}",
+            )
+
+
+def _put(pid: int, file: str, text: str) -> None:
+    fd = os.open(f"/proc/{pid}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _refused(file: str, maps: Maps, pointer: str, errno: int) -> Failure:
+    """Explain why the kernel does not take a map: "invalid argument" may be any of four things."""
+    hint = ""
+    if errno == _EPERM:
+        hint = "the host ids must be the caller's to give"
+    elif len(maps) > _EXTENTS:
+        hint = f"there are {len(maps)} ranges, the kernel takes {_EXTENTS}"
+    elif len(_text(maps)) >= _PAGE:
+        hint = f"the map is {len(_text(maps))} bytes long, the kernel takes {_PAGE - 1}: use fewer ranges"
+    else:
+        hint = _overlap(maps)
+    return Failure(f"write {file} ({_shown(maps)})", pointer=pointer, errno=errno, hint=hint)
+
+
+def _overlap(maps: Maps) -> str:
+    for index, one in enumerate(maps):
+        for other in maps[:index]:
+            for side, name in ((0, "container"), (1, "host")):
+                if one[side] < other[side] + other[2] and other[side] < one[side] + one[2]:
+                    return f"the ranges {_shown([other])} and {_shown([one])} share {name} ids"
+    return ""
+
+
+def _shown(maps: Sequence[Sequence[int]]) -> str:
+    shown = ", ".join(f"{inside}:{outside}:{size}" for inside, outside, size in maps[:_SHOWN])
+    return shown + (f" and {len(maps) - _SHOWN} more" if len(maps) > _SHOWN else "")
+
+
+def _helper(pid: int, maps: Maps, pointer: str, helper: str) -> None:
     path = next((place + helper for place in _PLACES if os.access(place + helper, os.X_OK)), "")
     if not path:
         raise Failure(
@@ -84,7 +136,7 @@ def _helper(pid: int, maps: tuple[tuple[int, int, int], ...], pointer: str, help
     _pid, status = os.waitpid(child, 0)
     if status:
         raise Failure(
-            f"{helper} refused {maps}: {said}",
+            f"{helper} refused {_shown(maps)}: {said}",
             pointer=pointer,
             errno=_EPERM,
             hint="see /etc/subuid and /etc/subgid",

@@ -28,7 +28,7 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
     """Make the init process; run is called in it and never returns.
 
     Args:
-        spaces: what to make and enter; the mount namespace and cgroup namespaces are entered by init itself.
+        spaces: what to make and enter; those of entered_by_child() are entered by init itself.
         cgroup_fd: unified cgroup to be born in, -1 for none.
         run: the child's side.
 
@@ -39,7 +39,7 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
         Failure: a namespace cannot be entered or made.
 
     """
-    joins = [join for join in spaces.joins if join.kind not in ("mount", "cgroup")]
+    joins = [join for join in spaces.joins if join.kind not in entered_by_child(spaces)]
     new = spaces.flags & ~flags.CLONE_NEWCGROUP
     if any(join.kind == "user" for join in joins):
         return _through_helper(joins, spaces, new, cgroup_fd, run)
@@ -50,6 +50,17 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
         for fd, kind in back:
             _linux.setns(fd, kind)
             os.close(fd)
+
+
+def entered_by_child(spaces: Namespaces) -> tuple[str, ...]:
+    """Return the kinds of namespaces that init enters itself, once it is in its cgroups.
+
+    In a user namespace it would have no right to enter a cgroup namespace of the host: then we do, before.
+    """
+    if spaces.flags & flags.CLONE_NEWUSER or any(join.kind == "user" for join in spaces.joins):
+        if any(join.kind == "cgroup" for join in spaces.joins):
+            return ("mount",)
+    return ("mount", "cgroup")
 
 
 def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class Launch:
             self.child.procfs = private_procfs()
         for step in self.plan.child:
             if isinstance(step, steps.Identity):
-                self.child.uid = step.uid
+                self.child.uid, self.child.gid = step.uid, step.gid
             elif isinstance(step, steps.Program):
                 self.child.env = step.env
         self.child.user_namespace = "user" in self.container.namespaces
@@ -73,7 +73,7 @@ class Launch:
             join.kind == "user" for join in self.plan.namespaces.joins
         )
         for join in self.plan.namespaces.joins:
-            if join.kind in ("mount", "cgroup"):
+            if join.kind in namespaces.entered_by_child(self.plan.namespaces):
                 self.child.joins[join.kind] = (join, namespaces.open_join(join))
         self._open_sources()
 
@@ -114,7 +114,9 @@ class Launch:
         self.container.cgroup = self.paths
         cgroup.apply_limits(cgroup_plan.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
-        into = cgroup.clone_fd(self.paths)
+        # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
+        late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
+        into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
         self.pid, self.pidfd = namespaces.spawn(self.plan.namespaces, into, self._run_child)
         self.far.close()
@@ -125,6 +127,8 @@ class Launch:
                 os.close(fd)
         self.child.mounts.clear()
         self.container.pid = self.pid
+        if late:
+            cgroup.join({"": self.paths[""]}, self.pid)
         if self.child.new_user_namespace:
             self._map_ids()
 
@@ -171,10 +175,13 @@ class Launch:
 
     def _map_ids(self) -> None:
         for step in self.plan.parent:
-            if isinstance(step, steps.IdMaps) and self.plan.namespaces.flags & flags.CLONE_NEWUSER:
+            if isinstance(step, steps.IdMaps):
                 from pyrunc.apply import idmap
 
-                idmap.write(self.pid, step)
+                if self.plan.namespaces.flags & flags.CLONE_NEWUSER:
+                    idmap.write(self.pid, step)
+                else:
+                    idmap.compare(self.pid, step)
         protocol.send(self.sock, protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------

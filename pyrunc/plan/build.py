@@ -33,6 +33,10 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         Failure: the configuration asks for something that cannot be done on this host.
 
     """
+    if facts.euid != 0:
+        from pyrunc.plan import rootless
+
+        rootless.check(config)
     spaces = namespaces.lower(config)
     cgroup = plan_cgroups.plan(dict(config), facts.cgroup, request.id, request.cgroup_manager)
     rootfs = _rootfs(config, request)

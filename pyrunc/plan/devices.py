@@ -55,7 +55,7 @@ def lower(config: Config, facts: Facts, *, user_namespace: bool) -> list[Step]:
                 mode=0o666 if mode is None else mode,
                 uid=device.get("uid") or 0,
                 gid=device.get("gid") or 0,
-                bind=user_namespace,
+                bind=user_namespace and device["type"] != "p",  # a fifo can be made anywhere
                 pointer=f"/linux/devices/{index}",
             )
         )

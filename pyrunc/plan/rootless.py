@@ -1,0 +1,55 @@
+"""What cannot be asked for by an ordinary user, said before anything is done.
+
+Law 1: nothing but the configuration is looked at. These are runc's rules and words
+(libcontainer/configs/validate), which engines and people know; whatever else an ordinary user may not do, the
+kernel refuses at the step concerned.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Config
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that only root's rights could carry out.
+
+    Raises:
+        Failure: naming the place.
+
+    """
+    linux = config.get("linux") or {}
+    kinds = namespaces.paths(config)
+    if "user" not in kinds:
+        raise Failure(
+            "rootless container requires user namespaces",
+            pointer="/linux/namespaces",
+            hint="pyrunc spec --rootless writes a configuration with one",
+        )
+    if linux.get("netDevices"):
+        raise Failure(
+            "network devices are not supported for rootless containers", pointer="/linux/netDevices"
+        )
+    if not kinds["user"]:
+        for kind in ("uid", "gid"):
+            _mount_ids(config, kind, namespaces.id_maps(linux.get(f"{kind}Mappings")))
+
+
+def _mount_ids(config: Config, kind: str, maps: tuple[tuple[int, int, int], ...]) -> None:
+    """Refuse file systems for ids the container does not have: the kernel only says "invalid argument"."""
+    for index, mount in enumerate(config.get("mounts") or ()):
+        for place, option in enumerate(mount.get("options") or ()):
+            number = option.removeprefix(f"{kind}=")
+            if number == option or not number.isdecimal():
+                continue
+            if not any(first <= int(number) < first + size for first, _host, size in maps):
+                shown = ", ".join(f"{first}..{first + size - 1}" for first, _host, size in maps)
+                raise Failure(
+                    f"cannot specify {kind}= mount options for unmapped {kind} in rootless containers",
+                    pointer=f"/mounts/{index}/options/{place}",
+                    hint=f"{option} has no mapping in /linux/{kind}Mappings (mapped: {shown or 'none'})",
+                )
