@@ -35,7 +35,7 @@ except ImportError:
         from hashlib import sha256  # an interpreter built without either: slow beats wrong
 
 # Part of the key: raise it when another version would compile another filter from the same section.
-_FORMAT = "pyrunc seccomp 1"
+_FORMAT = "pyrunc seccomp 2"
 # Each entry has some 10 kB in a tmpfs, and an engine that makes a profile per container must not fill it.
 _MOST_ENTRIES = 128
 # seconds an agent may take to accept its descriptor: it only has to be reading.

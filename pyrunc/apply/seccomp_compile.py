@@ -12,6 +12,7 @@ import os
 
 from pyrunc.errors import Failure
 from pyrunc.plan import seccomp as plan
+from pyrunc.plan.seccomp_shrink import shrink
 from pyrunc.plan.seccomp_stub import INSTRUCTION_SIZE, enosys_stub, newest
 
 TYPE_CHECKING = False
@@ -134,7 +135,7 @@ def build(lowered: plan.Filter) -> tuple[bytes, list[str]]:
         filtered = _export(library, context, lowered)
     finally:
         library.call.seccomp_release(context)
-    program = _stub(library, lowered, tokens) + filtered
+    program = shrink(_stub(library, lowered, tokens) + filtered)
     count = len(program) // INSTRUCTION_SIZE
     if count > _MOST_INSTRUCTIONS:
         text = f"the filter has {count} instructions, Linux takes {_MOST_INSTRUCTIONS}"

@@ -225,6 +225,28 @@ def test_a_second_listener_is_refused_in_words() -> None:
     )
 
 
+@as_root
+def test_a_listener_can_be_fetched_by_its_number() -> None:
+    compiled = program(NOTIFY_MKDIR)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        os.write(writer, b"%d" % seccomp.load(compiled))
+        signal.pause()
+    pidfd = os.pidfd_open(pid)
+    number = os.read(reader, 10)
+    listener = seccomp.fetch_listener(pidfd, number)
+    seccomp.check_listener(listener)
+    for wrong, why in ((b"", "malformed"), (b"-1", "malformed"), (b"1" * 9, "malformed"), (b"999", "fetch")):
+        with pytest.raises(Failure, match=why):
+            seccomp.fetch_listener(pidfd, wrong)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for fd in (reader, writer, pidfd, listener):
+        os.close(fd)
+
+
 def test_something_else_is_not_taken_for_a_listener() -> None:
     fd = os.memfd_create("no listener")
     with pytest.raises(Failure, match="in place of a seccomp listener"):
