@@ -98,7 +98,11 @@ def default_root() -> str:
 
     """
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.geteuid() == 0 and (os.environ.get("USER", "root") == "root" or not _in_user_namespace()):
+    if os.geteuid() == 0 and (
+        # Root of a user namespace may still be called root, by `unshare -r` in a root shell; Podman, which is
+        # an ordinary user's, calls us without USER, and without a directory when it is root itself.
+        not runtime_dir or os.environ.get("USER") == "root" or not _in_user_namespace()
+    ):
         return "/run/pyrunc"
     if not runtime_dir:
         raise Failure("no place for container state", hint="set XDG_RUNTIME_DIR or give --root DIR")
@@ -138,7 +142,8 @@ def reserve(root: str, id: str) -> Container:  # noqa: A002
         try:
             os.mkdir(f"{root}/{id}", 0o700)
         except FileNotFoundError:
-            os.makedirs(root, 0o711, exist_ok=True)
+            # Sticky: what is old below XDG_RUNTIME_DIR may be cleaned away otherwise (XDG base directories).
+            os.makedirs(root, 0o1711, exist_ok=True)
             os.mkdir(f"{root}/{id}", 0o700)
     except FileExistsError:
         raise Failure("container with given ID already exists", step=id) from None

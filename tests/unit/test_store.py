@@ -176,6 +176,14 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("USER", "root")
     assert store.default_root() == "/run/pyrunc"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert store.default_root() == "/run/pyrunc"
+    monkeypatch.delenv("USER")
+    assert store.default_root() == "/run/pyrunc"
+    monkeypatch.setattr(store, "_in_user_namespace", lambda: True)  # as Podman calls us for an ordinary user
+    assert store.default_root() == "/run/user/1000/pyrunc"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    assert store.default_root() == "/run/pyrunc"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     assert store.default_root() == "/run/user/1000/pyrunc"
