@@ -367,7 +367,7 @@ def id_maps(text: str, asked: str) -> dict[str, list[tuple[int, int, int, bool]]
     for part in text.split(";"):
         kind, _, ranges = part.partition("=")
         if kind not in ("uids", "gids") or kind in found:
-            raise invalid(asked, f"idmap={text} must look like idmap=uids=0-1000-1;gids=0-1000-1")
+            raise invalid(asked, f"idmap {shown(text)} must look like idmap=uids=0-1000-1;gids=0-1000-1")
         found[kind] = []
         for one in ranges.split("#"):
             numbers = one.removeprefix("@").split("-")

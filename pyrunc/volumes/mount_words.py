@@ -135,7 +135,7 @@ def _bind(request: Request, given: dict[str, str], many: dict[str, list[str]], t
         raise invalid(
             text,
             f"the source {shown(request.source)} is not a path",
-            f"use an absolute path or ./{request.source}",
+            f"use an absolute path or {shown('./' + request.source, quote='')}",
         )
     _data(request, given, many, text)
     request.propagation = given.get("propagation", "")

@@ -367,9 +367,11 @@ class Locked:
         try:
             with _Staging(path) as staging:
                 os.rename(f"{path}/{name}", draft, dst_dir_fd=staging.fd)
-                return tree.remove(staging.fd, draft, f"volume {name}")
+                size = tree.remove(self.fd, DATA, f"volume {name}")
+                tree.remove(staging.fd, draft, f"volume {name}")
         except OSError as exc:
             raise Failure(f"remove volume {name}", errno=exc.errno or 0) from None
+        return size
 
     def _refuse_mounts(self) -> None:
         """Whatever is mounted in a volume is not the volume's; a removal must not reach into it."""

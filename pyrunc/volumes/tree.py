@@ -108,26 +108,24 @@ def _clear(fd: int, top: int, prefix: str, counted: set[tuple[int, int]]) -> tup
 
 
 def _lift(fd: int, name: str, top: int, new: str) -> None:
-    try:
-        os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
-    except PermissionError:
-        _make_writable(fd, name)
-        os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
+    if os.geteuid() != 0:
+        _unlock(fd, name)  # to move a directory is to write ".." in it
+    os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
 
 
 def _enter(parent: int, name: str) -> int:
     """Open a directory; one that its owner (an ordinary user) has locked is unlocked."""
-    try:
-        return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
-    except PermissionError:
-        _make_writable(parent, name)
-        return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
+    if os.geteuid() != 0:
+        _unlock(parent, name)
+    return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
 
 
-def _make_writable(parent: int, name: str) -> None:
+def _unlock(parent: int, name: str) -> None:
     fd = _linux.openat2(parent, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _INSIDE)
     try:
         os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    except PermissionError:
+        pass  # somebody else's: whatever fails next says more
     finally:
         os.close(fd)
 
@@ -196,7 +194,8 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             fd = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except NotADirectoryError:
             return
-        stack.append((fd, _visit(fd, action)))
+        stack.append((fd, []))
+        _visit(fd, action, stack[-1][1])
         while stack:
             fd, names = stack[-1]
             if not names:
@@ -212,7 +211,8 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             if len(stack) == DEEPEST:
                 os.close(inner)
                 raise Failure(f"{doing}: directories are nested deeper than {DEEPEST}")
-            stack.append((inner, _visit(inner, action)))
+            stack.append((inner, []))
+            _visit(inner, action, stack[-1][1])
     except OSError as exc:
         name = os.path.basename(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else ""
         raise Failure(doing + (f": {name!a}" if name else ""), errno=exc.errno or 0) from None
@@ -221,14 +221,12 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             os.close(fd)
 
 
-def _visit(fd: int, action: Callable[[int, str], None]) -> list[str]:
-    directories = []
+def _visit(fd: int, action: Callable[[int, str], None], directories: list[str]) -> None:
     with os.scandir(fd) as entries:
         for entry in entries:
             action(fd, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
-    return directories
 
 
 def count(top: int, *, seconds: float) -> int:
