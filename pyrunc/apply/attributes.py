@@ -92,8 +92,24 @@ def io_priority(_child: Child, step: steps.IoPriority) -> None:
     _linux.ioprio_set(1, 0, step.value)
 
 
-def affinity(_child: Child, step: steps.Affinity) -> None:
+_CPUS = 1024  # more than most kernels are built for (NR_CPUS); the kernel leaves out those that are not there
+
+
+def all_cpus(_child: Child, _step: steps.AllCpus) -> None:
+    """Run wherever the cgroup allows; 34 us for 1024.
+
+    Where that is forbidden, or the cpuset has none of them, is no failure: it was only to lift a limit.
+    """
+    if max(os.sched_getaffinity(0)) < _CPUS:
+        try:
+            os.sched_setaffinity(0, range(_CPUS))
+        except OSError:
+            pass
+
+
+def affinity(child: Child, step: steps.Affinity) -> None:
     """Choose the CPUs."""
+    child.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in step.cpus):#x}")
     try:
         os.sched_setaffinity(0, step.cpus)
     except OSError as exc:

@@ -320,6 +320,7 @@ DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
     steps.LsmLabel: attributes.lsm_label,
     steps.Scheduler: attributes.scheduler,
     steps.IoPriority: attributes.io_priority,
+    steps.AllCpus: attributes.all_cpus,
     steps.Affinity: attributes.affinity,
     steps.Personality: attributes.personality,
     steps.MemoryPolicy: attributes.memory_policy,

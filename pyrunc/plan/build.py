@@ -48,6 +48,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     if late and (not command.get("noNewPrivileges") or late[0].notify):
         early, late = [*late], []
     child = [
+        steps.AllCpus(),
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
         *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
         *_tree(config, facts, spaces, cgroup.paths, rootfs, no_pivot=request.no_pivot),
@@ -267,7 +268,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
     affinity = command.get("execCPUAffinity") or {}
     available = _available(config, capabilities)
     child = [
-        *_affinity(affinity, "initial"),
+        *(_affinity(affinity, "initial") if affinity else [steps.AllCpus()]),
         steps.EnterCgroupNamespace(new=False),
         *_affinity(affinity, "final"),
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),

@@ -279,6 +279,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.Sysctl: lambda step: f"sysctl {step.path.replace('/', '.')} = {step.value}",
     steps.Scheduler: _scheduler,
     steps.IoPriority: lambda step: f"I/O priority class {step.value >> 13}, level {step.value & 0x1FFF}",
+    steps.AllCpus: lambda _step: "run on all CPUs the cgroup allows",
     steps.Affinity: lambda step: "run on CPUs " + ",".join(map(str, step.cpus)),
     steps.Personality: lambda step: "personality " + ("LINUX32" if step.domain else "LINUX"),
     steps.MemoryPolicy: lambda step: (

@@ -284,6 +284,10 @@ class Affinity(Step):
     cpus: tuple[int, ...]
 
 
+class AllCpus(Step):
+    """Forget on which CPUs our caller was to run: the cpuset of the container's cgroup says where it may."""
+
+
 class Personality(Step):
     """personality(2)."""
 

@@ -406,3 +406,19 @@ def test_the_program_is_found_in_the_container_s_path(engine: Engine, bundle: Bu
     bundle.process["env"] = ["PATH=/nosuch:/only:/bin"]
     bundle.process["args"] = ["here", "argument"]
     assert engine.front(bundle).ok().out == "found /only/here argument\n"
+
+
+@ours
+def test_the_cpus_of_the_caller_are_not_the_containers(engine: Engine, bundle: Bundle) -> None:
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("takes two CPUs")
+    everywhere = fields(engine, bundle, "Cpus_allowed_list")
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        assert fields(engine, bundle, "Cpus_allowed_list") == everywhere
+        name = engine.start(bundle)
+        done = engine.call("exec", name, "/bin/cat", "/proc/self/status").ok()
+    finally:
+        os.sched_setaffinity(0, mine)
+    assert f"Cpus_allowed_list:\t{everywhere['Cpus_allowed_list']}\n" in done.out

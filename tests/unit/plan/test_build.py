@@ -43,6 +43,7 @@ def test_the_order_of_a_small_container() -> None:
     made = plan(small(hostname="h"))
     devices = ["Device"] * 6 + ["Symlink"] * 4
     assert names(made.child) == [
+        "AllCpus",
         "Keyring",
         "LoopbackUp",
         "TreePropagation",

@@ -137,6 +137,7 @@ def test_namespaces() -> None:
             "schedule with SCHED_FIFO, nice 0, priority 7",
         ),
         (steps.IoPriority(value=2 << 13 | 4), "I/O priority class 2, level 4"),
+        (steps.AllCpus(), "run on all CPUs the cgroup allows"),
         (steps.Affinity(cpus=(0, 2)), "run on CPUs 0,2"),
         (steps.Personality(domain=8), "personality LINUX32"),
         (steps.MemoryPolicy(mode=2, nodes=(0, 1)), "memory policy 0x2 on nodes 0,1"),
