@@ -1,8 +1,9 @@
 """Make init inside its namespaces: enter the ones that exist, clone3 into the new ones, come back.
 
 The parent enters joined namespaces itself and returns to its own afterwards: one fork less than an
-intermediate process. Only a joined user namespace cannot be left again; then a short-lived process enters,
-and clones with CLONE_PARENT so that init is the parent's own child all the same.
+intermediate process. A joined user namespace cannot be left again, and nobody but the host's root may return
+to the host's other namespaces; then a short-lived process enters, and clones with CLONE_PARENT so that init
+is the parent's own child all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc.errors import Failure
+from pyrunc import jsonio
+from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.namespaces import FLAGS
 
@@ -43,8 +45,11 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
     new = spaces.flags & ~flags.CLONE_NEWCGROUP
     if any(join.kind == "user" for join in joins):
         return _through_helper(joins, spaces, new, cgroup_fd, run)
-    back = _enter(joins, spaces)
+    back = _way_back(joins, spaces)
+    if back is None:
+        return _through_helper(joins, spaces, new, cgroup_fd, run)
     try:
+        _enter(joins, spaces)
         return _clone(new & ~flags.CLONE_NEWTIME, cgroup_fd, run)
     finally:
         for fd, kind in back:
@@ -84,6 +89,9 @@ def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) 
     if by_helper(kinds):
         return _fork_helper(lambda: _join_and_clone(pidfd, kinds, cgroup_fd, run))
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    if not _may_return(own, flags.CLONE_NEWPID):
+        os.close(own)
+        return _fork_helper(lambda: _join_and_clone(pidfd, flags.CLONE_NEWPID, cgroup_fd, run))
     try:
         _linux.setns(pidfd, flags.CLONE_NEWPID)
         try:
@@ -105,7 +113,10 @@ def by_helper(kinds: int) -> bool:
 
 
 def _join_and_clone(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> str:
-    _linux.setns(pidfd, kinds & (flags.CLONE_NEWUSER | flags.CLONE_NEWPID))
+    try:
+        _linux.setns(pidfd, kinds & (flags.CLONE_NEWUSER | flags.CLONE_NEWPID))
+    except OSError as exc:
+        raise Failure("join the container's pid namespace", errno=exc.errno or 0) from None
     pid, _pidfd = _clone(flags.CLONE_PARENT, cgroup_fd, run)
     return str(pid)
 
@@ -125,8 +136,8 @@ def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]
     return pid, pidfd
 
 
-def _enter(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]]:
-    """Enter namespaces; return what leads back, to be undone in any order."""
+def _way_back(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]] | None:
+    """Return what leads back out of what is to be entered, in any order; None if something does not."""
     back: list[tuple[int, int]] = []
     kinds = [join.kind for join in joins]
     if spaces.flags & flags.CLONE_NEWTIME:
@@ -134,18 +145,30 @@ def _enter(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]]:
     for kind in kinds:
         own = os.open(f"/proc/self/ns/{_FILES.get(kind, kind)}", os.O_RDONLY | os.O_CLOEXEC)
         back.append((own, FLAGS[kind]))
-    try:
-        for join in joins:
-            enter(join)
-        if spaces.flags & flags.CLONE_NEWTIME:
-            _linux.unshare(flags.CLONE_NEWTIME)
-            _write_offsets(spaces)
-    except BaseException:
-        for fd, flag in back:
-            _linux.setns(fd, flag)
-            os.close(fd)
-        raise
+        if not _may_return(own, FLAGS[kind]):
+            for fd, _flag in back:
+                os.close(fd)
+            return None
     return back
+
+
+def _may_return(own: int, kind: int) -> bool:
+    """Tell whether we may enter the namespace we are in: what the kernel asks for is the same as later."""
+    try:
+        _linux.setns(own, kind)
+    except OSError as exc:
+        if exc.errno != _EPERM:
+            raise
+        return False
+    return True
+
+
+def _enter(joins: list[Join], spaces: Namespaces) -> None:
+    for join in joins:
+        enter(join)
+    if spaces.flags & flags.CLONE_NEWTIME:
+        _linux.unshare(flags.CLONE_NEWTIME)
+        _write_offsets(spaces)
 
 
 def _write_offsets(spaces: Namespaces) -> None:
@@ -216,7 +239,7 @@ def enter_opened(join: Join, fd: int) -> None:
 def _through_helper(
     joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]
 ) -> tuple[int, int]:
-    """Enter a user namespace in a process of its own, which makes init our child and ends."""
+    """Enter namespaces in a process of its own, which makes init our child and ends."""
     return _fork_helper(lambda: _help(joins, spaces, new, cgroup_fd, run))
 
 
@@ -227,9 +250,9 @@ def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
         try:
             answer = work()
         except Failure as problem:
-            answer = "!" + problem.text()
+            answer = "!" + jsonio.dumps(problem.facts())
         except BaseException as exc:  # noqa: BLE001 - the parent words it
-            answer = "!" + repr(exc)
+            answer = "!" + jsonio.dumps(Failure(repr(exc), step="join namespaces").facts())
         os.write(writer, answer.encode())
         os._exit(0)
     os.close(writer)
@@ -238,8 +261,10 @@ def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
     finally:
         os.close(reader)
         os.waitpid(helper, 0)
-    if not answer or answer.startswith("!"):
-        raise Failure(answer[1:] or "the process entering the user namespace died", step="join namespaces")
+    if answer.startswith("!"):
+        raise from_facts(jsonio.loads(answer[1:]))
+    if not answer:
+        raise Failure("the process entering the container's namespaces died")
     pid = int(answer)
     return pid, os.pidfd_open(pid)
 
@@ -256,8 +281,7 @@ def _help(joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: 
                 if problem.errno != _EPERM:
                     raise
                 later.append(join)
-    enter(next(join for join in joins if join.kind == "user"))
-    for join in later:
+    for join in (*(join for join in joins if join.kind == "user"), *later):
         enter(join)
     if spaces.flags & flags.CLONE_NEWTIME:
         _linux.unshare(flags.CLONE_NEWTIME)
