@@ -10,9 +10,10 @@ taken away again: what was missing has then been made as `create` would have mad
 
 from __future__ import annotations
 
+import _signal
 import os
 
-from pyrunc.apply import mounts, target
+from pyrunc.apply import idmap, mounts, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pyrunc.plan import steps
     from pyrunc.plan.criu import Row
 
+_EPERM, _EINVAL = 1, 22
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 
 
@@ -156,3 +158,52 @@ def prepare(plan: steps.Plan, root: int, place: str) -> dict[str, str]:
         _linux.umount2(f"/proc/self/fd/{fd}", flags.MNT_DETACH)
         os.close(fd)
     return found
+
+
+def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
+    """Show the image files at a place as those of a user namespace's root, who has to read them in a restore.
+
+    They hold the memory of processes, so they are not to be readable by everybody. On a file system that
+    cannot be id-mapped they are shown as they are: CRIU says what it cannot read.
+
+    Args:
+        images: their directory.
+        place: a directory; only our mount namespace gets to see it.
+        maps: the user namespace's.
+
+    Raises:
+        Failure: the kernel refuses anything but the id-mapping.
+
+    """
+    try:
+        how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+        tree = _linux.open_tree(flags.AT_FDCWD, images, how)
+        owner = _user_namespace(maps)
+        try:
+            _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, owner)
+        except OSError as exc:
+            if exc.errno not in (_EINVAL, _EPERM):
+                raise
+        finally:
+            os.close(owner)
+        here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _linux.move_mount(tree, "", here, "", _ATTACH)
+        os.close(here)
+        os.close(tree)
+    except OSError as exc:
+        raise Failure(f"mount the image files {images} for CRIU", errno=exc.errno or 0) from None
+
+
+def _user_namespace(maps: steps.IdMaps) -> int:
+    """Return a user namespace with these mappings, made by a process that waits in it for its end."""
+    pid, pidfd = _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1)
+    if pid == 0:
+        while True:
+            _signal.pause()
+    try:
+        idmap.write(pid, maps)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)

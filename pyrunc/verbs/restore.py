@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 LOG = "restore.log"
 _INVENTORY = "inventory.img"
+# Directories of the state, as long as CRIU works, that something is mounted on in its mount namespace.
 _ROOT = "criu-root"
+_IMAGES = "criu-images"
 
 
 def main(cmd: Command) -> int:
@@ -140,11 +142,13 @@ class Restore:
             Failure: CRIU's, a hook's, or the host's.
 
         """
-        place = f"{os.path.realpath(self.container.directory)}/{_ROOT}"
+        home = os.path.realpath(self.container.directory)
+        place, shown = f"{home}/{_ROOT}", f"{home}/{_IMAGES}"
         os.mkdir(place, 0o755)
+        os.mkdir(shown, 0o700)
         directories = (images, work)
         try:
-            worker = self._start(path, place, directories)
+            worker = self._start(path, place, shown, directories)
             try:
                 options = {
                     "images_dir_fd": criu.FIRST_FD,
@@ -164,9 +168,10 @@ class Restore:
             for fd in self.namespaces.values():
                 os.close(fd)
             os.rmdir(place)
+            os.rmdir(shown)
         criu.expect_success(criu_rpc.RESTORE, answer, f"{work}/{LOG}")
 
-    def _start(self, path: str, place: str, directories: tuple[str, str]) -> criu.Worker:
+    def _start(self, path: str, place: str, shown: str, directories: tuple[str, str]) -> criu.Worker:
         """Make the cgroups and start criu in them, where the root file system is mounted for it."""
         container, plan = self.container, self.plan
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
@@ -180,9 +185,17 @@ class Restore:
         into = cgroup.clone_fd(container.cgroup)
         mask = None if self.cmd.detach else foreground.block_signals()
 
+        images, work = directories
+        maps = next((step for step in plan.parent if isinstance(step, steps.IdMaps)), None)
+        if maps is not None:
+            directories = (shown, work)
+
         def before() -> object:
             cgroup.join_self(join)
-            return criu_mounts.prepare(plan, criu_mounts.enter(plan.rootfs, place), place)
+            root = criu_mounts.enter(plan.rootfs, place)
+            if maps is not None:
+                criu_mounts.show_images(images, shown, maps)
+            return criu_mounts.prepare(plan, root, place)
 
         worker = criu.Worker(
             path,

@@ -187,7 +187,7 @@ class Fake:
         pid = libc.syscall(SYS_CLONE[os.uname().machine], CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             self.sock.close()
-            os.execv("/bin/sh", ["sh", "-c", self.answers.get("program", "sleep 1000")])
+            os.execv("/bin/sh", ["sh", "-c", self.answers.get("program", "exec sleep 1000")])
         accepted = self.event("setup-namespaces", pid) and self.event("post-restore", pid)
         if accepted and self.answers.get("terminal"):
             master, slave = os.openpty()
