@@ -11,7 +11,7 @@ from pyrunc.plan import steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, Literal
 
     from pyrunc.spec.types import Process
 
@@ -130,10 +130,19 @@ def capability_mask(names: object, available: int) -> int:
     return mask & available
 
 
+_SETS: tuple[Literal["bounding", "effective", "permitted", "inheritable", "ambient"], ...] = (
+    "bounding",
+    "effective",
+    "permitted",
+    "inheritable",
+    "ambient",
+)
+
+
 def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
     """Return a warning for each capability that is unknown or cannot be granted, as config.md wants."""
     sets = process.get("capabilities") or {}
-    named = {name for names in sets.values() for name in names or ()}  # type: ignore[attr-defined]
+    named = {name for kind in _SETS for name in sets.get(kind) or ()}
     lost = sorted(name for name in named if not capability_mask((name,), available))
     warnings = []
     if lost:
