@@ -1,0 +1,142 @@
+"""Let runc's own integration suite judge a runtime: `python -m conformance.runc_suite CHECKOUT [FILE ...]`.
+
+CHECKOUT is a checkout of opencontainers/runc, its test helpers built and its images there. Every
+tests/integration/*.bats is run with RUNC= set to the runtime, on a terminal of its own. What is skipped, and why,
+stands in skips.toml; anything else that fails, and an entry that is no longer true, is an error. A skipped test
+is run all the same: that is how an entry is found to be stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import re
+import shutil
+import sys
+
+from conformance.suites import expected, guard, results, tap
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RESULTS = os.path.join(os.path.dirname(HERE), "results", "runc_suite")
+TEST_LIMIT = 90  # seconds; the slowest test of runc's takes 20 on 2 busy cores
+FILE_LIMIT = 1200.0
+_TEST = re.compile(r'^@test (["\'])(.*)\1 \{', re.MULTILINE)
+
+
+def main(argv: list[str]) -> int:
+    """Run the suite; 0 if nothing is unexpected."""
+    options = _options(argv)
+    with open(os.path.join(HERE, "skips.toml"), encoding="utf-8") as file:
+        entries = expected.parse(file.read())
+    files = find(options.checkout)
+    if not files:
+        sys.exit(f"{options.checkout} has no tests/integration/*.bats: is it a checkout of runc?")
+    chosen = [name for name in files if not options.files or name.removesuffix(".bats") in options.files]
+    found = results.Results(
+        suite=f"runc's integration suite, {results.revision(options.checkout)}",
+        runtimes={name: results.version(path) for name, path in options.runtimes.items()},
+    )
+    first = next(iter(options.runtimes))
+    outcomes: dict[str, bool | None] = {}
+    for file_name in chosen:
+        for name, runtime in options.runtimes.items():
+            outcome = _run(options.checkout, file_name, runtime)
+            report = tap.read(outcome.out)
+            said = verdicts(file_name, report, tests_of(options.checkout, file_name))
+            for test, (verdict, ok) in said.items():
+                found.tests.setdefault(test, {})[name] = verdict
+                if name == first:
+                    outcomes[test] = ok
+            bad = [test for test, (_, ok) in said.items() if ok is False]
+            numbers = f"{report.passed:3} ok {len(bad):3} not ok {report.skipped:3} skipped"
+            print(f"{name:10} {file_name:32} {numbers}", *bad, sep="\n    ")
+    found.notes = {entry.name: entry.reason for entry in entries if outcomes.get(entry.name) is False}
+    if not options.files:
+        found.write(options.output)
+    ran = tuple(f"{file_name}: " for file_name in chosen)
+    problems = expected.check([entry for entry in entries if _of(entry, ran, files)], outcomes)
+    print(f"{first}: {found.count(first, results.PASS)} of {len(outcomes)} pass", *problems, sep="\n")
+    return 1 if problems else 0
+
+
+def _of(entry: expected.Entry, ran: tuple[str, ...], files: list[str]) -> bool:
+    """Whether an entry has to be true now: its file was run, or there is no such file at all."""
+    return entry.name.startswith(ran) or entry.name.split(": ")[0] not in files
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="conformance.runc_suite", description=__doc__)
+    parser.add_argument("checkout", type=os.path.abspath, help="a built checkout of runc")
+    parser.add_argument("files", nargs="*", help="files of tests/integration (default: all; no table then)")
+    parser.add_argument(
+        "--runtime", action="append", default=[], metavar="NAME=PATH", help="the first one is judged"
+    )
+    parser.add_argument("--output", default=RESULTS, metavar="PATH", help="write PATH.md and PATH.json")
+    options = parser.parse_intermixed_args(argv)
+    options.files = [os.path.basename(name).removesuffix(".bats") for name in options.files]
+    named = list(options.runtime)
+    if not named:
+        # The suite's own runtime is the measure: what it fails, the machine is to blame for.
+        found = {
+            "pyrunc": shutil.which("pyrunc"),
+            "runc": shutil.which(os.path.join(options.checkout, "runc")),
+        }
+        named = [f"{name}={path}" for name, path in found.items() if path]
+    options.runtimes = dict(word.split("=", 1) for word in named)
+    if not options.runtimes:
+        parser.error("no runtime found: --runtime NAME=PATH")
+    if shutil.which("bats") is None:
+        parser.error("bats is not installed")
+    return options
+
+
+def find(checkout: str) -> list[str]:
+    """Return the names of a checkout's files of tests."""
+    return sorted(
+        os.path.basename(path) for path in glob.glob(os.path.join(checkout, "tests", "integration", "*.bats"))
+    )
+
+
+def tests_of(checkout: str, file_name: str) -> list[str]:
+    """Return the names of the tests in a file, in their order."""
+    with open(os.path.join(checkout, "tests", "integration", file_name), encoding="utf-8") as file:
+        return [match[2] for match in _TEST.finditer(file.read())]
+
+
+def verdicts(file_name: str, report: tap.Report, tests: list[str]) -> dict[str, tuple[str, bool | None]]:
+    """Return for each test of a file its verdict and whether it passed (None: skipped by the suite).
+
+    A test without a line of its own did not come to an end, so it failed: bats was killed before.
+    """
+    points = {point.name: point for point in report.points}
+    said: dict[str, tuple[str, bool | None]] = {}
+    for test in [*tests, *(name for name in points if name not in tests)]:
+        point = points.get(test)
+        if point is None or point.failed:
+            said[f"{file_name}: {test}"] = (results.FAIL, False)
+        elif point.directive == "skip":
+            said[f"{file_name}: {test}"] = (f"{results.SKIP} ({point.reason})", None)
+        else:
+            said[f"{file_name}: {test}"] = (results.PASS, True)
+    return said
+
+
+def _run(checkout: str, file_name: str, runtime: str) -> guard.Outcome:
+    """Run one file in a directory of its own: the suite puts bundles and state roots below TMPDIR."""
+    with guard.workplace(runtime) as directory:
+        env = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": "/root",
+            "TERM": "xterm",
+            "TMPDIR": directory,
+            "RUNC": runtime,
+            "BATS_TEST_TIMEOUT": str(TEST_LIMIT),
+        }
+        where = os.path.join(checkout, "tests", "integration")
+        # A good part of the suite runs containers with a terminal in the foreground.
+        return guard.run(["bats", "--tap", file_name], cwd=where, env=env, limit=FILE_LIMIT, terminal=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
