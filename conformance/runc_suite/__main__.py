@@ -1,9 +1,9 @@
 """Let runc's own integration suite judge a runtime: `python -m conformance.runc_suite CHECKOUT [FILE ...]`.
 
 CHECKOUT is a checkout of opencontainers/runc, its test helpers built and its images there. Every
-tests/integration/*.bats is run with RUNC= set to the runtime, on a terminal of its own. What is skipped, and why,
-stands in skips.toml; anything else that fails, and an entry that is no longer true, is an error. A skipped test
-is run all the same: that is how an entry is found to be stale.
+tests/integration/*.bats is run with RUNC= set to the runtime, on a terminal of its own. What is skipped,
+and why, stands in skips.toml; anything else that fails, and an entry that is no longer true, is an error. A
+skipped test is run all the same: that is how an entry is found to be stale.
 """
 
 from __future__ import annotations

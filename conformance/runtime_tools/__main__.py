@@ -1,8 +1,8 @@
 """Let OCI's runtime-tools judge runtimes: `python -m conformance.runtime_tools CHECKOUT [NAME ...]`.
 
-CHECKOUT is a built checkout of opencontainers/runtime-tools: every validation/*/*.t is run for each runtime, each
-in a directory and with a state root of its own. What is known to fail stands with its reason in known.toml;
-anything else that fails, and an entry that is no longer true, is an error.
+CHECKOUT is a built checkout of opencontainers/runtime-tools: every validation/*/*.t is run for each
+runtime, each in a directory and with a state root of its own. What is known to fail stands with its reason
+in known.toml; anything else that fails, and an entry that is no longer true, is an error.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def _wrapper(runtime: str, root: str, oci_version: str) -> str:
 def judge(outcome: guard.Outcome) -> tuple[str, list[str]]:
     """Return the verdict on a test program's run with its numbers, and why it is not a pass.
 
-    A program that prints no test line passes by saying nothing and exit status 0: those that expect `create` to
-    fail are of that kind, and what the runtime said about it is on their standard error.
+    A program that prints no test line passes by saying nothing and exit status 0: those that expect `create`
+    to fail are of that kind, and what the runtime said about it is on their standard error.
     """
     report = tap.read(outcome.out)
     why = report.problems()

@@ -146,7 +146,7 @@ def workplace(runtime: str) -> Iterator[str]:
         runtime: deletes the containers; their state directories are those named `state` below the directory.
 
     """
-    # Below /tmp: sockets in it have to fit into sun_path. Open to others: a user namespace's root is one of them.
+    # Below /tmp: sockets in it have to fit into sun_path. Open to others: a mapped root is one of them.
     directory = tempfile.mkdtemp(prefix="pyrunc-suite-", dir="/tmp")
     os.chmod(directory, 0o755)
     try:

@@ -1,8 +1,8 @@
 """Read TAP, also as suites really write it: without a plan, several streams in one output, nothing but YAML.
 
-Source: testanything.org, TAP 13. What the reader has to put up with, all of it seen in OCI's
-runtime-tools: the plan comes last, or is `1..0` for "I did not count", or never; a second `TAP version 13` starts
-counting again; a test without a single test line reports its failure as a YAML block with an "error" in it, or by
+Source: testanything.org, TAP 13. What the reader has to put up with, all of it seen in OCI's runtime-tools:
+the plan comes last, or is `1..0` for "I did not count", or never; a second `TAP version 13` starts counting
+again; a test without a single test line reports its failure as a YAML block with an "error" in it, or by
 its exit status.
 """
 
