@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FDS = [*range(3, 13), 15, 20]
 # ls itself has one more open, the directory it lists.
 LIST = (
-    "for fd in $(ls /proc/self/fd); do [ -e /proc/$$/fd/$fd ] && echo $fd $(readlink /proc/$$/fd/$fd); done"
+    "for fd in $(ls /proc/self/fd); do [ ! -e /proc/$$/fd/$fd ] || echo $fd $(readlink /proc/$$/fd/$fd); done"
 )
 
 
