@@ -12,6 +12,12 @@ SHELL   := /bin/bash
 SOURCES := pyproject.toml setup.py README.md $(shell find pyrunc schema install -type f \
              -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
+# ... and also when the distribution has updated Python since.
+WHICH_PYTHON := stat -L -c '%n %s %Y' "$$(install/python)" 2>/dev/null
+ifneq ($(shell $(WHICH_PYTHON)),$(shell cat $(LIB)/installed 2>/dev/null))
+.PHONY: $(LIB)/installed
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run install uninstall test lint format bench conformance coverage bundles clean
@@ -30,7 +36,7 @@ $(LIB)/installed: $(SOURCES)
 	@mkdir -p $(LIB) 2>/dev/null || { echo "installing to $(PREFIX) takes root: sudo make $(or $(MAKECMDGOALS),run)"; exit 1; }
 	@install/needs
 	@install/into $(PREFIX)
-	@touch $@
+	@$(WHICH_PYTHON) > $@
 
 uninstall: ## remove what install put on this machine (Debian packages stay)
 	rm -rf $(LIB) $(COMMAND)

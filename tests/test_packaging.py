@@ -74,7 +74,7 @@ def test_the_wheel_works_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: 
 
 def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
-    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (help .*)$", text, re.MULTILINE)
     assert phony
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = dict(re.findall(r"^  make (\S+) +(\S.*)$", said, re.MULTILINE))
