@@ -76,9 +76,7 @@ def _move_root(child: Child) -> None:
     first: as long as a full one is in the namespace, the kernel lets a user namespace mount another.
     """
     place = child.plan.rootfs
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        rows = [line.split() for line in table]
-    for row in reversed(rows):
+    for row in reversed(_mount_table()):
         kind = row[row.index("-") + 1]
         if kind in ("proc", "sysfs") and row[4] != place and not row[4].startswith(place + "/"):
             try:
@@ -108,3 +106,15 @@ def readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
         raise Failure(
             "make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0
         ) from None
+
+
+def _mount_table() -> list[list[str]]:
+    """Return the rows of our mount table; read without a text file's decoder, which may not be loaded yet."""
+    fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while part := os.read(fd, 1 << 16):
+            text += part
+    finally:
+        os.close(fd)
+    return [line.split() for line in text.decode("utf-8", "surrogateescape").splitlines()]
