@@ -51,10 +51,14 @@ def open_source(step: Device) -> int:
 def _host_path(step: Device) -> str:
     """Return where the host has a device that is asked for under another name (sysfs(5), uevent files)."""
     kind = "block" if step.type == "b" else "char"
-    with open(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("DEVNAME="):
-                return "/dev/" + line[8:].rstrip("\n")
+    fd = os.open(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 4096).splitlines()
+    finally:
+        os.close(fd)
+    for line in lines:
+        if line.startswith(b"DEVNAME="):
+            return "/dev/" + line[8:].decode()
     raise FileNotFoundError(_ENOENT, step.path)
 
 
