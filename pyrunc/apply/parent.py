@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, root, seal
+from pyrunc.apply import cgroup, devices, facts, identity, mounts, namespaces, protocol, root, seal
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyrunc.store import Container
 
-_EPERM, _ENOENT, _EBUSY = 1, 2, 16
+_EPERM, _ENOENT, _EACCES, _EBUSY = 1, 2, 13, 16
 
 
 class Launch:
@@ -145,7 +145,13 @@ class Launch:
 
         """
         self.child.cgroups = cgroup.join_fds(paths)
-        into = cgroup.clone_fd(paths)
+        try:
+            into = cgroup.clone_fd(paths)
+        except Failure as problem:
+            if problem.errno != _ENOENT:
+                raise
+            # Init has left the container's cgroup, and somebody has removed it.
+            into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # The pid namespace is entered before the fork, the others by the child, all at once (no half-joined
         # state).
         self.child.join = (init, kinds & ~flags.CLONE_NEWPID)
@@ -214,6 +220,7 @@ class Launch:
                 self._hand_listener(fd, payload)
             else:
                 raise self._died()
+        cgroup.settle(self.container.cgroup_manager)
         self._limits()
 
     def _host_hooks(self) -> None:
@@ -261,7 +268,7 @@ class Launch:
             if isinstance(step, steps.Rlimit):
                 identity.set_rlimit(self.pid, step)
             elif isinstance(step, steps.OomScore):
-                set_oom_score(self.pid, step, rootless=os.geteuid() != 0)
+                set_oom_score(self.pid, step)
 
     def _died(self) -> Failure:
         """Say why the child is gone without a word."""
@@ -432,8 +439,8 @@ def private_procfs() -> int:
         return fd
 
 
-def set_oom_score(pid: int, step: steps.OomScore, *, rootless: bool) -> None:
-    """Write a process's oom_score_adj; an ordinary user's refusal is no failure, as in every runtime.
+def set_oom_score(pid: int, step: steps.OomScore) -> None:
+    """Write a process's oom_score_adj; whoever is not the host's root is told that it could not be lowered.
 
     Raises:
         Failure: the kernel refuses.
@@ -446,7 +453,8 @@ def set_oom_score(pid: int, step: steps.OomScore, *, rootless: bool) -> None:
         finally:
             os.close(fd)
     except OSError as exc:
-        if rootless and exc.errno in (_EPERM, 13):
+        if exc.errno in (_EPERM, _EACCES) and not facts.host_root():
+            cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
             return
         raise Failure(
             f"set oom_score_adj to {step.value}",
