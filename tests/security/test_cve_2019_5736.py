@@ -147,7 +147,7 @@ def loader(compiled: Callable[..., Path]) -> Path:
 @pytest.fixture(autouse=True)
 def own_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run pyrunc with an interpreter nobody else runs: a file in use is refused to every writer (ETXTBSY)."""
-    if "PYRUNC" in os.environ:
+    if {"PYRUNC", "INSTALLED_PYRUNC"} & set(os.environ):
         return
     place = tmp_path / "python" / "bin" / "python3"
     place.parent.mkdir(parents=True)
@@ -161,7 +161,7 @@ def own_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def poison(bundle: Bundle, loader: Path) -> None:
     """Put the attacker's loader wherever the host's executable looks for its own."""
     headers = subprocess.run(
-        ["readelf", "-lW", sys.executable], capture_output=True, text=True, check=True
+        ["readelf", "-lW", command()[0]], capture_output=True, text=True, check=True
     ).stdout
     (interpreter,) = (
         line.split(": ")[1].rstrip("]\n") for line in headers.splitlines() if "interpreter:" in line
