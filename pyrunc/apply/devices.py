@@ -1,13 +1,13 @@
 """Device nodes, /dev links and the console, all relative to descriptors.
 
-CVE-2026-41579 and its kin: an image's /dev may be a symlink to anywhere, so every node is made relative to a directory
-that target.py opened inside the root, and looked at again after it was made.
+CVE-2026-41579 and its kin: an image's /dev may be a symlink to anywhere, so every node is made relative to a
+directory that target.py opened inside the root, and looked at again after it was made.
 """
 
 from __future__ import annotations
 
+import _stat as stat
 import os
-import stat
 
 from pyrunc.apply import target
 from pyrunc.errors import Failure
@@ -77,7 +77,9 @@ def device(child: Child, step: Device) -> None:
         directory, name = _directory(child, step.path)
         try:
             try:
-                os.mknod(name, step.mode | _TYPES[step.type], os.makedev(step.major, step.minor), dir_fd=directory)
+                os.mknod(
+                    name, step.mode | _TYPES[step.type], os.makedev(step.major, step.minor), dir_fd=directory
+                )
             except FileExistsError:
                 pass
             else:
@@ -135,7 +137,9 @@ def symlink(child: Child, step: Symlink) -> None:
             # An image may bring the link, or something else under that name: that is the image's affair.
             return
     except OSError as exc:
-        raise Failure(f"link {step.path} to {step.target}", pointer=step.pointer, errno=exc.errno or 0) from None
+        raise Failure(
+            f"link {step.path} to {step.target}", pointer=step.pointer, errno=exc.errno or 0
+        ) from None
     finally:
         _close(child, directory)
 
@@ -178,12 +182,20 @@ def _device_of(fd: int) -> int:
 def console(child: Child, devpts: int, number: int) -> None:
     """Put the terminal's slave on /dev/console.
 
-    CVE-2025-52565: the source is taken from the devpts we mounted, the target is opened without following anything.
+    CVE-2025-52565: the source is taken from the devpts we mounted, the target is opened without following
+    anything.
     """
     directory, name = _directory(child, "/dev/console")
     try:
         try:
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory))
+            os.close(
+                os.open(
+                    name,
+                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    0o666,
+                    dir_fd=directory,
+                )
+            )
         except FileExistsError:
             pass
         tfd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -200,6 +212,8 @@ def console(child: Child, devpts: int, number: int) -> None:
         finally:
             os.close(tfd)
     except OSError as exc:
-        raise Failure("put the terminal on /dev/console", pointer="/process/terminal", errno=exc.errno or 0) from None
+        raise Failure(
+            "put the terminal on /dev/console", pointer="/process/terminal", errno=exc.errno or 0
+        ) from None
     finally:
         _close(child, directory)

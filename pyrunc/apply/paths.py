@@ -1,13 +1,13 @@
 """Masked and read-only paths, by descriptor.
 
-CVE-2025-31133: what covers a file is a clone of the host's /dev/null, taken before the container's root is entered and
-verified to be the null device; nothing of the container's tree is ever a source.
+CVE-2025-31133: what covers a file is a clone of the host's /dev/null, taken before the container's root is
+entered and verified to be the null device; nothing of the container's tree is ever a source.
 """
 
 from __future__ import annotations
 
+import _stat as stat
 import os
-import stat
 
 from pyrunc.apply import target
 from pyrunc.errors import Failure
@@ -52,7 +52,7 @@ def readonly(child: Child, step: ReadonlyPath) -> None:
 
 
 def mask(child: Child, step: MaskedPath) -> None:
-    """Hide a path: /dev/null over anything that is no directory, an empty read-only tmpfs over a directory."""
+    """Hide a path: an empty read-only tmpfs over a directory, /dev/null over anything else."""
     fd = _open(child, step.path, step.pointer)
     if fd < 0:
         return

@@ -1,14 +1,15 @@
 """The only place where a path inside the root file system becomes a descriptor.
 
-Law 3 (a path inside a container is a file descriptor): the tree is hostile and changes between any two system calls.
-Everything is resolved below a descriptor of the root by openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS,
-or walked component by component; nothing is ever created through a symlink by the kernel's own path walk.
+Law 3 (a path inside a container is a file descriptor): the tree is hostile and changes between any two system
+calls. Everything is resolved below a descriptor of the root by openat2(2) with RESOLVE_IN_ROOT and
+RESOLVE_NO_MAGICLINKS, or walked component by component; nothing is ever created through a symlink by the
+kernel's own path walk.
 """
 
 from __future__ import annotations
 
+import _stat as stat
 import os
-import stat
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -19,7 +20,9 @@ _LINKS = 40  # what the kernel itself follows at most (path_resolution(7))
 _TRIES = 128  # EAGAIN means a rename or mount raced with ".."; openat2(2) asks for a retry
 
 
-def resolve(root: int, path: str, *, follow: bool = True, symlinks: bool = True, mode: int = os.O_PATH) -> int:
+def resolve(
+    root: int, path: str, *, follow: bool = True, symlinks: bool = True, mode: int = os.O_PATH
+) -> int:
     """Open a path inside the root.
 
     Args:
@@ -150,7 +153,11 @@ def _components(path: str) -> list[str]:
 
 def _open_component(here: int, name: str) -> int:
     return _linux.openat2(
-        here, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_BENEATH
+        here,
+        name,
+        os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0,
+        flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_BENEATH,
     )
 
 
@@ -169,10 +176,10 @@ def parent(root: int, path: str) -> tuple[int, str]:
 
 
 def read(root: int, path: str, limit: int) -> bytes:
-    """Return the content of a regular file inside the root, at most limit bytes; anything else reads as empty.
+    """Return at most limit bytes of a regular file inside the root; anything else reads as empty.
 
-    A fifo or a device in its place must not hold up or surprise the runtime, so it is opened without waiting and
-    looked at before it is read.
+    A fifo or a device in its place must not hold up or surprise the runtime, so it is opened without waiting
+    and looked at before it is read.
     """
     try:
         fd = resolve(root, path, mode=os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)

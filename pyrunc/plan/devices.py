@@ -61,7 +61,17 @@ def lower(config: Config, facts: Facts, *, user_namespace: bool) -> list[Step]:
         )
         named.add(device["path"])
     steps: list[Step] = [
-        Device(path=path, type="c", major=major, minor=minor, mode=0o666, uid=0, gid=0, bind=user_namespace, default=True)
+        Device(
+            path=path,
+            type="c",
+            major=major,
+            minor=minor,
+            mode=0o666,
+            uid=0,
+            gid=0,
+            bind=user_namespace,
+            default=True,
+        )
         for path, major, minor in DEFAULT
         if path not in named
     ]

@@ -1,8 +1,9 @@
 """The mount option grammar: one table for the parser, `features`, did-you-mean and the documentation.
 
-Each row is name -> (kind, what). Of conflicting words the last one wins, per group: every attribute bit is a group of
-its own, the access-time words are one group together, and a recursive word beats an earlier plain one of its group.
-Words the table does not know are data for the file system (runtime-spec, config.md, "mounts").
+Each row is name -> (kind, what). Of conflicting words the last one wins, per group: every attribute bit is a
+group of its own, the access-time words are one group together, and a recursive word beats an earlier plain
+one of its group. Words the table does not know are data for the file system (runtime-spec, config.md,
+"mounts").
 
 Law 1: pure. The numbers are the kernel's own (mount_setattr(2), Linux 5.12; MOUNT_ATTR_NOSYMFOLLOW 5.14).
 """
@@ -28,7 +29,9 @@ PRIVATE = 1 << 18
 SLAVE = 1 << 19
 SHARED = 1 << 20
 
-SET, CLEAR, ATIME, RSET, RCLEAR, RATIME, SUPER, PROPAGATION, RPROPAGATION, BIND, EXT, IDMAP, NOTHING = range(13)
+SET, CLEAR, ATIME, RSET, RCLEAR, RATIME, SUPER, PROPAGATION, RPROPAGATION, BIND, EXT, IDMAP, NOTHING = range(
+    13
+)
 
 OPTIONS: dict[str, tuple[int, int | str]] = {
     "async": (SUPER, "async"),
@@ -114,8 +117,8 @@ _OPPOSITE = {
 class Options(Record):
     """What a mount's options ask for; attr_* concern the mount itself, rattr_* the mount and all below it.
 
-    attr_set and attr_clear never share a bit, nor do rattr_set and rattr_clear. atime and ratime are None when no
-    word of that group was given. propagation keeps the order of the words: (flag, recursive) pairs.
+    attr_set and attr_clear never share a bit, nor do rattr_set and rattr_clear. atime and ratime are None
+    when no word of that group was given. propagation keeps the order of the words: (flag, recursive) pairs.
     """
 
     bind: str = ""

@@ -1,6 +1,7 @@
 """The mounts array, lowered to steps in its own order.
 
-Law 1: pure; which file system a source lies on, or whether a target exists, is asked when the step is carried out.
+Law 1: pure; which file system a source lies on, or whether a target exists, is asked when the step is carried
+out.
 Source: runtime-spec config.md "Mounts".
 """
 
@@ -51,7 +52,7 @@ def root_propagation(config: Config) -> tuple[int, bool]:
 
 
 def tree_propagation(config: Config) -> int:
-    """Return what the tree inherited from the host becomes: never shared, or mounts would flow to the host."""
+    """Return what the tree inherited from the host becomes: never shared, or mounts would flow there."""
     flag, _recursive = root_propagation(config)
     if flag in (mount_options.PRIVATE, mount_options.UNBINDABLE):
         return mount_options.PRIVATE
@@ -93,7 +94,8 @@ def lower(
     for index, entry in enumerate(config.get("mounts") or ()):
         mount = _entry(index, entry)
         if mount.destination.startswith(rootfs + "/") and rootfs != "/":
-            # Some callers name the mount point as the host sees it; every runtime takes that for the place inside.
+            # Some callers name the mount point as the host sees it; every runtime takes that for the place
+            # inside.
             mount.destination = mount.destination[len(rootfs) :]
         if mount.kind == "bind":
             mount.default_propagation = inherited
@@ -109,8 +111,8 @@ def lower(
             made += _cgroup(mount, facts, cgroup_paths, own_view="cgroup" in kinds, user="user" in kinds)
             continue
         if mount.fstype == "sysfs" and mount.kind == "new" and _needs_host_sys(spaces, facts, kinds):
-            # A new sysfs wants a network namespace that the container's user namespace owns. What is asked to be
-            # read-only must be so for everything visible there (CVE-2023-25809).
+            # A new sysfs wants a network namespace that the container's user namespace owns. What is asked to
+            # be read-only must be so for everything visible there (CVE-2023-25809).
             options = mount.options
             options.rattr_set |= options.attr_set
             options.attr_set = 0
@@ -166,7 +168,7 @@ def _entry(index: int, entry: MountEntry) -> Mount:
                 pointer=pointer,
                 hint='add "rbind" to its options, or name a file system type',
             )
-        return _new(index, pointer, destination, fstype, entry, options)
+        return _new(index, destination, entry, options)
     subpath = ""
     for word in options.data:
         if not word.startswith("subpath="):
@@ -191,9 +193,9 @@ def _entry(index: int, entry: MountEntry) -> Mount:
     )
 
 
-def _new(
-    index: int, pointer: str, destination: str, fstype: str, entry: MountEntry, options: Options
-) -> Mount:
+def _new(index: int, destination: str, entry: MountEntry, options: Options) -> Mount:
+    pointer = f"/mounts/{index}"
+    fstype = entry.get("type") or ""
     if entry.get("uidMappings") or entry.get("gidMappings") or options.idmap:
         raise Failure("only bind mounts can be id-mapped", pointer=pointer)
     return Mount(
@@ -204,7 +206,8 @@ def _new(
         fstype=fstype,
         options=options,
         no_symlink=fstype in ("proc", "sysfs"),
-        readonly_last=bool(options.attr_set & mount_options.RDONLY) and (fstype == "tmpfs" or destination == "/dev"),
+        readonly_last=bool(options.attr_set & mount_options.RDONLY)
+        and (fstype == "tmpfs" or destination == "/dev"),
         pointer=pointer,
     )
 
@@ -215,19 +218,18 @@ def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
     near = difflib.get_close_matches(word, mount_options.OPTIONS, 1)
     guess = f', did you mean "{near[0]}"?' if near else ""
     return Failure(
-        f'"{word}" is not a mount option{guess} (bind mounts cannot have any filesystem-specific options applied)',
+        f'"{word}" is not a mount option{guess} '
+        "(bind mounts cannot have any filesystem-specific options applied)",
         pointer=f"{pointer}/options/{words.index(word)}",
     )
 
 
-def _cgroup(
-    mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool
-) -> list[Step]:
+def _cgroup(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool) -> list[Step]:
     """Return what a cgroup entry becomes: one mount on version 2, a directory of hierarchies on version 1."""
     host = facts.cgroup
     if host.version == 0:
         raise Failure("no cgroup hierarchy is mounted on this host", pointer=mount.pointer)
-    if host.version == 2:  # noqa: PLR2004
+    if host.version == 2:
         mount.fstype = "cgroup2"
         if user and not own_view and "" in paths:
             mount.kind, mount.source, mount.fstype = "late-bind", paths[""], "bind"

@@ -1,7 +1,7 @@
 """Messages that people could make nothing of in other runtimes, and what is said here instead.
 
-Each case is one from public issue trackers: what was wrong, and the words a person needs to mend it. A message
-is one line (a report on a config.json one line per problem) and has no traceback.
+Each case is one from public issue trackers: what was wrong, and the words a person needs to mend it. A
+message is one line (a report on a config.json one line per problem) and has no traceback.
 """
 
 from __future__ import annotations
