@@ -12,6 +12,9 @@ from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
 
 _EPERM, _ENOENT, _EACCES, _EBUSY, _EINVAL, _ENOSPC, _ERANGE, _EROFS, _EOPNOTSUPP = (
@@ -57,6 +60,24 @@ def not_made(plan: CgroupPlan, path: str, errno: int) -> Failure:
         errno=errno,
         hint=hint,
     )
+
+
+def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, str]) -> list[str]:
+    """Say what a container does without because there was no right to make its cgroups.
+
+    Args:
+        config: what was asked for; limits would have been a failure, device rules are not.
+        plan: the cgroups that were wanted.
+        paths: those that could be made.
+
+    """
+    lost = [name or "unified" for name in plan.paths if name not in paths]
+    rules = ((config.get("linux") or {}).get("resources") or {}).get("devices")
+    if not rules or paths.get("devices") or (plan.version == 2 and "" in paths):
+        return []
+    return [
+        f"/linux/resources/devices: not applied, there is no permission to make cgroups ({', '.join(lost)})"
+    ]
 
 
 def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failure:

@@ -12,8 +12,14 @@ from pyrunc.linux import _linux
 from pyrunc.plan.facts import Facts
 
 
-def gather() -> Facts:
-    """Return the facts about this host and this process."""
+def gather(rootless: str | None = None) -> Facts:
+    """Return the facts about this host and this process.
+
+    Args:
+        rootless: "true" and "false" say whether to do without the cgroups one has no right to make; otherwise
+            whoever is not the host's root does.
+
+    """
     euid = os.geteuid()
     inside = _in_user_namespace()
     return Facts(
@@ -21,8 +27,13 @@ def gather() -> Facts:
         in_user_namespace=inside,
         kcore=os.access("/proc/kcore", os.F_OK),
         capabilities=_linux.capget(0)[1],
-        cgroup=cgroup_facts(rootless=inside or euid != 0),
+        cgroup=cgroup_facts(rootless=rootless == "true" or (rootless != "false" and (inside or euid != 0))),
     )
+
+
+def host_root() -> bool:
+    """Tell whether we are root of the initial user namespace."""
+    return os.geteuid() == 0 and not _in_user_namespace()
 
 
 def _in_user_namespace() -> bool:

@@ -403,4 +403,11 @@ def _new_failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
         message += f': option "{word}"'
     if said:
         message += " (" + "; ".join(said) + ")"
-    return Failure(message, pointer=step.pointer, errno=exc.errno or 0)
+    hint = ""
+    if exc.errno == _EPERM and step.fstype == "proc":
+        # fs/proc/root.c and mount_too_revealing() in fs/namespace.c
+        hint = (
+            "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
+            " in part: otherwise bind the host's"
+        )
+    return Failure(message, pointer=step.pointer, errno=exc.errno or 0, hint=hint)

@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import cgroup, devices, facts, identity, mounts, namespaces, protocol, root, seal
+from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, root, seal
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -453,6 +453,8 @@ def set_oom_score(pid: int, step: steps.OomScore) -> None:
         finally:
             os.close(fd)
     except OSError as exc:
+        from pyrunc.apply import facts
+
         if exc.errno in (_EPERM, _EACCES) and not facts.host_root():
             cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
             return

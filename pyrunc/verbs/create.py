@@ -72,7 +72,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         rootless=is_rootless(cmd),
     )
     try:
-        plan = build.build(config, facts.gather(), request)
+        plan = build.build(config, facts.gather(cmd.rootless), request)
     except Failure as problem:
         if not problem.pointer:
             raise
@@ -106,7 +106,13 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
             notify.prepare(container.directory)
         launch.prepare()
-        launch.fork(next(step for step in plan.parent if isinstance(step, steps.Cgroup)))
+        cgroup = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
+        launch.fork(cgroup)
+        if len(launch.paths) < len(cgroup.plan.paths):
+            from pyrunc.apply import cgroup_explain
+
+            for warning in cgroup_explain.not_applied(config, cgroup.plan, launch.paths):
+                cli.warn(warning)
         launch.until_ready()
     except BaseException:
         undo(launch, config)

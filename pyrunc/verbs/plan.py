@@ -39,7 +39,7 @@ def main(cmd: Command) -> int:
         cgroup_manager=create.manager(cmd),
         rootless=create.is_rootless(cmd),
     )
-    plan = build.build(config, facts.gather(), request)
+    plan = build.build(config, facts.gather(cmd.rootless), request)
     for warning in plan.warnings:
         cli.warn(warning)
     rows = show.rows(plan)
