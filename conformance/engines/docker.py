@@ -111,7 +111,11 @@ class Docker:
 
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""
-        found = glob.glob(f"{self.directory}/exec/runtime-*/moby/*")
+        found = [
+            f"{root}/{name}"
+            for root in glob.glob(f"{self.directory}/exec/runtime-*/moby")
+            for name in host.states(root)
+        ]
         found += [point for point in host.mounts_below(self.directory) if point not in self.own_mounts]
         found += [
             path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) != self.session.tag

@@ -235,8 +235,12 @@ def new_leftovers(leftovers: Callable[[], list[str]], known: set[str]) -> list[s
 
 
 def states(runtime_root: str) -> list[str]:
-    """Containers in a state directory; names that begin with a dot are the runtime's own, such as a cache."""
-    return [os.path.basename(path) for path in glob.glob(f"{glob.escape(runtime_root)}/*")]
+    """Containers in a state directory.
+
+    What cannot be an id is the runtime's own, such as a cache: hidden names, and ours of compiled filters.
+    """
+    names = [os.path.basename(path) for path in glob.glob(f"{glob.escape(runtime_root)}/*")]
+    return [name for name in names if not name.startswith("@")]
 
 
 def _unescape(field: str) -> str:
