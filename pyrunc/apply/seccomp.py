@@ -25,14 +25,15 @@ from pyrunc.linux.flags import SECCOMP_SET_MODE_FILTER
 from pyrunc.plan.record import Record
 from pyrunc.plan.seccomp import FLAGS, NEW_LISTENER, Filter
 
-# 3.12 renamed the C module; hashlib would load OpenSSL (5 ms).
+# The C module's name; asking for one that is not there searches every directory, hashlib would load OpenSSL
+# (5 ms).
 try:
-    from _sha2 import sha256  # type: ignore[import-not-found]
-except ImportError:
-    try:
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256
+    else:
         from _sha256 import sha256  # type: ignore[import-not-found]
-    except ImportError:
-        from hashlib import sha256  # an interpreter built without either: slow beats wrong
+except ImportError:
+    from hashlib import sha256  # an interpreter built without it: slow beats wrong
 
 # Part of the key: raise it when another version would compile another filter from the same section.
 _FORMAT = "pyrunc seccomp 2"
