@@ -135,8 +135,11 @@ def destroy(container: store.Container, *, volumes: bool = False) -> None:
 
 
 def _own_pids(container: store.Container) -> bool:
-    """Tell whether all processes died with init, because it was the first of their pid namespace."""
-    return container.pid > 0 and container.namespaces.get("pid") == ""
+    """Tell whether all processes died with init, because it was the first of their pid namespace.
+
+    Not after a restore: CRIU works in the container's cgroups, and would stay there if we were killed.
+    """
+    return container.pid > 0 and container.namespaces.get("pid") == "" and not container.restored
 
 
 def poststart(container: store.Container) -> None:

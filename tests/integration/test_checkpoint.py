@@ -550,6 +550,19 @@ def test_delete_finds_a_restore_that_was_killed(
     engine.delete(name)
 
 
+def test_delete_finds_criu_itself(engine: Engine, bundle: Bundle, fake: Fake, images: Path) -> None:
+    """Killed while CRIU works on: it is in the container's cgroups, but not in its pid namespace."""
+    fake.answer(hang=True)
+    bundle.write()
+    name = engine.new_id()
+    words = ["restore", "--image-path", str(images), "--bundle", str(bundle.path), "--detach", name]
+    with engine.begin(*words) as called:
+        assert wait_for((fake.place / "hangs").exists)
+        called.kill()
+    assert engine.status(name) == "running"
+    engine.delete(name)
+
+
 # -- with CRIU ---------------------------------------------------------------------------------------------
 
 

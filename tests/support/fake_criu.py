@@ -189,6 +189,9 @@ class Fake:
             self.sock.close()
             os.execv("/bin/sh", ["sh", "-c", self.answers.get("program", "exec sleep 1000")])
         accepted = self.event("setup-namespaces", pid) and self.event("post-restore", pid)
+        if self.answers.get("hang"):
+            (self.place / "hangs").touch()
+            signal.pause()
         if accepted and self.answers.get("terminal"):
             master, slave = os.openpty()
             os.write(slave, b"hello")
