@@ -1,0 +1,323 @@
+"""Containers of an ordinary user (user_namespaces(7), cgroup_namespaces(7) "delegation")."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cgroups import FACTS, V2, has
+from tests.support.consoles import Receiver, read_until
+from tests.support.containers import wait_for
+from tests.support.engine import FOREIGN
+from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give, reachable, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.containers import Bundle
+    from tests.support.engine import Engine
+
+pytestmark = pytest.mark.skipif(FOREIGN, reason="words and places of our own")
+
+
+@pytest.fixture(scope="module")
+def words() -> Iterator[list[str]]:
+    """The command, in a copy an ordinary user can read."""
+    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
+    try:
+        copy.chmod(0o755)
+        found = reachable(copy)
+        why = refused(found)
+        if why:
+            pytest.skip(why)
+        yield found
+    finally:
+        shutil.rmtree(copy)
+
+
+@pytest.fixture
+def user(engine: Engine, place: Path, words: list[str]) -> Iterator[Ordinary]:
+    """An ordinary user; none of its containers may be left."""
+    made = Ordinary(place, words)
+    made.ids = engine.ids  # their cgroups and processes are looked for with the others
+    yield made
+    made.close()
+    left = [name for name in os.listdir(made.root) if not name.startswith("@")] if made.root.exists() else []
+    assert not left
+
+
+@pytest.fixture
+def bundle(bundle: Bundle) -> Bundle:
+    give(bundle)
+    return bundle
+
+
+def cgroup_of(user: Ordinary, name: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads((user.root / name / "state.json").read_text())["cgroup"]
+    return found
+
+
+# -- run
+
+
+def test_run(user: Ordinary, bundle: Bundle) -> None:
+    script = "id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; touch /tmp/new"
+    out = user.front(bundle, script).ok().out.split()
+    assert out == ["0", *["0", str(UID), "1"] * 2, "deny"]
+    assert (bundle.rootfs / "tmp/new").stat().st_uid == UID
+
+
+def test_devices_and_sys(user: Ordinary, bundle: Bundle) -> None:
+    script = "echo x > /dev/null; head -c 3 /dev/zero | wc -c; touch /sys/new 2>/dev/null || echo kept"
+    assert user.front(bundle, script).ok().out.split() == ["3", "kept"]
+
+
+def test_without_a_network_namespace(user: Ordinary, bundle: Bundle) -> None:
+    """There can be no new sysfs: the host's is bound, and read-only as asked."""
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "network"]
+    out = user.front(bundle, "ls -d /sys/class; grep ' /sys' /proc/mounts").ok().out.splitlines()
+    assert out[0] == "/sys/class"
+    assert all("ro" in line.split()[3].split(",") for line in out[1:])
+
+
+def test_what_spec_writes(user: Ordinary, bundle: Bundle) -> None:
+    user.call("spec", "--rootless", "--bundle", str(bundle.path)).ok()
+    bundle.config = json.loads((bundle.path / "config.json").read_text())
+    assert bundle.linux["uidMappings"] == [{"containerID": 0, "hostID": UID, "size": 1}]
+    bundle.process["terminal"] = False
+    bundle.process["env"] = ["PATH=/bin"]
+    assert user.front(bundle, "id -u; hostname").ok().out.startswith("0\n")
+
+
+def test_seccomp_without_no_new_privs(user: Ordinary, bundle: Bundle) -> None:
+    """Root of the user namespace has the right to set a filter there."""
+    bundle.process["noNewPrivileges"] = False
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+    }
+    out = user.front(bundle, "grep Seccomp: /proc/self/status; mkdir /tmp/x 2>&1 || true").ok().out
+    assert "Seccomp:\t2" in out
+    assert "No space left" in out
+
+
+# -- a life
+
+
+def test_a_life(user: Ordinary, bundle: Bundle) -> None:
+    name = user.start(bundle, "trap 'exit 3' TERM; touch /tmp/up; while :; do sleep 0.05; done")
+    assert wait_for((bundle.rootfs / "tmp/up").exists)
+    assert user.status(name) == "running"
+    assert name in user.call("list", "--quiet").ok().out.split()
+    assert str(user.state(name)["pid"]) in user.call("ps", name).ok().out
+    done = user.call(
+        "exec", "--cwd", "/tmp/made", "--env", "A=b", name, "/bin/sh", "-c", "id -u; pwd; echo $A"
+    )
+    assert done.ok().out == "0\n/tmp/made\nb\n"
+    user.call("kill", name, "TERM").ok()
+    user.until(name, "stopped")
+    user.call("delete", name).ok()
+
+
+def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> None:
+    name = user.create(bundle)
+    assert user.status(name) == "created"
+    pid = user.state(name)["pid"]
+    user.call("delete", "--force", name).ok()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_its_state_is_its_own(user: Ordinary, bundle: Bundle) -> None:
+    """Below XDG_RUNTIME_DIR, sticky so that it is not cleaned away, and closed to others."""
+    name = user.create(bundle)
+    root = user.root.stat()
+    assert root.st_mode & stat.S_ISVTX
+    assert (root.st_uid, root.st_mode & 0o066) == (UID, 0)
+    directory = (user.root / name).stat()
+    assert (directory.st_uid, stat.S_IMODE(directory.st_mode)) == (UID, 0o700)
+    for path in (user.root / name).iterdir():
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_a_terminal(user: Ordinary, bundle: Bundle, place: Path) -> None:
+    bundle.process["terminal"] = True
+    receiver = Receiver(place / "console.sock")
+    receiver.path.chmod(0o777)
+    try:
+        bundle.process["args"] = ["/bin/sh", "-c", "stat -c 'owner %u' $(tty); sleep 1000"]
+        name = user.create(bundle, "--console-socket", str(receiver.path))
+        master = receiver.take()
+        user.call("start", name).ok()
+        assert b"owner 0" in read_until(master, b"\n")
+    finally:
+        receiver.close()
+
+
+# -- cgroups
+
+
+def test_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
+    """No permission: the container has none, and what needs one says why it cannot be done."""
+    name = user.start(bundle)
+    assert cgroup_of(user, name) == {}
+    user.call("pause", name).fails("unable to freeze: the container has no freezer cgroup")
+    user.call("update", "--pids-limit", "10", name).fails(
+        "cannot set pids limits: the container has no cgroup"
+    )
+    assert user.status(name) == "running"
+    user.call("kill", name, "KILL").ok()
+    user.until(name, "stopped")
+
+
+def test_what_is_not_applied_is_listed(user: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    bundle.process["oomScoreAdj"] = -10
+    done = user.front(bundle, "echo in")
+    assert (done.code, done.out) == (0, "in\n"), done
+    first, second = done.err.splitlines()
+    assert first.startswith("warning: /linux/resources/devices: not applied, there is no permission")
+    assert second.startswith("warning: /process/oomScoreAdj: not applied, lowering it to -10 needs")
+
+
+def test_limits_without_permission(user: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["resources"] = {"pids": {"limit": 10}, "memory": {"limit": 1 << 28}}
+    words = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+    user.front(bundle, "exit 0").fails(words, "(limits: pids, memory)", "permission denied")
+
+
+def test_a_cgroup_by_name_without_permission(user: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"/test-of-{os.getpid()}/inner"
+    user.front(bundle, "exit 0").fails("unable to apply cgroup configuration", "permission denied")
+
+
+def test_no_word_of_rootless_cgroups(user: Ordinary, bundle: Bundle) -> None:
+    """With --rootless=false cgroups are not done without."""
+    bundle.write()
+    failed = user.call("--rootless", "false", "run", "--bundle", str(bundle.path), user.new_id())
+    failed.fails("unable to apply cgroup configuration", "permission denied")
+
+
+@pytest.fixture
+def delegated(user: Ordinary) -> Iterator[None]:
+    """Cgroups handed to the user, who is in them; on version 2 in a leaf, the container's is beside."""
+    made: list[str] = []
+    for controller, mount in FACTS.mounts.items():
+        top = f"{mount}{FACTS.own[controller].rstrip('/')}/test-delegated-{os.getpid()}"
+        for path in (top, top + "/leaf") if V2 else (top,):
+            if path not in made:
+                os.mkdir(path)
+                made.append(path)
+            if controller == "cpuset":
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    Path(path, file).write_text(Path(path, "..", file).read_text())
+            for file in ("", "tasks", "cgroup.procs", "cgroup.subtree_control"):
+                if os.path.exists(f"{path}/{file}"):
+                    os.chown(f"{path}/{file}", UID, UID)
+    user.cgroups = [path for path in dict.fromkeys(made) if not V2 or path.endswith("/leaf")]
+    yield
+    user.close()
+    user.ids.clear()
+    for path in reversed(made):
+        os.rmdir(path)
+
+
+@pytest.mark.usefixtures("delegated")
+@pytest.mark.skipif(not has("pids"), reason="this host cannot limit the number of processes")
+def test_a_delegated_cgroup(user: Ordinary, bundle: Bundle) -> None:
+    """It is used, limits are set in it, and what needs a cgroup works."""
+    if V2 and "pids" not in Path(user.cgroups[0], "..", "cgroup.controllers").read_text():
+        pytest.skip("the controller pids is not handed down to here")
+    bundle.linux["resources"] = {"pids": {"limit": 17}}
+    name = user.start(bundle)
+    where = cgroup_of(user, name)
+    directory = Path(where.get("pids") or where[""])
+    assert f"/test-delegated-{os.getpid()}/" in str(directory)
+    assert (directory / "pids.max").read_text() == "17\n"
+    user.call("update", "--pids-limit", "18", name).ok()
+    assert (directory / "pids.max").read_text() == "18\n"
+    user.call("pause", name).ok()
+    assert user.status(name) == "paused"
+    user.call("resume", name).ok()
+    assert user.call("exec", name, "/bin/cat", "/proc/self/cgroup").ok().out.count(name) >= 1
+    user.delete(name)
+    assert not directory.exists()
+
+
+# -- what is refused
+
+
+def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
+    del bundle.linux["uidMappings"], bundle.linux["gidMappings"]
+    done = user.front(bundle, "exit 0")
+    done.fails("rootless container requires user namespaces", "pyrunc spec --rootless")
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_additional_groups(user: Ordinary, bundle: Bundle, number: int) -> None:
+    """A group map of one id costs setgroups (user_namespaces(7))."""
+    bundle.process["user"]["additionalGids"] = [number]
+    words = "has no mapping" if number else "cannot set any additional groups in a rootless container"
+    user.front(bundle, "exit 0").fails(words)
+    del bundle.process["user"]["additionalGids"]
+    name = user.start(bundle)
+    failed = user.call("exec", "--additional-gids", str(number), name, "/bin/true")
+    failed.fails("cannot set any additional groups in a rootless container", code=255)
+    user.call("exec", "--user", "5", name, "/bin/true").fails("no mapping in /linux/uidMappings", code=255)
+
+
+def test_a_file_system_for_a_group_that_is_not_mapped(user: Ordinary, bundle: Bundle) -> None:
+    bundle.mount("/pts", "devpts", "newinstance", "gid=5", kind="devpts")
+    user.front(bundle, "exit 0").fails(
+        f"/mounts/{len(bundle.config['mounts']) - 1}/options/1", "gid=5 has no mapping"
+    )
+
+
+def test_a_procfs_of_a_pid_namespace_of_others(user: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
+    user.front(bundle, "exit 0").fails("/mounts/0", "operation not permitted", "a pid namespace of its own")
+
+
+def test_raising_a_limit(user: Ordinary, bundle: Bundle) -> None:
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 1 << 40, "hard": 1 << 40}]
+    user.front(bundle, "exit 0").fails("/process/rlimits/0", "needs CAP_SYS_RESOURCE")
+
+
+# -- subordinate ids
+
+
+@pytest.fixture
+def mapped(user: Ordinary, bundle: Bundle) -> Ordinary:
+    """A user with subordinate ids, all of which the container has."""
+    if not shutil.which("newuidmap"):
+        pytest.skip("needs newuidmap (package uidmap)")
+    user.exist()
+    for kind in ("uidMappings", "gidMappings"):
+        bundle.linux[kind].append({"containerID": 1, "hostID": FIRST, "size": COUNT})
+    return user
+
+
+def test_subordinate_ids(mapped: Ordinary, bundle: Bundle) -> None:
+    """Newuidmap and newgidmap write the maps, and setgroups stays allowed."""
+    bundle.process["user"] = {"uid": 5, "gid": 6, "additionalGids": [7, 8]}
+    name = mapped.start(bundle)
+    script = "id -u; id -G; cat /proc/self/uid_map; cat /proc/self/setgroups"
+    done = mapped.call("exec", name, "/bin/sh", "-c", script).ok()
+    maps = ["0", str(UID), "1", "1", str(FIRST), str(COUNT)]
+    assert done.out.split() == ["5", "6", "7", "8", *maps, "allow"]
+    assert Path(f"/proc/{mapped.state(name)['pid']}").stat().st_uid == FIRST + 4
+    mapped.call("exec", "--user", "0", name, "/bin/touch", "/tmp/root").ok()
+    assert (bundle.rootfs / "tmp/root").stat().st_uid == UID
+
+
+def test_ids_that_are_somebody_else_s(mapped: Ordinary, bundle: Bundle) -> None:
+    bundle.linux["uidMappings"][1]["hostID"] = FIRST + 1
+    words = f"newuidmap refused 0:{UID}:1, 1:{FIRST + 1}:{COUNT}"
+    mapped.front(bundle, "exit 0").fails("/linux/uidMappings", words, "/etc/subuid")
