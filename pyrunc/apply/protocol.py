@@ -10,7 +10,7 @@
       | ---------------------- GO -------------> |   then the child keeps it open until it was fetched)
       | <-------------------- READY ------------ |  (only start is left)
       | state saved ----------- STORED --------> |
-      |                 (create) START on start.fifo, answers on report.fifo; (run) START
+      |                 (create) START on exec.fifo, answers on report/exec.fifo; (run) START
       | <-------------------- end of file ------ |  execve succeeded
       | <--- FAILED + facts of a Failure ------- |  at any time
       | <--- LOG + a line (only with --debug) -- |  at any time

@@ -220,6 +220,7 @@ def _open_channels(
 def _fifo(path: str) -> int:
     """Make a fifo and open both its ends, so that neither opening nor reading depends on a partner."""
     try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         os.mkfifo(path, 0o600)
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as exc:
