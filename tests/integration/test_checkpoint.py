@@ -765,6 +765,26 @@ def test_a_joined_network_namespace(
 
 
 @real
+def test_namespaces_of_another_container(
+    shuttle: Shuttle, bundle: Bundle, bundles: Callable[[str], Bundle], engine: Engine
+) -> None:
+    """As in a pod. One process only, for its number must be free in that pid namespace when it comes back."""
+    holder = engine.pid(engine.start(bundles("holder"), "exec sleep 1000"))
+    kinds = ("pid", "ipc", "uts", "network")
+    for entry in bundle.linux["namespaces"]:
+        if entry["type"] in kinds:
+            entry["path"] = f"/proc/{holder}/ns/{entry['type'][:3]}"
+    del bundle.config["hostname"]
+    name = shuttle.start("exec sleep 1000")
+    shuttle.checkpoint(name)
+    name = shuttle.restore()
+    pid = engine.pid(name)
+    for kind in kinds:
+        file = f"ns/{kind[:3]}"
+        assert os.readlink(f"/proc/{pid}/{file}") == os.readlink(f"/proc/{holder}/{file}")
+
+
+@real
 def test_a_terminal(engine: Engine, bundle: Bundle, place: Path) -> None:
     bundle.process["terminal"] = True
     bundle.process["args"] = ["/bin/sh", "-c", "while read x; do echo got-$x; done"]
