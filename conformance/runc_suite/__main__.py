@@ -101,7 +101,7 @@ def find(checkout: str) -> list[str]:
 def tests_of(checkout: str, file_name: str) -> list[str]:
     """Return the names of the tests in a file, in their order."""
     with open(os.path.join(checkout, "tests", "integration", file_name), encoding="utf-8") as file:
-        return [match[2] for match in _TEST.finditer(file.read())]
+        return [match[2].strip() for match in _TEST.finditer(file.read())]
 
 
 def verdicts(file_name: str, report: tap.Report, tests: list[str]) -> dict[str, tuple[str, bool | None]]:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 KINDS = {
     "test": "the test is wrong, or looks at another runtime's insides: it must fail, or the entry is stale",
     "host": "the machine lacks what the test needs: it may pass on another one",
+    "race": "the test is wrong, and passes when it is lucky",
     "ours": "we are wrong, and know it: it must fail, or the entry is stale",
 }
+
+_MAY_PASS = ("host", "race")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,6 @@ def check(
         if entry.name not in outcomes:
             if entry.name not in present:
                 found.append(f"stale entry: there is no test {entry.name!r}")
-        elif outcomes[entry.name] and entry.kind != "host":
+        elif outcomes[entry.name] and entry.kind not in _MAY_PASS:
             found.append(f"stale entry: {entry.name!r} passes")
     return found

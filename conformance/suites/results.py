@@ -86,7 +86,7 @@ def host() -> str:
     """Say what kind of machine this is, as far as tests depend on it; nothing that names it."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         status = dict(line.split(":", 1) for line in file if ":" in line)
-    facts = [f"Linux {platform.release()}", f"cgroup {_cgroup_kind()}"]
+    facts = [f"Linux {platform.release().split('-')[0]}", f"cgroup {_cgroup_kind()}"]
     facts.append("systemd" if os.path.isdir("/run/systemd/system") else "no systemd")
     if not int(status.get("CapEff", "0"), 16) >> _CAP_SYS_RESOURCE & 1:
         facts.append("no CAP_SYS_RESOURCE")

@@ -30,7 +30,7 @@ def test_a_list() -> None:
         ('[[test]]\nname = "a"\nkind = "test"\nreason = "b"\nfile = "c"\n', "entry 1 must have"),
         (
             '[[test]]\nname = "a"\nkind = "flaky"\nreason = "b"\n',
-            "a: kind 'flaky' is none of test, host, ours",
+            "a: kind 'flaky' is none of test, host, race, ours",
         ),
         ('[[test]]\nname = "a"\nkind = "test"\nreason = " "\n', "a: no reason"),
         ('[[test]]\nname = "a"\nkind = "test"\nreason = "b"\n' * 2, "more than one entry for: a"),
@@ -57,9 +57,10 @@ def test_an_entry_for_a_test_that_passes_is_stale(kind: str) -> None:
     assert expected.check([entry("a", kind)], {"a": True}) == ["stale entry: 'a' passes"]
 
 
-def test_what_one_machine_lacks_another_may_have() -> None:
-    assert expected.check([entry("a", "host")], {"a": True}) == []
-    assert expected.check([entry("a", "host")], {"a": False}) == []
+@pytest.mark.parametrize("kind", ["host", "race"])
+def test_what_one_machine_lacks_another_may_have(kind: str) -> None:
+    assert expected.check([entry("a", kind)], {"a": True}) == []
+    assert expected.check([entry("a", kind)], {"a": False}) == []
 
 
 @pytest.mark.parametrize("kind", list(expected.KINDS))

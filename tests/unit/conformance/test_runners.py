@@ -45,7 +45,7 @@ def test_finding_the_tests_of_a_file(tmp_path: Path) -> None:
     where = tmp_path / "tests/integration"
     where.mkdir(parents=True)
     (where / "run.bats").write_text(
-        '@test "runc run [a]" {\n\ttrue\n}\n# @test "no" {\n@test \'it "quotes"\' {\n}\n'
+        '@test "runc run [a]" {\n\ttrue\n}\n# @test "no" {\n@test \'it "quotes" \' {\n}\n'
     )
     (where / "helpers.bash").touch()
     assert runc_suite.find(str(tmp_path)) == ["run.bats"]
