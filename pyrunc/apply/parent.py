@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pyrunc.store import Container
 
+_PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
 _EPERM, _ENOENT, _EACCES, _EBUSY = 1, 2, 13, 16
 
 
@@ -235,6 +236,10 @@ class Launch:
                 hooks.run(step.kind, step.hooks, {**state, "status": status}, cwd=self.plan.bundle)
 
     def _take_terminal(self, name: str, fd: int) -> None:
+        # The child may be under a container's control: nothing else may reach whoever serves the console.
+        found = os.fstat(fd)
+        if found.st_mode & 0o170000 != 0o020000 or found.st_rdev != _PTMX:
+            raise Failure("the container's side sent something else than a terminal")
         if self.console is None:
             self.master = fd
             return

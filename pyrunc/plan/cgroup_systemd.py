@@ -259,6 +259,36 @@ def bits(ranges: str) -> bytes:
 # ----------------------------------------------------------------------------------------------- annotations
 
 
+# Properties that reach beyond the container's own unit (CVE-2024-3154: annotations often come from whoever
+# starts the container): they act on the host, on other units, or put foreign processes into this one, to be
+# killed with it.
+_BEYOND = frozenset(
+    (
+        "BindsTo",
+        "Conflicts",
+        "ControlGroup",
+        "FailureAction",
+        "JobTimeoutAction",
+        "JobTimeoutRebootArgument",
+        "JoinsNamespaceOf",
+        "OnFailure",
+        "OnSuccess",
+        "PIDFDs",
+        "PIDs",
+        "PropagatesReloadTo",
+        "PropagatesStopTo",
+        "RebootArgument",
+        "Requires",
+        "Requisite",
+        "Slice",
+        "StartLimitAction",
+        "SuccessAction",
+        "Upholds",
+        "Wants",
+    )
+)
+
+
 def asked(values: dict[str, str]) -> list[Property]:
     """Return the properties that annotations "org.systemd.property.NAME" ask for.
 
@@ -274,6 +304,8 @@ def asked(values: dict[str, str]) -> list[Property]:
         name = key[len(_ANNOTATION) :]
         if len(name) < 3 or not (name.isascii() and name.isalpha()):
             raise Failure(f"{name!r} cannot be a systemd property", pointer=pointer)
+        if name in _BEYOND:
+            raise Failure(f"the systemd property {name} reaches beyond the container's unit", pointer=pointer)
         read = _read(text.strip())
         if read is None:
             raise Failure(
