@@ -76,6 +76,10 @@ def kill_init(container: store.Container) -> None:
         stat = store.process_stat(container.pid)
         if stat is None or stat[2] != container.start:
             return
+        if not container.cgroup and not _own_pids(container):
+            from pyrunc.apply import processes
+
+            processes.signal_others(container, _SIGKILL)
         _signal.pidfd_send_signal(pidfd, _SIGKILL)
         if store.frozen(container):
             from pyrunc.apply import cgroup

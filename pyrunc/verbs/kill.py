@@ -76,7 +76,14 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
 
     """
     state = store.status(container)
-    if everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != ""):
+    all_of_them = everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != "")
+    if all_of_them and not container.cgroup:
+        from pyrunc.apply import processes
+
+        processes.signal_others(container, number)
+        if everyone and state == "stopped":
+            return
+    elif all_of_them:
         # Without a pid namespace of its own, init's death does not take the others along.
         from pyrunc.apply import cgroup
 

@@ -47,10 +47,12 @@ def main(cmd: Command) -> int:
 
 
 def processes(container: store.Container) -> list[int]:
-    """Return the ids of a container's processes; without a cgroup only init is known."""
+    """Return the ids of a container's processes."""
     if container.cgroup:
         return cgroup.pids(container.cgroup)
-    return [] if store.status(container) == "stopped" else [container.pid]
+    from pyrunc.apply import processes as without_cgroup
+
+    return without_cgroup.of(container)
 
 
 def _ps(options: list[str]) -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.cgroups import FACTS, V2, has
 from tests.support.consoles import Receiver, read_until
 from tests.support.containers import wait_for
-from tests.support.engine import FOREIGN
+from tests.support.engine import FOREIGN, alive
 from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give, reachable, refused
 
 if TYPE_CHECKING:
@@ -174,6 +174,39 @@ def test_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
     assert user.status(name) == "running"
     user.call("kill", name, "KILL").ok()
     user.until(name, "stopped")
+
+
+def test_all_its_processes_are_found_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
+    name = user.start(bundle, "sleep 1001 & (sleep 1002 & exec sleep 1003) & touch /tmp/up; exec sleep 1000")
+    user.call("exec", "--detach", name, "/bin/sleep", "1004").ok()
+    table = user.call("ps", name, "-eo", "pid,args").ok().out
+    assert [f"sleep 100{number}" in table for number in range(5)] == [True] * 5
+    pids = json.loads(user.call("ps", "--format", "json", name).ok().out)
+    assert len(pids) == 5
+    assert user.state(name)["pid"] in pids
+    user.call("kill", "--all", name, "0").ok()
+    assert all(alive(pid) for pid in pids)
+    user.call("kill", "--all", name, "KILL").ok()
+    user.until(name, "stopped")
+    assert wait_for(lambda: not any(alive(pid) for pid in pids))
+    user.call("kill", "--all", name, "KILL").ok()
+
+
+@pytest.mark.parametrize("verb", [("kill", "--all"), ("kill",), ("delete", "--force")])
+def test_all_are_killed_without_a_pid_namespace_of_its_own(
+    user: Ordinary, bundle: Bundle, verb: tuple[str, ...]
+) -> None:
+    """Nothing but init's descendants tells who belongs to it."""
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
+    bundle.without_mount("/proc")
+    bundle.mount("/proc", "/proc", "rbind")
+    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
+    name = user.start(bundle, "sleep 1001 & (sleep 1002 & exec sleep 1003) & touch /tmp/up; exec sleep 1000")
+    assert wait_for((bundle.rootfs / "tmp/up").exists)
+    assert wait_for(lambda: user.call("ps", name, "-eo", "pid,args").out.count(" sleep 100") == 4)
+    pids = json.loads(user.call("ps", "--format", "json", name).ok().out)
+    user.call(*verb, name, *(["KILL"] if verb[0] == "kill" else [])).ok()
+    assert wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_what_is_not_applied_is_listed(user: Ordinary, bundle: Bundle) -> None:

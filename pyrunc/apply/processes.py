@@ -1,0 +1,68 @@
+"""The processes of a container that has no cgroup, because an ordinary user had no right to make one.
+
+Law 4: asked of the kernel at each question. Without a cgroup nothing names them all at once: what is found
+are init's descendants, and whoever is in its own pid namespace (`exec`), as far as we may look.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.store import Container
+
+
+def of(container: Container) -> list[int]:
+    """Return the ids in ascending order; none once init has ended."""
+    if store.status(container) == "stopped":
+        return []
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and (parent := _parent(int(name))):
+            parents[int(name)] = parent
+    found = {container.pid}
+    own = _pid_namespace(container.pid) if container.namespaces.get("pid") == "" else ""
+    if own:
+        found.update(pid for pid in parents if _pid_namespace(pid) == own)
+    size = 0
+    while size != len(found):
+        size = len(found)
+        found.update(pid for pid, parent in parents.items() if parent in found)
+    return sorted(found)
+
+
+def signal_others(container: Container, number: int) -> None:
+    """Signal all but init, which comes last because it leads to them.
+
+    Raises:
+        Failure: a process may not be signalled.
+
+    """
+    for pid in of(container):
+        if pid != container.pid:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+            except OSError as exc:
+                raise Failure(f"signal {number} to process {pid}", errno=exc.errno or 0) from None
+
+
+def _parent(pid: int) -> int:
+    """Return the parent's id, 0 for a process that is gone (proc_pid_stat(5), field 4)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _pid_namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
