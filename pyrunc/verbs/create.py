@@ -63,25 +63,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         command["env"] = [*(command.get("env") or ()), *extra_env]
     if os.environ.get("NOTIFY_SOCKET"):
         _notify(config, f"{root}/{cmd.id}")
-    request = Request(
-        id=cmd.id,
-        bundle=bundle,
-        no_pivot=cmd.no_pivot,
-        new_keyring=not cmd.no_new_keyring,
-        cgroup_manager=manager(cmd),
-        rootless=is_rootless(cmd),
-    )
-    try:
-        plan = build.build(config, facts.gather(cmd.rootless), request)
-    except Failure as problem:
-        if not problem.pointer:
-            raise
-        from pyrunc.spec import explain
-
-        raise explain.place(problem, raw, config_path(cmd, bundle)) from None
-    for warning in plan.warnings:
-        cli.warn(warning)
-    _check_root(plan.rootfs)
+    plan = _plan(cmd, config, raw, bundle)
     tools = parent.load(plan, root + "/@cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
@@ -118,6 +100,30 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         undo(launch, config)
         raise
     return launch, lock
+
+
+def _plan(cmd: Command, config: Config, raw: bytes, bundle: str) -> steps.Plan:
+    """Build the plan; what it cannot hold gets its line in the file, what it leaves out is warned of."""
+    request = Request(
+        id=cmd.id,
+        bundle=bundle,
+        no_pivot=cmd.no_pivot,
+        new_keyring=not cmd.no_new_keyring,
+        cgroup_manager=manager(cmd),
+        rootless=is_rootless(cmd),
+    )
+    try:
+        plan = build.build(config, facts.gather(cmd.rootless), request)
+    except Failure as problem:
+        if not problem.pointer:
+            raise
+        from pyrunc.spec import explain
+
+        raise explain.place(problem, raw, config_path(cmd, bundle)) from None
+    for warning in plan.warnings:
+        cli.warn(warning)
+    _check_root(plan.rootfs)
+    return plan
 
 
 def _volumes(cmd: Command, config: Config, root: str) -> Additions | None:
