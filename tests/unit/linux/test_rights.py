@@ -1,0 +1,171 @@
+"""The C extension against the real kernel: rights and attributes of processes, filters and programs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pyrunc.linux import _linux, flags, flags_slow
+from pyrunc.plan import process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Forked = Callable[[Callable[[], object]], str]
+
+
+class TestRights:
+    def test_capabilities_round_trip(self, forked: Forked) -> None:
+        def drop() -> bool:
+            effective, permitted, _ = _linux.capget(0)
+            low, high = 1 << process.CAPABILITIES["CAP_CHOWN"], 1 << process.CAPABILITIES["CAP_BPF"]
+            keep = permitted & (low | high)
+            _linux.capset(keep & low, keep, keep & high)
+            return _linux.capget(0) == (keep & low, keep, keep & high) and effective == effective | keep & low
+
+        assert forked(drop) == "True"
+
+    def test_no_new_privileges(self, forked: Forked) -> None:
+        def nnp() -> tuple[int, int]:
+            set_it = _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            return set_it, _linux.prctl(flags.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+
+        assert forked(nnp) == "(0, 1)"
+
+    @pytest.mark.root
+    def test_ambient_capability(self, forked: Forked) -> None:
+        def ambient() -> int:
+            chown = process.CAPABILITIES["CAP_CHOWN"]
+            effective, permitted, _ = _linux.capget(0)
+            _linux.capset(effective, permitted, 1 << chown)
+            _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, chown, 0, 0)
+            return _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_IS_SET, chown, 0, 0)
+
+        assert forked(ambient) == "1"
+
+    def test_words_may_be_negative(self) -> None:
+        with pytest.raises(OSError, match="Invalid"):
+            _linux.prctl(flags.PR_CAPBSET_READ, -1, 0, 0, 0)
+        with pytest.raises(OSError, match="Invalid"):
+            _linux.prctl(flags.PR_CAPBSET_READ, 2**64 - 1, 0, 0, 0)
+
+    def test_session_keyring(self, forked: Forked) -> None:
+        def keyring() -> tuple[str, str]:
+            key = _linux.keyctl_join("_ses.test")
+            _linux.keyctl_setperm(key, 0x3F3F0000)
+            kind, _uid, _gid, permissions, name = _linux.keyctl_describe(key).split(";", 4)
+            return f"{kind} {name}", permissions
+
+        assert forked(keyring) == repr(("keyring _ses.test", "3f3f0000"))
+
+    def test_scheduler_and_priorities(self, forked: Forked) -> None:
+        def schedule() -> tuple[int, int, int]:
+            _linux.sched_setattr(0, process.POLICIES["SCHED_BATCH"], 0, 5, 0, 0, 0, 0)
+            idle = process.IO_CLASSES["IOPRIO_CLASS_IDLE"] << flags.IOPRIO_CLASS_SHIFT
+            _linux.ioprio_set(flags.IOPRIO_WHO_PROCESS, 0, idle)
+            return (
+                os.sched_getscheduler(0),
+                os.getpriority(os.PRIO_PROCESS, 0),
+                _linux.personality(0xFFFFFFFF),
+            )
+
+        assert forked(schedule) == repr((os.SCHED_BATCH, 5, 0))
+
+    def test_personality(self, forked: Forked) -> None:
+        def linux32() -> tuple[int, int]:
+            before = _linux.personality(process.PERSONALITIES["LINUX32"])
+            return before, _linux.personality(0xFFFFFFFF)
+
+        assert forked(linux32) == repr((0, 8))
+
+    def test_memory_policy(self, forked: Forked) -> None:
+        def policy() -> str:
+            _linux.set_mempolicy(process.MEMORY_MODES["MPOL_BIND"], (1).to_bytes(8, sys.byteorder), 65)
+            with open("/proc/self/numa_maps", encoding="ascii") as file:
+                return file.readline().split()[1]
+
+        try:
+            _linux.set_mempolicy(0, None, 0)
+        except OSError as error:
+            assert error.errno == errno.ENOSYS  # noqa: PT017 - a kernel without NUMA
+        else:
+            assert forked(policy) == repr("bind:0")
+        with pytest.raises(ValueError, match="1024 bytes"):
+            _linux.set_mempolicy(2, bytes(1025), 8)
+        with pytest.raises(ValueError, match="1024 bytes"):
+            _linux.set_mempolicy(2, bytes(8), 8193)
+
+
+class TestPrograms:
+    ALLOW = struct.pack("=HBBI", 6, 0, 0, flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+
+    def test_seccomp_filter(self, forked: Forked) -> None:
+        # load the number; if it is uname: return ERRNO|ENOSYS; return ALLOW
+        number = {"x86_64": 63, "aarch64": 160, "riscv64": 160}[os.uname().machine]
+        refuse = flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ERRNO"] | errno.ENOSYS
+        head = struct.pack("=HBBIHBBIHBBI", 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, refuse)
+
+        def load() -> tuple[int, int]:
+            _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            result = _linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, 0, head + self.ALLOW)
+            try:
+                os.uname()
+            except OSError as error:
+                return result, error.errno or 0
+            return result, 0
+
+        assert forked(load) == repr((0, errno.ENOSYS))
+
+    def test_seccomp_listener_is_close_on_exec(self, forked: Forked) -> None:
+        def listen() -> bool:
+            _linux.prctl(flags.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            flag = flags.SECCOMP_FILTER_FLAG_NEW_LISTENER
+            return os.get_inheritable(_linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, flag, self.ALLOW))
+
+        assert forked(listen) == "False"
+
+    def test_seccomp_actions_can_be_asked_for(self) -> None:
+        allow = struct.pack("=I", flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+        assert _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, allow) == 0
+        with pytest.raises(OSError, match="not supported") as caught:
+            _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", 0x12340000))
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+    @pytest.mark.parametrize("program", [b"1234567", bytes(8 * 65536)])
+    def test_seccomp_filter_of_impossible_size(self, program: bytes) -> None:
+        with pytest.raises(ValueError, match="65535 instructions"):
+            _linux.seccomp(flags.SECCOMP_SET_MODE_FILTER, 0, program)
+
+    def test_seccomp_argument_of_impossible_size(self) -> None:
+        with pytest.raises(ValueError, match="64 bytes"):
+            _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, bytes(65))
+
+    @pytest.mark.root
+    def test_bpf_device_program_on_a_cgroup(self, cgroup2: str) -> None:
+        # r0 = 1, then exit: every access is allowed
+        program = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+        device = flags.BPF_CGROUP_DEVICE
+        fd = _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, program, device)
+        other = _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, program, device)
+        assert not os.get_inheritable(fd)
+        group = os.open(cgroup2, os.O_RDONLY | os.O_DIRECTORY)
+        _linux.bpf_prog_attach(group, fd, device, flags.BPF_F_ALLOW_MULTI, -1)
+        ids = _linux.bpf_prog_query(group, device)
+        assert len(ids) == 1
+        same = _linux.bpf_prog_get_fd_by_id(ids[0])
+        _linux.bpf_prog_attach(group, other, device, flags.BPF_F_ALLOW_MULTI | flags.BPF_F_REPLACE, same)
+        assert len(_linux.bpf_prog_query(group, device)) == 1
+        assert _linux.bpf_prog_query(group, device) != ids
+        _linux.bpf_prog_detach(group, other, device)
+        assert _linux.bpf_prog_query(group, device) == []
+        for each in (fd, other, same, group):
+            os.close(each)
+
+    def test_bpf_program_of_impossible_size(self) -> None:
+        with pytest.raises(ValueError, match="8 bytes"):
+            _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, b"123", 0)
