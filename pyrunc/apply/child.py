@@ -14,18 +14,14 @@ import sys
 
 import _prctl
 
-from pyrunc import cli, jsonio
+from pyrunc import cli
 from pyrunc.apply import (
     attributes,
     cgroup,
-    devices,
     identity,
     keyring,
-    mounts,
     namespaces,
-    paths,
     protocol,
-    root,
     target,
 )
 from pyrunc.apply.foreground import restore_signals
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyrunc.apply.mounting import Mounting
     from pyrunc.apply.seccomp import Program
     from pyrunc.apply.terminal import Settings
     from pyrunc.plan.seccomp import Filter
@@ -55,6 +52,8 @@ class Tools:
         open_pty, take: apply/terminal's.
         run_hooks: apply/hooks'.
         load_filter: apply/seccomp's.
+        steps: how the steps of a mount tree are carried out; empty for exec.
+        console, mounting: what they share, see apply/tree.
         programs: id of a Seccomp step -> its compiled filter.
         section: the seccomp section, for its listener.
 
@@ -64,9 +63,12 @@ class Tools:
     take: Callable[[int, int], None]
     run_hooks: Callable[..., None]
     load_filter: Callable[[Program], int]
+    console: Callable[[Child, int, int], None]
+    mounting: Mounting
 
     def __init__(self) -> None:
         """Begin with an empty box."""
+        self.steps: dict[type[steps.Step], Callable[[Child, Any], None]] = {}
         self.programs: dict[int, Program] = {}
         self.section: Filter | None = None
 
@@ -80,6 +82,7 @@ class Child:
         sock: our end of the protocol.
         fifos: exec.fifo and report/exec.fifo, empty when the parent itself starts us (`run`, `exec`).
         mounts: id of a step -> detached mount opened by the parent.
+        made: descriptor of the list of mount points that were made.
         root: descriptor of the root mount; -1 before AttachRoot.
         state: the state hooks get on their stdin, pid filled in.
         passed: how many descriptors from 3 on go to the process.
@@ -100,8 +103,7 @@ class Child:
         self.devpts = -1
         self.mask = -1
         self.procfs = -1
-        self.readonly_last: list[tuple[int, steps.Mount]] = []
-        self.made: list[str] = []
+        self.made = -1
         self.settings: Settings | None = None
         self.state: dict[str, object] = {}
         self.signal_mask: set[int] | None = None
@@ -122,6 +124,11 @@ class Child:
         self.program = ""
         self.args: tuple[str, ...] = ()
         self.exec_env: list[str] = []
+
+    @property
+    def mounting(self) -> Mounting:
+        """The state of the mount steps."""
+        return self.tools.mounting
 
     def expect(self, kind: bytes) -> None:
         """Wait for a message of the parent; a parent that is gone ends us."""
@@ -154,11 +161,12 @@ def run(child: Child) -> None:
             _close_door()
             _begin(child)
             child.debug("child process in init(): carrying out the plan")
+            do = {**DO, **child.tools.steps}
             for step in child.plan.child:
-                DO[type(step)](child, step)
+                do[type(step)](child, step)
             _wait_for_start(child)
             for step in child.plan.start:
-                DO[type(step)](child, step)
+                do[type(step)](child, step)
             _execute(child)
         except OSError as exc:
             # A step that words its own failures never gets here; the step's name is the least there is to
@@ -186,7 +194,8 @@ def _close_rest(child: Child) -> None:
 
     Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
     """
-    kept = {fd for fd in (child.root_tree, child.procfs, child.join[0]) if fd >= 0}
+    ours = (child.root_tree, child.procfs, child.join[0], child.made)
+    kept = {fd for fd in ours if fd >= 0}
     kept.update(child.mounts.values(), child.cgroups, (fd for _join, fd in child.joins.values()))
     kept.add(child.sock.fileno())
     kept.update(child.fifos)
@@ -249,7 +258,7 @@ def _terminal(child: Child, step: steps.Terminal) -> None:
             ) from None
     master, slave, number = child.tools.open_pty(from_devpts, child.settings)
     if step.console:
-        devices.console(child, from_devpts, number)
+        child.tools.console(child, from_devpts, number)
     protocol.send(child.sock, protocol.TERMINAL, f"/dev/pts/{number}".encode(), master)
     os.close(master)
     child.tools.take(slave, child.uid)
@@ -274,7 +283,7 @@ def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
     child.home = identity.home(child, child.uid)
     child.close_tree()
     child.mounts.clear()
-    child.root_tree = child.procfs = -1
+    child.root_tree = child.procfs = child.made = -1
     child.joins.clear()
     child.join = (-1, child.join[1])
     _close_rest(child)
@@ -298,22 +307,10 @@ DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
     steps.EnterCgroupNamespace: _enter_cgroup_namespace,
     steps.LoopbackUp: attributes.loopback_up,
     steps.Keyring: _keyring,
-    steps.TreePropagation: root.tree_propagation,
-    steps.AttachRoot: root.attach_root,
-    steps.Mount: mounts.mount,
-    steps.Symlink: devices.symlink,
-    steps.Device: devices.device,
-    steps.OwnNull: devices.own_null,
     steps.Terminal: _terminal,
     steps.WaitForHooks: _wait_for_hooks,
     steps.ContainerHooks: _hooks,
     steps.Hooks: _hooks,
-    steps.EnterRoot: root.enter_root,
-    steps.RootPropagation: root.root_propagation,
-    steps.ReadonlyLast: root.readonly_last,
-    steps.ReadonlyRoot: root.readonly_root,
-    steps.ReadonlyPath: paths.readonly,
-    steps.MaskedPath: paths.mask,
     steps.Hostname: attributes.hostname,
     steps.Domainname: attributes.domainname,
     steps.Sysctl: attributes.sysctl,
@@ -343,7 +340,7 @@ def _wait_for_start(child: Child) -> None:
     one for a program without network forbids accept4(2).
     """
     child.debug("init: closing the pipe to signal completion")
-    protocol.send(child.sock, protocol.READY, jsonio.dumps(child.made).encode())
+    protocol.send(child.sock, protocol.READY)
     child.expect(protocol.STORED)
     if not child.fifos:
         child.expect(protocol.START)

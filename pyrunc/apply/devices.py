@@ -98,7 +98,7 @@ def _bind(child: Child, step: Device) -> None:
     if fd < 0:
         fd = open_source(step)
     try:
-        tfd = target.make(child.root, step.path, "file")
+        tfd = target.make(child.root, step.path, "file", made=child.mounting.made)
         try:
             _linux.move_mount(fd, "", tfd, "", _ATTACH)
         finally:
@@ -111,9 +111,9 @@ def _directory(child: Child, path: str) -> tuple[int, str]:
     """Return (directory, name) of a path; /dev itself is opened once and kept until the root is entered."""
     head, _, name = path.rpartition("/")
     if head != "/dev":
-        return target.parent(child.root, path)
+        return target.parent(child.root, path, made=child.mounting.made)
     if child.dev < 0:
-        child.dev = target.make(child.root, "/dev", "dir")
+        child.dev = target.make(child.root, "/dev", "dir", made=child.mounting.made)
     return child.dev, name
 
 

@@ -1,20 +1,20 @@
 """Mounts: built detached, everything set, attached last.
 
-A mount is never visible with fewer restrictions than asked: attributes and propagation are set on the detached mount,
-then move_mount(2) puts it on a target that target.py opened. The mount descriptor is the mount: no re-open, no path.
-Needs Linux 5.12 (mount_setattr).
+A mount is never visible with fewer restrictions than asked: attributes and propagation are set on the
+detached mount (sources.py, filesystems.py), then move_mount(2) puts it on a mount point that target.py
+opened. The mount descriptor is the mount: no re-open, no path. Every mount is noted, and looked at again at
+the end (verify.py).
 """
 
 from __future__ import annotations
 
+import _stat as stat
 import os
-import stat
 
-from pyrunc.apply import target
+from pyrunc.apply import filesystems, sources, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import mount_options
-from pyrunc.plan.mounts import PSEUDO
+from pyrunc.plan.mount_options import RDONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
-_ENOENT, _ELOOP, _ENOTDIR, _EPERM, _EINVAL = 2, 40, 20, 1, 22
+_ENOENT, _EAGAIN, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 40, 20, 22
+# When a mount point is not found at once: there is none, a symlink is on the way, or something was moved just
+# now.
+_LATER = (_ENOENT, _ELOOP, _EAGAIN)
 _PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
+# How often a mount point may vanish between its making and the mount: another container of the same root file
+# system takes its own away when it is deleted.
+_TRIES = 8
 
 # What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
 _PROC_FILES = frozenset(
@@ -44,194 +50,133 @@ _PROC_FILES = frozenset(
 )
 
 
-def open_source(step: Mount, bundle: str) -> int:
-    """Return a detached copy of a bind's source with all its attributes and propagation set.
+def mount(child: Child, step: Mount) -> None:
+    """Carry out one mount step inside the container's mount namespace.
+
+    Raises:
+        Failure: it cannot be done; the pointer says which entry it was.
+
+    """
+    if step.kind == "new":
+        _mount_new(child, step)
+    elif step.kind == "remount":
+        _remount(child, step)
+    else:
+        _mount_bind(child, step)
+
+
+def _mount_bind(child: Child, step: Mount) -> None:
+    if "copy-symlink" in step.options.ext and _copied_link(child, step):
+        return
+    mounting = child.mounting
+    fd = mounting.source(child, step)
+    if fd < 0:
+        fd = sources.open_inner(child.root, step) if step.kind == "inner-bind" else sources.open_source(step)
+        if step.id_maps or step.id_space:
+            mounting.map_ids(child, step, fd)
+    try:
+        _attach(child, step, fd)
+        if step.after:
+            # What is put on a shared mount becomes shared by that.
+            sources.propagate(fd, step.propagation)
+        mounting.note(fd, step)
+    except OSError as exc:
+        raise sources.attribute_failure(step, exc) from None
+    finally:
+        os.close(fd)
+
+
+def _mount_new(child: Child, step: Mount) -> None:
+    mounting = child.mounting
+    before = mounting.made.count
+    place, plain = _mount_point(child, step, "dir")
+    fd = child.mounts.pop(id(step), -1)
+    if fd < 0:
+        cover = -1 if mounting.made.count > before else place
+        fd = filesystems.open_new(step, cover=cover, root=child.root)
+        if step.id_maps or step.id_space:
+            mounting.map_ids(child, step, fd)
+    if step.copy_up:
+        mounting.copy_up(step, place, fd)
+    try:
+        _attach(child, step, fd, place, plain=plain)
+        if step.propagation:
+            sources.propagate(fd, step.propagation)
+    except OSError as exc:
+        raise sources.attribute_failure(step, exc) from None
+    mounting.note(fd, step)
+    if step.readonly_last:
+        mounting.readonly_last.append((os.dup(fd), step))
+    if step.fstype == "devpts" and step.destination == "/dev/pts" and child.devpts < 0:
+        child.devpts = fd
+    else:
+        os.close(fd)
+
+
+def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool = False) -> None:
+    """Put a mount on its mount point, which is closed then.
 
     Args:
-        step: a bind.
-        bundle: where a relative source begins.
-
-    Raises:
-        Failure: the source is missing, or the kernel refuses an attribute.
+        child: the container's side.
+        step: the mount.
+        fd: its descriptor.
+        place: the mount point, if it is open already.
+        plain: that was reached without symlinks.
 
     """
-    options = step.options
-    source = step.source if step.source.startswith("/") else f"{bundle}/{step.source}"
-    recursive = flags.AT_RECURSIVE if options.bind == "rbind" else 0
-    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | recursive
-    if "src-nofollow" in options.ext or "copy-symlink" in options.ext:
-        how |= flags.AT_SYMLINK_NOFOLLOW
-    try:
+    for attempt in range(_TRIES):
+        if place < 0:
+            place, plain = _mount_point(child, step, "", fd)
         try:
-            if step.subpath:
-                fd = _open_inside(source, step.subpath, how)
-            else:
-                fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+            _check_place(child, step, place, fd, plain=plain)
+            _linux.move_mount(fd, "", place, "", _ATTACH)
         except FileNotFoundError:
-            if step.kind != "late-bind":
-                raise
-            # Without the right to make a cgroup the container stays in the runtime's, one level up.
-            fd = _linux.open_tree(flags.AT_FDCWD, source.rpartition("/")[0], how)
-    except OSError as exc:
-        raise _source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
-    try:
-        set_attributes(fd, step, recursive)
-    except OSError as exc:
-        os.close(fd)
-        raise _attribute_failure(step, exc) from None
-    return fd
-
-
-def _open_inside(source: str, subpath: str, how: int) -> int:
-    """Clone a directory inside a volume: another container may be changing it, so not by path (law 3)."""
-    volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        inside = target.resolve(volume, subpath)
-        try:
-            return _linux.open_tree(inside, "", how | flags.AT_EMPTY_PATH)
+            # It was removed meanwhile, by somebody with the same root file system: make it again.
+            if attempt + 1 < _TRIES:
+                continue
+            raise sources.failure(step, "its mount point keeps vanishing", _ENOENT) from None
+        except OSError as exc:
+            raise _attach_failure(step, fd_kind(fd), fd_kind(place), exc) from None
+        else:
+            return
         finally:
-            os.close(inside)
-    finally:
-        os.close(volume)
+            os.close(place)
+            place = -1
 
 
-def open_overlay(step: Mount) -> int:
-    """Return a detached overlay: its layers are directories of the host, which only the parent may reach.
+def _mount_point(child: Child, step: Mount, kind: str, fd: int = -1) -> tuple[int, bool]:
+    """Open (and where missing make) the mount point.
 
-    Raises:
-        Failure: it cannot be made.
+    Args:
+        child: the container's side.
+        step: the mount.
+        kind: what to make: "dir", "file", or "" for the same as what is mounted.
+        fd: what is mounted.
+
+    Returns:
+        Its descriptor, and whether the destination is without symlinks and dots, so that it says where it is.
 
     """
-    try:
-        return _new(step, -1, fresh=False)
-    except OSError as exc:
-        raise Failure(
-            f"mount {step.fstype} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0
-        ) from None
-
-
-def _inner_source(child: Child, step: Mount) -> int:
-    """Return a detached copy of something inside the root, as the mounts before this one have left it (law 3)."""
-    recursive = flags.AT_RECURSIVE if step.options.bind == "rbind" else 0
-    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_EMPTY_PATH | recursive
-    try:
-        inside = target.resolve(child.root, step.source, follow="src-nofollow" not in step.options.ext)
+    root, path = child.root, step.destination
+    if not step.no_symlink and "dest-nofollow" not in step.options.ext:
         try:
-            fd = _linux.open_tree(inside, "", how)
-        finally:
-            os.close(inside)
-    except OSError as exc:
-        raise _source_failure(step, step.source, exc) from None
-    try:
-        set_attributes(fd, step, recursive)
-    except OSError as exc:
-        os.close(fd)
-        raise _attribute_failure(step, exc) from None
-    return fd
-
-
-def set_attributes(fd: int, step: Mount, recursive: int) -> None:
-    """Set a detached bind's attributes and propagation: recursive ones first, so that the mount's own words win."""
-    options = step.options
-    rclear = options.rattr_clear
-    rset = options.rattr_set
-    if options.ratime is not None:
-        rset |= options.ratime
-        rclear |= flags.MOUNT_ATTR__ATIME
-    own_set, own_clear = _own(options)
-    default = step.default_propagation
-    if any(flag == mount_options.SHARED for flag, _ in options.propagation):
-        default = 0  # a shared mount must stay in its peer group, or nothing could flow
-    if not recursive and default and not (rset or rclear):
-        # The common case of a plain bind: one call does it all.
-        _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, default, -1)
-    else:
-        if rset or rclear or default:
-            _linux.mount_setattr(fd, "", _EMPTY | flags.AT_RECURSIVE, rset, rclear, default, -1)
-        if own_set or own_clear:
-            _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, 0, -1)
-    for flag, deep in options.propagation:
-        _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
-
-
-def _own(options: mount_options.Options) -> tuple[int, int]:
-    own_set, own_clear = options.attr_set, options.attr_clear
-    if options.atime is not None:
-        own_set |= options.atime
-        own_clear |= flags.MOUNT_ATTR__ATIME
-    return own_set, own_clear
-
-
-def mount(child: Child, step: Mount) -> None:
-    """Carry out one mount step inside the container's mount namespace."""
-    root = child.root
-    if step.kind == "new":
-        before = len(child.made)
-        tfd = _target(root, step, "dir", child.made)
-        try:
-            fd = child.mounts.pop(id(step), -1)
-            if fd < 0:
-                fd = _new(step, tfd, fresh=len(child.made) > before)
+            return target.plain(root, path), "/." not in path and "//" not in path
         except OSError as exc:
-            os.close(tfd)
-            raise Failure(
-                f"mount {step.fstype} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0
-            ) from None
-    else:
-        fd = child.mounts.pop(id(step), -1)
-        if fd < 0:
-            fd = _inner_source(child, step) if step.kind == "inner-bind" else open_source(step, child.plan.bundle)
-        kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
-        tfd = _target(root, step, kind, child.made)
-    try:
-        _check_proc(root, step, tfd, fd)
-        _linux.move_mount(fd, "", tfd, "", _ATTACH)
-    except OSError as exc:
-        problem = _attach_failure(step, fd_kind(fd), fd_kind(tfd), exc)
-        os.close(fd)
-        raise problem from None
-    finally:
-        os.close(tfd)
-    if step.kind == "new":
-        _after_new(child, step, fd)
-    else:
-        os.close(fd)
-
-
-def _after_new(child: Child, step: Mount, fd: int) -> None:
-    for flag, deep in step.options.propagation:
-        _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
-    if step.fstype == "devpts" and step.destination == "/dev/pts":
-        child.devpts = fd
-    elif step.readonly_last:
-        child.readonly_last.append((fd, step))
-    else:
-        os.close(fd)
-
-
-def _target(root: int, step: Mount, kind: str, made: list[str]) -> int:
-    """Open (and where missing make) the mount point."""
+            if exc.errno not in _LATER:
+                raise _place_failure(step, exc) from None
     try:
         if step.no_symlink:
             try:
-                return _literal(root, step.destination)
+                return _literal(root, path), True
             except FileNotFoundError:
-                os.close(target.make(root, step.destination, kind, made=made))
-                return _literal(root, step.destination)
-        if "dest-nofollow" in step.options.ext:
-            return target.resolve(root, step.destination, follow=False)
-        return target.make(root, step.destination, kind, made=made)
+                os.close(target.make(root, path, "dir", made=child.mounting.made))
+                return _literal(root, path), True
+        if not kind:
+            kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        follow = "dest-nofollow" not in step.options.ext
+        return target.make(root, path, kind, follow=follow, made=child.mounting.made), False
     except OSError as exc:
-        if exc.errno in (_ELOOP, _ENOTDIR) and step.no_symlink:
-            raise Failure(
-                f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file: {step.destination}",
-                pointer=step.pointer,
-            ) from None
-        raise Failure(
-            f"make mount point {step.destination} in the root file system",
-            pointer=step.pointer,
-            errno=exc.errno or 0,
-        ) from None
+        raise _place_failure(step, exc) from None
 
 
 def _literal(root: int, path: str) -> int:
@@ -242,105 +187,138 @@ def _literal(root: int, path: str) -> int:
     return fd
 
 
-def _check_proc(root: int, step: Mount, tfd: int, fd: int) -> None:
-    """Refuse to cover /proc or parts of a procfs: an image's volume could neutralise what is written there.
+# -- where nothing may be mounted ----
 
-    CVE-2019-16884: a check for "below /proc" that forgot /proc itself. So what counts is what the target is.
+
+def _check_place(child: Child, step: Mount, place: int, fd: int, *, plain: bool) -> None:
+    """Refuse to cover the root itself, /proc, or parts of a procfs.
+
+    CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc"
+    forgot /proc itself. So what counts is what the mount point is; a destination without symlinks is what it
+    says.
     """
+    if not plain and _linux.statx_mnt(place) == _linux.statx_mnt(child.root):
+        raise sources.failure(
+            step, f"{step.destination} is the root of the file system, nothing can be mounted on it"
+        )
     if step.fstype == "proc":
         return
-    inside = _is_procfs(tfd)
-    if not inside and not _is_proc_directory(root, step, tfd):
+    inside = _linux.fstatfs(place)[0] == flags.PROC_SUPER_MAGIC
+    if not inside and step.destination != "/proc" and (plain or not _is_proc(child, place)):
         return
-    if step.kind == "bind" and _is_procfs(fd):
-        # Another procfs, whole: engines bind the host's for a shared pid namespace.
-        if os.fstat(fd).st_ino == _PROC_ROOT_INODE and (
-            not inside or os.fstat(tfd).st_ino == _PROC_ROOT_INODE
-        ):
-            return
-    if not inside or os.fstat(tfd).st_ino == _PROC_ROOT_INODE:
+    here = os.fstat(place)
+    if (
+        step.kind == "bind"
+        and _linux.fstatfs(fd)[0] == flags.PROC_SUPER_MAGIC
+        and os.fstat(fd).st_ino == _PROC_ROOT_INODE
+        and (not inside or here.st_ino == _PROC_ROOT_INODE)
+    ):
+        return  # another procfs, whole: engines bind the host's for a shared pid namespace
+    pointer = step.pointer + "/destination"
+    if not inside or here.st_ino == _PROC_ROOT_INODE:
         raise Failure(
             f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
-            pointer=step.pointer + "/destination",
+            pointer=pointer,
         )
     if step.destination in _PROC_FILES and step.kind != "new":
         return
     raise Failure(
         f"{step.destination} is inside /proc and cannot be mounted on",
-        pointer=step.pointer + "/destination",
+        pointer=pointer,
         hint="only " + ", ".join(sorted(_PROC_FILES)) + " can be",
     )
 
 
-def _is_procfs(fd: int) -> bool:
-    return _linux.fstatfs(fd)[0] == flags.PROC_SUPER_MAGIC
-
-
-def _is_proc_directory(root: int, step: Mount, tfd: int) -> bool:
-    """Tell whether a mount point is the root's /proc, by whatever name it was reached."""
-    if step.destination == "/proc":
-        return True
+def _is_proc(child: Child, place: int) -> bool:
+    """Tell whether a mount point is the root's /proc."""
     try:
-        proc = os.stat("proc", dir_fd=root, follow_symlinks=False)
+        proc = os.stat("proc", dir_fd=child.root, follow_symlinks=False)
     except OSError:
         return False
-    here = os.fstat(tfd)
+    here = os.fstat(place)
     return (proc.st_dev, proc.st_ino) == (here.st_dev, here.st_ino)
 
 
-def _new(step: Mount, tfd: int, *, fresh: bool) -> int:
-    """Make a new file system of the step's type and return its detached mount."""
-    options = step.options
-    fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+# -- remounts, links ----
+
+
+def _remount(child: Child, step: Mount) -> None:
+    """Change what is mounted at the destination."""
     try:
-        word = "source"
-        try:
-            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
-            for word in options.superblock:
-                _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, word, None, 0)
-            if options.attr_set & mount_options.RDONLY and step.fstype not in PSEUDO:
-                _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, "ro", None, 0)
-            for word in _data(step, tfd, fresh=fresh):
-                name, equals, value = word.partition("=")
-                if equals:
-                    _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
-                else:
-                    _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
-            word = ""
-            _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
-        except OSError as exc:
-            raise _new_failure(step, word, fs, exc) from None
-        own_set, _ = _own(options)
-        if step.readonly_last:
-            own_set &= ~mount_options.RDONLY
-        fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
+        place = target.resolve(child.root, step.destination)
+    except OSError as exc:
+        raise sources.failure(step, "open what is to be remounted", exc.errno or 0) from None
+    try:
+        if not _linux.statx_mnt(place)[1]:
+            raise sources.failure(
+                step,
+                "nothing is mounted there that could be remounted",
+                _EINVAL,
+                "leave out the option remount, or mount something first",
+            )
+        if not step.options.bind:
+            filesystems.reconfigure(step, place)
+        sources.set_attributes(place, step)
+        child.mounting.note(place, step)
+    except OSError as exc:
+        raise sources.attribute_failure(step, exc) from None
     finally:
-        os.close(fs)
-    if options.rattr_set or options.rattr_clear or options.ratime is not None:
-        rset, rclear = options.rattr_set, options.rattr_clear
-        if options.ratime is not None:
-            rset, rclear = rset | options.ratime, rclear | flags.MOUNT_ATTR__ATIME
-        _linux.mount_setattr(fd, "", _EMPTY | flags.AT_RECURSIVE, rset, rclear, 0, -1)
-    return fd
+        os.close(place)
 
 
-def _data(step: Mount, tfd: int, *, fresh: bool) -> tuple[str, ...]:
-    """Return the file system's options; a tmpfs takes the mode of the directory it covers, unless we just made that."""
-    words = step.options.data
-    if step.fstype == "tmpfs" and not fresh and not any(word.startswith("mode=") for word in words):
-        return (*words, f"mode={stat.S_IMODE(os.fstat(tfd).st_mode):o}")
-    return words
+def _copied_link(child: Child, step: Mount) -> bool:
+    """Make a copy of a source that is a symlink (the option copy-symlink); tell whether it is one."""
+    text = child.mounting.links.get(id(step)) or sources.link(step)
+    if not text:
+        return False
+    try:
+        directory, name = target.parent(child.root, step.destination, made=child.mounting.made)
+        try:
+            try:
+                os.symlink(text, name, dir_fd=directory)
+            except FileExistsError:
+                if not _is_link(name, directory, text):
+                    raise
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        raise sources.failure(step, f"make it a symlink to {text}", exc.errno or 0) from None
+    return True
+
+
+def _is_link(name: str, directory: int, text: str) -> bool:
+    try:
+        return os.readlink(name, dir_fd=directory) == text
+    except OSError:
+        return False
+
+
+# -- at the end ----
 
 
 def set_readonly_last(child: Child) -> None:
     """Set read-only on the mounts that had to be written to while the tree was built."""
-    for fd, step in child.readonly_last:
+    for fd, step in child.mounting.readonly_last:
         try:
-            _linux.mount_setattr(fd, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
+            _linux.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
         except OSError as exc:
-            raise _attribute_failure(step, exc) from None
+            raise sources.attribute_failure(step, exc) from None
         os.close(fd)
-    child.readonly_last.clear()
+    child.mounting.readonly_last.clear()
+
+
+def propagate_again(child: Child) -> None:
+    """Give mounts with words about propagation of their own back what rootfsPropagation has changed."""
+    for fd, step in child.mounting.again:
+        try:
+            sources.propagate(fd, step.again)
+        except OSError as exc:
+            raise sources.attribute_failure(step, exc) from None
+        os.close(fd)
+    child.mounting.again.clear()
+
+
+# -- wording: only reached when something failed ----
 
 
 def fd_kind(fd: int) -> str:
@@ -358,56 +336,26 @@ def fd_kind(fd: int) -> str:
     return "a device"
 
 
-# -- wording: only reached when something failed ------------------------------------------------------------------
-
-
-def _source_failure(step: Mount, source: str, exc: OSError) -> Failure:
-    where = f"mount {step.source} on {step.destination}"
-    if exc.errno == _ENOENT:
-        return Failure(f"{where}: bind source {source} does not exist", pointer=step.pointer, errno=_ENOENT)
-    return Failure(f"{where}: open bind source {source}", pointer=step.pointer, errno=exc.errno or 0)
-
-
-def _attribute_failure(step: Mount, exc: OSError) -> Failure:
-    hint = ""
-    if exc.errno == _EPERM:
-        hint = "the source's own mount flags may be locked by the user namespace they come from"
-    return Failure(
-        f"set the mount options of {step.destination}", pointer=step.pointer, errno=exc.errno or 0, hint=hint
-    )
+def _place_failure(step: Mount, exc: OSError) -> Failure:
+    if exc.errno in (_ELOOP, _ENOTDIR) and step.no_symlink:
+        return Failure(
+            f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file:"
+            f" {step.destination}",
+            step=sources.STEP,
+            pointer=step.pointer,
+        )
+    what = f"make mount point {step.destination} in the root file system"
+    return sources.failure(step, what, exc.errno or 0)
 
 
 def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:
     # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
     directory = "a directory"
     if exc.errno in (_ENOTDIR, _EINVAL) and (source == directory) is not (found == directory):
-        return Failure(
-            f"mount {step.source} on {step.destination}: the source is {source}, the target {found}",
-            pointer=step.pointer,
-            errno=_ENOTDIR,
-            hint="mount a directory on a directory, a file on a file",
+        return sources.failure(
+            step,
+            f"the source is {source}, the target {found}",
+            _ENOTDIR,
+            "mount a directory on a directory, a file on a file",
         )
-    return Failure(f"mount {step.source} on {step.destination}", pointer=step.pointer, errno=exc.errno or 0)
-
-
-def _new_failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
-    """Word a refused file system with the kernel's own messages (read(2) on a file system context)."""
-    said = []
-    while True:
-        try:
-            said.append(os.read(fs, 4096).decode("utf-8", "replace").strip()[2:])
-        except OSError:
-            break
-    message = f"mount {step.fstype} on {step.destination}"
-    if word and word != "source":
-        message += f': option "{word}"'
-    if said:
-        message += " (" + "; ".join(said) + ")"
-    hint = ""
-    if exc.errno == _EPERM and step.fstype == "proc":
-        # fs/proc/root.c and mount_too_revealing() in fs/namespace.c
-        hint = (
-            "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
-            " in part: otherwise bind the host's"
-        )
-    return Failure(message, pointer=step.pointer, errno=exc.errno or 0, hint=hint)
+    return sources.failure(step, "", exc.errno or 0)

@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import cgroup, devices, identity, mounts, namespaces, protocol, root, seal
+from pyrunc.apply import cgroup, identity, namespaces, protocol, seal
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -62,8 +62,11 @@ class Launch:
 
         """
         kinds = {type(step) for step in (*self.plan.child, *self.plan.start)}
-        if steps.Sysctl in kinds or steps.LsmLabel in kinds:
+        tables = any(isinstance(step, steps.VerifyMounts) and not step.by_id for step in self.plan.child)
+        if steps.Sysctl in kinds or steps.LsmLabel in kinds or tables:
             self.child.procfs = private_procfs()
+        if steps.AttachRoot in kinds:
+            self.child.made = self.child.mounting.prepare(self.plan, self.container.directory)
         for step in self.plan.child:
             if isinstance(step, steps.Identity):
                 self.child.uid, self.child.gid = step.uid, step.gid
@@ -76,28 +79,10 @@ class Launch:
         for join in self.plan.namespaces.joins:
             if join.kind in namespaces.entered_by_child(self.plan.namespaces):
                 self.child.joins[join.kind] = (join, namespaces.open_join(join))
-        self._open_sources()
-
-    def _open_sources(self) -> None:
-        """Open bind sources while we are still on the host, with the caller's rights.
-
-        Without the right to clone a mount here (an ordinary user), the child opens them with the rights it
-        has in its own user namespace.
-        """
-        if os.geteuid() != 0:
-            return
-        try:
-            for step in self.plan.child:
-                if isinstance(step, steps.AttachRoot):
-                    self.child.root_tree = _open_root(step)
-                elif isinstance(step, steps.Mount) and step.kind == "bind":
-                    self.child.mounts[id(step)] = mounts.open_source(step, self.plan.bundle)
-                elif isinstance(step, steps.Mount) and step.early:
-                    self.child.mounts[id(step)] = mounts.open_overlay(step)
-                elif isinstance(step, steps.Device) and step.bind:
-                    self.child.mounts[id(step)] = devices.open_source(step)
-        except PermissionError:
-            return
+        # Without the right to clone a mount here (an ordinary user), the child opens sources with the rights
+        # it has in its own user namespace.
+        if steps.AttachRoot in kinds and os.geteuid() == 0:
+            self.child.mounting.open_all(self.child)
 
     # -- the fork --------------------------------------------------------------------------------------------
 
@@ -205,6 +190,8 @@ class Launch:
                 from pyrunc.apply import netdevices
 
                 netdevices.move(step, self.pid)
+        if self.child.made >= 0:
+            self.child.mounting.feed(self.sock)
         while True:
             try:
                 kind, payload, fd = protocol.receive(self.sock)
@@ -219,9 +206,14 @@ class Launch:
                 self._take_terminal(payload.decode("utf-8", "replace"), fd)
             elif kind == protocol.NOTIFY:
                 self._hand_listener(fd, payload)
+            elif kind == protocol.IDMAP and fd >= 0:
+                self.child.mounting.map_for_child(payload, fd, self.plan)
+                protocol.send(self.sock, protocol.GO)
             else:
                 raise self._died()
         cgroup.settle(self.container.cgroup_manager)
+        if self.child.made >= 0:
+            self.child.mounting.close()
         self._limits()
 
     def _host_hooks(self) -> None:
@@ -360,6 +352,10 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
     every = (*plan.child, *plan.start, *plan.parent)
     kinds = {type(step) for step in every}
     tools = child_side.Tools()
+    if steps.AttachRoot in kinds:
+        from pyrunc.apply import tree
+
+        tree.equip(tools)
     if steps.Terminal in kinds:
         from pyrunc.apply import terminal
 
@@ -408,15 +404,6 @@ def _unified(container: Container) -> str:
     mount = container.cgroup[""]
     place = mount.find("/unified/")
     return (mount[: place + 8] if place >= 0 else "/sys/fs/cgroup") + own
-
-
-def _open_root(step: steps.AttachRoot) -> int:
-    try:
-        return root.open_root(step)
-    except PermissionError:
-        raise
-    except OSError as exc:
-        raise Failure(f"root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0) from None
 
 
 def private_procfs() -> int:

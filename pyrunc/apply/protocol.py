@@ -3,6 +3,7 @@
     parent                                   child (init of the container)
       | clone3 --------------------------------> |
       | id maps written ------- MAPPED --------> |  (only with a new user namespace)
+      | <--- SOURCES, IDMAP: see mounting.py --- |  (any number of times, while mounting)
       | <--- TERMINAL + pty master, pidfds ----- |  (when there is a terminal)
       | <-------------------- HOOKS ------------ |  (tree stands; prestart, createRuntime run)
       | ---------------------- GO -------------> |
@@ -30,6 +31,8 @@ from pyrunc import cli, jsonio
 from pyrunc.errors import Failure, from_facts
 
 MAPPED = b"M"
+SOURCES = b"B"
+IDMAP = b"I"
 TERMINAL = b"T"
 HOOKS = b"H"
 GO = b"O"
@@ -80,6 +83,36 @@ def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int
     else:
         # write(2), not send(2): a seccomp filter on the container's side has to allow it anyway.
         os.write(sock.fileno(), kind + payload)
+
+
+def send_fds(sock: _socket.socket, kind: bytes, fds: list[int]) -> None:
+    """Send one message with up to 253 descriptors (unix(7)).
+
+    Raises:
+        OSError: the other end is gone.
+
+    """
+    passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)] if fds else []
+    sock.sendmsg([kind], ancillary, _socket.MSG_NOSIGNAL)
+
+
+def receive_fds(sock: _socket.socket | Pipe) -> list[int]:
+    """Return the descriptors of the next message; for the child, from a parent it can trust.
+
+    A parent that is gone ends us.
+    """
+    if isinstance(sock, Pipe):
+        return []
+    data, ancillary, _flags, _address = sock.recvmsg(1, _socket.CMSG_SPACE(4 * 253), _socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(1)
+    return [
+        int.from_bytes(content[at : at + 4], sys.byteorder)
+        for level, what, content in ancillary
+        if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS
+        for at in range(0, len(content) - 3, 4)
+    ]
 
 
 def read(sock: _socket.socket | Pipe) -> bytes:

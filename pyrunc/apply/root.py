@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply import mounts
+from pyrunc.apply import filesystems, mounts
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
@@ -45,10 +45,16 @@ def attach_root(child: Child, step: steps.AttachRoot) -> None:
             f"attach the root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
         ) from None
     child.root = tree
+    if step.overlay is None:
+        child.mounting.made.bases[_linux.statx_mnt(tree, child.mounting.made.mask)[0]] = step.path
 
 
 def open_root(step: steps.AttachRoot) -> int:
     """Return a detached copy of the root file system's tree that shares no mount events with the host."""
+    if step.overlay is not None:
+        tree = filesystems.open_new(step.overlay)
+        _linux.mount_setattr(tree, "", _EMPTY, 0, 0, step.propagation, -1)
+        return tree
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
     tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
     _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
@@ -88,9 +94,10 @@ def _move_root(child: Child) -> None:
     os.chroot(".")
 
 
-def root_propagation(_child: Child, step: steps.RootPropagation) -> None:
-    """Set linux.rootfsPropagation."""
+def root_propagation(child: Child, step: steps.RootPropagation) -> None:
+    """Set linux.rootfsPropagation; mounts with words about it of their own keep what they say."""
     _linux.mount(None, "/", None, step.flag | (flags.MS_REC if step.recursive else 0), None)
+    mounts.propagate_again(child)
 
 
 def readonly_last(child: Child, _step: steps.ReadonlyLast) -> None:

@@ -14,8 +14,13 @@ import os
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.mountpoints import Made
+
 _EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR = 11, 2, 40, 17, 20
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
+_PLAIN = os.O_PATH | os.O_CLOEXEC
 _LINKS = 40  # what the kernel itself follows at most (path_resolution(7))
 _TRIES = 128  # EAGAIN means a rename or mount raced with ".."; openat2(2) asks for a retry
 
@@ -47,7 +52,17 @@ def resolve(
     return _linux.openat2(root, path, how, 0, rules)
 
 
-def make(root: int, path: str, kind: str, *, made: list[str] | None = None) -> int:
+def plain(root: int, path: str) -> int:
+    """Open a path inside the root that has no symlink in it: what it says is where it leads.
+
+    Raises:
+        OSError: ELOOP when there is one; or as resolve(), which is to be tried then.
+
+    """
+    return _linux.openat2(root, path, _PLAIN, 0, _IN_ROOT | flags.RESOLVE_NO_SYMLINKS)
+
+
+def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | None = None) -> int:
     """Open a path inside the root as O_PATH, making what is missing: directories 0755, at the end a kind.
 
     Symlinks on the way are followed inside the root, dangling ones too: what they point to is made.
@@ -56,28 +71,30 @@ def make(root: int, path: str, kind: str, *, made: list[str] | None = None) -> i
         root: descriptor of the root directory.
         path: path inside it.
         kind: "dir" or "file": what to make at the end.
-        made: gets the paths (as walked, from the root) that were made.
+        follow: follow a symlink in the last component.
+        made: gets to know what is made.
 
     Raises:
         OSError: from the system call that failed.
 
     """
     try:
-        return resolve(root, path)
+        return resolve(root, path, follow=follow)
     except OSError as exc:
         if exc.errno not in (_ENOENT, _ELOOP):
             raise
-    return _Walk(root, path, kind, made).run()
+    return _Walk(root, path, kind, follow, made).run()
 
 
 class _Walk:
     """One walk from the root, with the stack of directories passed, so that ".." never asks the kernel."""
 
-    def __init__(self, root: int, path: str, kind: str, made: list[str] | None) -> None:
+    def __init__(self, root: int, path: str, kind: str, follow: bool, made: Made | None) -> None:  # noqa: FBT001
         self.stack = [os.dup(root)]
         self.names: list[str] = []
         self.todo = _components(path)
         self.kind = kind
+        self.follow = follow
         self.made = made
         self.links = 0
 
@@ -105,7 +122,7 @@ class _Walk:
         except FileNotFoundError:
             fd = self._create(here, name)
         mode = os.fstat(fd).st_mode
-        if stat.S_ISLNK(mode):
+        if stat.S_ISLNK(mode) and (self.todo or self.follow):
             self._follow(fd)
             return -1
         if self.todo or stat.S_ISDIR(mode):
@@ -118,17 +135,19 @@ class _Walk:
         return fd
 
     def _create(self, here: int, name: str) -> int:
-        path = "/".join(("", *self.names, name))
+        if self.made is not None:
+            self.made.intend(self.stack, self.names, name)
         try:
             if self.todo or self.kind == "dir":
                 os.mkdir(name, 0o755, dir_fd=here)
             else:
                 how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(name, how, 0o644, dir_fd=here))
-        except FileExistsError:
-            return _open_component(here, name)
-        if self.made is not None:
-            self.made.append(path)
+        except OSError as exc:
+            if self.made is not None:
+                self.made.retract()
+            if exc.errno != _EEXIST:
+                raise
         return _open_component(here, name)
 
     def _follow(self, link: int) -> None:
@@ -161,7 +180,7 @@ def _open_component(here: int, name: str) -> int:
     )
 
 
-def parent(root: int, path: str) -> tuple[int, str]:
+def parent(root: int, path: str, *, made: Made | None = None) -> tuple[int, str]:
     """Return (descriptor of a path's directory, made when missing; last component).
 
     Raises:
@@ -172,11 +191,11 @@ def parent(root: int, path: str) -> tuple[int, str]:
     head, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise Failure(f"{path!r} does not name a file")
-    return make(root, head or "/", "dir"), name
+    return make(root, head or "/", "dir", made=made), name
 
 
 def read(root: int, path: str, limit: int) -> bytes:
-    """Return at most limit bytes of a regular file inside the root; anything else reads as empty.
+    """Return what a regular file inside the root contains, at most limit bytes; anything else is empty.
 
     A fifo or a device in its place must not hold up or surprise the runtime, so it is opened without waiting
     and looked at before it is read.

@@ -51,7 +51,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         steps.AllCpus(),
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
         *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
-        *_tree(config, facts, spaces, cgroup.paths, rootfs, no_pivot=request.no_pivot),
+        *_tree(config, facts, spaces, cgroup.paths, rootfs=rootfs, request=request),
         *_names(config),
         *process.attributes(command, cpuset=_has_cpuset(config)),
         *_personality(config),
@@ -63,6 +63,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *_identity(config, facts),
         *(early if command.get("noNewPrivileges") else []),
     ]
+    warnings = process.capability_warnings(command, _available(config, facts.capabilities))
     return steps.Plan(
         id=request.id,
         bundle=request.bundle,
@@ -73,7 +74,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         # startContainer hooks run under the process's filter, like the process (as in runc).
         start=(*late, *hooks.lower(config, "startContainer")),
         terminal=bool(command.get("terminal")),
-        warnings=process.capability_warnings(command, _available(config, facts.capabilities)),
+        warnings=(*warnings, *mounts.warnings(child)),
     )
 
 
@@ -133,9 +134,9 @@ def _tree(
     facts: Facts,
     spaces: steps.Namespaces,
     cgroup_paths: dict[str, str],
-    rootfs: str,
     *,
-    no_pivot: bool,
+    rootfs: str,
+    request: Request,
 ) -> list[steps.Step]:
     """Return the steps that make the container's mount tree and enter it."""
     kinds = namespaces.paths(config)
@@ -149,10 +150,17 @@ def _tree(
         found.append(
             steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation")
         )
+    over = None
+    if request.overlay:
+        from pyrunc.plan import overlay
+
+        over = overlay.over_root(rootfs, request.overlay, facts)
     found.append(
-        steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
+        steps.AttachRoot(
+            path=rootfs, propagation=mounts.tree_propagation(config), overlay=over, pointer="/root/path"
+        )
     )
-    found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs)
+    found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs=rootfs, bundle=request.bundle)
     fill_dev = devices.wanted(config)
     if fill_dev:
         found += devices.lower(config, facts, user_namespace=bound)
@@ -167,7 +175,7 @@ def _tree(
         )
     method = "pivot" if own_tree else "chroot"
     found += paths.lower(config)
-    found.append(steps.EnterRoot(method="move" if no_pivot and own_tree else method))
+    found.append(steps.EnterRoot(method="move" if request.no_pivot and own_tree else method))
     if flag and own_tree:
         found.append(
             steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation")
@@ -176,6 +184,13 @@ def _tree(
     root: Mapping[str, Any] = config.get("root") or {}
     if root.get("readonly"):
         found.append(steps.ReadonlyRoot(pointer="/root/readonly"))
+    found.append(
+        steps.VerifyMounts(
+            by_id=facts.statmount,
+            readonly=bool(root.get("readonly")),
+            propagation=flag if own_tree else 0,
+        )
+    )
     return found
 
 

@@ -17,6 +17,8 @@ class Facts(Record):
     """Facts about the host and about this call.
 
     Attributes:
+        kernel: its version, major and minor.
+        statmount: it answers statmount(2).
         euid: effective user id of the runtime.
         in_user_namespace: the runtime itself is not in the initial user namespace.
         kcore: /proc/kcore exists, so /dev/core is linked to it.
@@ -25,6 +27,8 @@ class Facts(Record):
 
     """
 
+    kernel: tuple[int, int]
+    statmount: bool
     euid: int
     in_user_namespace: bool
     kcore: bool
@@ -42,6 +46,7 @@ class Request(Record):
         new_keyring: false for --no-new-keyring.
         cgroup_manager: "cgroupfs", "systemd" or "disabled".
         rootless: --rootless, or the runtime has no privileges of its own.
+        overlay: directory for the layer of --overlay, "" without one.
 
     """
 
@@ -51,3 +56,4 @@ class Request(Record):
     new_keyring: bool = True
     cgroup_manager: str = "cgroupfs"
     rootless: bool = False
+    overlay: str = ""

@@ -21,6 +21,7 @@ RELATIME = 0x0
 NOATIME = 0x10
 STRICTATIME = 0x20
 NODIRATIME = 0x80
+ID_MAPPED = 0x100000
 NOSYMFOLLOW = 0x200000
 
 # mount(2) flags for the propagation types (include/uapi/linux/mount.h)
@@ -29,13 +30,33 @@ PRIVATE = 1 << 18
 SLAVE = 1 << 19
 SHARED = 1 << 20
 
-SET, CLEAR, ATIME, RSET, RCLEAR, RATIME, SUPER, PROPAGATION, RPROPAGATION, BIND, EXT, IDMAP, NOTHING = range(
-    13
-)
+# All that a word can say about one mount, but for access times.
+FLAGS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
+# What a user namespace may not take back from a mount that comes from outside (mount_namespaces(7)).
+LOCKABLE = RDONLY | NOSUID | NODEV | NOEXEC
+
+(
+    SET,
+    CLEAR,
+    ATIME,
+    NO_ATIME,
+    RSET,
+    RCLEAR,
+    RATIME,
+    SUPER,
+    PROPAGATION,
+    RPROPAGATION,
+    BIND,
+    EXT,
+    IDMAP,
+    NOTHING,
+) = range(14)
 
 OPTIONS: dict[str, tuple[int, int | str]] = {
     "async": (SUPER, "async"),
-    "atime": (ATIME, RELATIME),
+    # The three that only take a word back: what is left then is the source's setting, or the kernel's
+    # default.
+    "atime": (NO_ATIME, NOATIME),
     "bind": (BIND, "bind"),
     "copy-symlink": (EXT, "copy-symlink"),
     "defaults": (NOTHING, ""),
@@ -58,24 +79,29 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "noiversion": (NOTHING, ""),
     "nolazytime": (SUPER, "nolazytime"),
     "nomand": (NOTHING, ""),
-    "norelatime": (ATIME, RELATIME),
-    "nostrictatime": (ATIME, RELATIME),
+    "norelatime": (NO_ATIME, RELATIME),
+    "nostrictatime": (NO_ATIME, STRICTATIME),
     "nosuid": (SET, NOSUID),
     "nosymfollow": (SET, NOSYMFOLLOW),
     "notmpcopyup": (EXT, "notmpcopyup"),
     "private": (PROPAGATION, PRIVATE),
+    # The recursive forms of words about the superblock are crun's, and mean what the plain ones do.
+    "rasync": (SUPER, "async"),
     "ratime": (RATIME, RELATIME),
     "rbind": (BIND, "rbind"),
     "rdev": (RCLEAR, NODEV),
     "rdiratime": (RCLEAR, NODIRATIME),
+    "rdirsync": (SUPER, "dirsync"),
     "relatime": (ATIME, RELATIME),
     "remount": (EXT, "remount"),
     "rexec": (RCLEAR, NOEXEC),
     "ridmap": (IDMAP, "ridmap"),
+    "rmand": (NOTHING, ""),
     "rnoatime": (RATIME, NOATIME),
     "rnodev": (RSET, NODEV),
     "rnodiratime": (RSET, NODIRATIME),
     "rnoexec": (RSET, NOEXEC),
+    "rnomand": (NOTHING, ""),
     "rnorelatime": (RATIME, RELATIME),
     "rnostrictatime": (RATIME, RELATIME),
     "rnosuid": (RSET, NOSUID),
@@ -90,6 +116,7 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "rstrictatime": (RATIME, STRICTATIME),
     "rsuid": (RCLEAR, NOSUID),
     "rsymfollow": (RCLEAR, NOSYMFOLLOW),
+    "rsync": (SUPER, "sync"),
     "runbindable": (RPROPAGATION, UNBINDABLE),
     "rw": (CLEAR, RDONLY),
     "shared": (PROPAGATION, SHARED),
@@ -105,12 +132,14 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "unbindable": (PROPAGATION, UNBINDABLE),
 }
 
-# Words that undo each other in SUPER: the later one replaces the earlier one.
-_OPPOSITE = {
-    "sync": "async",
+# Words that undo each other: the later one takes the earlier one's place.
+_OPPOSITES = {
     "async": "sync",
     "lazytime": "nolazytime",
     "nolazytime": "lazytime",
+    "notmpcopyup": "tmpcopyup",
+    "sync": "async",
+    "tmpcopyup": "notmpcopyup",
 }
 
 
@@ -118,10 +147,12 @@ class Options(Record):
     """What a mount's options ask for; attr_* concern the mount itself, rattr_* the mount and all below it.
 
     attr_set and attr_clear never share a bit, nor do rattr_set and rattr_clear. atime and ratime are None
-    when no word of that group was given. propagation keeps the order of the words: (flag, recursive) pairs.
+    when no word of that group is in force. asked says that there was a word about the mount itself at all.
+    The pairs of propagation are (flag, recursive), to be applied in their order.
     """
 
     bind: str = ""
+    asked: bool = False
     attr_set: int = 0
     attr_clear: int = 0
     atime: int | None = None
@@ -133,6 +164,46 @@ class Options(Record):
     ext: tuple[str, ...] = ()
     idmap: str = ""
     data: tuple[str, ...] = ()
+
+    def own(self) -> tuple[int, int, int]:
+        """Return the MOUNT_ATTR_* bits of the mount itself: (to set, to clear, cleared as nobody asked).
+
+        A mount with any word about itself has what its words say and nothing else, as with mount(8)'s
+        remount: what the source had besides goes. Access times go all together or stay all together.
+        """
+        if not self.asked:
+            return 0, 0, 0
+        deep = self.rattr_set | self.rattr_clear
+        implied = FLAGS & ~(self.attr_set | self.attr_clear | deep)
+        if self.atime is None and not self.attr_set & NODIRATIME:
+            return self.attr_set, self.attr_clear, implied
+        if self.atime is None and self.ratime is not None:
+            return self.attr_set, self.attr_clear, implied
+        implied |= NODIRATIME & ~(self.attr_set | self.attr_clear | deep)
+        return self.attr_set | (self.atime or RELATIME), self.attr_clear | ATIME_MASK, implied
+
+    def deep(self) -> tuple[int, int]:
+        """Return the MOUNT_ATTR_* bits of the mount and all below it: (to set, to clear)."""
+        if self.ratime is None:
+            return self.rattr_set, self.rattr_clear
+        return self.rattr_set | self.ratime, self.rattr_clear | ATIME_MASK
+
+
+def demand(own: tuple[int, int, int], deep: tuple[int, int]) -> tuple[int, int]:
+    """Return what a mount must have in the end: (bits that matter, their values).
+
+    What is cleared only because nobody asked for it does not matter: it restricts at worst.
+
+    Args:
+        own: what Options.own() returned.
+        deep: what Options.deep() returned.
+
+    """
+    own_set, own_clear, _implied = own
+    mask = own_set | own_clear
+    deep_set, deep_clear = deep
+    # Access times are one value in several bits, and 0 is a value of it.
+    return mask | deep_set | deep_clear, own_set | (deep_set & ~mask)
 
 
 def parse(words: list[str]) -> Options:
@@ -151,7 +222,7 @@ def parse(words: list[str]) -> Options:
             else:
                 got.data += (word,)
         elif kind in (PROPAGATION, RPROPAGATION):
-            got.propagation += ((int(what), kind == RPROPAGATION),)
+            got.propagation = _propagate(got.propagation, int(what), deep=kind == RPROPAGATION)
         elif isinstance(what, int):
             _attribute(got, kind, what)
         elif kind == BIND:
@@ -160,19 +231,36 @@ def parse(words: list[str]) -> Options:
         elif kind == IDMAP:
             got.idmap = what
         elif kind == EXT:
-            got.ext = (*(have for have in got.ext if have not in (what, _COPYUP.get(what))), what)
+            got.ext = _latest(got.ext, what)
         elif kind == SUPER:
-            undone = (what, _OPPOSITE.get(what))
-            got.superblock = (*(have for have in got.superblock if have not in undone), what)
+            got.superblock = _latest(got.superblock, what)
     return got
 
 
-_COPYUP = {"tmpcopyup": "notmpcopyup", "notmpcopyup": "tmpcopyup"}
+def _latest(words: tuple[str, ...], word: str) -> tuple[str, ...]:
+    gone = (word, _OPPOSITES.get(word))
+    return (*(have for have in words if have not in gone), word)
+
+
+def _propagate(pairs: tuple[tuple[int, bool], ...], flag: int, *, deep: bool) -> tuple[tuple[int, bool], ...]:
+    """Add a propagation type; it takes the place of those before it, where it reaches all they reach.
+
+    Only slave and then shared are both meant: such a mount receives events and passes them on.
+    """
+    kept = tuple(
+        (have, wide) for have, wide in pairs if (wide and not deep) or (have == SLAVE and flag == SHARED)
+    )
+    return (*kept, (flag, deep))
 
 
 def _attribute(got: Options, kind: int, bit: int) -> None:
+    if kind in (SET, CLEAR, ATIME, NO_ATIME):
+        got.asked = True
     if kind == ATIME:
         got.atime = bit
+    elif kind == NO_ATIME:
+        if got.atime == bit:
+            got.atime = None
     elif kind == RATIME:
         got.ratime = bit
         got.atime = None

@@ -1,8 +1,7 @@
 """The mounts array, lowered to steps in its own order.
 
 Law 1: pure; which file system a source lies on, or whether a target exists, is asked when the step is carried
-out.
-Source: runtime-spec config.md "Mounts".
+out. Source: runtime-spec config.md "Mounts".
 """
 
 from __future__ import annotations
@@ -10,17 +9,31 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, namespaces
 from pyrunc.plan.mount_options import Options
-from pyrunc.plan.steps import EnterCgroupNamespace, Mount, Step, Symlink
+from pyrunc.plan.steps import EnterCgroupNamespace, Mount, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from pyrunc.plan.facts import Facts
     from pyrunc.plan.steps import Namespaces
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Mount as MountEntry
 
+    # Words -> what they mean, its own() and deep(), and what these demand
+    Known: TypeAlias = dict[
+        tuple[str, ...], tuple[Options, tuple[int, int, int], tuple[int, int], tuple[int, int]]
+    ]
+
+# mount_setattr(2). What else is needed (clone3, openat2, close_range, setns with a pidfd) is older.
+OLDEST_KERNEL = (5, 12)
+
 # File systems whose read-only state belongs to the mount, not to the (shared or kernel-made) superblock.
 PSEUDO = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay"))
+
+# What SELinux does not let a `context=` be given for, or labels itself.
+_UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
+_CONTEXT_TYPE = "run.oci.mount_context_type"
 
 _PROPAGATION = {
     "shared": mount_options.SHARED,
@@ -52,7 +65,7 @@ def root_propagation(config: Config) -> tuple[int, bool]:
 
 
 def tree_propagation(config: Config) -> int:
-    """Return what the tree inherited from the host becomes: never shared, or mounts would flow there."""
+    """Return what the tree inherited from the host becomes: not shared, or mounts would flow to the host."""
     flag, _recursive = root_propagation(config)
     if flag in (mount_options.PRIVATE, mount_options.UNBINDABLE):
         return mount_options.PRIVATE
@@ -64,14 +77,20 @@ def problems(config: Config) -> list[Failure]:
     found = []
     for index, entry in enumerate(config.get("mounts") or ()):
         try:
-            _entry(index, entry)
+            _entry(index, entry, config, {})
         except Failure as problem:
             found.append(problem)
     return found
 
 
 def lower(
-    config: Config, facts: Facts, spaces: Namespaces, cgroup_paths: dict[str, str], rootfs: str
+    config: Config,
+    facts: Facts,
+    spaces: Namespaces,
+    cgroup_paths: dict[str, str],
+    *,
+    rootfs: str,
+    bundle: str,
 ) -> list[Step]:
     """Return the steps of the mounts array.
 
@@ -81,135 +100,276 @@ def lower(
         spaces: the namespaces step, which decides how /sys and cgroups can be mounted.
         cgroup_paths: where the container's cgroups will be: controller -> directory.
         rootfs: absolute path of the root file system on the host.
+        bundle: absolute path of the bundle, where relative sources begin.
 
     Raises:
         Failure: an entry that can never be mounted; the pointer says which.
 
     """
+    if facts.kernel < OLDEST_KERNEL:
+        raise Failure(
+            f"mounts need the system calls of Linux {_dotted(OLDEST_KERNEL)} (mount_setattr(2)),"
+            f" and this is Linux {_dotted(facts.kernel)}",
+            hint="use a newer kernel",
+        )
     made: list[Step] = []
-    flag, _ = root_propagation(config)
-    inherited = 0 if flag == mount_options.SHARED else tree_propagation(config)
+    root_flag, everywhere = root_propagation(config)
+    inherited = tree_propagation(config)
     kinds = namespaces.paths(config)
-    entered = False
+    # A mount that comes from outside a user namespace keeps what restricts it there, as the kernel would have
+    # it.
+    locked = "user" in kinds or facts.in_user_namespace or facts.euid != 0
+    entered = shared = False
+    known: Known = {}
     for index, entry in enumerate(config.get("mounts") or ()):
-        mount = _entry(index, entry)
-        if mount.destination.startswith(rootfs + "/") and rootfs != "/":
-            # Some callers name the mount point as the host sees it; every runtime takes that for the place
-            # inside.
-            mount.destination = mount.destination[len(rootfs) :]
-        if mount.kind == "bind":
-            mount.default_propagation = inherited
-            if mount.source.startswith(rootfs + "/") and rootfs != "/":
-                # What lies there is known only once the mounts before it are made: order is the list's order.
-                mount.kind, mount.source = "inner-bind", mount.source[len(rootfs) :]
+        mount = _entry(index, entry, config, known)
+        _place(mount, rootfs, bundle)
+        if mount.fstype == "sysfs" and mount.kind == "new" and _needs_host_sys(spaces, facts, kinds):
+            _bind_sys(mount)
+        if mount.kind in ("bind", "inner-bind"):
+            mount.locked = locked
+            if locked:
+                # Taken back only where it is not locked.
+                mount.must_mask &= ~mount_options.NODIRATIME | mount.must_be
+            _propagate(mount, inherited)
+        else:
+            mount.propagation = mount.options.propagation
+        _expect(mount, root_flag if everywhere else 0)
+        mount.after = shared and bool(mount.options.propagation)
+        shared = shared or any(kind == mount_options.SHARED for kind, _ in mount.propagation)
         if mount.fstype == "overlay" and mount.kind == "new":
-            mount.early = not _touches(mount.options, rootfs)
+            from pyrunc.plan import overlay
+
+            overlay.lower(mount, rootfs, bundle, facts)
         if mount.fstype in ("cgroup", "cgroup2") and mount.kind == "new":
+            from pyrunc.plan import cgroup_mounts
+
             if not entered:
                 made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
                 entered = True
-            made += _cgroup(mount, facts, cgroup_paths, own_view="cgroup" in kinds, user="user" in kinds)
+            made += cgroup_mounts.lower(
+                mount, facts, cgroup_paths, own_view="cgroup" in kinds, user="user" in kinds
+            )
             continue
-        if mount.fstype == "sysfs" and mount.kind == "new" and _needs_host_sys(spaces, facts, kinds):
-            # A new sysfs wants a network namespace that the container's user namespace owns. What is asked to
-            # be read-only must be so for everything visible there (CVE-2023-25809).
-            options = mount.options
-            options.rattr_set |= options.attr_set
-            options.attr_set = 0
-            mount.kind, mount.source, options.bind, options.data = "bind", "/sys", "rbind", ()
-            mount.default_propagation = inherited
         made.append(mount)
     if not entered:
         made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
     return made
 
 
-def _touches(options: Options, rootfs: str) -> bool:
-    """Tell whether a layer of an overlay lies in the root file system, where mounts before it count.
+def _propagate(mount: Mount, inherited: int) -> None:
+    """Decide a bind's propagation: its own words, and for what no word reaches the container's default.
 
-    A relative layer is taken for one: nobody can tell where it lies.
+    The default is set first and everywhere at once, unless that would take something from the top which its
+    own word wants to keep: a peer group, or a master.
     """
-    for word in options.data:
-        name, _, value = word.partition("=")
-        if name in ("lowerdir", "upperdir", "workdir"):
-            for path in value.replace("\\:", "").split(":"):
-                if not path.startswith("/") or (path + "/").startswith(rootfs.rstrip("/") + "/"):
-                    return True
-    return False
+    words = mount.options.propagation
+    if mount.options.bind == "bind" and words:
+        mount.propagation = tuple((flag, False) for flag, _ in words)
+    elif any(deep for _, deep in words):
+        mount.propagation = words
+    elif not words or words[-1][0] in (mount_options.PRIVATE, mount_options.UNBINDABLE):
+        mount.propagation = ((inherited, True), *words)
+    elif words == ((inherited, False),):
+        mount.propagation = ((inherited, True),)
+    else:
+        mount.propagation, mount.below = words, inherited
+
+
+def _expect(mount: Mount, everywhere: int) -> None:
+    """Note what the mount's propagation must be in the end, for the check that comes last.
+
+    Args:
+        mount: a mount whose propagation is decided.
+        everywhere: linux.rootfsPropagation if it is recursive, else 0.
+
+    """
+    if mount.options.propagation:
+        mount.expected = mount.options.propagation[-1][0]
+        mount.again = mount.propagation if everywhere else ()
+    elif everywhere:
+        mount.expected = everywhere
+        # Nothing asks for this, but a mount above it may be given something else for all below it.
+        mount.again = ((everywhere, False),)
+
+
+def warnings(steps: list[Step]) -> list[str]:
+    """Return what options ask for that cannot be had, where that is no reason to refuse them."""
+    return [
+        f"{step.pointer}/options: {' '.join(step.options.superblock)} belongs to the file system,"
+        " which a bind cannot change"
+        for step in steps
+        if isinstance(step, Mount) and step.options.bind and step.options.superblock
+    ]
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def clean(path: str) -> str:
+    """Return an absolute path without empty components, "." and ".." (which nothing is above /)."""
+    found: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del found[-1:]
+        elif name not in ("", "."):
+            found.append(name)
+    return "/" + "/".join(found)
+
+
+def _place(mount: Mount, rootfs: str, bundle: str) -> None:
+    """Find out on which side of the root file system a mount's ends are.
+
+    Some callers name the mount point as the host sees it; every runtime takes that for the place inside. And
+    what lies at a source inside the root is known only once the mounts before it are made: order is the
+    list's order.
+    """
+    if rootfs != "/" and mount.destination.startswith(rootfs + "/"):
+        mount.destination = mount.destination[len(rootfs) :]
+    if mount.kind != "bind":
+        return
+    if not mount.source.startswith("/"):
+        mount.source = f"{bundle}/{mount.source}"
+    source = mount.source
+    if "/." in source or "//" in source:
+        source = clean(source)
+    if rootfs != "/" and (source + "/").startswith(rootfs + "/"):
+        mount.kind, mount.source = "inner-bind", source[len(rootfs) :] or "/"
+
+
+def _bind_sys(mount: Mount) -> None:
+    """Let the host's /sys stand in for a new sysfs.
+
+    What is asked to be read-only must be so for everything visible there (CVE-2023-25809).
+    """
+    asked = mount.options
+    options = Options(
+        bind="rbind",
+        rattr_set=asked.rattr_set | asked.attr_set,
+        rattr_clear=asked.rattr_clear,
+        propagation=asked.propagation,
+    )
+    mount.kind, mount.source, mount.make, mount.options = "bind", "/sys", "source", options
+    own, deep = options.own(), options.deep()
+    mount.own_set, mount.own_clear, mount.implied_clear = own
+    mount.deep_set, mount.deep_clear = deep
+    mount.must_mask, mount.must_be = mount_options.demand(own, deep)
 
 
 def _needs_host_sys(spaces: Namespaces, facts: Facts, kinds: dict[str, str]) -> bool:
+    """Tell whether no new sysfs can be had: it wants a network namespace that our user namespace owns."""
     owner = spaces.flags & namespaces.NEWUSER or facts.in_user_namespace or facts.euid != 0
     return bool(owner) and not ("network" in kinds and not kinds["network"])
 
 
-def _entry(index: int, entry: MountEntry) -> Mount:
+def _entry(index: int, entry: MountEntry, config: Config, known: Known) -> Mount:
+    """Return the step of one entry.
+
+    Args:
+        index: its place in the array.
+        entry: the entry.
+        config: the configuration, for what counts for all mounts.
+        known: options that were parsed before: most mounts of a container have the same. Filled.
+
+    Raises:
+        Failure: it can never be mounted.
+
+    """
     pointer = f"/mounts/{index}"
     words = entry.get("options") or []
-    options = mount_options.parse(words)
-    fstype = entry.get("type") or ""
-    destination = "/" + entry["destination"].strip("/")
-    if destination == "/":
+    key = tuple(words)
+    if key not in known:
+        options = mount_options.parse(words)
+        own, deep = options.own(), options.deep()
+        known[key] = options, own, deep, mount_options.demand(own, deep)
+    options, own, deep, (mask, value) = known[key]
+    mount = Mount(
+        kind="new",
+        index=index,
+        destination="/" + entry["destination"].strip("/"),
+        source=entry.get("source") or "",
+        fstype=entry.get("type") or "",
+        options=options,
+        own_set=own[0],
+        own_clear=own[1],
+        implied_clear=own[2],
+        deep_set=deep[0],
+        deep_clear=deep[1],
+        must_mask=mask,
+        must_be=value,
+        pointer=pointer,
+    )
+    if mount.destination == "/":
         raise Failure(
             "the mount point is on the top of rootfs: nothing can be mounted on /",
             pointer=pointer + "/destination",
             hint="name the file system to use as root in /root/path",
         )
-    if not options.bind:
-        if fstype in ("bind", "none"):
-            raise Failure(
-                f"type {fstype} needs the option bind or rbind",
-                pointer=pointer,
-                hint='add "rbind" to its options, or name a file system type',
-            )
-        if not fstype:
-            raise Failure(
-                "no type, and no option bind or rbind",
-                pointer=pointer,
-                hint='add "rbind" to its options, or name a file system type',
-            )
-        return _new(index, destination, entry, options)
-    subpath = ""
-    for word in options.data:
+    if "remount" in mount.options.ext:
+        _remount(mount, words)
+    elif mount.options.bind:
+        _bind(mount, words)
+    else:
+        _new(mount, config)
+    if mount.options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
+        from pyrunc.plan import idmaps
+
+        idmaps.lower(mount, entry, config)
+    return mount
+
+
+def _bind(mount: Mount, words: list[str]) -> None:
+    mount.kind, mount.fstype, mount.make = "bind", "bind", "source"
+    for word in mount.options.data:
         if not word.startswith("subpath="):
-            raise _unknown_option(words, word, pointer)
-        subpath = word[8:]
-    options.data = ()
-    if not entry.get("source"):
-        raise Failure("a bind mount needs a source", pointer=pointer)
-    return Mount(
-        kind="bind",
-        index=index,
-        destination=destination,
-        source=entry["source"],
-        fstype="bind",
-        options=options,
-        make="source",
-        pointer=pointer,
-        uid_maps=namespaces.id_maps(entry.get("uidMappings")),
-        gid_maps=namespaces.id_maps(entry.get("gidMappings")),
-        recursive_idmap=options.idmap.startswith("ridmap"),
-        subpath=subpath,
+            raise _unknown_option(words, word, mount.pointer)
+        mount.subpath = word[8:]
+    if not mount.source:
+        raise Failure("a bind mount needs a source", pointer=mount.pointer)
+    if "tmpcopyup" in mount.options.ext:
+        raise _copy_up_what(mount, "a bind")
+
+
+def _new(mount: Mount, config: Config) -> None:
+    fstype, options = mount.fstype, mount.options
+    if fstype in ("", "bind", "none"):
+        what = (
+            f"type {fstype} needs the option bind or rbind"
+            if fstype
+            else "no type, and no option bind or rbind"
+        )
+        hint = 'add "rbind" to its options, or name a file system type'
+        raise Failure(what, pointer=mount.pointer, hint=hint)
+    mount.data = (*options.superblock, *options.data)
+    if "tmpcopyup" in options.ext:
+        if fstype != "tmpfs":
+            raise _copy_up_what(mount, f"type {fstype}")
+        mount.copy_up = True
+    label = (config.get("linux") or {}).get("mountLabel") or ""
+    if label and fstype == "mqueue":
+        mount.label = label
+    elif label and fstype not in _UNLABELLED:
+        kind = (config.get("annotations") or {}).get(_CONTEXT_TYPE) or "context"
+        mount.data += (f"{kind}={label}",)
+    mount.source = mount.source or fstype
+    mount.no_symlink = fstype in ("proc", "sysfs")
+    late = fstype == "tmpfs" or mount.destination == "/dev"
+    mount.readonly_last = late and bool(options.attr_set & mount_options.RDONLY)
+
+
+def _copy_up_what(mount: Mount, what: str) -> Failure:
+    return Failure(
+        f"only a tmpfs can be filled from what it covers (tmpcopyup), not {what}", pointer=mount.pointer
     )
 
 
-def _new(index: int, destination: str, entry: MountEntry, options: Options) -> Mount:
-    pointer = f"/mounts/{index}"
-    fstype = entry.get("type") or ""
-    if entry.get("uidMappings") or entry.get("gidMappings") or options.idmap:
-        raise Failure("only bind mounts can be id-mapped", pointer=pointer)
-    return Mount(
-        kind="new",
-        index=index,
-        destination=destination,
-        source=entry.get("source") or fstype,
-        fstype=fstype,
-        options=options,
-        no_symlink=fstype in ("proc", "sysfs"),
-        readonly_last=bool(options.attr_set & mount_options.RDONLY)
-        and (fstype == "tmpfs" or destination == "/dev"),
-        pointer=pointer,
-    )
+def _remount(mount: Mount, words: list[str]) -> None:
+    """Make it the step that changes what is mounted there: the mount, or without bind its file system."""
+    if mount.options.bind and mount.options.data:
+        raise _unknown_option(words, mount.options.data[0], mount.pointer)
+    mount.kind, mount.source = "remount", ""
+    mount.data = (*mount.options.superblock, *mount.options.data)
 
 
 def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
@@ -218,69 +378,7 @@ def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
     near = difflib.get_close_matches(word, mount_options.OPTIONS, 1)
     guess = f', did you mean "{near[0]}"?' if near else ""
     return Failure(
-        f'"{word}" is not a mount option{guess} '
-        "(bind mounts cannot have any filesystem-specific options applied)",
+        f'"{word}" is not a mount option{guess} (bind mounts cannot have any filesystem-specific options'
+        " applied)",
         pointer=f"{pointer}/options/{words.index(word)}",
     )
-
-
-def _cgroup(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool) -> list[Step]:
-    """Return what a cgroup entry becomes: one mount on version 2, a directory of hierarchies on version 1."""
-    host = facts.cgroup
-    if host.version == 0:
-        raise Failure("no cgroup hierarchy is mounted on this host", pointer=mount.pointer)
-    if host.version == 2:
-        mount.fstype = "cgroup2"
-        if user and not own_view and "" in paths:
-            mount.kind, mount.source, mount.fstype = "late-bind", paths[""], "bind"
-        return [mount]
-    return _cgroup_v1(mount, facts, paths, own_view=own_view)
-
-
-def _cgroup_v1(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool) -> list[Step]:
-    options = mount.options
-    readonly = options.attr_set & mount_options.RDONLY
-    safe = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC
-    top = Mount(
-        kind="new",
-        index=mount.index,
-        destination=mount.destination,
-        source="tmpfs",
-        fstype="tmpfs",
-        options=Options(attr_set=options.attr_set | safe, atime=options.atime, data=("mode=755",)),
-        readonly_last=bool(readonly),
-        pointer=mount.pointer,
-    )
-    steps: list[Step] = [top]
-    by_place: dict[str, list[str]] = {}
-    for name, place in facts.cgroup.mounts.items():
-        by_place.setdefault(place, []).append(name)
-    for place, names in by_place.items():
-        base = place.rpartition("/")[2]
-        data = tuple(names)
-        fstype = "cgroup2" if names == [""] else "cgroup"
-        source = fstype
-        kind = "new"
-        if not own_view or names[0] not in paths:
-            if names[0] not in paths:
-                continue
-            kind, source, data, fstype = "late-bind", paths[names[0]], (), "bind"
-        elif fstype == "cgroup2":
-            data = ()
-        steps.append(
-            Mount(
-                kind=kind,
-                index=mount.index,
-                destination=f"{mount.destination}/{base}",
-                source=source,
-                fstype=fstype,
-                options=Options(attr_set=options.attr_set | safe, data=data),
-                pointer=mount.pointer,
-            )
-        )
-        steps += [
-            Symlink(path=f"{mount.destination}/{name}", target=base, pointer=mount.pointer)
-            for name in names
-            if name and name != base and not name.startswith("name=")
-        ]
-    return steps

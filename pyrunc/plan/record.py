@@ -51,18 +51,24 @@ class Record(metaclass=_RecordMeta):
     def __init__(self, **values: Any) -> None:
         """Set every field from its keyword or its default."""
         cls = type(self)
-        defaults = cls._defaults
-        for field in cls._fields:
-            if field in values:
-                setattr(self, field, values.pop(field))
-            elif field in defaults:
-                setattr(self, field, defaults[field])
-            else:
-                msg = f"{cls.__name__} needs {field}"
-                raise TypeError(msg)
-        if values:
-            msg = f"{cls.__name__} has no {', '.join(values)}"
-            raise TypeError(msg)
+        # One merge and one loop: a container with a thousand mounts makes thousands of records.
+        merged = {**cls._defaults, **values}
+        if len(merged) != len(cls._fields):
+            raise cls._wrong(merged)
+        try:
+            for field, value in merged.items():
+                setattr(self, field, value)
+        except AttributeError:
+            raise cls._wrong(merged) from None
+
+    @classmethod
+    def _wrong(cls, merged: dict[str, Any]) -> TypeError:
+        """Return the error for fields that are not those of the class."""
+        missing = [field for field in cls._fields if field not in merged]
+        if missing:
+            return TypeError(f"{cls.__name__} needs {', '.join(missing)}")
+        unknown = [field for field in merged if field not in cls._fields]
+        return TypeError(f"{cls.__name__} has no {', '.join(unknown)}")
 
     def __eq__(self, other: object) -> bool:
         """Compare field by field."""

@@ -157,24 +157,33 @@ def options(given: Options) -> list[str]:
     """Return a mount's options as they were understood, in the words of config.json."""
     words = attributes(given.attr_set, given.attr_clear, given.atime)
     words += attributes(given.rattr_set, given.rattr_clear, given.ratime, "r")
-    words += given.superblock
     words += [("r" if deep else "") + PROPAGATIONS[flag] for flag, deep in given.propagation]
     words += given.ext
     if given.idmap:
         words.append(given.idmap)
-    return words + list(given.data)
+    return words
 
 
 def _mount(step: steps.Mount) -> str:
-    words = options(step.options)
-    if step.options.bind:
-        what = f"{step.options.bind} {step.source}"
+    words = [*options(step.options), *step.data]
+    if step.kind == "remount":
+        what = "change the mount" if step.options.bind else "change the file system"
+    elif step.options.bind:
+        inside = " of the root" if step.kind == "inner-bind" else ""
+        what = f"{step.options.bind} {step.source}{inside}" + (f"/{step.subpath}" if step.subpath else "")
     else:
         what = f"mount {step.fstype}" + (f" {step.source}" if step.source != step.fstype else "")
-    if step.default_propagation and not step.options.propagation:
-        words.append(f"r{PROPAGATIONS[step.default_propagation]} by default")
-    if step.uid_maps or step.gid_maps:
-        words.append(f"ids {_maps(step.uid_maps)} {_maps(step.gid_maps)}")
+    if step.propagation and not step.options.propagation:
+        words.append(f"r{PROPAGATIONS[step.propagation[0][0]]} by default")
+    if step.below:
+        words.append(f"below it {PROPAGATIONS[step.below]}")
+    if step.implied_clear and step.options.bind:
+        words.append("nothing else" + (" but what is locked" if step.locked else ""))
+    if step.id_maps:
+        words.append("ids " + " ".join(_maps(maps) for maps in step.id_maps))
+    if step.id_space:
+        words.append(f"ids of {step.id_space}")
+    words += [f"{name}={path}" for name, path, _ in step.layers]
     late = ", read-only at the end" if step.readonly_last else ""
     return f"{what} on {step.destination}" + (f" ({' '.join(words)})" if words else "") + late
 
@@ -235,6 +244,14 @@ def _entry_of_root(step: steps.EnterRoot) -> str:
     return f"enter the root file system ({how})"
 
 
+def _attach_root(step: steps.AttachRoot) -> str:
+    what = f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
+    if step.overlay is None:
+        return what
+    upper = next(path for name, path, _ in step.overlay.layers if name == "upperdir")
+    return f"{what} under a layer of its own, {upper}"
+
+
 def _flagged(flag: int, *, recursive: bool) -> str:
     return ("r" if recursive else "") + PROPAGATIONS[flag]
 
@@ -271,6 +288,9 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
         f"make the root mount {_flagged(step.flag, recursive=step.recursive)}"
     ),
     steps.ReadonlyLast: lambda _step: "make the mounts read-only that waited for it",
+    steps.VerifyMounts: lambda step: (
+        "verify all mounts " + ("one by one (statmount)" if step.by_id else "in one table (mountinfo)")
+    ),
     steps.ReadonlyRoot: lambda _step: "make the root file system read-only",
     steps.ReadonlyPath: lambda step: f"make {step.path} read-only",
     steps.MaskedPath: lambda step: f"mask {step.path}",

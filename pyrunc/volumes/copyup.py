@@ -102,6 +102,23 @@ def fill(image: int, path: str, volume: int, what: str) -> bool:
     return True
 
 
+def copy(source: int, made: int, path: str) -> None:
+    """Copy a directory into an empty file system of the container's own (tmpfs with tmpcopyup), in its init.
+
+    Whatever has no content is made anew, and attributes that the file system cannot have are left out.
+
+    Args:
+        source: descriptor of the directory, open for reading.
+        made: descriptor of the other one.
+        path: what to call it in messages.
+
+    Raises:
+        Failure: something cannot be copied.
+
+    """
+    _Copy(source, made, path, Progress(path, lambda: 0), into="the tmpfs").run()
+
+
 class _Directory:
     """A directory on the way down: both sides, and which of its directories are still to be done."""
 
@@ -117,9 +134,13 @@ class _Directory:
 class _Copy:
     """One copy, with what it has learned about the two file systems."""
 
-    def __init__(self, source: int, volume: int, path: str, progress: Progress) -> None:
+    def __init__(
+        self, source: int, volume: int, path: str, progress: Progress, *, into: str = "the volume"
+    ) -> None:
         self.top = _Directory(source, volume, "")
         self.path = path
+        self.into = into
+        self.lenient = into != "the volume"
         self.progress = progress
         self.files = 0
         self.size = 0
@@ -132,7 +153,7 @@ class _Copy:
         self.gid = os.getegid()
         # On a file system mounted with grpid new files have the group of their directory.
         self.sure = os.fstat(volume).st_gid == self.gid
-        self.forgiving = self.uid != 0
+        self.forgiving = self.uid != 0 or self.lenient
 
     def run(self) -> None:
         """Copy everything: depth first, with no recursion that a deep tree could exhaust."""
@@ -297,6 +318,8 @@ class _Copy:
             os.symlink(os.readlink(name, dir_fd=here.source), name, dir_fd=here.target)
         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             os.mknod(name, mode, found.st_rdev, dir_fd=here.target)
+        elif self.lenient and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            os.mknod(name, mode, dir_fd=here.target)
         else:
             kind = (
                 "a fifo"
@@ -320,7 +343,7 @@ class _Copy:
             way = f"/proc/self/fd/{here.source}/{name}", f"/proc/self/fd/{here.target}/{name}"
             for key in self._names(way[0], follow=False):
                 value = os.getxattr(way[0], key, follow_symlinks=False)
-                os.setxattr(way[1], key, value, follow_symlinks=False)
+                self._set(way[1], key, value, follow=False)
         times = (found.st_atime_ns, found.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=here.target, follow_symlinks=False)
 
@@ -358,13 +381,20 @@ class _Copy:
             return []
         return [name for name in names if not name.startswith(_HOSTS_OWN)]
 
+    def _set(self, made: int | str, name: str, value: bytes, *, follow: bool = True) -> None:
+        try:
+            os.setxattr(made, name, value, follow_symlinks=follow)
+        except OSError as exc:
+            if not self.lenient or exc.errno not in _CANNOT:
+                raise
+
     def _attributes(self, source: int, made: int, mode: int) -> None:
         names = self._names(source)
         if not names:
             return
         os.fchmod(made, mode & 0o777 | 0o600)  # user.* wants a writable file, whoever asks
         for name in names:
-            os.setxattr(made, name, os.getxattr(source, name))
+            self._set(made, name, os.getxattr(source, name))
         os.fchmod(made, mode & 0o7777)
 
     def _failure(
@@ -372,9 +402,9 @@ class _Copy:
     ) -> Failure:
         path = "/".join(part for part in (self.path, here.path, name) if part)
         message = (
-            f"copy {path!a} of the image into the volume"
+            f"copy {path!a} of the image into {self.into}"
             if not path.isprintable()
-            else f"copy {path} of the image into the volume"
+            else f"copy {path} of the image into {self.into}"
         )
         return Failure(
             f"{message}: {why}" if why else message, errno=(exc.errno or 0) if exc else 0, hint=hint

@@ -21,6 +21,8 @@ UNCHANGED = 2**32 - 1  # what setresuid(2) takes for "leave it"
 EXPLAIN_EVERY = 200
 
 FACTS = Facts(
+    kernel=(6, 18),
+    statmount=True,
     euid=0,
     in_user_namespace=False,
     kcore=True,

@@ -17,6 +17,8 @@ REQUEST = Request(id="c1", bundle="/b")
 
 def facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
+        "kernel": (6, 18),
+        "statmount": True,
         "euid": 0,
         "in_user_namespace": False,
         "kcore": False,
@@ -53,6 +55,7 @@ def test_the_order_of_a_small_container() -> None:
         "OwnNull",
         "EnterRoot",
         "ReadonlyLast",
+        "VerifyMounts",
         "Hostname",
         "CloseDescriptors",
         "Cwd",

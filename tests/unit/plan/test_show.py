@@ -55,7 +55,7 @@ def test_the_order_is_that_of_the_effects() -> None:
 def test_a_bind() -> None:
     assert mounted() == "rbind /s on /d (rslave by default)"
     assert mounted("ro", "nosuid", "dev", "noatime", "rprivate") == (
-        "rbind /s on /d (ro nosuid dev noatime rprivate)"
+        "rbind /s on /d (ro nosuid dev noatime rprivate nothing else)"
     )
     assert (
         mounted("rro", "rstrictatime", "rsuid", "rshared")

@@ -1,0 +1,205 @@
+"""New file systems: configured through fsopen(2), mounted detached, refused in the kernel's own words.
+
+Each option is one fsconfig(2) call, so nothing has to be joined with commas and split again. An overlay's
+layers are opened as descriptors first (law 3): the ones inside the root are resolved inside it.
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+from pyrunc.apply import sources, target
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.mounts import PSEUDO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.errors import Failure
+    from pyrunc.plan.steps import Mount
+
+_EMPTY = flags.AT_EMPTY_PATH
+_E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
+
+
+def open_new(step: Mount, *, cover: int = -1, root: int = -1) -> int:
+    """Return a detached mount of a new file system, with all its attributes set.
+
+    Args:
+        step: what to mount.
+        cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
+        root: descriptor of the root, for layers that are inside it.
+
+    Raises:
+        Failure: the kernel refuses; its messages are quoted.
+
+    """
+    try:
+        fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+    except OSError as exc:
+        hint = ""
+        if exc.errno == _ENODEV:
+            hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
+        raise sources.failure(step, "", exc.errno or 0, hint) from None
+    layers: list[int] = []
+    doing = ""
+    try:
+        try:
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
+            for doing in _words(step, cover):
+                name, equals, value = doing.partition("=")
+                if equals:
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
+                else:
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
+            doing = ""
+            if not step.layers:
+                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+            else:
+                _create_overlay(fs, step, root, layers)
+        except OSError as exc:
+            raise _failure(step, doing, fs, exc) from None
+        # What stays writable until the tree is built gets its last bit at the end.
+        own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
+        try:
+            fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
+            if step.deep_set or step.deep_clear:
+                own = step.own_set | step.own_clear
+                _linux.mount_setattr(fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1)
+            if step.label:
+                os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", step.label.encode())
+        except OSError as exc:
+            raise _failure(step, "", fs, exc) from None
+    finally:
+        os.close(fs)
+        for layer in layers:
+            os.close(layer)
+    return fd
+
+
+def _words(step: Mount, cover: int) -> tuple[str, ...]:
+    """Return the words for the file system itself.
+
+    A tmpfs takes the mode of the directory it covers, unless that was made for it.
+    """
+    words = step.data
+    if step.own_set & RDONLY and step.fstype not in PSEUDO:
+        words = ("ro", *words)
+    if cover >= 0 and step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
+        words = (*words, f"mode={stat.S_IMODE(os.fstat(cover).st_mode):o}")
+    return words
+
+
+def reconfigure(step: Mount, place: int) -> None:
+    """Change the file system that is mounted at a place (the option remount without bind).
+
+    Args:
+        step: the remount.
+        place: descriptor of the mount.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    doing = ""
+    try:
+        fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
+    except OSError as exc:
+        raise sources.failure(step, "pick the file system", exc.errno or 0) from None
+    words = step.data
+    if step.fstype not in PSEUDO:
+        words = (*(("ro",) if step.own_set & RDONLY else ("rw",) if step.own_clear & RDONLY else ()), *words)
+    try:
+        for doing in words:
+            name, equals, value = doing.partition("=")
+            how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
+            _linux.fsconfig(fs, how, name, value if equals else None, 0)
+        doing = ""
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+    except OSError as exc:
+        raise _failure(step, doing, fs, exc) from None
+    finally:
+        os.close(fs)
+
+
+# -- overlay ----
+
+
+def _create_overlay(fs: int, step: Mount, root: int, opened: list[int]) -> None:
+    """Tell overlayfs its layers, by descriptors that are opened here, and create it."""
+    for name, path, inside in step.layers:
+        try:
+            if inside:
+                fd = target.resolve(root, path)
+            else:
+                fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise sources.failure(step, f"open {name.rstrip('+')} {path}", exc.errno or 0) from None
+        opened.append(fd)
+        if step.layer_fds:
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
+    if step.layer_fds:
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+    else:
+        _create_by_numbers(fs, step, opened)
+
+
+def _create_by_numbers(fs: int, step: Mount, opened: list[int]) -> None:
+    """Name the layers as older kernels want them, as short as can be.
+
+    One string of 255 bytes has to hold all lower layers, so they are named by the numbers of their
+    descriptors, seen from /proc/self/fd: enough for some sixty, whatever their paths are.
+    """
+    lower = ""
+    for (name, _, _), fd in zip(step.layers, opened, strict=True):
+        if name in ("upperdir", "workdir"):
+            continue
+        lower += (("::" if name == "datadir+" else ":") if lower else "") + str(fd)
+    if len(lower) > 255:
+        raise sources.failure(
+            step,
+            f"{len(opened)} layers",
+            _E2BIG,
+            "before Linux 6.13 an overlay cannot have as many: put some of them together",
+        )
+    back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir("/proc/self/fd")
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
+        for (name, _, _), fd in zip(step.layers, opened, strict=True):
+            if name in ("upperdir", "workdir"):
+                _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, str(fd), 0)
+        # Kernels before 6.5 look the names up only here.
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+    finally:
+        os.fchdir(back)
+        os.close(back)
+
+
+# -- wording: only reached when something failed ----
+
+
+def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
+    """Word a refused file system with the kernel's own messages (read(2) on a file system context)."""
+    said = []
+    while True:
+        try:
+            said.append(os.read(fs, 4096).decode("utf-8", "replace").strip()[2:])
+        except OSError:
+            break
+    parts = [f'option "{word}"'] if word else []
+    if said:
+        parts.append("; ".join(said))
+    hint = ""
+    if exc.errno == _EPERM and step.fstype == "proc":
+        # Two rules of the kernel: proc_fs_context_init() and mount_too_revealing().
+        hint = (
+            "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
+            " in part: otherwise bind the host's"
+        )
+    elif exc.errno == _EPERM and step.fstype == "sysfs":
+        hint = "it takes a network namespace that the container's user namespace owns: otherwise bind /sys"
+    elif exc.errno == _EINVAL and step.fstype == "devpts":
+        hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
+    return sources.failure(step, " ".join(parts), exc.errno or 0, hint)

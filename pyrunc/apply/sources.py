@@ -1,0 +1,274 @@
+"""What a bind mounts: a detached copy of its source, with everything set before anybody can see it.
+
+By the parent before the fork, with the caller's rights and in the host's mount namespace: a source that the
+container's user cannot reach still works, and a shared one stays in its peer group (law 5). A source inside
+the root is cloned by the child, from a descriptor (law 3).
+
+Order: recursive attributes and propagation first, so that the mount's own words win.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply import target
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import ATIME_MASK, LOCKABLE, NOATIME, NODIRATIME, RDONLY, RELATIME, STRICTATIME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.steps import Mount
+
+_EMPTY = flags.AT_EMPTY_PATH
+_CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+_ENOENT, _EPERM, _EINVAL = 2, 1, 22
+
+# What engines and their users know as the beginning of a mount's failure.
+STEP = "unable to start container process: error during container init: error mounting"
+
+# From statfs(2) to mount_setattr(2); the other flags have the same number in both.
+_ST_SAME = flags.ST_RDONLY | flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
+
+
+def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
+    """Return the failure of one mount.
+
+    Args:
+        step: the mount.
+        what: what could not be done.
+        errno: the kernel's answer.
+        hint: what may help.
+
+    """
+    message = (
+        f"{step.source} on {step.destination}: {what}" if what else f"{step.source} on {step.destination}"
+    )
+    return Failure(message, step=STEP, pointer=step.pointer, errno=errno, hint=hint)
+
+
+def open_source(step: Mount) -> int:
+    """Return a detached copy of a bind's source with all its attributes and propagation set.
+
+    Args:
+        step: a bind whose source is on the host.
+
+    Raises:
+        Failure: the source is missing, or the kernel refuses an attribute.
+
+    """
+    source = step.source
+    how = _CLONE | (flags.AT_RECURSIVE if step.options.bind == "rbind" else 0)
+    if "src-nofollow" in step.options.ext:
+        how |= flags.AT_SYMLINK_NOFOLLOW
+    try:
+        try:
+            if step.subpath:
+                fd = _open_inside(source, step.subpath, how)
+            else:
+                fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+        except FileNotFoundError:
+            if step.kind != "late-bind":
+                raise
+            # Without the right to make a cgroup the container stays in the runtime's, one level up.
+            fd = _linux.open_tree(flags.AT_FDCWD, source.rpartition("/")[0], how)
+    except OSError as exc:
+        raise _source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
+    return _prepared(fd, step)
+
+
+def open_inner(root: int, step: Mount) -> int:
+    """Return a detached copy of something inside the root, as the mounts before this one have left it.
+
+    Args:
+        root: descriptor of the root directory.
+        step: the bind.
+
+    Raises:
+        Failure: as open_source().
+
+    """
+    how = _CLONE | _EMPTY | (flags.AT_RECURSIVE if step.options.bind == "rbind" else 0)
+    try:
+        inside = target.resolve(root, step.source, follow="src-nofollow" not in step.options.ext)
+        try:
+            fd = _linux.open_tree(inside, "", how)
+        finally:
+            os.close(inside)
+    except OSError as exc:
+        raise _source_failure(step, step.source, exc) from None
+    return _prepared(fd, step)
+
+
+def link(step: Mount) -> str:
+    """Return what a bind's source points to, if it is a symlink that is to be copied instead of mounted."""
+    try:
+        return os.readlink(step.source)
+    except OSError:
+        return ""
+
+
+def _prepared(fd: int, step: Mount) -> int:
+    try:
+        set_attributes(fd, step)
+    except OSError as exc:
+        os.close(fd)
+        raise attribute_failure(step, exc) from None
+    except Failure:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_inside(source: str, subpath: str, how: int) -> int:
+    """Clone a directory inside a volume: another container may be changing it, so not by path (law 3)."""
+    volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        inside = target.resolve(volume, subpath)
+        try:
+            return _linux.open_tree(inside, "", how | _EMPTY)
+        finally:
+            os.close(inside)
+    finally:
+        os.close(volume)
+
+
+def set_attributes(fd: int, step: Mount) -> None:
+    """Set all attributes and the propagation of a mount, detached or not.
+
+    Args:
+        fd: the mount.
+        step: what to set.
+
+    Raises:
+        Failure: the options ask for less than what is locked.
+        OSError: the kernel refuses.
+
+    """
+    own_set, own_clear = step.own_set, step.own_clear | step.implied_clear
+    if step.locked and own_clear:
+        own_set, own_clear = _without_locked(fd, step)
+    deep_set, deep_clear = step.deep_set, step.deep_clear
+    words = step.propagation
+    flag, deep = words[0] if words else (0, False)
+    if step.options.bind != "rbind":
+        # One mount: one call does it all.
+        own = own_set | own_clear
+        own_set |= deep_set & ~own
+        own_clear |= deep_clear & ~own
+        if own_set or own_clear or flag:
+            _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
+    else:
+        if deep_set or deep_clear or deep:
+            everywhere = _EMPTY | flags.AT_RECURSIVE
+            _linux.mount_setattr(fd, "", everywhere, deep_set, deep_clear, flag if deep else 0, -1)
+        flag = 0 if deep else flag
+        if own_set or own_clear or flag:
+            _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
+    if len(words) > 1:
+        propagate(fd, words[1:])
+    if step.below:
+        _propagate_below(fd, step)
+
+
+def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
+    """Set propagation types one after the other.
+
+    Args:
+        fd: a mount.
+        words: (MS_* flag, for all below it too).
+
+    Raises:
+        OSError: as mount_setattr(2).
+
+    """
+    for flag, deep in words:
+        _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
+
+
+def _propagate_below(fd: int, step: Mount) -> None:
+    """Set the propagation of what is mounted below a copy, and not the copy's own."""
+    original = os.open(step.source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        place = os.readlink(f"/proc/self/fd/{original}").rstrip("/") + "/"
+    finally:
+        os.close(original)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        found = sorted(unescape(line.split(" ", 5)[4]) for line in table)
+    done = "\0"
+    for path in found:
+        if path.startswith(place) and not path.startswith(done):
+            how = flags.AT_RECURSIVE | flags.AT_SYMLINK_NOFOLLOW
+            _linux.mount_setattr(fd, path[len(place) :], how, 0, 0, step.below, -1)
+            done = path + "/"
+
+
+def unescape(path: str) -> str:
+    r"""Return a path of mountinfo as it is; space, tab, newline and backslash are \040 and so on there."""
+    first, *rest = path.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+
+
+def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
+    """Return the bits to set and to clear without those that are locked on the source.
+
+    The kernel locks them when a mount gets into a user namespace, so that nobody there can take them back
+    (mount_namespaces(7)). We have the rights to, and keep to the same rule.
+    """
+    now = _linux.fstatfs(fd)[1]
+    here = now & _ST_SAME
+    if step.own_clear & here & RDONLY and not _is_locked_readonly(fd):
+        here &= ~RDONLY
+    refused = step.own_clear & here & LOCKABLE
+    atime = NOATIME if now & flags.ST_NOATIME else RELATIME if now & flags.ST_RELATIME else STRICTATIME
+    asked = step.options.atime
+    other_time = asked is not None and asked != atime
+    if step.own_set & NODIRATIME and not now & flags.ST_NODIRATIME:
+        other_time = True
+    if refused or other_time:
+        words = [name for bit, name in _LOCKED_NAMES if refused & bit]
+        if other_time:
+            words.append("access times")
+        raise failure(
+            step,
+            f"the source is locked in {' '.join(words)}, and {step.pointer}/options asks for something else",
+            _EPERM,
+            "what restricts a mount outside a user namespace stays in force inside; leave out these options",
+        )
+    # Access times are as they are asked to be, or nobody asked: either way they stay.
+    own_clear = step.own_clear & ~(ATIME_MASK | NODIRATIME)
+    return step.own_set & ~(ATIME_MASK | NODIRATIME), own_clear | (step.implied_clear & ~(here | NODIRATIME))
+
+
+_LOCKED_NAMES = (
+    (RDONLY, "ro"),
+    (flags.MOUNT_ATTR_NOSUID, "nosuid"),
+    (flags.MOUNT_ATTR_NODEV, "nodev"),
+    (flags.MOUNT_ATTR_NOEXEC, "noexec"),
+)
+
+
+def _is_locked_readonly(fd: int) -> bool:
+    """Tell a read-only mount from a mount of a read-only file system, which cannot be told by statfs(2)."""
+    try:
+        _linux.mount_setattr(fd, "", _EMPTY, 0, RDONLY, 0, -1)
+    except PermissionError:
+        return True
+    return not _linux.fstatfs(fd)[1] & flags.ST_RDONLY
+
+
+# -- wording: only reached when something failed ----
+
+
+def _source_failure(step: Mount, source: str, exc: OSError) -> Failure:
+    if exc.errno == _ENOENT:
+        return failure(step, f"bind source {source} does not exist", _ENOENT)
+    return failure(step, f"open bind source {source}", exc.errno or 0)
+
+
+def attribute_failure(step: Mount, exc: OSError) -> Failure:
+    """Return the failure of setting a mount's attributes."""
+    hint = ""
+    if exc.errno == _EPERM:
+        hint = "the source's own mount flags may be locked by the user namespace they come from"
+    return failure(step, "set the mount options", exc.errno or 0, hint)

@@ -1,0 +1,206 @@
+"""Verify, don't hope: what the kernel has in the end is compared with what every mount was asked to be.
+
+One question per mount where the kernel can be asked so (statmount(2), Linux 6.8), else one read of its table
+through our own procfs. Restrictions nobody asked for are fine, a missing one is not; a slave whose source had
+nothing to be a slave of is private. Last step of the mount tree, so it also sees what later steps did.
+
+Cost, measured on one 2-core VM: 3 microseconds a mount.
+"""
+
+from __future__ import annotations
+
+import os
+from _struct import unpack_from
+
+from pyrunc.apply import sources
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import (
+    ATIME_MASK,
+    ID_MAPPED,
+    NOATIME,
+    NODEV,
+    NODIRATIME,
+    NOEXEC,
+    NOSUID,
+    NOSYMFOLLOW,
+    PRIVATE,
+    RDONLY,
+    RELATIME,
+    SHARED,
+    SLAVE,
+    STRICTATIME,
+    UNBINDABLE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.child import Child
+    from pyrunc.plan.steps import Mount, VerifyMounts
+
+_SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
+_ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
+_ENOENT = 2
+
+# The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro come out of what is left unsaid as well.
+_WORDS = {
+    "ro": RDONLY,
+    "nosuid": NOSUID,
+    "nodev": NODEV,
+    "noexec": NOEXEC,
+    "noatime": NOATIME,
+    "nodiratime": NODIRATIME,
+    "nosymfollow": NOSYMFOLLOW,
+    "idmapped": ID_MAPPED,
+}
+_NAMES = {
+    RDONLY: ("ro", "rw"),
+    NOSUID: ("nosuid", "suid"),
+    NODEV: ("nodev", "dev"),
+    NOEXEC: ("noexec", "exec"),
+    NODIRATIME: ("nodiratime", "diratime"),
+    NOSYMFOLLOW: ("nosymfollow", "symfollow"),
+    ID_MAPPED: ("id-mapped", "not id-mapped"),
+}
+_ATIMES = {RELATIME: "relatime", NOATIME: "noatime", STRICTATIME: "strictatime"}
+_TYPES = ((SHARED, "shared"), (SLAVE, "slave"), (PRIVATE, "private"), (UNBINDABLE, "unbindable"))
+
+
+def check(child: Child, step: VerifyMounts) -> None:
+    """Compare every noted mount, and the root, with the kernel's view.
+
+    Raises:
+        Failure: one differs, or is not there any more.
+
+    """
+    mounting = child.mounting
+    table = {} if step.by_id else read_table(child)
+    ask, what = _linux.statmount, flags.STATMOUNT_MNT_BASIC
+    for mount, each in mounting.noted:
+        try:
+            if step.by_id:
+                attributes, propagation = unpack_from("=QQ", ask(mount, what, _SIZE), _ATTRIBUTES)
+            else:
+                attributes, propagation = table[mount]
+        except (OSError, KeyError):
+            raise sources.failure(
+                each, "the mount is not there any more", _ENOENT, "a later mount or a hook removed it"
+            ) from None
+        if attributes & each.must_mask == each.must_be and (not each.expected or propagation & each.expected):
+            continue
+        wrong = difference(each, attributes, propagation, lonely=id(each) in mounting.lonely)
+        if wrong:
+            raise sources.failure(each, wrong, 0, "this is what the kernel has made of it: see `pyrunc plan`")
+    _check_root(child, step, table)
+
+
+def _ask(mount: int) -> bytes:
+    return _linux.statmount(mount, flags.STATMOUNT_MNT_BASIC, _SIZE)
+
+
+def _check_root(child: Child, step: VerifyMounts, table: dict[int, tuple[int, int]]) -> None:
+    mount, _is_root = _linux.statx_mnt(child.root, child.mounting.made.mask)
+    attributes, propagation = (
+        unpack_from("=QQ", _ask(mount), _ATTRIBUTES) if step.by_id else table.get(mount, (0, 0))
+    )
+    if step.readonly and not attributes & RDONLY:
+        raise Failure("the root file system is not read-only", pointer="/root/readonly")
+    if step.propagation and not _propagates(step.propagation, propagation, lonely=True):
+        raise Failure(
+            f"the root mount is {_type(propagation)}, not {_type(step.propagation)}",
+            pointer="/linux/rootfsPropagation",
+        )
+
+
+def difference(step: Mount, attributes: int, propagation: int, *, lonely: bool) -> str:
+    """Return what differs between what a mount was asked to be and what it is, "" for nothing.
+
+    Args:
+        step: the mount.
+        attributes: MOUNT_ATTR_* bits it has.
+        propagation: MS_* bits of its propagation.
+        lonely: its source had nothing to be a slave of.
+
+    """
+    wrong = []
+    changed = (attributes ^ step.must_be) & step.must_mask
+    if changed & ATIME_MASK:
+        is_now, wanted = attributes & ATIME_MASK, step.must_be & ATIME_MASK
+        wrong.append(f"is {_ATIMES.get(is_now, is_now)}, not {_ATIMES.get(wanted, wanted)}")
+    for bit, (on, off) in _NAMES.items():
+        if changed & bit:
+            wrong.append(f"is {off}, not {on}" if step.must_be & bit else f"is {on}, not {off}")
+    lonely = lonely or not step.options.propagation
+    if step.expected and not _propagates(step.expected, propagation, lonely=lonely):
+        wrong.append(f"is {_type(propagation)}, not {_type(step.expected)}")
+    return "the mount " + " and ".join(wrong) if wrong else ""
+
+
+def _propagates(expected: int, found: int, *, lonely: bool) -> bool:
+    if expected == SLAVE:
+        return bool(found & SLAVE) or (lonely and bool(found & PRIVATE))
+    return bool(found & expected)
+
+
+def _type(bits: int) -> str:
+    return "+".join(word for bit, word in _TYPES if bits & bit)
+
+
+def read_table(child: Child) -> dict[int, tuple[int, int]]:
+    """Return mount id -> (attributes, propagation) of every mount below our root, from our own procfs."""
+    rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
+    how = os.O_RDONLY | os.O_CLOEXEC
+    fd = _linux.openat2(child.procfs, "self/mountinfo", how, 0, rules)
+    return parse_table(read_all(fd))
+
+
+def read_all(fd: int) -> str:
+    """Return all that can be read from a descriptor, and close it."""
+    parts = []
+    try:
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode("utf-8", "surrogateescape")
+
+
+def parse_table(text: str) -> dict[int, tuple[int, int]]:
+    """Return mount id -> (MOUNT_ATTR_* bits, MS_* bits of the propagation) of a mountinfo table."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split(" ")
+        attributes = STRICTATIME
+        for word in words[5].split(","):
+            if word in ("noatime", "relatime"):
+                attributes &= ~ATIME_MASK
+            attributes |= _WORDS.get(word, 0)
+        propagation = 0
+        for word in words[6 : words.index("-")]:
+            if word.startswith("shared:"):
+                propagation |= SHARED
+            elif word.startswith("master:"):
+                propagation |= SLAVE
+            elif word == "unbindable":
+                propagation |= UNBINDABLE
+        found[int(words[0])] = attributes, propagation or PRIVATE
+    return found
+
+
+def propagation_at(path: str) -> int:
+    """Return the MS_* bits of the propagation of the mount that a path of the host lies on, 0 if unknown."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return 0  # whoever opens it next says why
+    try:
+        try:
+            mount, _is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)
+            propagation: int = unpack_from("=QQ", _ask(mount), _ATTRIBUTES)[1]
+        except OSError:
+            mount, _is_root = _linux.statx_mnt(fd)
+            own = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            propagation = parse_table(read_all(own)).get(mount, (0, 0))[1]
+    finally:
+        os.close(fd)
+    return propagation
