@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pyrunc.plan.criu import Row
 
 _EPERM, _EINVAL = 1, 22
+# CRIU's names: the link to the images of an earlier dump, and the file with the clocks.
+_PARENT = "parent"
+_CLOCKS = "timens-"
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 
 
@@ -163,12 +166,13 @@ def prepare(plan: steps.Plan, root: int, place: str) -> dict[str, str]:
 def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
     """Show the image files at a place as those of a user namespace's root, who has to read them in a restore.
 
-    They hold the memory of processes, so they are not to be readable by everybody. On a file system that
-    cannot be id-mapped they are shown as they are: CRIU says what it cannot read.
+    They hold the memory of processes, so they must not be readable by everybody. The directory of a tmpfs
+    in our mount namespace is, and each file is bound there id-mapped. On a file system that cannot be
+    id-mapped they are shown as they are: CRIU says what it cannot read.
 
     Args:
         images: their directory.
-        place: a directory; only our mount namespace gets to see it.
+        place: a directory.
         maps: the user namespace's.
 
     Raises:
@@ -176,22 +180,62 @@ def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
 
     """
     try:
-        how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
-        tree = _linux.open_tree(flags.AT_FDCWD, images, how)
         owner = _user_namespace(maps)
         try:
-            _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, owner)
-        except OSError as exc:
-            if exc.errno not in (_EINVAL, _EPERM):
-                raise
+            top = _tmpfs(place)
+            _show(images, top, owner)
+            os.close(top)
         finally:
             os.close(owner)
-        here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _linux.move_mount(tree, "", here, "", _ATTACH)
-        os.close(here)
-        os.close(tree)
     except OSError as exc:
         raise Failure(f"mount the image files {images} for CRIU", errno=exc.errno or 0) from None
+
+
+def _tmpfs(place: str) -> int:
+    """Mount a tmpfs that everybody may search and return its root."""
+    fs = _linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
+    try:
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "mode", "755", 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        top = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV)
+    finally:
+        os.close(fs)
+    here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _linux.move_mount(top, "", here, "", _ATTACH)
+    os.close(here)
+    return top
+
+
+def _show(images: str, directory: int, owner: int) -> None:
+    """Bind each file of a directory into another; those of its link `parent` into one of that name."""
+    for entry in os.scandir(images):
+        if entry.name == _PARENT and entry.is_dir():
+            os.mkdir(_PARENT, 0o755, dir_fd=directory)
+            below = os.open(_PARENT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+            _show(entry.path, below, owner)
+            os.close(below)
+        elif entry.is_file(follow_symlinks=False):
+            tree = _linux.open_tree(
+                flags.AT_FDCWD, entry.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+            )
+            # Read by CRIU's first process in the new user namespace while its user is still the host's
+            # root, now and then before there are mappings.
+            if not entry.name.startswith(_CLOCKS):
+                _map(tree, owner)
+            how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(entry.name, how, 0o600, dir_fd=directory))
+            here = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            _linux.move_mount(tree, "", here, "", _ATTACH)
+            os.close(here)
+            os.close(tree)
+
+
+def _map(tree: int, owner: int) -> None:
+    try:
+        _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, owner)
+    except OSError as exc:
+        if exc.errno not in (_EINVAL, _EPERM):
+            raise
 
 
 def _user_namespace(maps: steps.IdMaps) -> int:

@@ -385,6 +385,34 @@ def test_mount_points_are_made_and_named(
     engine.delete(name)
 
 
+def test_image_files_are_shown_to_a_user_namespaces_root(
+    engine: Engine, bundle: Bundle, fake: Fake, images: Path, place: Path
+) -> None:
+    (images / "timens-0.img").write_text("")
+    (place / "pre").mkdir()
+    (place / "pre" / "pages-1.img").write_text("")
+    (images / "parent").symlink_to("../pre")
+    bundle.user_namespace()
+    name, result = restore(engine, bundle, images)
+    result.ok()
+    request = fake.last(RESTORE)
+    shown, work = request["directories"]
+    assert shown.endswith(f"/{name}/criu-images")
+    assert work == str(images)
+    rows = [line.split(" ") for line in request["mounts"].splitlines()]
+    found = {row[4].removeprefix(shown): "idmapped" in row[5] for row in rows if row[4].startswith(shown)}
+    assert found == {
+        "": False,
+        "/inventory.img": True,
+        "/descriptors.json": True,
+        "/timens-0.img": False,
+        "/parent/pages-1.img": True,
+    }
+    assert not os.path.exists(shown)
+    assert shown not in Path("/proc/self/mountinfo").read_text()
+    engine.delete(name)
+
+
 def test_namespaces_are_joined_again(
     engine: Engine, bundle: Bundle, bundles: Callable[[str], Bundle], fake: Fake, images: Path
 ) -> None:

@@ -184,9 +184,12 @@ class Fake:
     def restore(self) -> bool:
         """Make a process that is our parent's child, as criu does, and say what happens to it."""
         libc = ctypes.CDLL(None, use_errno=True)
+        wait, resume = os.pipe()
         pid = libc.syscall(SYS_CLONE[os.uname().machine], CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             self.sock.close()
+            os.close(resume)
+            os.read(wait, 1)  # what is restored goes on when all else has been done
             os.execv("/bin/sh", ["sh", "-c", self.answers.get("program", "exec sleep 1000")])
         accepted = self.event("setup-namespaces", pid) and self.event("post-restore", pid)
         if self.answers.get("hang"):
@@ -200,6 +203,7 @@ class Fake:
             os.kill(pid, signal.SIGKILL)
             self.answer(RESTORE, success=False)
             return False
+        os.close(resume)
         self.answer(RESTORE, block(4, number(1, pid)))
         return True
 
