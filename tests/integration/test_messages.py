@@ -27,7 +27,9 @@ def test_a_missing_source_names_itself_and_its_mount(engine: Engine, bundle: Bun
     bundle.mount("/data", "/nowhere/srv", "rbind")
     at = len(bundle.config["mounts"]) - 1
     said(
-        engine, bundle, f"/mounts/{at}: mount /nowhere/srv on /data: bind source /nowhere/srv does not exist"
+        engine,
+        bundle,
+        f"error mounting /mounts/{at}: /nowhere/srv on /data: bind source /nowhere/srv does not exist",
     )
 
 
@@ -66,7 +68,7 @@ def test_bind_without_bind(engine: Engine, bundle: Bundle) -> None:
 
 def test_a_file_on_a_directory_names_both_kinds(engine: Engine, bundle: Bundle) -> None:
     bundle.mount("/tmp", "/etc/hostname", "bind")
-    said(engine, bundle, "mount /etc/hostname on /tmp", "the source is a file, the target a directory")
+    said(engine, bundle, "/etc/hostname on /tmp: the source is a file, the target a directory")
 
 
 def test_a_mistyped_option_gets_a_guess(engine: Engine, bundle: Bundle) -> None:
@@ -77,7 +79,7 @@ def test_a_mistyped_option_gets_a_guess(engine: Engine, bundle: Bundle) -> None:
 
 def test_an_option_the_file_system_refuses_is_named(engine: Engine, bundle: Bundle) -> None:
     bundle.mount("/data", "tmpfs", "sizee=4k", kind="tmpfs")
-    said(engine, bundle, "mount tmpfs on /data", 'option "sizee=4k"', "Unknown parameter 'sizee'")
+    said(engine, bundle, "tmpfs on /data", 'option "sizee=4k"', "Unknown parameter 'sizee'")
 
 
 def test_a_memory_limit_too_low_to_start_in(engine: Engine, bundle: Bundle) -> None:
@@ -142,7 +144,7 @@ def test_a_group_option_without_mapping(engine: Engine, bundle: Bundle) -> None:
     bundle.user_namespace()
     bundle.linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 1}]
     bundle.mount("/data", "tmpfs", "gid=5", kind="tmpfs")
-    said(engine, bundle, "mount tmpfs on /data", 'option "gid=5"', "invalid argument")
+    said(engine, bundle, "tmpfs on /data", 'option "gid=5"', "Invalid gid '5'")
 
 
 def test_all_errors_of_a_configuration_at_once(engine: Engine, bundle: Bundle) -> None:
