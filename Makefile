@@ -62,6 +62,7 @@ coverage: $(VENV)/ready $(EXT) $(BUNDLES) ## run the tests under coverage; the p
 
 bench: install ## compare with runc and crun, side by side in one run (as root)
 	$(PY) -m bench $(ARGS)
+	@[ -n "$(ARGS)" ] || $(PY) -m bench.volumes
 
 conformance: install ## let engines and public test suites judge pyrunc (as root)
 	conformance/run $(ARGS)

@@ -40,7 +40,8 @@ def ls(cmd: Command, store: Store) -> int:
     """List volumes as a table, as names, or as one JSON object a line."""
     from pyrunc import jsonio
 
-    names = list(_found(store, _Filters(cmd.filter, ("dangling", "driver", "label", "name"))))
+    filters = _Filters(cmd.filter, ("dangling", "driver", "label", "name"))
+    names = [name for name, _ in _found(store, filters)]
     if cmd.format == "json":
         lines = [jsonio.dumps(_row(store, store.read(name))) for name in names]
     elif cmd.quiet:
@@ -92,8 +93,8 @@ def prune(cmd: Command, store: Store) -> int:
     removed: list[str] = []
     problems: list[Failure] = []
     size = 0
-    for name in _found(store, filters):
-        if not everything and not store.read(name).anonymous:
+    for name, volume in _found(store, filters):
+        if not everything and not (volume and volume.anonymous):
             continue
         try:
             size += 0 if cmd.dry_run else store.remove(name)
@@ -179,13 +180,14 @@ class _Filters:
         return self.values.get(key, [])
 
 
-def _found(store: Store, filters: _Filters) -> Iterable[str]:
-    """Give the names of the volumes that fit; what is written about them is only read if a filter asks."""
+def _found(store: Store, filters: _Filters) -> Iterable[tuple[str, Volume | None]]:
+    """Give the volumes that fit; what is written about them is only read if a filter asks for it."""
     for name in store.names():
         if filters["name"] and not any(part in name for part in filters["name"]):
             continue
         if filters["driver"] and DRIVER not in filters["driver"]:
             continue
+        volume = None
         if filters["label"] or filters["label!"] or filters["dangling"]:
             try:
                 volume = store.read(name)
@@ -197,7 +199,7 @@ def _found(store: Store, filters: _Filters) -> Iterable[str]:
                 continue
             if filters["dangling"] and filters.flag("dangling") == bool(store.users(volume)):
                 continue
-        yield name
+        yield name, volume
 
 
 def _labelled(volume: Volume, label: str) -> bool:
