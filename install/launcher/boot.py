@@ -130,6 +130,7 @@ def lean_os() -> None:
         return names[name]
 
     names.update((key, value) for key, value in posix.__dict__.items() if not key.startswith("__"))
+    del names["environ"]  # posix's is in bytes; complete() makes the one that everybody knows
     names["fsencode"] = lambda name: (
         name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
     )
