@@ -180,6 +180,33 @@ def test_o_with_directories_of_its_own_keeps_the_changes(
     assert (host / "file").read_text() == "of the host\n"
 
 
+def test_o_on_a_path_with_a_colon(volumes: Volumes, bundle: Bundle, host: Path) -> None:
+    """To overlayfs a colon separates layers, to -v parts; --mount can name such a path."""
+    odd = host.rename(host.parent / "ho:st")
+    mount = f"type=bind,src={odd},dst=/x,overlay"
+    assert (
+        volumes.run(bundle, "echo more >> /x/file; cat /x/file", "--mount", mount).ok().out.endswith("more\n")
+    )
+    assert (odd / "file").read_text() == "of the host\n"
+
+
+def test_idmap(volumes: Volumes, bundle: Bundle, host: Path) -> None:
+    """What belongs to 5000 on the host's file system is the container's root's, and the other way round."""
+    for path in (host, host / "file"):
+        os.chown(path, 5000, 6000)
+    option = f"{host}:/x:idmap=uids=5000-0-1;gids=6000-0-1"
+    assert volumes.run(bundle, "stat -c %u:%g /x/file; touch /x/new", "-v", option).ok().out == "0:0\n"
+    assert ((host / "new").stat().st_uid, (host / "new").stat().st_gid) == (5000, 6000)
+
+
+def test_idmap_of_the_containers_own(volumes: Volumes, bundle: Bundle, host: Path) -> None:
+    bundle.user_namespace()
+    host.chmod(0o755)
+    done = volumes.run(bundle, "stat -c %u /x/file; touch /x/new", "-v", f"{host}:/x:idmap").ok()
+    assert done.out == "0\n"
+    assert (host / "new").stat().st_uid == 0
+
+
 def test_o_on_a_volume(volumes: Volumes, bundle: Bundle) -> None:
     volumes.run(bundle, "echo kept > /v/file", "-v", "vol:/v").ok()
     done = volumes.run(bundle, "echo more >> /v/file; cat /v/file", "-v", "vol:/v:O").ok()
