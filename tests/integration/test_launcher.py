@@ -104,6 +104,14 @@ def test_an_invalid_config_is_explained(engine: Engine, bundle: Bundle) -> None:
     engine.call("run", "--bundle", str(bundle.path), "x1").fails("/process/cwd", "/hostname")
 
 
+def test_the_environment_is_read(engine: Engine, bundle: Bundle) -> None:
+    bundle.write()
+    words = ("run", "--bundle", str(bundle.path), engine.new_id())
+    engine.call(*words, env={**os.environ, "NOTIFY_SOCKET": "/nowhere/notify"}).fails(
+        "NOTIFY_SOCKET: connect to"
+    )
+
+
 def test_words_that_are_not_text(engine: Engine, bundle: Bundle) -> None:
     name = engine.start(bundle)
     words = engine.argv("exec", name, "echo")
