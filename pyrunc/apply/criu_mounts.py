@@ -13,7 +13,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc.apply import idmap, mounts, target
+from pyrunc.apply import idmap, mounting, mounts, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu
@@ -97,7 +97,7 @@ class _Tree:
         self.plan = plan
         self.root = root
         self.mounts: dict[int, int] = {}
-        self.made: list[str] = []
+        self.mounting = mounting.Mounting()
 
 
 def enter(rootfs: str, place: str) -> int:
