@@ -179,7 +179,7 @@ class _Bus:
         )
         where = _bus_address(user=user)
         try:
-            self._connection: DBusConnection = open_dbus_connection(where)
+            self._connection: DBusConnection = open_dbus_connection(where, auth_timeout=_SECONDS)
         except (OSError, EOFError, ValueError, RuntimeError) as exc:
             raise Failure(
                 f"connect to the D-Bus at {where}: {exc}",

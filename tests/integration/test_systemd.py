@@ -163,6 +163,7 @@ def test_a_container_that_ends_by_itself_leaves_no_scope(engine: Engine, bundle:
 def test_delegation_to_a_user_namespace(engine: Engine, bundle: Bundle) -> None:
     """A writable cgroup mount of a cgroup namespace belongs to the container's root (runtime-spec)."""
     bundle.user_namespace()
+    bundle.linux["namespaces"].append({"type": "cgroup"})
     bundle.mount("/sys/fs/cgroup", "cgroup", "rw", "nosuid", kind="cgroup")
     name = engine.new_id()
     detached(engine, bundle, name).ok()
