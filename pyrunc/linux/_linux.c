@@ -1,16 +1,13 @@
 /*
- * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system
- * call and returns the result or raises OSError. No policy, no retries, no loops over
- * mounts: deciding is Python's work (law 1), this file only has to be small enough to be
- * read in one sitting. _linux.pyi documents every function for its callers. Here: processes
- * and their rights, and the module itself; _files.c has mounts and files, _seal.c the one
- * function that is more than a system call.
+ * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system call and
+ * returns the result or raises OSError. No policy, no retries, no loops over mounts: deciding is
+ * Python's work (law 1). _linux.pyi documents every function for its callers. Here: processes and
+ * their rights, and the module itself; _files.c has mounts and files, _seal.c the one function that
+ * is more than a system call.
  *
- * The GIL is never released: pyrunc has one thread, and a signal handler running Python
- * code between fork and execve would be worse than a blocked interpreter.
- *
- * Every file descriptor that is returned is close-on-exec: what a container inherits is
- * decided in one place, and never by forgetting a flag (CVE-2024-21626).
+ * The GIL is never released: a signal handler running Python code between fork and execve would be
+ * worse than a blocked interpreter. Every file descriptor that is returned is close-on-exec: what a
+ * container inherits is decided in one place, never by forgetting a flag (CVE-2024-21626).
  */
 #include "_linux.h"
 
