@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 _OLDEST_SPEC = "1.0.0"
 
-# Whether apply/ carries out what plan/ decides about id-mapped mounts. Kubernetes gives pods user namespaces
-# if so.
-IDMAPPED_MOUNTS = False
-
 
 def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
     """Print the features structure."""
@@ -40,7 +36,7 @@ def features() -> dict[str, object]:
         "ociVersionMin": _OLDEST_SPEC,
         "ociVersionMax": version.SPEC_VERSION,
         "hooks": list(hooks.KINDS),
-        "mountOptions": _mount_options(),
+        "mountOptions": sorted(mount_options.OPTIONS),
         "linux": {
             "namespaces": sorted(namespaces.FLAGS),
             "capabilities": list(process.CAPABILITIES),
@@ -56,19 +52,12 @@ def features() -> dict[str, object]:
             "selinux": {"enabled": True},
             "intelRdt": dict.fromkeys(("enabled", "schemata", "monitoring"), _has("intel_rdt")),
             "memoryPolicy": {"modes": list(process.MEMORY_MODES), "flags": list(process.MEMORY_FLAGS)},
-            "mountExtensions": {"idmap": {"enabled": IDMAPPED_MOUNTS}},
+            "mountExtensions": {"idmap": {"enabled": _has("idmapped")}},
             "netDevices": {"enabled": _has("netdevices")},
         },
         "annotations": _annotations(),
         "potentiallyUnsafeConfigAnnotations": _unsafe(),
     }
-
-
-def _mount_options() -> list[str]:
-    known = set(mount_options.OPTIONS)
-    if not IDMAPPED_MOUNTS:
-        known -= {"idmap", "ridmap"}
-    return sorted(known)
 
 
 def _has(subject: str) -> bool:

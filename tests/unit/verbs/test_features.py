@@ -38,14 +38,11 @@ def test_what_engines_look_for() -> None:
     assert found["ociVersionMax"] == version.SPEC_VERSION
     assert "rro" in found["mountOptions"]
     assert "user" in found["linux"]["namespaces"]
-    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is features.IDMAPPED_MOUNTS
+    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is True
 
 
-@pytest.mark.parametrize("idmapped", [True, False])
-def test_mount_options_are_the_tables(monkeypatch: pytest.MonkeyPatch, idmapped: bool) -> None:
-    monkeypatch.setattr(features, "IDMAPPED_MOUNTS", idmapped)
-    options = features.features()["mountOptions"]
-    assert options == sorted(set(OPTIONS) - (set() if idmapped else {"idmap", "ridmap"}))
+def test_mount_options_are_the_tables() -> None:
+    assert features.features()["mountOptions"] == sorted(OPTIONS)
 
 
 def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
