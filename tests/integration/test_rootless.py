@@ -131,7 +131,7 @@ def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> 
     assert user.status(name) == "created"
     pid = user.state(name)["pid"]
     user.call("delete", "--force", name).ok()
-    assert not Path(f"/proc/{pid}").exists()
+    assert not alive(pid)
 
 
 def test_its_state_is_its_own(user: Ordinary, bundle: Bundle) -> None:
