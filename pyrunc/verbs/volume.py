@@ -48,7 +48,7 @@ def ls(cmd: Command, store: Store) -> int:
         lines = names
     else:
         lines = [f"{'DRIVER':<10}VOLUME NAME", *(f"{DRIVER:<10}{name}" for name in names)]
-    sys.stdout.writelines(line + "\n" for line in lines)
+    sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
 
 
@@ -106,13 +106,13 @@ def prune(cmd: Command, store: Store) -> int:
             if "volume is in use" not in problem.message:
                 problems.append(problem)
     if cmd.dry_run:
-        sys.stdout.writelines(name + "\n" for name in removed)
+        sys.stdout.write("".join(name + "\n" for name in removed))
         return 0
     from pyrunc.volumes.progress import human
 
     if removed:
         print("Deleted Volumes:")
-        sys.stdout.writelines(name + "\n" for name in removed)
+        sys.stdout.write("".join(name + "\n" for name in removed))
         print()
     print(f"Total reclaimed space: {human(size)}")
     return _report(problems)
@@ -147,8 +147,12 @@ def _confirmed(*, everything: bool) -> bool:
     print(f"WARNING! This will remove {which} local volumes not used by at least one container.")
     print("Are you sure you want to continue? [y/N] ", end="")
     sys.stdout.flush()
-    answer = sys.stdin.readline() if sys.stdin is not None else ""
-    return answer.strip().lower() in ("y", "yes")
+    # Read without sys.stdin, which the installed command does not set up for one word; a line is all there
+    # can be.
+    answer = b""
+    while not answer.endswith(b"\n") and (part := os.read(0, 256)):
+        answer += part
+    return answer.strip().lower() in (b"y", b"yes")
 
 
 class _Filters:
