@@ -325,3 +325,22 @@ def test_hybrid_hosts_get_every_hierarchy() -> None:
     assert (mounts[0].fstype, mounts[0].readonly_last) == ("tmpfs", True)
     assert {step.fstype for step in mounts[1:]} == {"cgroup", "cgroup2"}
     assert len(mounts) == 1 + len(hybrid().mounts)
+
+
+def test_the_unified_hierarchy_is_mounted_anew_only_with_a_cgroup_namespace() -> None:
+    """Without one the new mount would set the options of the whole host's hierarchy."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+
+    ids = [{"containerID": 0, "hostID": 1000, "size": 2}]
+
+    def made(*kinds: str) -> tuple[str, str]:
+        mapped = {"uidMappings": ids, "gidMappings": ids} if "user" in kinds else {}
+        config = with_linux(without=("cgroup",), also=kinds, **mapped)
+        config["mounts"] = [mount]
+        step = one(plan(config).child, steps.Mount)
+        return step.kind, step.source
+
+    assert made("cgroup") == ("new", "cgroup")
+    assert made() == ("late-bind", "/sys/fs/cgroup")
+    assert made("user") == ("late-bind", "/sys/fs/cgroup/c1")
+    assert made("user", "cgroup") == ("new", "cgroup")
