@@ -251,8 +251,8 @@ def _attach_root(step: steps.AttachRoot) -> str:
     what = f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
     if step.overlay is None:
         return what
-    upper = next(path for name, path, _ in step.overlay.layers if name == "upperdir")
-    return f"{what} under a layer of its own, {upper}"
+    maps = f" seen through ids {_maps(step.layer_ids[0])}" if step.layer_ids else ""
+    return f"{what}{maps}, under a writable layer in {step.layer} ({' '.join(step.overlay.data)})"
 
 
 def _flagged(flag: int, *, recursive: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio
+from pyrunc import cli, jsonio, store
 from pyrunc.apply import facts
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
@@ -39,6 +39,10 @@ def main(cmd: Command) -> int:
         cgroup_manager=create.manager(cmd),
         rootless=create.is_rootless(cmd),
     )
+    if create.wants_layer(cmd):
+        from pyrunc.apply import layer
+
+        layer.ask(request, cmd, config, cmd.root or store.default_root())
     plan = build.build(config, facts.gather(cmd.rootless), request)
     for warning in plan.warnings:
         cli.warn(warning)

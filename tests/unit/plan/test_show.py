@@ -93,9 +93,13 @@ def test_layers() -> None:
     assert text == "mount overlay on /d (lowerdir+=/l lowerdir+=/usr of the root upperdir=/u workdir=/w)"
     made = plan(small(), Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
     assert line(made, steps.AttachRoot) == (
-        "root file system /b/rootfs (rslave) under a layer of its own, /state/c1/layer/upper"
+        "root file system /b/rootfs (rslave), under a writable layer in /state/c1/layer (volatile)"
     )
     assert line(plan(small()), steps.AttachRoot) == "root file system /b/rootfs (rslave)"
+    maps = [{"containerID": 0, "hostID": 7, "size": 3}]
+    mapped = with_linux(also=("user",), uidMappings=maps, gidMappings=maps)
+    made = plan(mapped, Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
+    assert " (rslave) seen through ids 0:7:3, under a writable layer" in line(made, steps.AttachRoot)
 
 
 def test_a_label_that_is_no_word_for_the_file_system() -> None:
