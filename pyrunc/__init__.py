@@ -1,6 +1,65 @@
 """pyrunc: an OCI low-level container runtime.
 
-This file stays empty of imports: it is on the way to every verb, and every import costs start-up time.
+`import pyrunc` gives the Python interface (docs/python.md): bundles, plans, containers, volumes, and Failure.
+It is the command's own: each name here leads to the functions of pyrunc/verbs that the command line calls.
+
+This file stays free of imports: it is on the way to every verb, and every import costs start-up time. A name
+is imported when it is first asked for (PEP 562).
 """
 
+from __future__ import annotations
+
 __version__ = "0.1.0"
+
+__all__ = (
+    "Bundle",
+    "Container",
+    "Failure",
+    "Plan",
+    "Problem",
+    "Process",
+    "Step",
+    "Volume",
+    "__version__",
+    "containers",
+    "run",
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.api.bundle import Bundle
+    from pyrunc.api.container import Container
+    from pyrunc.api.process import Process
+    from pyrunc.api.run import containers, run
+    from pyrunc.api.volume import Volume
+    from pyrunc.errors import Failure
+    from pyrunc.plan.steps import Plan, Step
+    from pyrunc.spec.explain import Problem
+
+_HOMES = {
+    "Bundle": "pyrunc.api.bundle",
+    "Container": "pyrunc.api.container",
+    "Failure": "pyrunc.errors",
+    "Plan": "pyrunc.plan.steps",
+    "Problem": "pyrunc.spec.explain",
+    "Process": "pyrunc.api.process",
+    "Step": "pyrunc.plan.steps",
+    "Volume": "pyrunc.api.volume",
+    "containers": "pyrunc.api.run",
+    "run": "pyrunc.api.run",
+}
+
+
+if not TYPE_CHECKING:  # else a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'pyrunc' has no attribute {name!r}")
+        found: object = getattr(__import__(home, fromlist=(name,)), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

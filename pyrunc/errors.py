@@ -44,6 +44,14 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         self.code = code
         self.bare = bare
 
+    def __str__(self) -> str:
+        """Return text()."""
+        return self.text()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep all facts through pickle, which else keeps only the message."""
+        return from_facts, (self.facts(),)
+
     def text(self) -> str:
         """Return the one line a person reads.
 

@@ -25,6 +25,7 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     Mapping = tuple[int, int, int, int, bool, int]
@@ -34,6 +35,10 @@ F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 16
+
+# The words of the command that begins again where sealing in place is refused; a library's worker has others
+# than its caller's program.
+words: Callable[[], list[str]] | None = None
 
 # What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a
 # detached mount a file's path need not be what it was.
@@ -232,7 +237,7 @@ def _begin_again(reason: OSError) -> NoReturn:
         while os.sendfile(copy, source, None, 1 << 30):
             pass
         fcntl(copy, F_ADD_SEALS, SEALS)
-        os.execve(f"/proc/self/fd/{copy}", sys.orig_argv, os.environ)  # noqa: S606 - no shell
+        os.execve(f"/proc/self/fd/{copy}", words() if words else sys.orig_argv, os.environ)  # noqa: S606 - no shell
     except OSError as error:
         raise Failure(
             f"cannot protect the interpreter {os.readlink(EXE)} from the container (CVE-2019-5736): "

@@ -71,8 +71,6 @@ class Command:
         no_new_keyring: bool
         preserve_fds: int
         no_subreaper: bool
-        overlay: bool
-        overlay_dir: str | None
         detach: bool
         format: str
         regex: bool
@@ -158,7 +156,7 @@ class Command:
 def match(argv: Sequence[str]) -> Command | None:
     """Return what the words after the program's name mean, or None if that is not certain."""
     fields: dict[str, Any] = {}
-    options = _declare(GLOBALS, fields)
+    options = declare(GLOBALS, fields)
     name, row = "", None
     found: list[str] = []
     index, count = 0, len(argv)
@@ -180,7 +178,7 @@ def match(argv: Sequence[str]) -> Command | None:
             if row is None:
                 return None
             name = word
-            options.update(_declare(row[6], fields))
+            options.update(declare(row[6], fields))
         elif word == "--":
             found += argv[index:]
             break
@@ -196,7 +194,7 @@ def match(argv: Sequence[str]) -> Command | None:
     return Command(name, fields)
 
 
-def _declare(rows: tuple[Option, ...], fields: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
+def declare(rows: tuple[Option, ...], fields: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
     """Give the options of rows their defaults, and return their names -> (attribute, kind, metavar)."""
     options = {}
     for names, kind, default, metavar, _ in rows:

@@ -150,12 +150,16 @@ def _tree(
         found.append(
             steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation")
         )
-    attach = steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
+    over = None
     if request.overlay:
         from pyrunc.plan import overlay
 
-        overlay.over_root(attach, config, request, facts)
-    found.append(attach)
+        over = overlay.over_root(rootfs, request.overlay, facts)
+    found.append(
+        steps.AttachRoot(
+            path=rootfs, propagation=mounts.tree_propagation(config), overlay=over, pointer="/root/path"
+        )
+    )
     found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs=rootfs, bundle=request.bundle)
     fill_dev = devices.wanted(config)
     if fill_dev:

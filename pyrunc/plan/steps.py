@@ -10,6 +10,7 @@ from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     from pyrunc.plan.cgroups import CgroupPlan
@@ -27,6 +28,12 @@ class Step(Record):
     """
 
     pointer: str = ""
+
+    def describe(self) -> str:
+        """Return what it does, in words; flags by name."""
+        from pyrunc.plan import show
+
+        return show.describe(self)
 
 
 # -- beside the child, by the parent -------------------------------------------------------------------------
@@ -118,17 +125,11 @@ class TreePropagation(Step):
 
 
 class AttachRoot(Step):
-    """Attach a private copy of the root file system's tree over itself, or an overlay of it.
-
-    layer is the directory of --overlay, made before and removed with the container; layer_ids the mapping
-    through which the overlay sees the root file system, None for none.
-    """
+    """Attach a private copy of the root file system's tree over itself, or an overlay of it."""
 
     path: str
     propagation: int
     overlay: Mount | None = None
-    layer: str = ""
-    layer_ids: tuple[IdMap, IdMap] | None = None
 
 
 class Mount(Step):
@@ -441,3 +442,15 @@ class Plan(Record):
     start: tuple[Step, ...]
     terminal: bool = False
     warnings: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Step]:
+        """Give every step, whoever does it, in the order in which they are carried out."""
+        from pyrunc.plan import show
+
+        return (row.step for row in show.rows(self))
+
+    def __str__(self) -> str:
+        """Return the table that `pyrunc plan` prints."""
+        from pyrunc.plan import show
+
+        return show.table(show.rows(self)).rstrip("\n")

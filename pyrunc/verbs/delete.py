@@ -24,11 +24,23 @@ def main(cmd: Command) -> int:
     """Delete a container that has stopped; with --force any."""
     root = cmd.root or store.default_root()
     for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
-        _one(root, name, force=cmd.force, volumes=cmd.volumes)
+        delete(root, name, force=cmd.force, volumes=cmd.volumes)
     return 0
 
 
-def _one(root: str, name: str, *, force: bool, volumes: bool) -> None:
+def delete(root: str, name: str, *, force: bool = False, volumes: bool = False) -> None:
+    """Delete one container.
+
+    Args:
+        root: the state root.
+        name: its id.
+        force: kill it first if it runs, and be content if there is none.
+        volumes: remove the anonymous volumes that were made for it, too.
+
+    Raises:
+        Failure: there is none, it has not stopped, or something of it cannot be removed.
+
+    """
     # Before anything else: what is no id must not become a directory to be removed ("../..").
     store.check_id(name)
     try:

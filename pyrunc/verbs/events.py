@@ -19,6 +19,8 @@ from pyrunc.jsonio import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyrunc.cli.match import Command
 
 
@@ -37,7 +39,8 @@ def main(cmd: Command) -> int:
     if cmd.stats:
         _emit("stats", cmd.id, cgroup_stats.stats(container.cgroup))
         return 0
-    _stream(container, cmd.interval)
+    for kind, data in stream(container, cmd.interval):
+        _emit(kind, cmd.id, data)
     return 0
 
 
@@ -49,8 +52,17 @@ def _emit(kind: str, name: str, data: dict[str, object] | None = None) -> None:
     sys.stdout.flush()
 
 
-def _stream(container: store.Container, interval: float) -> None:
-    """Print records until neither init nor any other process is left."""
+def stream(container: store.Container, interval: float) -> Iterator[tuple[str, dict[str, object] | None]]:
+    """Tell what a container uses, and when it runs out of memory, until none of its processes is left.
+
+    Args:
+        container: its record.
+        interval: seconds between two records of what it uses.
+
+    Yields:
+        "stats" and what it uses, in the shape of runc's events; or "oom" and None.
+
+    """
     paths = container.cgroup
     poll = select.poll()
     try:
@@ -65,20 +77,22 @@ def _stream(container: store.Container, interval: float) -> None:
     memory = _Memory(paths, poll)
     end = False
     due = time.monotonic() + interval
-    while not end:
-        ready = poll.poll(max(0.0, due - time.monotonic()) * 1000)
-        for _ in range(memory.events()):
-            _emit("oom", container.id)
-        if any(fd == init for fd, _event in ready):
-            # Without a pid namespace of its own a container can outlive its init.
-            end = not cgroup.pids(paths)
-            if not end:
-                time.sleep(0.1)
-        if time.monotonic() >= due and not end:
-            _emit("stats", container.id, cgroup_stats.stats(paths))
-            due = time.monotonic() + interval
-    memory.close()
-    os.close(init)
+    try:
+        while not end:
+            ready = poll.poll(max(0.0, due - time.monotonic()) * 1000)
+            for _ in range(memory.events()):
+                yield "oom", None
+            if any(fd == init for fd, _event in ready):
+                # Without a pid namespace of its own a container can outlive its init.
+                end = not cgroup.pids(paths)
+                if not end:
+                    time.sleep(0.1)
+            if time.monotonic() >= due and not end:
+                yield "stats", cgroup_stats.stats(paths)
+                due = time.monotonic() + interval
+    finally:
+        memory.close()
+        os.close(init)
 
 
 class _Memory:

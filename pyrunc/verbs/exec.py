@@ -26,6 +26,27 @@ if TYPE_CHECKING:
 
 def main(cmd: Command) -> int:
     """Run a process in a container; the exit status is its own, 128+n when signal n ended it."""
+    launch = begin(cmd)
+    if cmd.detach:
+        return 0
+    from pyrunc.apply import foreground
+
+    return foreground.wait(launch.pid, launch.pidfd, master=launch.master if launch.master >= 0 else None)
+
+
+def begin(cmd: Command) -> parent.Launch:
+    """Bring a process to its program in a container.
+
+    Args:
+        cmd: the options of exec.
+
+    Returns:
+        The launch; the process is our child.
+
+    Raises:
+        Failure: anything; everything done has been undone.
+
+    """
     root = cmd.root or store.default_root()
     container = store.open_container(root, cmd.id)
     state = store.status(container)
@@ -72,11 +93,7 @@ def main(cmd: Command) -> int:
     except BaseException:
         launch.abort()
         raise
-    if cmd.detach:
-        return 0
-    from pyrunc.apply import foreground
-
-    return foreground.wait(launch.pid, launch.pidfd, master=launch.master if launch.master >= 0 else None)
+    return launch
 
 
 def _could_reach_libraries(config: Config) -> bool:

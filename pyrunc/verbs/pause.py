@@ -17,19 +17,23 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
+    """Freeze a created or running container."""
+    pause(store.open_container(cmd.root or store.default_root(), cmd.id))
+    return 0
+
+
+def pause(container: store.Container) -> None:
     """Freeze a created or running container.
 
     Raises:
-        Failure: there is no such container, it does not run ("container not running"), or it cannot be
+        Failure: it does not run ("container not running"), or it cannot be
             frozen.
 
     """
-    container = store.open_container(cmd.root or store.default_root(), cmd.id)
     lock = store.lock(container)
     try:
         if store.status(container) not in ("created", "running"):
-            raise Failure("container not running", step=cmd.id)
+            raise Failure("container not running", step=container.id)
         cgroup.freeze(container.cgroup)
     finally:
         os.close(lock)
-    return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio, store
+from pyrunc import cli, jsonio
 from pyrunc.apply import facts
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
@@ -19,13 +19,27 @@ from pyrunc.verbs import create
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
+    from pyrunc.plan.steps import Plan
 
 # Stands for the id, which is only known when a container is created.
 _ID = "ID"
 
 
 def main(cmd: Command) -> int:
-    """Print the plan for a bundle.
+    """Print the plan for a bundle."""
+    found = plan(cmd)
+    for warning in found.warnings:
+        cli.warn(warning)
+    rows = show.rows(found)
+    if cmd.json:
+        print(jsonio.dumps_indent(show.document(found, rows)))
+    else:
+        print(show.table(rows), end="")
+    return 0
+
+
+def plan(cmd: Command) -> Plan:
+    """Return the plan for a bundle.
 
     Raises:
         Failure: create would refuse the configuration; the same message.
@@ -34,21 +48,9 @@ def main(cmd: Command) -> int:
     bundle = os.path.abspath(cmd.bundle or ".")
     config, _raw = load.load(create.config_path(cmd, bundle))
     request = Request(
-        id=_ID,
+        id=getattr(cmd, "id", None) or _ID,
         bundle=bundle,
         cgroup_manager=create.manager(cmd),
         rootless=create.is_rootless(cmd),
     )
-    if create.wants_layer(cmd):
-        from pyrunc.apply import layer
-
-        layer.ask(request, cmd, config, cmd.root or store.default_root())
-    plan = build.build(config, facts.gather(cmd.rootless), request)
-    for warning in plan.warnings:
-        cli.warn(warning)
-    rows = show.rows(plan)
-    if cmd.json:
-        print(jsonio.dumps_indent(show.document(plan, rows)))
-    else:
-        print(show.table(rows), end="")
-    return 0
+    return build.build(config, facts.gather(cmd.rootless), request)

@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
+    """Thaw a paused container."""
+    resume(store.open_container(cmd.root or store.default_root(), cmd.id))
+    return 0
+
+
+def resume(container: store.Container) -> None:
     """Thaw a paused container.
 
     Raises:
-        Failure: there is no such container, or it is not paused ("container not paused").
+        Failure: it is not paused ("container not paused").
 
     """
-    container = store.open_container(cmd.root or store.default_root(), cmd.id)
     lock = store.lock(container)
     try:
         if store.status(container) != "paused":
-            raise Failure("container not paused", step=cmd.id)
+            raise Failure("container not paused", step=container.id)
         cgroup.thaw(container.cgroup)
     finally:
         os.close(lock)
-    return 0

@@ -60,7 +60,22 @@ def main(cmd: Command) -> int:
     if cmd.rootless:
         config = rootless(config, uid=os.geteuid(), gid=os.getegid())
     name = cmd.file or "config.json"
-    path = os.path.join(cmd.bundle or "", name)
+    write(os.path.join(cmd.bundle or "", name), name, config)
+    return 0
+
+
+def write(path: str, name: str, config: dict[str, Any]) -> None:
+    """Write a configuration to a new file.
+
+    Args:
+        path: the file.
+        name: what to call it in messages.
+        config: what default() or rootless() returned, or any other.
+
+    Raises:
+        Failure: it is there already, or cannot be written.
+
+    """
     try:
         # O_EXCL: two calls at once cannot both find no file.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -73,7 +88,6 @@ def main(cmd: Command) -> int:
             file.write(dumps_indent(config, "\t") + "\n")
     except OSError as exc:
         raise Failure(f"write {path}", errno=exc.errno or 0) from exc
-    return 0
 
 
 def default(*, unified: bool) -> dict[str, Any]:

@@ -27,7 +27,17 @@ _WRONG_STATE = {
 
 def main(cmd: Command) -> int:
     """Start a created container."""
-    container = store.open_container(cmd.root or store.default_root(), cmd.id)
+    start(store.open_container(cmd.root or store.default_root(), cmd.id))
+    return 0
+
+
+def start(container: store.Container) -> None:
+    """Start a created container, and wait until its program runs and its poststart hooks have.
+
+    Raises:
+        Failure: it is not in the state for it, or something about its program or hooks is wrong.
+
+    """
     lock = store.lock(container)
     state = store.status(container)
     if state != "created":
@@ -44,7 +54,6 @@ def main(cmd: Command) -> int:
         from pyrunc.apply import notify
 
         notify.until_ready(relay)
-    return 0
 
 
 def release(container: store.Container) -> None:

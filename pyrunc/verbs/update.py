@@ -52,10 +52,26 @@ def main(cmd: Command) -> int:
     """
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
     change = _from_json(cmd.resources) if cmd.resources else _from_options(cmd)
+    update(container, change, cmd.l3_cache_schema, cmd.mem_bw_schema)
+    return 0
+
+
+def update(container: store.Container, change: dict[str, Any], *schemas: str | None) -> None:
+    """Apply new limits.
+
+    Args:
+        container: its record.
+        change: what changes, with the members of linux.resources; what is left out stays as it is.
+        schemas: Intel RDT's for the cache and for memory bandwidth.
+
+    Raises:
+        Failure: it does not run, or the kernel refuses a value.
+
+    """
     lock = store.lock(container)
     try:
         if store.status(container) not in ("created", "running", "paused"):
-            raise Failure("container not running", step=cmd.id)
+            raise Failure("container not running", step=container.id)
         config: Any = store.load_config(container)
         linux = config.setdefault("linux", {})
         facts = gather().cgroup
@@ -67,7 +83,6 @@ def main(cmd: Command) -> int:
             manager=container.cgroup_manager,
             devices_list=_text(container.cgroup.get("devices", ""), "devices.list"),
         )
-        schemas = (cmd.l3_cache_schema, cmd.mem_bw_schema)
         if any(schemas):
             from pyrunc.apply import intel_rdt
 
@@ -77,7 +92,28 @@ def main(cmd: Command) -> int:
         store.save_config(container, dumps_indent(config).encode())
     finally:
         os.close(lock)
-    return 0
+
+
+def parse(raw: bytes, path: str) -> dict[str, Any]:
+    """Return a linux.resources object from its text.
+
+    Args:
+        raw: JSON.
+        path: what to call it in messages.
+
+    Raises:
+        Failure: it is none; one line for each problem.
+
+    """
+    from pyrunc.spec import load
+
+    change: Any = load.parse_resources(raw, path)
+    unknown = [key for key in change if key not in _SECTIONS]
+    if unknown:
+        # The specification has a configuration's unknown properties ignored; here nothing else would be left.
+        cli.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
+    found: dict[str, Any] = change
+    return found
 
 
 def _from_json(name: str) -> dict[str, Any]:
@@ -90,13 +126,7 @@ def _from_json(name: str) -> dict[str, Any]:
         raw = b""
         while chunk := os.read(0, 1 << 16):
             raw += chunk
-    change: Any = load.parse_resources(raw, "standard input" if name == "-" else name)
-    unknown = [key for key in change if key not in _SECTIONS]
-    if unknown:
-        # The specification has a configuration's unknown properties ignored; here nothing else would be left.
-        cli.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
-    found: dict[str, Any] = change
-    return found
+    return parse(raw, "standard input" if name == "-" else name)
 
 
 _SECTIONS = frozenset(

@@ -12,10 +12,22 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
+    from pyrunc.spec.explain import Problem
 
 
 def main(cmd: Command) -> int:
-    """Print a line for each problem and return 1, or print "ok" and return 0.
+    """Print a line for each problem and return 1, or print "ok" and return 0."""
+    path = cmd.file or os.path.join(cmd.bundle or "", "config.json")
+    problems = check(path)
+    for problem in problems:
+        print(problem.shown(path))
+    if not problems:
+        print("ok")
+    return 1 if problems else 0
+
+
+def check(path: str) -> list[Problem]:
+    """Return all that is wrong with a config.json, in the order of its lines.
 
     Raises:
         Failure: the file cannot be read.
@@ -24,11 +36,5 @@ def main(cmd: Command) -> int:
     from pyrunc.spec.explain import Report
     from pyrunc.spec.load import read
 
-    path = cmd.file or os.path.join(cmd.bundle or "", "config.json")
     report = Report(read(path), "config")
-    problems = sorted(report.problems + report.hints)
-    for problem in problems:
-        print(problem.shown(path))
-    if not problems:
-        print("ok")
-    return 1 if problems else 0
+    return sorted(report.problems + report.hints)

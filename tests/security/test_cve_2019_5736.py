@@ -13,11 +13,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.containers import command, wait_for
+from tests.support.containers import TOP, command, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -264,3 +265,43 @@ def test_watching_for_the_runtime_while_it_joins(
     result = bundle.rootfs / "result"
     assert wait_for(result.exists)
     assert result.read_text().endswith("opened 0\n")
+
+
+LIBRARY = """
+import subprocess, sys
+sys.path[:0] = {path!r}
+import pyrunc
+entry, name, bundle, root = sys.argv[1:]
+null = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+try:
+    if bundle:
+        pyrunc.Container.create(bundle, name, root=root, **null).start()
+    else:
+        pyrunc.Container(name, root=root).exec([entry], **null)
+except pyrunc.Failure:
+    pass
+"""
+
+
+def by_library(entry: str, name: str, bundle: str, root: str) -> None:
+    """Do it from a Python program, whose interpreter is the host's executable then."""
+    program = LIBRARY.format(path=[str(TOP), sysconfig.get_path("platlib")])
+    words = [command()[0], "-I", "-S", "-c", program, entry, name, bundle, root]
+    subprocess.run(words, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_through_the_python_interface(bundle: Bundle, runtime: Runtime, loader: Path, entry: str) -> None:
+    if not command()[0].endswith("/python3"):
+        pytest.skip("another command is under test, and the interface is no command")
+    poison(bundle, loader)
+    # A worker waits for what it made, and while it runs nobody can write to what it executes: end first.
+    (bundle.rootfs / "overwrite").write_text(f"({OVERWRITE}) <&- >&- 2>&- &\n")
+    bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "pid"]
+    bundle.process["args"] = [entry]
+    bundle.write()
+    by_library(entry, runtime.new_id(), str(bundle.path), str(runtime.root))
+    assert "OPENED" not in verdict(bundle)
+    (bundle.rootfs / "result").unlink(missing_ok=True)
+    by_library(entry, runtime.started(bundle), "", str(runtime.root))
+    assert "OPENED" not in verdict(bundle)

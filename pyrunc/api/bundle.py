@@ -1,0 +1,108 @@
+"""Bundle: a directory with a config.json, to be checked, planned and run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pyrunc.api.options import Managing, command
+from pyrunc.api.worker import listening
+from pyrunc.spec import load
+
+if TYPE_CHECKING:
+    from typing import Self, TypeAlias, Unpack
+
+    from pyrunc.plan.steps import Plan
+    from pyrunc.spec.explain import Problem
+    from pyrunc.spec.types import Config
+
+    Path: TypeAlias = str | os.PathLike[str]
+
+
+class Bundle:
+    """A bundle: a directory with a configuration and, usually, a root file system.
+
+    Attributes:
+        path: the directory, absolute.
+        config_path: the configuration's file, absolute.
+
+    """
+
+    def __init__(self, path: Path = ".", *, config: Path | None = None) -> None:
+        """Name a bundle; nothing is read yet.
+
+        Args:
+            path: the directory.
+            config: another file than the one named config.json in it.
+
+        """
+        self.path = os.path.abspath(path)
+        self.config_path = os.path.abspath(config) if config else f"{self.path}/config.json"
+
+    @classmethod
+    def new(cls, path: Path, *, rootless: bool = False, args: list[str] | None = None) -> Self:
+        """Write a config.json to begin with, as `pyrunc spec` does.
+
+        Args:
+            path: the directory; it is made if it is not there.
+            rootless: one that works without root's rights.
+            args: the program and its arguments; given, the process has no terminal.
+
+        Raises:
+            Failure: there is a config.json already, or it cannot be written.
+
+        """
+        from pyrunc.verbs import spec
+
+        config = spec.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
+        if rootless:
+            config = spec.rootless(config, uid=os.geteuid(), gid=os.getegid())
+        if args is not None:
+            config["process"].update(args=args, terminal=False)
+        made = cls(path)
+        os.makedirs(made.path, exist_ok=True)
+        spec.write(made.config_path, made.config_path, config)
+        return made
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read anew each time.
+
+        Raises:
+            Failure: the file cannot be read, or is not right; a line for each problem.
+
+        """
+        return load.load(self.config_path)[0]
+
+    def check(self) -> list[Problem]:
+        """Return all that is wrong with the configuration, as `pyrunc validate` does.
+
+        Returns:
+            Problems with line, column, pointer (JSON pointer) and text, in the order of their lines.
+
+        Raises:
+            Failure: the file cannot be read.
+
+        """
+        from pyrunc.verbs import validate
+
+        return validate.check(self.config_path)
+
+    def plan(self, id: str = "ID", **options: Unpack[Managing]) -> Plan:  # noqa: A002 - the specification's name
+        """Return the steps a container would be made with here and now, as `pyrunc plan` does.
+
+        Args:
+            id: the container's id.
+            options: those of `pyrunc plan`.
+
+        Raises:
+            Failure: the configuration cannot be carried out on this host.
+
+        """
+        from pyrunc.verbs import plan
+
+        words = {"id": id, "bundle": self.path, "config": self.config_path}
+        return listening(lambda: plan.plan(command("plan", options, **words)))
+
+    def __repr__(self) -> str:
+        return f"pyrunc.Bundle({self.path!r})"

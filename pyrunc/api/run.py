@@ -1,0 +1,105 @@
+"""run and containers: what one does without holding a Container."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyrunc import store
+from pyrunc.api import worker
+from pyrunc.api.container import Container, state_root
+from pyrunc.api.process import captured, finish
+from pyrunc.errors import Failure
+
+if TYPE_CHECKING:
+    import os
+    import subprocess
+    from collections.abc import Sequence
+    from typing import TypeAlias, Unpack
+
+    from pyrunc.api.bundle import Bundle
+    from pyrunc.api.options import CreateOptions
+    from pyrunc.api.process import Given
+
+    Path: TypeAlias = str | os.PathLike[str]
+    Completed: TypeAlias = subprocess.CompletedProcess[Any]
+
+
+def containers(root: Path | None = None) -> list[Container]:
+    """Return the containers under a state root.
+
+    Raises:
+        Failure: it cannot be read; one that is not there is empty.
+
+    """
+    directory = state_root(root)
+    try:
+        names = store.ids(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise Failure(f"open {directory}", errno=exc.errno or 0) from None
+    found = []
+    for name in names:
+        try:
+            found.append(Container(name, root=directory))
+        except Failure as problem:
+            # One that cannot be read hides no other; one that was just deleted is none.
+            worker.listening(lambda problem=problem: _warn(problem))  # type: ignore[misc]
+    return found
+
+
+def run(
+    bundle: Bundle | Path,
+    id: str | None = None,  # noqa: A002 - the specification's name
+    *,
+    root: Path | None = None,
+    input: bytes | str | None = None,  # noqa: A002 - subprocess's name for it
+    capture_output: bool = False,
+    text: bool = False,
+    check: bool = False,
+    timeout: float | None = None,
+    stdin: Given = None,
+    stdout: Given = None,
+    stderr: Given = None,
+    pass_fds: Sequence[int] = (),
+    **options: Unpack[CreateOptions],
+) -> Completed:
+    """Run a bundle's program in a container to its end, as subprocess.run() runs a program.
+
+    Args:
+        bundle: a Bundle, or the directory of one.
+        id: the container's id; a new one without.
+        root: where state is kept.
+        input: what it reads from its stdin.
+        capture_output: keep what it writes.
+        text: what it reads and writes is UTF-8.
+        check: a status other than 0 is an error.
+        timeout: seconds after which it is killed.
+        stdin: as for Container.create().
+        stdout: the same.
+        stderr: the same.
+        pass_fds: the same.
+        options: those of `pyrunc create`.
+
+    Returns:
+        Its arguments, returncode (-N when signal N ended it), stdout and stderr. The container is gone.
+
+    Raises:
+        Failure: the container cannot be made, or its program not executed.
+        subprocess.TimeoutExpired: it took too long, and was killed.
+        subprocess.CalledProcessError: check, and its status is not 0.
+
+    """
+    stdin, stdout, stderr = captured(input, stdin, stdout, stderr, capture=capture_output)
+    with Container.create(
+        bundle, id, root=root, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **options
+    ) as made:
+        made.start()
+        assert made.init is not None
+        return finish(made.init, input, timeout, text=text, check=check)
+
+
+def _warn(problem: Failure) -> None:
+    from pyrunc import cli
+
+    cli.warn(problem.text())

@@ -1,0 +1,374 @@
+"""The process between a caller of the library and a container.
+
+Making a container is nothing to do in somebody else's process: the interpreter's mappings are exchanged
+(apply/seal.py), it becomes undumpable, namespaces are entered and left again, signals are blocked, and what
+is forked is a copy of all that runs. So each call that starts or ends something is carried out by a worker,
+forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session and its
+descriptors are its own. It calls the same function the command line calls (law 1). If that made a process,
+the worker stays as its parent and tells how it ended.
+
+The caller may have threads: only fork(2) is done among them, with every signal blocked and everything that
+the worker may need imported before (an import lock held by another thread would never be let go).
+
+    caller                                   worker
+      | <------------- WORKER + its pidfd ------ |
+      | <------------- WARNING + a line -------- |  (any number of times)
+      | <------------- DONE + pid, its pidfd --- |  or FAILED + facts (apply/protocol.py)
+      | <------------- EXIT + status ----------- |  when a process was made and has ended
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import fcntl
+import logging
+import os
+import select
+import sys
+
+import pyrunc
+from pyrunc import cli, jsonio, store
+from pyrunc.apply import protocol, seal
+from pyrunc.cli.match import Command
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn, TypeVar
+
+    Result = TypeVar("Result")
+
+WORKER, WARNING, DONE, EXIT = b"P", b"W", b"R", b"X"
+
+NOTHING = -1  # in the place of a descriptor: /dev/null
+
+_LAST_FD = 0xFFFFFFFF
+_LONGEST = 1 << 15
+_PATIENCE = 10_000  # milliseconds an interrupted worker has to undo what it did
+
+# What a service manager gave the caller is not the container's.
+_NOT_OURS = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+_log = logging.getLogger("pyrunc")
+_log.addHandler(logging.NullHandler())  # a library is silent until somebody listens
+
+
+# -- the caller's side ---------------------------------------------------------------------------------------
+
+
+class Channel:
+    """What a worker says, read by its caller.
+
+    Attributes:
+        pid, pidfd: the process it made, 0 and -1 when it made none. The descriptor is the reader's to close.
+
+    """
+
+    def __init__(self, sock: _socket.socket) -> None:
+        """Take over the caller's end."""
+        self._sock = sock
+        self.pid = 0
+        self.pidfd = -1
+
+    def answer(self) -> None:
+        """Wait until the work is done.
+
+        Raises:
+            Failure: the worker's, or that it died.
+
+        """
+        worker = -1
+        try:
+            while True:
+                kind, payload, fd = self._receive()
+                if kind == WORKER:
+                    if worker >= 0:  # it has begun again, see seal
+                        os.close(worker)
+                    worker = fd
+                elif kind == WARNING:
+                    _log.warning("%s", payload.decode("utf-8", "replace"))
+                elif kind == DONE:
+                    self.pid, self.pidfd = int(payload), fd
+                    return
+                else:
+                    raise Failure("the process that did the work died")  # noqa: TRY301 - closes what is open
+        except BaseException as exc:
+            self.close()
+            if not isinstance(exc, Failure) and worker >= 0:
+                _interrupt(worker)
+            raise
+        finally:
+            if worker >= 0:
+                os.close(worker)
+
+    def _receive(self) -> tuple[bytes, bytes, int]:
+        try:
+            return protocol.receive(self._sock)
+        except ConnectionError:
+            return b"", b"", -1
+
+    def status(self, seconds: float | None) -> int | None:
+        """Wait for the end of the process that was made.
+
+        Returns:
+            Its exit status, -N for signal N; None when it did not end within these seconds.
+
+        Raises:
+            Failure: the worker was killed, and nobody knows.
+
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if not poll.poll(None if seconds is None else max(0, seconds) * 1000):
+            return None
+        kind, payload, _fd = self._receive()
+        if kind != EXIT:
+            raise Failure("its exit status is lost: the process that waited for it was killed")
+        return int(payload)
+
+    def close(self) -> None:
+        """Stop listening; the worker goes on."""
+        self._sock.close()
+
+
+def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int] = ()) -> Channel:
+    """Have a worker carry out a command, and wait until it has.
+
+    Args:
+        command: what to do; its verb is one of ACTIONS.
+        streams: descriptors that become the container's 0, 1 and 2; NOTHING for /dev/null.
+        fds: descriptors that become its 3 and following.
+
+    Raises:
+        Failure: the work's.
+
+    """
+    _preload()
+    near, far = protocol.pair()
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _begin(command, far, [*streams, *fds], before)
+            finally:
+                os._exit(1)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # the caller ignores SIGCHLD, or collects whatever there is
+    except OSError as exc:
+        near.close()
+        raise Failure("fork", errno=exc.errno or 0) from None
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+        far.close()
+    channel = Channel(near)
+    channel.answer()
+    return channel
+
+
+def listening(function: Callable[[], Result]) -> Result:
+    """Call a function in the caller's own process, and log what it warns of instead of printing it."""
+    before, cli.listener = cli.listener, lambda message: _log.warning("%s", message)
+    try:
+        return function()
+    finally:
+        cli.listener = before
+
+
+def _interrupt(worker: int) -> None:
+    """Have a worker go back: its caller does not wait for it any more."""
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    for number in (_signal.SIGINT, _signal.SIGKILL):
+        try:
+            _signal.pidfd_send_signal(worker, number)
+        except ProcessLookupError:
+            return
+        if poll.poll(_PATIENCE):
+            return
+
+
+# What nearly every call needs: imported once here instead of once in each worker.
+_USUAL = ("verbs.create", "verbs.exec", "verbs.start", "verbs.delete", "apply.tree", "apply.hooks")
+_FOLDERS = ("apply", "plan", "spec", "volumes", "verbs")
+
+
+def _preload() -> None:
+    """Import what workers import; with other threads about, all that they ever could."""
+    names: list[str] = list(_USUAL)
+    if len(os.listdir("/proc/self/task")) > 1:
+        top = os.path.dirname(pyrunc.__file__)
+        names += [
+            f"{folder}.{file[:-3]}"
+            for folder in _FOLDERS
+            for file in os.listdir(f"{top}/{folder}")
+            if file.endswith(".py") and file != "__init__.py"
+        ]
+    for name in names:
+        if "pyrunc." + name not in sys.modules:
+            __import__("pyrunc." + name)
+
+
+# -- the worker's side ---------------------------------------------------------------------------------------
+
+
+def _begin(command: Command, sock: _socket.socket, sources: list[int], mask: set[int]) -> NoReturn:
+    """Become the worker: of the caller's, only its memory and the given descriptors are left."""
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for number in _signal.valid_signals():
+        # Not one of the caller's handlers may run here.
+        if callable(_signal.getsignal(number)) or number == _signal.SIGCHLD:
+            _signal.signal(number, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # see _interrupt
+    _signal.set_wakeup_fd(-1)
+    try:
+        channel = _arrange(sock, sources)
+    except OSError as exc:
+        protocol.report(sock, Failure("pass descriptors to the container", errno=exc.errno or 0))
+        os._exit(1)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    command.preserve_fds = len(sources) - 3
+    _serve(command, channel)
+
+
+def _arrange(sock: _socket.socket, sources: list[int]) -> _socket.socket:
+    """Give the sources the numbers from 0 on, the channel the next one, and close all others."""
+    own = len(sources)
+    high = []
+    for fd in (sock.fileno(), *sources):
+        opened = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) if fd < 0 else fd
+        high.append(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, own + 1))
+    for number, fd in enumerate(high[1:]):
+        os.dup2(fd, number)
+    os.dup2(high[0], own, inheritable=False)
+    _linux.close_range(own + 1, _LAST_FD, 0)
+    if sock.fileno() != own:
+        sock.detach()  # its number is another's now, or nobody's
+        return _socket.socket(fileno=own)
+    return sock
+
+
+def _serve(command: Command, sock: _socket.socket) -> NoReturn:
+    pid = 0
+    try:
+        cli.listener = lambda message: protocol.send(sock, WARNING, message.encode()[:_LONGEST])
+        for name in _NOT_OURS:
+            os.environ.pop(name, None)
+        protocol.send(sock, WORKER, b"", os.pidfd_open(os.getpid()))
+        seal.words = lambda: _words(command, sock)
+        pid, pidfd = ACTIONS[command.verb](command)
+        protocol.send(sock, DONE, b"%d" % pid, pidfd)
+        if pid:
+            _watch(pid, sock)
+    except Failure as problem:
+        protocol.report(sock, problem)
+    except BaseException as exc:  # noqa: BLE001 - it is the caller who words it
+        protocol.report(sock, Failure(f"internal error: {type(exc).__name__}: {exc}"))
+    finally:
+        os._exit(0)
+
+
+def _watch(pid: int, sock: _socket.socket) -> None:
+    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    own = sock.fileno()
+    if own > 3:
+        _linux.close_range(3, own - 1, 0)
+    _linux.close_range(own + 1, _LAST_FD, 0)
+    os.chdir("/")
+    _pid, status = os.waitpid(pid, 0)
+    protocol.send(sock, EXIT, b"%d" % os.waitstatus_to_exitcode(status))
+
+
+def _words(command: Command, sock: _socket.socket) -> list[str]:
+    """Return the words of an interpreter that goes on in our place, for seal: from a copy in memory."""
+    request = os.memfd_create("request", 0)
+    os.write(request, jsonio.dumps(vars(command)).encode())
+    os.set_inheritable(request, True)
+    os.set_inheritable(sock.fileno(), True)
+    call = f"resume({sock.fileno()}, {request})"
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from pyrunc.api.worker import resume; {call}"
+    return [sys.executable or "python3", "-I", "-S", "-c", program]
+
+
+def resume(channel: int, request: int) -> NoReturn:
+    """Go on as the worker that _words() speaks of.
+
+    Args:
+        channel: descriptor of the worker's end.
+        request: descriptor of the command, as JSON.
+
+    """
+    os.set_inheritable(channel, False)
+    fields = jsonio.loads(os.pread(request, os.fstat(request).st_size, 0).decode())
+    os.close(request)
+    assert isinstance(fields, dict)
+    _serve(Command(fields.pop("verb"), fields), _socket.socket(fileno=channel))
+
+
+# -- what it does --------------------------------------------------------------------------------------------
+
+
+def _create(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import create
+
+    launch, lock = create.begin(command, detach=True, listen=True)
+    create.finish(command, launch)
+    os.close(lock)
+    return launch.pid, launch.pidfd
+
+
+def _exec(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import exec as verb
+
+    launch = verb.begin(command)
+    return launch.pid, launch.pidfd
+
+
+def _start(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import start
+
+    start.start(store.open_container(str(command.root), command.id))
+    return 0, -1
+
+
+def _delete(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import delete
+
+    delete.delete(str(command.root), command.id, force=command.force, volumes=command.volumes)
+    return 0, -1
+
+
+def _checkpoint(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import checkpoint
+
+    checkpoint.main(command)
+    return 0, -1
+
+
+def _restore(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import restore
+
+    restore.main(command)
+    pid = store.open_container(str(command.root), command.id).pid
+    return pid, os.pidfd_open(pid)
+
+
+ACTIONS: dict[str, Callable[[Command], tuple[int, int]]] = {
+    "create": _create,
+    "exec": _exec,
+    "start": _start,
+    "delete": _delete,
+    "checkpoint": _checkpoint,
+    "restore": _restore,
+}
