@@ -357,6 +357,11 @@ def remove(container: Container) -> None:
 
     """
     try:
+        if os.path.lexists(f"{container.directory}/overlay"):
+            # First: an ordinary user's can only be removed as long as the configuration is there.
+            from pyrunc.apply import layer
+
+            layer.remove(container.directory)
         _remove_tree(container.directory)
     except OSError as exc:
         raise Failure(f"remove {exc.filename or container.directory}", errno=exc.errno or 0) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pyrunc.api.options import Managing, command
+from pyrunc.api.options import PlanOptions, command
 from pyrunc.api.worker import listening
 from pyrunc.spec import load
 
@@ -88,7 +88,7 @@ class Bundle:
 
         return validate.check(self.config_path)
 
-    def plan(self, id: str = "ID", **options: Unpack[Managing]) -> Plan:  # noqa: A002 - the specification's name
+    def plan(self, id: str = "ID", **options: Unpack[PlanOptions]) -> Plan:  # noqa: A002 - the specification's name
         """Return the steps a container would be made with here and now, as `pyrunc plan` does.
 
         Args:

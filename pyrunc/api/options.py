@@ -34,7 +34,14 @@ class Managing(TypedDict, total=False):
     rootless: Literal["true", "false", "auto"]
 
 
-class CreateOptions(Managing, total=False):
+class PlanOptions(Managing, total=False):
+    """Options of `pyrunc plan`."""
+
+    overlay: bool
+    overlay_dir: str
+
+
+class CreateOptions(PlanOptions, total=False):
     """Options of `pyrunc create`."""
 
     console_socket: str

@@ -23,13 +23,14 @@ _EMPTY = flags.AT_EMPTY_PATH
 _E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
 
 
-def open_new(step: Mount, *, cover: int = -1, root: int = -1) -> int:
+def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
         step: what to mount.
         cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
         root: descriptor of the root, for layers that are inside it.
+        lower: descriptor of an overlay's lower layer where that is no ordinary directory.
 
     Raises:
         Failure: the kernel refuses; its messages are quoted.
@@ -57,7 +58,7 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1) -> int:
             if not step.layers:
                 _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
             else:
-                _create_overlay(fs, step, root, layers)
+                _create_overlay(fs, step, root, lower, layers)
         except OSError as exc:
             raise _failure(step, doing, fs, exc) from None
         # What stays writable until the tree is built gets its last bit at the end.
@@ -126,11 +127,13 @@ def reconfigure(step: Mount, place: int) -> None:
 # -- overlay ----
 
 
-def _create_overlay(fs: int, step: Mount, root: int, opened: list[int]) -> None:
+def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[int]) -> None:
     """Tell overlayfs its layers, by descriptors that are opened here, and create it."""
     for name, path, inside in step.layers:
         try:
-            if inside:
+            if lower >= 0 and name == "lowerdir+":
+                fd = os.dup(lower)
+            elif inside:
                 fd = target.resolve(root, path)
             else:
                 fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -200,6 +203,10 @@ def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
         )
     elif exc.errno == _EPERM and step.fstype == "sysfs":
         hint = "it takes a network namespace that the container's user namespace owns: otherwise bind /sys"
+    elif step.fstype == "overlay" and any("upper" in text for text in said):
+        hint = "not every file system can hold an upper layer: ext4, xfs, btrfs and tmpfs can, and no overlay"
+        if step.index < 0:
+            hint += "; name a directory on one with --overlay-dir"
     elif exc.errno == _EINVAL and step.fstype == "devpts":
         hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
     return sources.failure(step, " ".join(parts), exc.errno or 0, hint)

@@ -74,6 +74,28 @@ class Spaces:
         self._made.clear()
 
 
+def map_one(fd: int, step: Mount, maps: tuple[IdMap, IdMap]) -> None:
+    """Id-map a detached mount that is a part of another.
+
+    Args:
+        fd: the mount.
+        step: what it is a part of.
+        maps: the mapping.
+
+    Raises:
+        Failure: the mapping or the mount cannot be had.
+
+    """
+    space = _make(maps)
+    try:
+        _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, space)
+    except OSError as exc:
+        hint = _hint(exc.errno or 0, fd)
+        raise sources.failure(step, "map the ids of the layer below", exc.errno or 0, hint) from None
+    finally:
+        os.close(space)
+
+
 def _make(maps: tuple[IdMap, IdMap]) -> int:
     """Return a new user namespace with a mapping; nobody is in it.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pyrunc.plan import steps
 
 _EMPTY = flags.AT_EMPTY_PATH
+# What fstatfs(2) and mount_setattr(2) have the same numbers for.
+_RESTRICTIONS = flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 
 
@@ -52,12 +54,26 @@ def attach_root(child: Child, step: steps.AttachRoot) -> None:
 def open_root(step: steps.AttachRoot) -> int:
     """Return a detached copy of the root file system's tree that shares no mount events with the host."""
     if step.overlay is not None:
-        tree = filesystems.open_new(step.overlay)
-        _linux.mount_setattr(tree, "", _EMPTY, 0, 0, step.propagation, -1)
-        return tree
+        return _open_overlay(step, step.overlay)
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
     tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
     _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
+    return tree
+
+
+def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
+    """Return a detached overlay of the root file system, restricted as what it lies on."""
+    below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
+    try:
+        if step.layer_ids:
+            from pyrunc.apply import idmapped  # only the parent, on the host, has such a step to carry out
+
+            idmapped.map_one(below, overlay, step.layer_ids)
+        restricted = _linux.fstatfs(below)[1] & _RESTRICTIONS
+        tree = filesystems.open_new(overlay, lower=below if step.layer_ids else -1)
+    finally:
+        os.close(below)
+    _linux.mount_setattr(tree, "", _EMPTY, restricted, 0, step.propagation, -1)
     return tree
 
 

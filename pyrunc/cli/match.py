@@ -71,6 +71,8 @@ class Command:
         no_new_keyring: bool
         preserve_fds: int
         no_subreaper: bool
+        overlay: bool
+        overlay_dir: str | None
         detach: bool
         format: str
         regex: bool

@@ -87,6 +87,10 @@ _PRESERVE: Option = (
     "pass N more descriptors, from 3 on (after $LISTEN_FDS)",
 )
 _SUBREAPER: Option = (("no-subreaper",), FLAG, False, "", "do not become the reaper of orphaned processes")
+_OVERLAY: tuple[Option, ...] = (
+    (("overlay",), FLAG, False, "", "write to a layer over the root file system; it goes with the container"),
+    (("overlay-dir",), TEXT, None, "DIR", "keep that layer in DIR, not in the container's state directory"),
+)
 _DETACH: Option = (("detach", "d"), FLAG, False, "", "return at once, leave the process running")
 _FORMAT: Option = (("format", "f"), CHOICE, "table", "table|json", "how to print")
 _REGEX: Option = (
@@ -160,6 +164,7 @@ VERBS: dict[str, Verb] = {
             _NO_KEYRING,
             _PRESERVE,
             _SUBREAPER,
+            *_OVERLAY,
             *_MOUNTS,
         ),
     ),
@@ -183,6 +188,7 @@ VERBS: dict[str, Verb] = {
             _NO_PIVOT,
             _NO_KEYRING,
             _PRESERVE,
+            *_OVERLAY,
             *_MOUNTS,
             (("rm-volumes",), FLAG, False, "", "let its anonymous volumes go with the container"),
         ),
@@ -390,6 +396,7 @@ VERBS: dict[str, Verb] = {
         (
             _BUNDLE,
             _CONFIG,
+            *_OVERLAY,
             (("json",), FLAG, False, "", "print JSON"),
         ),
     ),

@@ -150,16 +150,12 @@ def _tree(
         found.append(
             steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation")
         )
-    over = None
+    attach = steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
     if request.overlay:
         from pyrunc.plan import overlay
 
-        over = overlay.over_root(rootfs, request.overlay, facts)
-    found.append(
-        steps.AttachRoot(
-            path=rootfs, propagation=mounts.tree_propagation(config), overlay=over, pointer="/root/path"
-        )
-    )
+        overlay.over_root(attach, config, request, facts)
+    found.append(attach)
     found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs=rootfs, bundle=request.bundle)
     fill_dev = devices.wanted(config)
     if fill_dev:

@@ -47,6 +47,7 @@ class Request(Record):
         cgroup_manager: "cgroupfs", "systemd" or "disabled".
         rootless: --rootless, or the runtime has no privileges of its own.
         overlay: directory for the layer of --overlay, "" without one.
+        root_owner: user and group the root file system's directory belongs to; asked for with --overlay only.
 
     """
 
@@ -57,3 +58,4 @@ class Request(Record):
     cgroup_manager: str = "cgroupfs"
     rootless: bool = False
     overlay: str = ""
+    root_owner: tuple[int, int] = (0, 0)

@@ -346,16 +346,21 @@ def _new(mount: Mount, config: Config) -> None:
         if fstype != "tmpfs":
             raise _copy_up_what(mount, f"type {fstype}")
         mount.copy_up = True
-    label = (config.get("linux") or {}).get("mountLabel") or ""
-    if label and fstype == "mqueue":
-        mount.label = label
-    elif label and fstype not in _UNLABELLED:
-        kind = (config.get("annotations") or {}).get(_CONTEXT_TYPE) or "context"
-        mount.data += (f"{kind}={label}",)
+    if fstype == "mqueue":
+        mount.label = (config.get("linux") or {}).get("mountLabel") or ""
+    elif fstype not in _UNLABELLED:
+        mount.data += context(config)
     mount.source = mount.source or fstype
     mount.no_symlink = fstype in ("proc", "sysfs")
     late = fstype == "tmpfs" or mount.destination == "/dev"
     mount.readonly_last = late and bool(options.attr_set & mount_options.RDONLY)
+
+
+def context(config: Config) -> tuple[str, ...]:
+    """Return the word that gives a new file system the container's SELinux label, if there is one."""
+    label = (config.get("linux") or {}).get("mountLabel") or ""
+    kind = (config.get("annotations") or {}).get(_CONTEXT_TYPE) or "context"
+    return (f"{kind}={label}",) if label else ()
 
 
 def _copy_up_what(mount: Mount, what: str) -> Failure:

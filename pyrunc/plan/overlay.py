@@ -9,15 +9,19 @@ Documentation/filesystems/ overlayfs.rst. Law 1: pure; imported only for an over
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_options
+from pyrunc.plan import mount_options, mounts, namespaces
 from pyrunc.plan.steps import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.facts import Facts
+    from pyrunc.plan.facts import Facts, Request
+    from pyrunc.plan.steps import AttachRoot, IdMap
+    from pyrunc.spec.types import Config
 
 # The first kernel whose overlayfs takes a layer as a descriptor.
 LAYER_FDS = (6, 13)
+# The first one that takes a mount which is attached nowhere, as an id-mapped one is when it is made.
+DETACHED = (6, 15)
 
 _LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 
@@ -99,28 +103,62 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
     return path, False
 
 
-def over_root(rootfs: str, directory: str, facts: Facts) -> Mount:
-    """Return the mount that takes the root file system's place with `--overlay`.
+def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts) -> None:
+    """Put a layer of its own over a container's root file system, which then never changes: `--overlay`.
+
+    It ends with the container, so nothing of it has to be on a disk ever (`volatile`, Linux 5.10): fsync(2)
+    in the container and the end of the mount cost nothing.
 
     Args:
-        rootfs: absolute path of the bundle's root file system, which never changes.
-        directory: where in the container's state the upper layer and the work directory are.
+        attach: the step that attaches the root file system.
+        config: an accepted config.json.
+        request: where the layer is, and whose the root file system is.
         facts: the host.
 
+    Raises:
+        Failure: the container is in the host's mount namespace.
+
     """
-    return Mount(
+    kinds = namespaces.paths(config)
+    if "mount" not in kinds:
+        raise Failure(
+            "--overlay needs a mount namespace: without one the layer would cover the host's files",
+            pointer="/linux/namespaces",
+            hint='add {"type": "mount"}',
+        )
+    host = not facts.euid and not facts.in_user_namespace
+    words = ("volatile",) if host else ("volatile", "userxattr")
+    attach.layer = request.overlay
+    attach.overlay = Mount(
         kind="new",
         index=-1,
         destination="/",
         source="overlay",
         fstype="overlay",
-        options=mount_options.Options(data=("userxattr",) if facts.euid or facts.in_user_namespace else ()),
+        options=mount_options.Options(),
+        data=(*words, *mounts.context(config)),
         early=True,
         layers=(
-            ("lowerdir+", rootfs, False),
-            ("upperdir", directory + "/upper", False),
-            ("workdir", directory + "/work", False),
+            ("lowerdir+", attach.path, False),
+            ("upperdir", request.overlay + "/upper", False),
+            ("workdir", request.overlay + "/work", False),
         ),
         layer_fds=facts.kernel >= LAYER_FDS,
-        pointer="/root/path",
+        pointer=attach.pointer,
     )
+    maps = _id_maps(config, kinds)
+    if host and maps and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
+        attach.layer_ids = maps
+
+
+def _id_maps(config: Config, kinds: dict[str, str]) -> tuple[IdMap, IdMap] | None:
+    """Return the mappings of the container's own user namespace, None without one."""
+    linux = config.get("linux") or {}
+    if "user" not in kinds or not linux.get("uidMappings"):
+        return None
+    return namespaces.id_maps(linux.get("uidMappings")), namespaces.id_maps(linux.get("gidMappings"))
+
+
+def _maps_to(ids: IdMap, host: int) -> bool:
+    """Tell whether an id of the host is one in the container."""
+    return any(outside <= host < outside + size for _, outside, size in ids)

@@ -134,14 +134,8 @@ def _plain(value: object) -> object:
 
 
 def describe(step: steps.Step) -> str:
-    """Return what a step does, in words; flags by name.
-
-    A step without a wording of its own says what it is.
-    """
-    worded = DESCRIBE.get(type(step))
-    if worded is not None:
-        return worded(step)
-    return (type(step).__doc__ or type(step).__name__).partition("\n")[0].rstrip(".")
+    """Return what a step does, in words; flags by name."""
+    return DESCRIBE[type(step)](step)
 
 
 def attributes(set_bits: int, clear: int, atime: int | None, prefix: str = "") -> list[str]:
@@ -183,7 +177,9 @@ def _mount(step: steps.Mount) -> str:
         words.append("ids " + " ".join(_maps(maps) for maps in step.id_maps))
     if step.id_space:
         words.append(f"ids of {step.id_space}")
-    words += [f"{name}={path}" for name, path, _ in step.layers]
+    words += [f"{name}={path}" + (" of the root" if inside else "") for name, path, inside in step.layers]
+    if step.label:
+        words.append(f"label {step.label}")
     late = ", read-only at the end" if step.readonly_last else ""
     return f"{what} on {step.destination}" + (f" ({' '.join(words)})" if words else "") + late
 
@@ -223,11 +219,15 @@ def _capabilities(mask: int) -> str:
 
 def _device(step: steps.Device) -> str:
     node = f"{step.type} {step.major}:{step.minor}" if step.type != "p" else "fifo"
-    return (
-        f"bind the host's {step.path} ({node})"
-        if step.bind
-        else f"make {step.path} ({node}, {step.mode:04o})"
-    )
+    if step.bind:
+        return f"bind the host's {step.path} ({node})"
+    owner = f", uid={step.uid} gid={step.gid}" if step.uid or step.gid else ""
+    return f"make {step.path} ({node}, {step.mode:04o}{owner})"
+
+
+def _sysctl(path: str) -> str:
+    """Return a sysctl as people write it; with a dot in one of its names the slashes stay."""
+    return path if "." in path else path.replace("/", ".")
 
 
 def _hooks(step: steps.Hooks) -> str:
@@ -236,7 +236,10 @@ def _hooks(step: steps.Hooks) -> str:
 
 def _scheduler(step: steps.Scheduler) -> str:
     name = next(name for name, number in process.POLICIES.items() if number == step.policy)
-    return f"schedule with {name}, nice {step.nice}, priority {step.priority}"
+    text = f"schedule with {name}, nice {step.nice}, priority {step.priority}"
+    if step.period or step.deadline or step.runtime:
+        text += f", {step.runtime} of {step.period} ns by {step.deadline} ns"
+    return text + (f", flags {step.flags:#x}" if step.flags else "")
 
 
 def _entry_of_root(step: steps.EnterRoot) -> str:
@@ -248,8 +251,8 @@ def _attach_root(step: steps.AttachRoot) -> str:
     what = f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
     if step.overlay is None:
         return what
-    upper = next(path for name, path, _ in step.overlay.layers if name == "upperdir")
-    return f"{what} under a layer of its own, {upper}"
+    maps = f" seen through ids {_maps(step.layer_ids[0])}" if step.layer_ids else ""
+    return f"{what}{maps}, under a writable layer in {step.layer} ({' '.join(step.overlay.data)})"
 
 
 def _flagged(flag: int, *, recursive: bool) -> str:
@@ -271,9 +274,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.LoopbackUp: lambda _step: "bring lo up",
     steps.Keyring: lambda step: f"join a new session keyring {step.name}",
     steps.TreePropagation: lambda step: f"make all inherited mounts {_flagged(step.flag, recursive=True)}",
-    steps.AttachRoot: lambda step: (
-        f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
-    ),
+    steps.AttachRoot: _attach_root,
     steps.Mount: _mount,
     steps.Symlink: lambda step: f"link {step.path} -> {step.target}",
     steps.Device: _device,
@@ -296,7 +297,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.MaskedPath: lambda step: f"mask {step.path}",
     steps.Hostname: lambda step: f"hostname {step.name}",
     steps.Domainname: lambda step: f"domainname {step.name}",
-    steps.Sysctl: lambda step: f"sysctl {step.path.replace('/', '.')} = {step.value}",
+    steps.Sysctl: lambda step: f"sysctl {_sysctl(step.path)} = {step.value}",
     steps.Scheduler: _scheduler,
     steps.IoPriority: lambda step: f"I/O priority class {step.value >> 13}, level {step.value & 0x1FFF}",
     steps.AllCpus: lambda _step: "run on all CPUs the cgroup allows",

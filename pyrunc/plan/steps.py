@@ -125,11 +125,17 @@ class TreePropagation(Step):
 
 
 class AttachRoot(Step):
-    """Attach a private copy of the root file system's tree over itself, or an overlay of it."""
+    """Attach a private copy of the root file system's tree over itself, or an overlay of it.
+
+    layer is the directory of --overlay, made before and removed with the container; layer_ids the mapping
+    through which the overlay sees the root file system, None for none.
+    """
 
     path: str
     propagation: int
     overlay: Mount | None = None
+    layer: str = ""
+    layer_ids: tuple[IdMap, IdMap] | None = None
 
 
 class Mount(Step):

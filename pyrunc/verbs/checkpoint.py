@@ -37,6 +37,7 @@ def main(cmd: Command) -> int:
     state = store.status(container)
     if state in ("creating", "created", "stopped"):
         raise Failure(f"Container cannot be checkpointed in {state} state", step=container.id)
+    _refuse_layer(container)
     images = image_path(cmd)
     _make(images)
     _check_parent(cmd.parent_path, images)
@@ -57,6 +58,18 @@ def main(cmd: Command) -> int:
             cli.warn(problem.text())
     os.close(lock)
     return 0
+
+
+def _refuse_layer(container: store.Container) -> None:
+    """What a container with --overlay has written goes with it, and CRIU's images do not have it."""
+    from pyrunc.apply import layer
+
+    if layer.has(container):
+        raise Failure(
+            "Container cannot be checkpointed: what it writes to its layer (--overlay) would be lost",
+            step=container.id,
+            hint="checkpoint one that runs without --overlay",
+        )
 
 
 def warn_rootless(verb: str) -> None:

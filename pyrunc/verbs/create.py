@@ -63,7 +63,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         command["env"] = [*(command.get("env") or ()), *extra_env]
     if os.environ.get("NOTIFY_SOCKET"):
         _notify(config, f"{root}/{cmd.id}")
-    plan = _plan(cmd, config, raw, bundle)
+    plan = _plan(cmd, config, raw, bundle, root)
     tools = parent.load(plan, root + "/@cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
@@ -81,6 +81,8 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     try:
         if volumes:
             volumes.realize(container, plan.rootfs)
+        if wants_layer(cmd):
+            _make_layer(container, plan)
         _open_channels(cmd, launch, command, detach=detach, listen=listen)
         store.save_config(container, volumes.raw if volumes else raw)
         if os.environ.get("NOTIFY_SOCKET"):
@@ -102,7 +104,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     return launch, lock
 
 
-def _plan(cmd: Command, config: Config, raw: bytes, bundle: str) -> steps.Plan:
+def _plan(cmd: Command, config: Config, raw: bytes, bundle: str, root: str) -> steps.Plan:
     """Build the plan; what it cannot hold gets its line in the file, what it leaves out is warned of."""
     request = Request(
         id=cmd.id,
@@ -112,6 +114,10 @@ def _plan(cmd: Command, config: Config, raw: bytes, bundle: str) -> steps.Plan:
         cgroup_manager=manager(cmd),
         rootless=is_rootless(cmd),
     )
+    if wants_layer(cmd):
+        from pyrunc.apply import layer
+
+        layer.ask(request, cmd, config, root)
     try:
         plan = build.build(config, facts.gather(cmd.rootless), request)
     except Failure as problem:
@@ -124,6 +130,20 @@ def _plan(cmd: Command, config: Config, raw: bytes, bundle: str) -> steps.Plan:
         cli.warn(warning)
     _check_root(plan.rootfs)
     return plan
+
+
+def wants_layer(cmd: Command) -> bool:
+    """Tell whether the container writes to a layer over its root file system."""
+    return bool(cmd.overlay or cmd.overlay_dir is not None)
+
+
+def _make_layer(container: store.Container, plan: steps.Plan) -> None:
+    from pyrunc.apply import layer
+
+    step = next(step for step in plan.child if isinstance(step, steps.AttachRoot))
+    for point in layer.submounts(step.path):
+        cli.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
+    layer.over_root(container, step)
 
 
 def _volumes(cmd: Command, config: Config, root: str) -> Additions | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio
+from pyrunc import cli, jsonio, store
 from pyrunc.apply import facts
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
@@ -53,4 +53,8 @@ def plan(cmd: Command) -> Plan:
         cgroup_manager=create.manager(cmd),
         rootless=create.is_rootless(cmd),
     )
+    if create.wants_layer(cmd):
+        from pyrunc.apply import layer
+
+        layer.ask(request, cmd, config, cmd.root or store.default_root())
     return build.build(config, facts.gather(cmd.rootless), request)

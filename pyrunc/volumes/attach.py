@@ -128,7 +128,9 @@ class Additions:
                     hosts.settle(request.source, request, self.config, item.asked)
                 if request.overlay and not request.upper:
                     source = self.store.mountpoint(item.name) if item.name else request.source
-                    hosts.layers(entries.layer(self.state, number), source)
+                    from pyrunc.apply import layer
+
+                    layer.make(entries.layer(self.state, number), source)
         finally:
             if self._image >= 0:
                 os.close(self._image)

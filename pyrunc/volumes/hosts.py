@@ -216,21 +216,3 @@ def label(word: str, config: Config) -> str:
     # The same type without the container's own categories: all containers may use it.
     parts = own.split(":")
     return ":".join([*parts[:3], "s0"]) if len(parts) > 3 else _SHARED_LABEL
-
-
-def layers(directory: str, source: str) -> None:
-    """Make the two directories of a container's own overlay; the upper one looks like the source.
-
-    Raises:
-        Failure: they cannot be made.
-
-    """
-    try:
-        found = os.stat(source)
-        for name in ("upper", "work"):
-            os.makedirs(f"{directory}/{name}", 0o700, exist_ok=True)
-        os.chmod(f"{directory}/upper", found.st_mode & 0o7777)
-        if os.geteuid() == 0:
-            os.chown(f"{directory}/upper", found.st_uid, found.st_gid)
-    except OSError as exc:
-        raise Failure(f"make the overlay's directories {directory}", errno=exc.errno or 0) from None

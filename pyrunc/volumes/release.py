@@ -52,14 +52,3 @@ def leave(container: Container, *, unfinished: bool, anonymous: bool = False) ->
                 os.rmdir(path)
             except OSError:
                 continue  # somebody else uses it by now
-    _unlock_layers(f"{container.directory}/overlay")
-
-
-def _unlock_layers(directory: str) -> None:
-    """Let an ordinary user remove overlayfs's work directories, which have no mode bits at all."""
-    if os.geteuid() == 0 or not os.path.isdir(directory):
-        return
-    for number in os.listdir(directory):
-        inner = f"{directory}/{number}/work/work"
-        if os.path.isdir(inner):
-            os.chmod(inner, 0o700)

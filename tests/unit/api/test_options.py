@@ -13,7 +13,7 @@ from pyrunc.cli.verbs import GLOBALS, VERBS
 TYPED: dict[str, tuple[type, ...]] = {
     "create": (options.CreateOptions,),
     "exec": (options.ExecOptions,),
-    "plan": (options.Managing,),
+    "plan": (options.PlanOptions,),
     "checkpoint": (options.CriuOptions,),
     "restore": (options.RestoreOptions,),
 }

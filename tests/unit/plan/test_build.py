@@ -130,8 +130,10 @@ def test_a_listener_is_had_before_created() -> None:
 
 
 def test_an_empty_filter_is_none() -> None:
-    config = with_linux(seccomp={})
-    assert "Seccomp" not in names(plan(config).child + plan(config).start)
+    sections: list[dict[str, Any]] = [{}, {"syscalls": []}]
+    for section in sections:
+        made = plan(with_linux(seccomp=section))
+        assert "Seccomp" not in names(made.child + made.start)
 
 
 def test_hooks_stand_where_the_specification_puts_them() -> None:
@@ -276,6 +278,24 @@ def test_personality() -> None:
         plan(with_linux(personality={"domain": "X"}))
 
 
+def test_a_layer_of_its_own_stands_over_the_root() -> None:
+    request = Request(id="c1", bundle="/b", overlay="/state/c1")
+    step = one(plan(small(), request).child, steps.AttachRoot)
+    assert step.overlay.layers[0] == ("lowerdir+", "/b/rootfs", False)
+    assert one(plan(small()).child, steps.AttachRoot).overlay is None
+
+
+def test_an_ordinary_user_is_told_what_is_missing() -> None:
+    with pytest.raises(Failure, match="rootless container requires user namespaces"):
+        plan(small(), euid=1000)
+    config = with_linux(
+        also=("user",),
+        uidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}],
+        gidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}],
+    )
+    assert names(plan(config, euid=1000).parent)[0] == "IdMaps"
+
+
 def test_no_root() -> None:
     config = small()
     del config["root"]
@@ -318,6 +338,28 @@ def test_exec_enters_the_cgroup_before_anything_else() -> None:
     assert made.terminal
 
 
+def test_exec_in_a_user_namespace_leaves_limits_to_the_parent() -> None:
+    """There the process itself could not raise a hard limit."""
+    command = {"cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]}
+    for also, (parent, child) in (((), (0, 1)), (("user",), (1, 0))):
+        made = build.build_exec(with_linux(also=also), command, REQUEST, 0)  # type: ignore[arg-type]
+        assert names(made.parent).count("Rlimit") == parent
+        assert names(made.child).count("Rlimit") == child
+        assert names(made.child)[0] == "AllCpus"
+
+
+def test_exec_with_only_a_final_affinity() -> None:
+    command = {"cwd": "/", "execCPUAffinity": {"final": "1"}}
+    made = build.build_exec(small(), command, REQUEST, 0)  # type: ignore[arg-type]
+    assert names(made.child)[:2] == ["EnterCgroupNamespace", "Affinity"]
+
+
+def test_exec_waits_with_the_filter_when_it_needs_no_rights() -> None:
+    config = with_linux(seccomp={"defaultAction": "SCMP_ACT_ERRNO"})
+    command = {"cwd": "/", "noNewPrivileges": True}
+    assert names(build.build_exec(config, command, REQUEST, 0).start) == ["Seccomp"]  # type: ignore[arg-type]
+
+
 def test_hybrid_hosts_get_every_hierarchy() -> None:
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
     made = plan(small(mounts=[mount]), cgroup=hybrid())
@@ -325,3 +367,22 @@ def test_hybrid_hosts_get_every_hierarchy() -> None:
     assert (mounts[0].fstype, mounts[0].readonly_last) == ("tmpfs", True)
     assert {step.fstype for step in mounts[1:]} == {"cgroup", "cgroup2"}
     assert len(mounts) == 1 + len(hybrid().mounts)
+
+
+def test_the_unified_hierarchy_is_mounted_anew_only_with_a_cgroup_namespace() -> None:
+    """Without one the new mount would set the options of the whole host's hierarchy."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+
+    ids = [{"containerID": 0, "hostID": 1000, "size": 2}]
+
+    def made(*kinds: str) -> tuple[str, str]:
+        mapped = {"uidMappings": ids, "gidMappings": ids} if "user" in kinds else {}
+        config = with_linux(without=("cgroup",), also=kinds, **mapped)
+        config["mounts"] = [mount]
+        step = one(plan(config).child, steps.Mount)
+        return step.kind, step.source
+
+    assert made("cgroup") == ("new", "cgroup")
+    assert made() == ("late-bind", "/sys/fs/cgroup")
+    assert made("user") == ("late-bind", "/sys/fs/cgroup/c1")
+    assert made("user", "cgroup") == ("new", "cgroup")

@@ -248,6 +248,9 @@ class TestAnnotations:
             ("Fo", "1", None),
             ("Foo_Bar", "1", None),
             ("Foö", "1", None),
+            # What reaches beyond the container's own unit is for its caller to ask systemd, not for an image.
+            ("OnFailure", "['x.service']", None),
+            ("ControlGroup", "'/'", None),
         ],
     )
     def test_values(self, name: str, text: str, expected: tuple[str, str, object] | None) -> None:

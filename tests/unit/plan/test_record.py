@@ -44,6 +44,8 @@ def test_missing_and_unknown_fields_are_named() -> None:
         Point()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="Point has no z"):
         Point(x=1, z=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Named needs x"):  # as many as there are fields, but not these
+        Named(name="a", z=2)  # type: ignore[call-arg]
 
 
 def test_there_is_no_room_for_other_attributes() -> None:

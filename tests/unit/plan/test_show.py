@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyrunc.plan import mount_options, process, show, steps
+from pyrunc.plan import build, mount_options, process, show, steps
+from pyrunc.plan.facts import Request
 from tests.support.specs import engine, small, with_linux, with_process
-from tests.unit.plan.test_build import plan
+from tests.unit.plan.test_build import REQUEST, plan
 
 
 def texts(made: steps.Plan) -> list[str]:
@@ -35,10 +36,7 @@ def test_every_step_of_the_plan_is_shown_once() -> None:
 
 
 def test_every_kind_of_step_has_words() -> None:
-    kinds = set(steps.Step.__subclasses__()) - set(show.DESCRIBE)
-    for kind in kinds:  # those that say it all in their first line
-        assert kind.__doc__
-        assert not kind.__dict__["__slots__"], f"{kind.__name__} has fields: say what they ask for"
+    assert set(show.DESCRIBE) == set(steps.Step.__subclasses__())
 
 
 def test_the_order_is_that_of_the_effects() -> None:
@@ -69,6 +67,47 @@ def test_an_id_mapped_bind() -> None:
     assert text == "rbind /s on /d (rprivate ridmap ids 0:1000:5 0:1000:5)"
 
 
+def test_ids_of_a_namespace_that_exists() -> None:
+    config = with_linux(also=({"type": "user", "path": "/proc/7/ns/user"},))
+    config["mounts"] = [{"destination": "/d", "source": "/s", "options": ["bind", "idmap", "rprivate"]}]
+    assert line(plan(config), steps.Mount) == "bind /s on /d (rprivate idmap ids of /proc/7/ns/user)"
+
+
+def test_what_lies_below_a_shared_bind_and_what_a_lock_keeps() -> None:
+    assert mounted("shared") == "rbind /s on /d (shared below it slave)"
+    config = with_linux(also=("user",))
+    config["mounts"] = [{"destination": "/d", "source": "/s", "options": ["rbind", "ro", "rprivate"]}]
+    text = line(plan(config), steps.Mount)
+    assert text == "rbind /s on /d (ro rprivate nothing else but what is locked)"
+
+
+def test_remounts() -> None:
+    assert mounted("remount", "ro") == "change the mount on /d (ro remount nothing else)"
+    text = mounted(options=["remount", "size=1m"])
+    assert text == "change the file system on /d (remount size=1m)"
+
+
+def test_layers() -> None:
+    words = ["lowerdir=/l:/b/rootfs/usr", "upperdir=/u", "workdir=/w"]
+    text = mounted(type="overlay", source="overlay", options=words)
+    assert text == "mount overlay on /d (lowerdir+=/l lowerdir+=/usr of the root upperdir=/u workdir=/w)"
+    made = plan(small(), Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
+    assert line(made, steps.AttachRoot) == (
+        "root file system /b/rootfs (rslave), under a writable layer in /state/c1/layer (volatile)"
+    )
+    assert line(plan(small()), steps.AttachRoot) == "root file system /b/rootfs (rslave)"
+    maps = [{"containerID": 0, "hostID": 7, "size": 3}]
+    mapped = with_linux(also=("user",), uidMappings=maps, gidMappings=maps)
+    made = plan(mapped, Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
+    assert " (rslave) seen through ids 0:7:3, under a writable layer" in line(made, steps.AttachRoot)
+
+
+def test_a_label_that_is_no_word_for_the_file_system() -> None:
+    config = with_linux(mountLabel="u:r:t:s0")
+    config["mounts"] = [{"destination": "/q", "type": "mqueue"}]
+    assert line(plan(config), steps.Mount) == "mount mqueue on /q (label u:r:t:s0)"
+
+
 def test_a_new_file_system() -> None:
     entry = {"destination": "/t", "type": "tmpfs", "source": "mine", "options": ["ro", "size=1m", "sync"]}
     text = line(plan(small(mounts=[entry])), steps.Mount)
@@ -95,10 +134,21 @@ def test_an_identity_with_everything() -> None:
     assert text == "become uid=5 gid=6 groups=7,8 umask=0077 capabilities: unchanged no_new_privs"
 
 
+def test_exec_leaves_the_umask_alone() -> None:
+    command = {"cwd": "/", "user": {"uid": 0, "gid": 0}}
+    made = build.build_exec(small(), command, REQUEST, 0)  # type: ignore[arg-type]
+    assert line(made, steps.Identity) == "become uid=0 gid=0 capabilities: unchanged"
+
+
 def test_devices_made_and_bound() -> None:
-    devices = [{"path": "/dev/p", "type": "p"}, {"path": "/dev/x", "type": "c", "major": 1, "minor": 3}]
+    devices = [
+        {"path": "/dev/p", "type": "p"},
+        {"path": "/dev/x", "type": "c", "major": 1, "minor": 3},
+        {"path": "/dev/y", "type": "b", "major": 7, "minor": 0, "fileMode": 0o600, "uid": 5, "gid": 6},
+    ]
     config = with_linux(devices=devices)
     assert "make /dev/p (fifo, 0666)" in texts(plan(config))
+    assert "make /dev/y (b 7:0, 0600, uid=5 gid=6)" in texts(plan(config))
     assert "bind the host's /dev/x (c 1:3)" in texts(plan(config, in_user_namespace=True))
 
 
@@ -132,9 +182,14 @@ def test_namespaces() -> None:
         ),
         (steps.Domainname(name="d"), "domainname d"),
         (steps.Sysctl(path="net/core/x", value="1"), "sysctl net.core.x = 1"),
+        (steps.Sysctl(path="net/ipv4/conf/eth0.1/x", value="1"), "sysctl net/ipv4/conf/eth0.1/x = 1"),
         (
             steps.Scheduler(policy=1, flags=0, nice=0, priority=7, runtime=0, deadline=0, period=0),
             "schedule with SCHED_FIFO, nice 0, priority 7",
+        ),
+        (
+            steps.Scheduler(policy=6, flags=1, nice=0, priority=0, runtime=10, deadline=20, period=30),
+            "schedule with SCHED_DEADLINE, nice 0, priority 0, 10 of 30 ns by 20 ns, flags 0x1",
         ),
         (steps.IoPriority(value=2 << 13 | 4), "I/O priority class 2, level 4"),
         (steps.AllCpus(), "run on all CPUs the cgroup allows"),

@@ -155,16 +155,3 @@ def test_settle_labels_where_labels_are_in_force(tmp_path: Path, monkeypatch: py
     made = config(linux={"mountLabel": LABEL})
     hosts.settle(str(tmp_path / "source"), bind(tmp_path / "source", relabel="Z"), made, "-v ...")
     assert marked == [("security.selinux", LABEL.encode() + b"\0")] * 2
-
-
-@root
-def test_an_overlays_own_directories_look_like_the_source(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir(mode=0o755)
-    (tmp_path / "source").chmod(0o1770)
-    os.chown(tmp_path / "source", 5, 6)
-    hosts.layers(str(tmp_path / "state/overlay/0"), str(tmp_path / "source"))
-    upper = (tmp_path / "state/overlay/0/upper").stat()
-    assert (upper.st_mode & 0o7777, upper.st_uid, upper.st_gid) == (0o1770, 5, 6)
-    assert (tmp_path / "state/overlay/0/work").is_dir()
-    with pytest.raises(Failure, match="make the overlay's directories"):
-        hosts.layers(str(tmp_path / "more"), str(tmp_path / "no"))

@@ -1,0 +1,34 @@
+"""Directory trees, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+
+def listing(top: Path) -> list[tuple[str, int, int, int, int, int, str]]:
+    """Everything about a tree but access times: names, kinds, owners, times, sizes and content."""
+    found = []
+    for directory, folders, files in os.walk(top):
+        for name in ("", *folders, *files):
+            path = Path(directory, name)
+            status = path.lstat()
+            content = ""
+            if stat.S_ISREG(status.st_mode):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            elif stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            found.append(
+                (
+                    str(path),
+                    status.st_mode,
+                    status.st_uid,
+                    status.st_gid,
+                    status.st_mtime_ns,
+                    status.st_size,
+                    content,
+                )
+            )
+    return sorted(found)

@@ -1,0 +1,102 @@
+"""What a cgroup entry of the mounts array becomes on each kind of host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyrunc.errors import Failure
+from pyrunc.plan import mount_options, steps
+from pyrunc.plan.facts import Request
+from tests.support.cgroup_hosts import V1_NAMES, hybrid, v2
+from tests.support.specs import with_linux
+from tests.unit.plan.test_build import REQUEST, plan
+
+NO_MANAGER = Request(id="c1", bundle="/b", cgroup_manager="disabled")
+SAFE = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC
+
+
+def made(
+    *options: str,
+    without: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+    request: Request = REQUEST,
+    **changes: Any,
+) -> list[steps.Step]:
+    """Return the steps one cgroup entry becomes, from the one that enters the namespace on."""
+    config = with_linux(without=without, also=also)
+    config["mounts"] = [
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*options]}
+    ]
+    child = [*plan(config, request, **changes).child]
+    first = next(at for at, step in enumerate(child) if isinstance(step, steps.EnterCgroupNamespace))
+    return [step for step in child[first:] if step.pointer == "/mounts/0"]
+
+
+def mounts(found: list[steps.Step]) -> list[steps.Mount]:
+    return [step for step in found if isinstance(step, steps.Mount)]
+
+
+def test_version_2_is_one_mount() -> None:
+    (step,) = made("ro", "nosuid")
+    assert isinstance(step, steps.Mount)
+    assert (step.kind, step.fstype, step.destination) == ("new", "cgroup2", "/sys/fs/cgroup")
+
+
+def test_version_2_without_the_right_to_mount_it_is_a_bind_of_its_part() -> None:
+    (step,) = made("ro", without=("cgroup",), also=("user",))
+    assert isinstance(step, steps.Mount)
+    assert (step.kind, step.fstype) == ("late-bind", "bind")
+    assert step.source.startswith("/sys/fs/cgroup/")
+    assert step.own_set == SAFE | mount_options.RDONLY
+    assert step.pointer == "/mounts/0"
+
+
+def test_version_1_with_a_namespace_mounts_every_hierarchy() -> None:
+    found = mounts(made(cgroup=hybrid()))
+    assert [step.fstype for step in found[:1]] == ["tmpfs"]
+    assert {step.data for step in found if step.fstype == "cgroup"} == {(name,) for name in V1_NAMES}
+    assert [step.destination for step in found if step.fstype == "cgroup2"] == ["/sys/fs/cgroup/unified"]
+    assert all(step.own_set & SAFE == SAFE for step in found)
+
+
+def test_version_1_without_a_namespace_binds_the_containers_parts() -> None:
+    found = mounts(made(cgroup=hybrid(), without=("cgroup",)))
+    assert {step.kind for step in found[1:]} == {"late-bind"}
+    assert all(step.source.endswith("/c1") for step in found[1:])
+    assert all(step.source.startswith(step.destination + "/") for step in found[1:])
+
+
+def test_a_hierarchy_with_several_names_has_links() -> None:
+    together = dict.fromkeys(("cpu", "cpuacct"), "/sys/fs/cgroup/cpu,cpuacct")
+    places = {**together, "devices": "/sys/fs/cgroup/devices"}
+    host = hybrid(mounts=places, own=dict.fromkeys(places, "/"))
+    found = made(cgroup=host)
+    assert [(step.path, step.target) for step in found if isinstance(step, steps.Symlink)] == [
+        ("/sys/fs/cgroup/cpu", "cpu,cpuacct"),
+        ("/sys/fs/cgroup/cpuacct", "cpu,cpuacct"),
+    ]
+    assert mounts(found)[1].data == ("cpu", "cpuacct")
+
+
+def test_without_a_cgroup_of_its_own_and_without_a_namespace_nothing_is_shown() -> None:
+    (step,) = made(cgroup=hybrid(), without=("cgroup",), request=NO_MANAGER)
+    assert isinstance(step, steps.Mount)
+    assert step.fstype == "tmpfs"
+
+
+@pytest.mark.parametrize(("also", "request_"), [((), REQUEST), (("user",), NO_MANAGER)])
+def test_version_2_without_a_namespace_is_never_mounted_anew(
+    also: tuple[str, ...], request_: Request
+) -> None:
+    """It would set the options of the host's one hierarchy."""
+    (step,) = made(without=("cgroup",), also=also, request=request_)
+    assert isinstance(step, steps.Mount)
+    assert (step.kind, step.fstype, step.source) == ("late-bind", "bind", "/sys/fs/cgroup")
+
+
+def test_a_host_without_cgroups_has_none_to_show() -> None:
+    with pytest.raises(Failure, match="no cgroup hierarchy is mounted on this host") as caught:
+        made(cgroup=v2(version=0, mounts={}, own={}), request=NO_MANAGER)
+    assert caught.value.pointer == "/mounts/0"

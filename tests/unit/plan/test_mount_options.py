@@ -1,0 +1,120 @@
+"""The mount option grammar: groups, last words, masks, and what a mount must have in the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyrunc.plan import mount_options as mo
+from pyrunc.plan.mount_options import Options, parse
+
+
+def own(*words: str) -> tuple[int, int, int]:
+    return parse([*words]).own()
+
+
+def test_no_word_leaves_a_mount_as_its_source_is() -> None:
+    for words in ([], ["rbind"], ["defaults"], ["rprivate"], ["rro"], ["silent", "nomand", "iversion"]):
+        assert parse(words).own() == (0, 0, 0), words
+
+
+def test_one_word_about_the_mount_settles_all_of_it() -> None:
+    put, clear, implied = own("bind", "nodev")
+    assert put == mo.NODEV
+    assert clear == 0
+    assert implied == mo.RDONLY | mo.NOSUID | mo.NOEXEC | mo.NOSYMFOLLOW
+    assert own("suid") == (0, mo.NOSUID, mo.FLAGS & ~mo.NOSUID)
+
+
+@pytest.mark.parametrize(
+    ("words", "put"),
+    [
+        (("noatime",), mo.NOATIME),
+        (("strictatime",), mo.STRICTATIME),
+        (("relatime",), mo.RELATIME),
+        (("noatime", "relatime"), mo.RELATIME),
+        (("nodiratime",), mo.NODIRATIME | mo.RELATIME),
+        (("nodiratime", "strictatime"), mo.NODIRATIME | mo.STRICTATIME),
+    ],
+)
+def test_access_times_are_one_value(words: tuple[str, ...], put: int) -> None:
+    found, clear, implied = own(*words)
+    assert found == put
+    assert clear == mo.ATIME_MASK
+    assert bool(implied & mo.NODIRATIME) is ("nodiratime" not in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["noatime", "atime"], None),
+        (["strictatime", "nostrictatime"], None),
+        (["relatime", "norelatime"], None),
+        (["noatime", "nostrictatime"], mo.NOATIME),
+        (["strictatime", "atime"], mo.STRICTATIME),
+        (["atime", "noatime"], mo.NOATIME),
+    ],
+)
+def test_a_word_is_taken_back_only_by_its_opposite(words: list[str], left: int | None) -> None:
+    assert parse(words).atime == left
+
+
+def test_a_recursive_word_beats_an_earlier_plain_one_and_the_other_way_round() -> None:
+    got = parse(["ro", "rrw"])
+    assert (got.attr_set, got.rattr_clear) == (0, mo.RDONLY)
+    assert got.own()[2] == mo.FLAGS & ~mo.RDONLY, "what is said about all is not undone for the top"
+    got = parse(["rro", "rw"])
+    assert (got.attr_clear, got.rattr_set) == (mo.RDONLY, mo.RDONLY)
+    assert parse(["rrw", "rro"]).deep() == (mo.RDONLY, 0)
+    assert parse(["rro", "rrw"]).deep() == (0, mo.RDONLY)
+    assert parse(["noatime", "rstrictatime"]).atime is None
+
+
+def test_recursive_access_times() -> None:
+    got = parse(["nodiratime", "rnoatime"])
+    assert got.deep() == (mo.NOATIME, mo.ATIME_MASK)
+    # The top gets its time from the recursive word: a value of its own would win over it.
+    assert got.own() == (mo.NODIRATIME, 0, mo.FLAGS)
+    assert parse(["ro", "rnoatime"]).own() == (mo.RDONLY, 0, mo.FLAGS & ~mo.RDONLY)
+
+
+def test_what_a_mount_must_be_in_the_end() -> None:
+    """What nobody asked for may stay: it restricts at worst."""
+    got = parse(["nosuid", "dev", "rro", "rnoatime", "relatime"])
+    mask, value = mo.demand(got.own(), got.deep())
+    assert mask == mo.NOSUID | mo.NODEV | mo.RDONLY | mo.ATIME_MASK
+    assert value == mo.NOSUID | mo.RDONLY | mo.RELATIME, "the mount's own word wins over the recursive one"
+
+
+def test_the_latest_propagation_counts_where_it_reaches() -> None:
+    assert parse(["private", "shared"]).propagation == ((mo.SHARED, False),)
+    assert parse(["private", "rshared"]).propagation == ((mo.SHARED, True),)
+    assert parse(["rprivate", "shared"]).propagation == ((mo.PRIVATE, True), (mo.SHARED, False))
+    assert parse(["slave", "shared"]).propagation == ((mo.SLAVE, False), (mo.SHARED, False)), (
+        "receives events and passes them on"
+    )
+    assert parse(["shared", "slave"]).propagation == ((mo.SLAVE, False),)
+
+
+@pytest.mark.parametrize(
+    ("words", "bind"),
+    [(["bind"], "bind"), (["rbind"], "rbind"), (["bind", "rbind"], "rbind"), (["rbind", "bind"], "rbind")],
+)
+def test_rbind_includes_bind(words: list[str], bind: str) -> None:
+    assert parse(words).bind == bind
+
+
+def test_words_of_the_superblock_undo_each_other() -> None:
+    assert parse(["sync", "rasync"]).superblock == ("async",)
+    assert parse(["lazytime", "dirsync", "nolazytime"]).superblock == ("dirsync", "nolazytime")
+    assert parse(["sync", "dirsync", "rsync"]).superblock == ("dirsync", "sync")
+    assert parse(["tmpcopyup", "notmpcopyup"]).ext == ("notmpcopyup",)
+
+
+def test_unknown_words_are_data_in_their_order() -> None:
+    assert parse(["size=64k", "ro", "mode=755", "size=1m"]).data == ("size=64k", "mode=755", "size=1m")
+
+
+def test_words_about_ids() -> None:
+    assert parse(["idmap"]).idmap == "idmap"
+    assert parse(["idmap", "ridmap=uids=0-1-2;gids=0-1-2"]).idmap == "ridmap=uids=0-1-2;gids=0-1-2"
+    assert parse(["idmapped"]) == Options(data=("idmapped",))
