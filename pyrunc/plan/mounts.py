@@ -77,7 +77,11 @@ def problems(config: Config) -> list[Failure]:
     found = []
     for index, entry in enumerate(config.get("mounts") or ()):
         try:
-            _entry(index, entry, config, {})
+            mount = _entry(index, entry, config, {})
+            if mount.fstype == "overlay" and mount.kind == "new":
+                from pyrunc.plan import overlay
+
+                overlay.parse(mount)
         except Failure as problem:
             found.append(problem)
     return found

@@ -36,6 +36,23 @@ def lower(mount: Mount, rootfs: str, bundle: str, facts: Facts) -> None:
         facts: the host.
 
     Raises:
+        Failure: as parse().
+
+    """
+    found, words = parse(mount)
+    if (facts.euid or facts.in_user_namespace) and "userxattr" not in words:
+        # In a user namespace overlayfs keeps its notes in user.* attributes, if told to (Linux 5.11).
+        words.append("userxattr")
+    mount.layers = tuple((name, *_side(path, rootfs, bundle)) for name, path in found)
+    mount.data = tuple(words)
+    mount.layer_fds = facts.kernel >= LAYER_FDS
+    mount.early = not any(inside for _, _, inside in mount.layers)
+
+
+def parse(mount: Mount) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return an overlay's layers, highest first, as (parameter, path), and its other words.
+
+    Raises:
         Failure: there is no lower layer, or an upper one without a work directory.
 
     """
@@ -64,13 +81,7 @@ def lower(mount: Mount, rootfs: str, bundle: str, facts: Facts) -> None:
             pointer=mount.pointer,
             hint="both on one file system, the work directory empty",
         )
-    if (facts.euid or facts.in_user_namespace) and "userxattr" not in words:
-        # In a user namespace overlayfs keeps its notes in user.* attributes, if told to (Linux 5.11).
-        words.append("userxattr")
-    mount.layers = tuple((name, *_side(path, rootfs, bundle)) for name, path in found)
-    mount.data = tuple(words)
-    mount.layer_fds = facts.kernel >= LAYER_FDS
-    mount.early = not any(inside for _, _, inside in mount.layers)
+    return found, words
 
 
 def _split(value: str) -> list[tuple[str, str]]:

@@ -126,9 +126,9 @@ def test_what_can_never_be_mounted(entry: dict[str, Any], message: str, pointer:
 
 
 def test_a_report_has_one_problem_for_each_entry() -> None:
-    config = small(mounts=[bind("bad"), tmpfs(), {"destination": "/x"}])
-    found = mounts.problems(config)  # type: ignore[arg-type]
-    assert [problem.pointer for problem in found] == ["/mounts/0/options/1", "/mounts/2"]
+    entries = [bind("bad"), tmpfs(), {"destination": "/x"}, {"destination": "/o", "type": "overlay"}]
+    found = mounts.problems(small(mounts=entries))  # type: ignore[arg-type]
+    assert [problem.pointer for problem in found] == ["/mounts/0/options/1", "/mounts/2", "/mounts/3"]
 
 
 def test_an_old_kernel_is_told_before_anything_is_made() -> None:
