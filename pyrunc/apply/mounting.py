@@ -237,6 +237,9 @@ class Mounting:
                 os.chown(opened[1], uid, asked.st_gid if "gid" in words else -1)
             if "mode" in words:
                 os.chmod(opened[1], asked.st_mode & 0o7777)
+        except Failure as problem:
+            problem.step, problem.pointer = sources.STEP, step.pointer
+            raise
         except OSError as exc:
             raise sources.failure(step, "copy up what it covers", exc.errno or 0) from None
         finally:

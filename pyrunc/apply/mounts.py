@@ -79,6 +79,8 @@ def _mount_bind(child: Child, step: Mount) -> None:
         if step.after:
             # What is put on a shared mount becomes shared by that.
             sources.propagate(fd, step.propagation)
+        if step.below:
+            sources.propagate_below(fd, step.below, child.procfs)
         mounting.note(fd, step)
     except OSError as exc:
         raise sources.attribute_failure(step, exc) from None

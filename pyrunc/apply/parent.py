@@ -62,7 +62,11 @@ class Launch:
 
         """
         kinds = {type(step) for step in (*self.plan.child, *self.plan.start)}
-        tables = any(isinstance(step, steps.VerifyMounts) and not step.by_id for step in self.plan.child)
+        tables = any(
+            (isinstance(step, steps.VerifyMounts) and not step.by_id)
+            or (isinstance(step, steps.Mount) and step.below)
+            for step in self.plan.child
+        )
         if steps.Sysctl in kinds or steps.LsmLabel in kinds or tables:
             self.child.procfs = private_procfs()
         if steps.AttachRoot in kinds:

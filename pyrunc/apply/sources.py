@@ -167,8 +167,6 @@ def set_attributes(fd: int, step: Mount) -> None:
             _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
     if len(words) > 1:
         propagate(fd, words[1:])
-    if step.below:
-        _propagate_below(fd, step)
 
 
 def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
@@ -186,21 +184,54 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
         _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
 
 
-def _propagate_below(fd: int, step: Mount) -> None:
-    """Set the propagation of what is mounted below a copy, and not the copy's own."""
-    original = os.open(step.source, os.O_PATH | os.O_CLOEXEC)
+def propagate_below(fd: int, flag: int, procfs: int) -> None:
+    """Set the propagation of what is mounted below a mount, and not the mount's own.
+
+    The kernel takes no path into a tree that is attached nowhere, so this comes after attaching.
+
+    Args:
+        fd: the mount.
+        flag: MS_* flag.
+        procfs: descriptor of our own procfs.
+
+    Raises:
+        OSError: as mount_setattr(2).
+
+    """
+    inside = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
+    table = _linux.openat2(
+        procfs, "self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, 0, inside | flags.RESOLVE_NO_XDEV
+    )
+    own = str(_linux.statx_mnt(fd, flags.STATX_MNT_ID)[0])
+    found = [line.split(" ", 5) for line in read_all(table).splitlines()]
+    top = next(len(unescape(row[4]).rstrip("/")) + 1 for row in found if row[0] == own)
+    for row in found:
+        if row[1] == own:
+            try:
+                below = _linux.openat2(
+                    fd,
+                    unescape(row[4])[top:],
+                    os.O_PATH | os.O_CLOEXEC,
+                    0,
+                    inside | flags.RESOLVE_NO_SYMLINKS,
+                )
+            except FileNotFoundError:
+                continue  # unmounted on the host, and so here: it is shared still
+            try:
+                propagate(below, ((flag, True),))
+            finally:
+                os.close(below)
+
+
+def read_all(fd: int) -> str:
+    """Return all that can be read from a descriptor, and close it."""
+    parts = []
     try:
-        place = os.readlink(f"/proc/self/fd/{original}").rstrip("/") + "/"
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
     finally:
-        os.close(original)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        found = sorted(unescape(line.split(" ", 5)[4]) for line in table)
-    done = "\0"
-    for path in found:
-        if path.startswith(place) and not path.startswith(done):
-            how = flags.AT_RECURSIVE | flags.AT_SYMLINK_NOFOLLOW
-            _linux.mount_setattr(fd, path[len(place) :], how, 0, 0, step.below, -1)
-            done = path + "/"
+        os.close(fd)
+    return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
 def unescape(path: str) -> str:

@@ -151,18 +151,7 @@ def read_table(child: Child) -> dict[int, tuple[int, int]]:
     rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
     how = os.O_RDONLY | os.O_CLOEXEC
     fd = _linux.openat2(child.procfs, "self/mountinfo", how, 0, rules)
-    return parse_table(read_all(fd))
-
-
-def read_all(fd: int) -> str:
-    """Return all that can be read from a descriptor, and close it."""
-    parts = []
-    try:
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode("utf-8", "surrogateescape")
+    return parse_table(sources.read_all(fd))
 
 
 def parse_table(text: str) -> dict[int, tuple[int, int]]:
@@ -200,7 +189,7 @@ def propagation_at(path: str) -> int:
         except OSError:
             mount, _is_root = _linux.statx_mnt(fd)
             own = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-            propagation = parse_table(read_all(own)).get(mount, (0, 0))[1]
+            propagation = parse_table(sources.read_all(own)).get(mount, (0, 0))[1]
     finally:
         os.close(fd)
     return propagation
