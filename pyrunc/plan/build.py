@@ -141,7 +141,7 @@ def _tree(
     """Return the steps that make the container's mount tree and enter it."""
     kinds = namespaces.paths(config)
     own_tree = "mount" in kinds
-    flag, recursive = mounts.root_propagation(config)
+    flag, _recursive = mounts.root_propagation(config)
     # Nodes cannot be made in a user namespace, whether it is the container's or one the runtime is already
     # in.
     bound = "user" in kinds or facts.in_user_namespace or facts.euid != 0
@@ -174,7 +174,9 @@ def _tree(
     found.append(steps.EnterRoot(method="move" if request.no_pivot and own_tree else method))
     if flag and own_tree:
         found.append(
-            steps.RootPropagation(flag=flag, recursive=recursive, pointer="/linux/rootfsPropagation")
+            steps.RootPropagation(
+                flag=flag, recursive=mounts.at_once(config), pointer="/linux/rootfsPropagation"
+            )
         )
     found.append(steps.ReadonlyLast())
     root: Mapping[str, Any] = config.get("root") or {}

@@ -43,6 +43,10 @@ _PROPAGATION = {
 }
 
 
+# Words for a mount that has peers or a master.
+_CONNECTED = frozenset(("shared", "rshared", "slave", "rslave"))
+
+
 def root_propagation(config: Config) -> tuple[int, bool]:
     """Return linux.rootfsPropagation as (flag, recursive), (0, False) when it is not given.
 
@@ -70,6 +74,19 @@ def tree_propagation(config: Config) -> int:
     if flag in (mount_options.PRIVATE, mount_options.UNBINDABLE):
         return mount_options.PRIVATE
     return mount_options.SLAVE
+
+
+def at_once(config: Config) -> bool:
+    """Tell whether linux.rootfsPropagation is set on all mounts at once, when the tree stands.
+
+    Not where that would take a peer group or a master from a mount whose own words ask for one: what is lost
+    cannot be given back. And mounts without words are slaves or private to begin with.
+    """
+    flag, recursive = root_propagation(config)
+    if flag == mount_options.SHARED:
+        return recursive
+    words = {word for entry in config.get("mounts") or () for word in entry.get("options") or ()}
+    return recursive and flag == mount_options.UNBINDABLE and words.isdisjoint(_CONNECTED)
 
 
 def problems(config: Config) -> list[Failure]:
@@ -117,7 +134,8 @@ def lower(
             hint="use a newer kernel",
         )
     made: list[Step] = []
-    root_flag, everywhere = root_propagation(config)
+    flag, recursive = root_propagation(config)
+    everywhere, whole = flag if recursive else 0, at_once(config)
     inherited = tree_propagation(config)
     kinds = namespaces.paths(config)
     # A mount that comes from outside a user namespace keeps what restricts it there, as the kernel would have
@@ -136,10 +154,12 @@ def lower(
                 # Taken back only where it is not locked.
                 mount.must_mask &= ~mount_options.NODIRATIME | mount.must_be
             _propagate(mount, inherited)
-        else:
+        elif mount.options.propagation or not (shared and everywhere):
             mount.propagation = mount.options.propagation
-        _expect(mount, root_flag if everywhere else 0)
-        mount.after = shared and bool(mount.options.propagation)
+        else:
+            mount.propagation = ((everywhere, False),)
+        _expect(mount, everywhere, whole=whole)
+        mount.after = shared and bool(mount.options.propagation or everywhere)
         shared = shared or any(kind == mount_options.SHARED for kind, _ in mount.propagation)
         if mount.fstype == "overlay" and mount.kind == "new":
             from pyrunc.plan import overlay
@@ -180,21 +200,23 @@ def _propagate(mount: Mount, inherited: int) -> None:
         mount.propagation, mount.below = words, inherited
 
 
-def _expect(mount: Mount, everywhere: int) -> None:
+def _expect(mount: Mount, everywhere: int, *, whole: bool) -> None:
     """Note what the mount's propagation must be in the end, for the check that comes last.
 
     Args:
         mount: a mount whose propagation is decided.
         everywhere: linux.rootfsPropagation if it is recursive, else 0.
+        whole: it is set on all mounts at once.
 
     """
     if mount.options.propagation:
         mount.expected = mount.options.propagation[-1][0]
-        mount.again = mount.propagation if everywhere else ()
+        mount.again = mount.propagation if whole else ()
     elif everywhere:
         mount.expected = everywhere
-        # Nothing asks for this, but a mount above it may be given something else for all below it.
-        mount.again = ((everywhere, False),)
+        if whole or everywhere == mount_options.UNBINDABLE:
+            # A mount above it may be given something else again for all below it; or nothing sets all at once.
+            mount.again = ((everywhere, False),)
 
 
 def warnings(steps: list[Step]) -> list[str]:

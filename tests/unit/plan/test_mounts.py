@@ -255,13 +255,49 @@ class TestPropagation:
         assert mounted(tmpfs()).propagation == ()
         assert mounted(tmpfs("shared")).propagation == ((mo.SHARED, False),)
 
+    @pytest.mark.parametrize(
+        ("word", "options", "whole"),
+        [
+            ("rshared", ["rslave"], True),
+            ("runbindable", ["rprivate"], True),
+            # These would lose their peers, or their master, for good.
+            ("runbindable", ["rslave"], False),
+            ("runbindable", ["slave", "shared"], False),
+            # Mounts without words are this to begin with.
+            ("rslave", ["rshared"], False),
+            ("rprivate", [], False),
+            ("shared", [], False),
+            ("unbindable", [], False),
+        ],
+    )
+    def test_when_the_whole_tree_is_changed_at_once(
+        self, word: str, options: list[str], *, whole: bool
+    ) -> None:
+        config = with_linux(rootfsPropagation=word)
+        config["mounts"] = [bind(*options), tmpfs()]
+        assert mounts.at_once(config) is whole
+
     def test_what_is_set_again_after_the_whole_tree_was_changed(self) -> None:
-        config = with_linux(rootfsPropagation="rslave")
-        own, plain = lowered(bind("rshared"), bind(), config=config)
-        assert (own.expected, own.again) == (mo.SHARED, ((mo.SHARED, True),))
-        assert (plain.expected, plain.again) == (mo.SLAVE, ((mo.SLAVE, False),))
+        config = with_linux(rootfsPropagation="rshared")
+        own, plain = lowered(bind("rslave"), bind(), config=config)
+        assert (own.expected, own.again) == (mo.SLAVE, ((mo.SLAVE, True),))
+        assert (plain.expected, plain.again) == (mo.SHARED, ((mo.SHARED, False),))
         step = mounted(bind("rshared"))
         assert (step.expected, step.again) == (mo.SHARED, ())
+
+    def test_what_is_set_one_by_one(self) -> None:
+        config = with_linux(rootfsPropagation="runbindable")
+        own, plain = lowered(bind("rslave"), bind(), config=config)
+        assert (own.expected, own.again) == (mo.SLAVE, ())
+        assert (plain.expected, plain.again) == (mo.UNBINDABLE, ((mo.UNBINDABLE, False),))
+
+    def test_what_need_not_be_set_again(self) -> None:
+        config = with_linux(rootfsPropagation="rprivate")
+        own, plain, new = lowered(bind("rshared"), bind(), tmpfs(), config=config)
+        assert (own.expected, own.again) == (mo.SHARED, ())
+        assert (plain.expected, plain.again, plain.after) == (mo.PRIVATE, (), True)
+        # On a shared mount it would be shared.
+        assert (new.expected, new.again, new.propagation) == (mo.PRIVATE, (), ((mo.PRIVATE, False),))
 
     def test_on_a_shared_mount_a_type_is_set_once_more(self) -> None:
         found = lowered(bind("rprivate"), tmpfs("shared"), bind("rprivate"), bind())
