@@ -215,7 +215,7 @@ def _expect(mount: Mount, everywhere: int, *, whole: bool) -> None:
     elif everywhere:
         mount.expected = everywhere
         if whole or everywhere == mount_options.UNBINDABLE:
-            # A mount above it may be given something else again for all below it; or nothing sets all at once.
+            # A mount above it may be given something else for all below it; or nothing sets all at once.
             mount.again = ((everywhere, False),)
 
 

@@ -281,4 +281,7 @@ def undo(launch: parent.Launch, config: Config) -> None:
         from pyrunc.volumes import release
 
         release.leave(launch.container, unfinished=True)
+    from pyrunc.apply import mountpoints
+
+    mountpoints.remove(launch.container)
     store.remove(launch.container)

@@ -140,6 +140,10 @@ def destroy(container: store.Container, *, volumes: bool = False) -> None:
         from pyrunc.volumes import release
 
         release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
+    if _made_mount_points(container):
+        from pyrunc.apply import mountpoints
+
+        mountpoints.remove(container)
     store.remove(container)
     if hooks:
         from pyrunc import cli
@@ -148,6 +152,13 @@ def destroy(container: store.Container, *, volumes: bool = False) -> None:
         state = store.oci_state(container, "stopped")
         for problem in apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle):
             cli.warn(problem.text())
+
+
+def _made_mount_points(container: store.Container) -> bool:
+    try:
+        return os.stat(f"{container.directory}/made").st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _own_pids(container: store.Container) -> bool:

@@ -41,9 +41,7 @@ ROWS = {
 }
 
 
-def test_where_other_runtimes_disagree(
-    engine: Engine, bundle: Bundle, place: Path, host: HostMounts
-) -> None:
+def test_where_other_runtimes_disagree(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
     """Of words about the same thing the last one counts, and only r words reach what is mounted below."""
     for number, (words, _, _) in enumerate(ROWS.values()):
         kind, *options = words.split(",")
@@ -58,9 +56,8 @@ def test_where_other_runtimes_disagree(
     for number, (name, (_, top, below)) in enumerate(ROWS.items()):
         for at, wanted in ((f"/{number}", top), (f"/{number}/below", below)):
             if wanted:
-                options, propagation = wanted
-                assert found[at].options == f"{options},relatime", name
-                assert found[at].propagation == propagation, name
+                assert found[at].options == f"{wanted[0]},relatime", name
+                assert found[at].propagation == wanted[1], name
 
 
 # -- order and size
@@ -105,7 +102,7 @@ def test_the_same_source_many_times(engine: Engine, bundle: Bundle, place: Path)
 
 
 def test_a_thousand_binds(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """More than a process may have descriptors open, and all of them right: files and directories, rw and ro."""
+    """More than a process may have descriptors open, and all of them right."""
     many = place / "many"
     for number in range(1000):
         path = many / str(number)

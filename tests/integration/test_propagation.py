@@ -1,6 +1,6 @@
-"""Mount propagation, live: mounts made on either side after the start do or do not turn up on the other.
+"""Mount propagation, live: what is mounted later on one side turns up on the other, or does not.
 
-The host's side is a tmpfs of its own for each test, made shared, so that nothing reaches the rest of the host.
+The host's side is a tmpfs of its own for each test, made shared: nothing reaches the rest of the host.
 """
 
 from __future__ import annotations
@@ -214,9 +214,7 @@ def test_rootfs_propagation_of_a_root_that_is_shared(
 
 
 @pytest.mark.parametrize("word", ["rprivate", "runbindable", "rslave", "rshared"])
-def test_words_of_a_mount_beat_the_roots(
-    engine: Engine, mounter: Bundle, source: Path, place: Path, host: HostMounts, word: str
-) -> None:
+def test_words_of_a_mount_beat_the_roots(engine: Engine, mounter: Bundle, source: Path, word: str) -> None:
     mounter.linux["rootfsPropagation"] = word
     mounter.mount("/data", source, "rbind", "rshared")
     mounter.mount("/slave", source, "rbind", "rslave")
@@ -252,7 +250,9 @@ def test_a_shared_root_shares_inside(engine: Engine, bundle: Bundle, place: Path
 # -- what cannot be
 
 
-def test_an_unbindable_source_cannot_be_bound(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
+def test_an_unbindable_source_cannot_be_bound(
+    engine: Engine, bundle: Bundle, place: Path, host: HostMounts
+) -> None:
     closed = host.tmpfs(place / "closed", propagation=flags.MS_UNBINDABLE)
     bundle.mount("/data", closed, "rbind")
     engine.front(bundle, "exit 0").fails("/mounts/5", str(closed), "invalid argument")

@@ -275,7 +275,7 @@ class TestPropagation:
     ) -> None:
         config = with_linux(rootfsPropagation=word)
         config["mounts"] = [bind(*options), tmpfs()]
-        assert mounts.at_once(config) is whole
+        assert mounts.at_once(config) is whole  # type: ignore[arg-type]
 
     def test_what_is_set_again_after_the_whole_tree_was_changed(self) -> None:
         config = with_linux(rootfsPropagation="rshared")

@@ -1,0 +1,101 @@
+"""The list of mount points: what is written down is what is taken away, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pyrunc.apply import mountpoints, target
+from pyrunc.linux import _linux
+from pyrunc.store import Container
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    made = Container(str(tmp_path / "state"), "one")
+    Path(made.directory).mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def make(container: Container, top: Path, *paths: tuple[str, str]) -> mountpoints.Made:
+    """Make mount points as the mount steps do."""
+    made = mountpoints.Made()
+    made.open(container.directory)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    try:
+        made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
+        # The directory is no mount of its own here: what is below it is counted from where it lies.
+        for path, kind in paths:
+            os.close(target.make(root, path, kind, made=made))
+    finally:
+        os.close(root)
+        os.close(made.file)
+    return made
+
+
+def test_all_goes_that_was_made(container: Container, top: Path) -> None:
+    (top / "there").mkdir()
+    made = make(container, top, ("/a/b/c", "dir"), ("/there/file", "file"), ("/a/d", "file"))
+    assert made.count == 5
+    assert (top / "there/file").is_file()
+    mountpoints.remove(container)
+    assert [str(path.relative_to(top)) for path in top.rglob("*")] == ["there"]
+
+
+def test_what_is_used_stays(container: Container, top: Path) -> None:
+    make(container, top, ("/dir/inner", "dir"), ("/file", "file"), ("/linked", "file"), ("/swapped", "file"))
+    (top / "dir/kept").write_text("")
+    (top / "file").write_text("written")
+    os.link(top / "linked", top / "other")
+    (top / "swapped").unlink()
+    (top / "swapped").symlink_to("file")
+    mountpoints.remove(container)
+    left = sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+    assert left == ["dir", "dir/kept", "file", "linked", "other", "swapped"]
+
+
+def test_a_directory_put_in_its_place_is_not_entered(container: Container, top: Path, tmp_path: Path) -> None:
+    """Neither through a symlink nor by another directory of that name."""
+    make(container, top, ("/a/point", "dir"), ("/b/point", "dir"))
+    (tmp_path / "host/point").mkdir(parents=True)
+    (top / "a").rename(top / "moved")
+    (top / "a").symlink_to(tmp_path / "host")
+    (top / "b").rename(top / "moved-too")
+    (top / "b/point").mkdir(parents=True)
+    mountpoints.remove(container)
+    assert (tmp_path / "host/point").is_dir()
+    assert (top / "b/point").is_dir()
+
+
+def test_what_somebody_else_made_first_is_taken_back(container: Container, top: Path) -> None:
+    made = make(container, top)
+    made.file = os.open(f"{container.directory}/{mountpoints.FILE}", os.O_WRONLY | os.O_APPEND)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    for name, stays in (("mine", True), ("theirs", False)):
+        (top / name).mkdir()
+        made.intend([root], [], name)
+        if not stays:
+            made.retract()
+    assert made.count == 1
+    os.close(root)
+    os.close(made.file)
+    mountpoints.remove(container)
+    assert sorted(os.listdir(top)) == ["theirs"]
+
+
+@pytest.mark.parametrize("text", ["", "[", '["/nowhere","a",1,2]\n', "null\n", '["/nowhere"'])
+def test_a_list_that_says_nothing(container: Container, text: str) -> None:
+    Path(container.directory, mountpoints.FILE).write_text(text)
+    mountpoints.remove(container)
+
+
+def test_without_a_list(container: Container) -> None:
+    mountpoints.remove(container)
