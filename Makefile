@@ -20,7 +20,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench conformance coverage bundles clean
+.PHONY: help run install uninstall test lint format bench conformance coverage man bundles clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,7 +39,8 @@ $(LIB)/installed: $(SOURCES)
 	@$(WHICH_PYTHON) > $@
 
 uninstall: ## remove what install put on this machine (Debian packages stay)
-	rm -rf $(LIB) $(COMMAND)
+	rm -rf $(LIB) $(COMMAND) $(PREFIX)/share/man/man8/pyrunc.8 $(PREFIX)/share/man/man8/pyrunc-*.8
+	@install/completions remove $(PREFIX)
 
 test: $(VENV)/ready $(EXT) $(BUNDLES) ## run the whole test suite; ARGS='-k name' narrows it (as root it starts containers)
 	$(PY) -m pytest $(ARGS)
@@ -63,6 +64,9 @@ bench: install ## compare with runc and crun, side by side in one run (as root)
 
 conformance: install ## let engines and public test suites judge pyrunc (as root)
 	conformance/run $(ARGS)
+
+man: $(VENV)/ready ## write the manual pages to build/man (make install puts them where man finds them)
+	$(PY) -m pyrunc.cli.man build/man/man8
 
 bundles: $(BUNDLES) ## fill the example bundles that need a root file system
 

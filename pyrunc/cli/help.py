@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _WIDTH = 110
 
-_ABOUT = """
+ABOUT = """
 pyrunc makes containers from bundles, as the Open Container Initiative's runtime specification describes them.
 A bundle is a directory with a file config.json and the container's root filesystem; "pyrunc spec" writes a
 config.json to begin with, "pyrunc run -b DIR ID" runs it. Engines call pyrunc as they call runc or crun."""
 
 # What a verb's one line and its options do not say.
-_NOTES = {
+NOTES = {
     "create": """
 Everything is made, but the program of the container waits for "pyrunc start".""",
     "run": """
@@ -35,7 +35,7 @@ the number of the signal that ended it; 255 when it could not be started.""",
     "kill": """
 The signal is a number or a name, with or without SIG: 9, KILL and SIGKILL are the same.""",
     "delete": """
-A container that was created and never started is killed and removed. A running one needs --force.""",
+One that was created and never started, and one that runs, need --force, which kills them.""",
     "ps": """
 What follows the container id goes to the host's ps; the default is -ef. With --format json the process ids
 are printed.""",
@@ -60,7 +60,7 @@ def program(width: int) -> str:
     page = _page(width)
     _paragraph(page, "NAME", "pyrunc - Open Container Initiative runtime")
     _paragraph(page, "USAGE", "pyrunc [global options] command [command options] [arguments...]")
-    _paragraph(page, "DESCRIPTION", _ABOUT)
+    _paragraph(page, "DESCRIPTION", ABOUT)
     with page.section("COMMANDS"):
         rows = [(verb, row[0]) for verb, row in VERBS.items()]
         page.write_dl([*rows, ("help, h", "show this help, or that of one command")])
@@ -84,8 +84,8 @@ def verb(name: str, width: int) -> str:
     page = _page(width)
     _paragraph(page, "NAME", f"pyrunc {name} - {summary}")
     _paragraph(page, "USAGE", f"pyrunc {name} [options] {usage}".rstrip())
-    if name in _NOTES:
-        _paragraph(page, "DESCRIPTION", _NOTES[name])
+    if name in NOTES:
+        _paragraph(page, "DESCRIPTION", NOTES[name])
     _options(page, "OPTIONS", (*options, HELP))
     return page.getvalue().rstrip("\n")
 
@@ -101,7 +101,7 @@ def _paragraph(page: click.HelpFormatter, heading: str, text: str) -> None:
 
 def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option]) -> None:
     with page.section(heading):
-        page.write_dl([(spelling(option), _meaning(option)) for option in options if option[4]])
+        page.write_dl([(spelling(option), meaning(option)) for option in options if option[4]])
 
 
 def spelling(option: Option) -> str:
@@ -113,7 +113,8 @@ def spelling(option: Option) -> str:
     return f"{', '.join(dashed)} {metavar}".rstrip()
 
 
-def _meaning(option: Option) -> str:
+def meaning(option: Option) -> str:
+    """Return what an option means, with the default where the text does not name it."""
     _, kind, default, _, text = option
     if kind in (FLAG, MANY, INTEGERS) or default is None or "default" in text:
         return text
