@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pyrunc.apply.mounting import Mounting
     from pyrunc.apply.seccomp import Program
     from pyrunc.apply.terminal import Settings
+    from pyrunc.apply.trace import Trace
     from pyrunc.plan.seccomp import Filter
 
 _EMPTY = flags.AT_EMPTY_PATH
@@ -87,6 +88,7 @@ class Child:
         state: the state hooks get on their stdin, pid filled in.
         passed: how many descriptors from 3 on go to the process.
         cgroups: `tasks` files opened by the parent, for init to write itself into.
+        trace: the times of the steps, with --trace.
 
     """
 
@@ -124,6 +126,7 @@ class Child:
         self.program = ""
         self.args: tuple[str, ...] = ()
         self.exec_env: list[str] = []
+        self.trace: Trace | None = None
 
     @property
     def mounting(self) -> Mounting:
@@ -162,11 +165,15 @@ def run(child: Child) -> None:
             _begin(child)
             child.debug("child process in init(): carrying out the plan")
             do = {**DO, **child.tools.steps}
+            if child.trace is not None:
+                do = child.trace.wrap(do)
             for step in child.plan.child:
                 do[type(step)](child, step)
             _wait_for_start(child)
             for step in child.plan.start:
                 do[type(step)](child, step)
+            if child.trace is not None:
+                child.trace.send(child)
             _execute(child)
         except OSError as exc:
             # A step that words its own failures never gets here; the step's name is the least there is to
@@ -340,6 +347,8 @@ def _wait_for_start(child: Child) -> None:
     one for a program without network forbids accept4(2).
     """
     child.debug("init: closing the pipe to signal completion")
+    if child.trace is not None:
+        child.trace.send(child)
     protocol.send(child.sock, protocol.READY)
     child.expect(protocol.STORED)
     if not child.fifos:

@@ -12,6 +12,7 @@ import os
 
 import _prctl
 
+from pyrunc import cli
 from pyrunc.apply import target
 from pyrunc.errors import Failure, strerror
 from pyrunc.linux import _linux, flags
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pyrunc.apply.child import Child
-    from pyrunc.plan.steps import Cwd, Identity, Program, Rlimit
+    from pyrunc.plan.steps import Cwd, Identity, OomScore, Program, Rlimit
 
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR = 2, 13, 1, 22, 8, 20
 _PASSWD_LIMIT = 1 << 20
@@ -180,6 +181,33 @@ def set_rlimit(pid: int, step: Rlimit) -> None:
             errno = getattr(exc, "errno", 0) or _EPERM
         raise Failure(
             f"set {step.name} to {step.soft}:{step.hard}", pointer=step.pointer, errno=errno, hint=hint
+        ) from None
+
+
+def set_oom_score(pid: int, step: OomScore) -> None:
+    """Write a process's oom_score_adj; whoever is not the host's root is told that it could not be lowered.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(step.value).encode())
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        from pyrunc.apply import facts
+
+        if exc.errno in (_EPERM, _EACCES) and not facts.host_root():
+            cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
+            return
+        raise Failure(
+            f"set oom_score_adj to {step.value}",
+            pointer=step.pointer,
+            errno=exc.errno or 0,
+            hint="lowering it needs CAP_SYS_RESOURCE",
         ) from None
 
 

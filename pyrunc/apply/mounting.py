@@ -59,6 +59,10 @@ class Mounting:
         self._waiting: list[steps.Mount] = []
         self._had = 0
         self._spaces: Spaces | None = None
+        self._open_root: Callable[[steps.AttachRoot], int] = root.open_root
+        self._open_device: Callable[[steps.Device], int] = devices.open_source
+        self._open_source: Callable[[steps.Mount], int] = sources.open_source
+        self._open_new: Callable[[steps.Mount], int] = filesystems.open_new
 
     # -- the parent ----
 
@@ -99,10 +103,11 @@ class Mounting:
         """
         binds = []
         opened = child.mounts
+        self._measure(child)
         for step in child.plan.child:
             if isinstance(step, steps.AttachRoot):
                 try:
-                    child.root_tree = root.open_root(step)
+                    child.root_tree = self._open_root(step)
                 except PermissionError:
                     return
                 except OSError as exc:
@@ -114,12 +119,19 @@ class Mounting:
                     if not self._look(step):
                         binds.append(step)
                 elif step.early:
-                    opened[id(step)] = self._mapped(step, filesystems.open_new(step))
+                    opened[id(step)] = self._mapped(step, self._open_new(step))
             elif isinstance(step, steps.Device) and step.bind:
-                opened[id(step)] = devices.open_source(step)
+                opened[id(step)] = self._open_device(step)
         for step in binds[:_FIRST]:
-            opened[id(step)] = self._mapped(step, sources.open_source(step))
+            opened[id(step)] = self._mapped(step, self._open_source(step))
         self._waiting = binds[_FIRST:]
+
+    def _measure(self, child: Child) -> None:
+        """With --trace, note how long opening takes: it belongs to the step, whoever does it."""
+        if child.trace is not None:
+            measured = child.trace.opener
+            self._open_root, self._open_device = measured(self._open_root), measured(self._open_device)
+            self._open_source, self._open_new = measured(self._open_source), measured(self._open_new)
 
     def _look(self, step: steps.Mount) -> bool:
         """Look at a source before it is opened; tell whether it is a symlink that is copied instead."""
@@ -154,7 +166,7 @@ class Mounting:
         """
         for start in range(0, len(self._waiting), _BATCH):
             batch = self._waiting[start : start + _BATCH]
-            fds = [self._mapped(step, sources.open_source(step)) for step in batch]
+            fds = [self._mapped(step, self._open_source(step)) for step in batch]
             try:
                 protocol.send_fds(sock, protocol.SOURCES, fds)
             except OSError:

@@ -20,11 +20,16 @@ from pyrunc.plan import steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
+    from pyrunc.apply.trace import Trace
     from pyrunc.store import Container
 
+    Result = TypeVar("Result")
+
 _PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
-_EPERM, _ENOENT, _EACCES, _EBUSY = 1, 2, 13, 16
+_ENOENT, _EBUSY = 2, 16
 
 
 class Launch:
@@ -100,15 +105,13 @@ class Launch:
         self.container.cgroup = cgroup_plan.plan.paths
         self.container.cgroup_manager = cgroup_plan.plan.manager
         store.save(self.container)
-        self.paths = cgroup.create(cgroup_plan.plan)
-        self.container.cgroup = self.paths
-        cgroup.apply_limits(cgroup_plan.plan, self.paths)
-        self.child.cgroups = cgroup.join_fds(self.paths)
+        self._do(cgroup_plan, self._make_cgroup, cgroup_plan)
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
         late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
-        self.pid, self.pidfd = namespaces.spawn(self.plan.namespaces, into, self._run_child)
+        spaces = self.plan.namespaces
+        self.pid, self.pidfd = self._do(spaces, namespaces.spawn, spaces, into, self._run_child)
         self.far.close()
         if into >= 0:
             os.close(into)
@@ -121,6 +124,18 @@ class Launch:
             cgroup.join({"": self.paths[""]}, self.pid)
         if self.child.new_user_namespace:
             self._map_ids()
+
+    def _make_cgroup(self, step: steps.Cgroup) -> None:
+        self.paths = cgroup.create(step.plan)
+        self.container.cgroup = self.paths
+        cgroup.apply_limits(step.plan, self.paths)
+        self.child.cgroups = cgroup.join_fds(self.paths)
+
+    def _do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+        """Carry out a step of the parent; with --trace its time is noted."""
+        if self.child.trace is None:
+            return do(*arguments, **named)
+        return self.child.trace.measure(step, do, *arguments, **named)
 
     def fork_into(self, init: int, kinds: int, paths: dict[str, str]) -> None:
         """Make a process for `exec` beside an init.
@@ -149,7 +164,7 @@ class Launch:
             self.child.join = (init, kinds & ~(flags.CLONE_NEWPID | flags.CLONE_NEWUSER))
             self.child.entered_user_namespace = True
         try:
-            self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
+            self.pid, self.pidfd = self._spawn_into(init, kinds, into)
         except Failure as problem:
             if into < 0 or problem.errno not in (_EBUSY, _ENOENT):
                 raise
@@ -157,11 +172,14 @@ class Launch:
             # where init is now.
             os.close(into)
             into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.pid, self.pidfd = namespaces.spawn_into(init, kinds, into, self._run_child)
+            self.pid, self.pidfd = self._spawn_into(init, kinds, into)
         self.far.close()
         for fd in (*self.child.cgroups, self.child.procfs, into):
             if fd >= 0:
                 os.close(fd)
+
+    def _spawn_into(self, init: int, kinds: int, into: int) -> tuple[int, int]:
+        return self._do(self.plan.namespaces, namespaces.spawn_into, init, kinds, into, self._run_child)
 
     def _run_child(self) -> None:
         self.sock.close()
@@ -174,10 +192,8 @@ class Launch:
             if isinstance(step, steps.IdMaps):
                 from pyrunc.apply import idmap
 
-                if self.plan.namespaces.flags & flags.CLONE_NEWUSER:
-                    idmap.write(self.pid, step)
-                else:
-                    idmap.compare(self.pid, step)
+                own = self.plan.namespaces.flags & flags.CLONE_NEWUSER
+                self._do(step, idmap.write if own else idmap.compare, self.pid, step)
         protocol.send(self.sock, protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------
@@ -193,7 +209,7 @@ class Launch:
             if isinstance(step, steps.NetDevice):
                 from pyrunc.apply import netdevices
 
-                netdevices.move(step, self.pid)
+                self._do(step, netdevices.move, step, self.pid)
         if self.child.made >= 0:
             self.child.mounting.feed(self.sock)
         while True:
@@ -210,6 +226,8 @@ class Launch:
                 self._take_terminal(payload.decode("utf-8", "replace"), fd)
             elif kind == protocol.NOTIFY:
                 self._hand_listener(fd, payload)
+            elif kind == protocol.TIMES and self.child.trace is not None:
+                self.child.trace.take(payload)
             elif kind == protocol.IDMAP and fd >= 0:
                 self.child.mounting.map_for_child(payload, fd, self.plan)
                 protocol.send(self.sock, protocol.GO)
@@ -229,7 +247,14 @@ class Launch:
         for step in self.plan.parent:
             if isinstance(step, steps.Hooks):
                 status = "created" if step.kind == "prestart" else "creating"
-                hooks.run(step.kind, step.hooks, {**state, "status": status}, cwd=self.plan.bundle)
+                self._do(
+                    step,
+                    hooks.run,
+                    step.kind,
+                    step.hooks,
+                    {**state, "status": status},
+                    cwd=self.plan.bundle,
+                )
 
     def _take_terminal(self, name: str, fd: int) -> None:
         # The child may be under a container's control: nothing else may reach whoever serves the console.
@@ -267,9 +292,9 @@ class Launch:
     def _limits(self) -> None:
         for step in self.plan.parent:
             if isinstance(step, steps.Rlimit):
-                identity.set_rlimit(self.pid, step)
+                self._do(step, identity.set_rlimit, self.pid, step)
             elif isinstance(step, steps.OomScore):
-                set_oom_score(self.pid, step)
+                self._do(step, identity.set_oom_score, self.pid, step)
 
     def _died(self) -> Failure:
         """Say why the child is gone without a word."""
@@ -315,12 +340,20 @@ class Launch:
                 kind, payload, fd = b"", b"", -1
             if kind == protocol.NOTIFY:
                 self._hand_listener(fd, payload)
-                continue
-            break
+            elif kind == protocol.TIMES and self.child.trace is not None:
+                self.child.trace.take(payload)
+            else:
+                break
         self.sock.close()
         stat = store.process_stat(self.pid)
         if stat is not None and stat[1] & store.PF_FORKNOEXEC:
             raise self._died()
+
+    def report(self) -> None:
+        """Say what the steps took, if that was asked for."""
+        if self.child.trace is not None:
+            self.child.trace.report(self.plan)
+            self.child.trace = None
 
     # -- the way back ----------------------------------------------------------------------------------------
 
@@ -340,6 +373,16 @@ class Launch:
             cgroup.kill_all(self.paths, int(_signal.SIGKILL))
             cgroup.remove(self.paths, manager=self.container.cgroup_manager)
             self.paths = {}
+        self.report()
+
+
+def traced(target: str | None) -> Trace | None:
+    """Return what notes how long the steps take, if --trace asks for it."""
+    if target is None:
+        return None
+    from pyrunc.apply import trace
+
+    return trace.Trace(target)
 
 
 def load(plan: steps.Plan, cache: str) -> child_side.Tools:
@@ -433,33 +476,6 @@ def private_procfs() -> int:
             os.close(fd)
             raise Failure("/proc on the host is not a procfs") from None
         return fd
-
-
-def set_oom_score(pid: int, step: steps.OomScore) -> None:
-    """Write a process's oom_score_adj; whoever is not the host's root is told that it could not be lowered.
-
-    Raises:
-        Failure: the kernel refuses.
-
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(step.value).encode())
-        finally:
-            os.close(fd)
-    except OSError as exc:
-        from pyrunc.apply import facts
-
-        if exc.errno in (_EPERM, _EACCES) and not facts.host_root():
-            cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
-            return
-        raise Failure(
-            f"set oom_score_adj to {step.value}",
-            pointer=step.pointer,
-            errno=exc.errno or 0,
-            hint="lowering it needs CAP_SYS_RESOURCE",
-        ) from None
 
 
 def write_pid_file(path: str, pid: int) -> None:

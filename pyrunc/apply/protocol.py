@@ -15,6 +15,7 @@
       | <-------------------- end of file ------ |  execve succeeded
       | <--- FAILED + facts of a Failure ------- |  at any time
       | <--- LOG + a line (only with --debug) -- |  at any time
+      | <--- TIMES of steps (only with --trace)- |  after many steps, before READY, at the end
 
 Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it
 entered the container's namespaces, so the parent bounds what it reads and takes only descriptors it asked
@@ -42,6 +43,7 @@ STORED = b"S"
 START = b"A"
 FAILED = b"F"
 LOG = b"D"
+TIMES = b"W"
 
 _LIMIT = 1 << 16
 

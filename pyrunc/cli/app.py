@@ -29,6 +29,7 @@ from pyrunc.cli.verbs import (
     INTEGER,
     INTEGERS,
     MANY,
+    OPTIONAL,
     SECONDS,
     TEXT,
     TRISTATE,
@@ -136,6 +137,8 @@ class Words:
             where = self.before
         if option[1] == FLAG:
             value = value or "true"
+        elif option[1] == OPTIONAL:
+            value = value or "-"
         elif not equals:
             if not rest:
                 self.lacking = word
@@ -373,6 +376,7 @@ _READERS: Mapping[int, Callable[[str], object]] = {
     FLAG: _boolean,
     TEXT: str,
     MANY: str,
+    OPTIONAL: str,
     INTEGER: _integer,
     INTEGERS: _integer,
     SECONDS: _seconds,

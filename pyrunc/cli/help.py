@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, SECONDS, VERBS, VERSION
+from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, OPTIONAL, SECONDS, VERBS, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,11 +105,13 @@ def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option])
 
 
 def spelling(option: Option) -> str:
-    """Return how an option is written: "-b, --bundle DIR"."""
-    names, _, _, metavar, _ = option
+    """Return how an option is written: "-b, --bundle DIR", "--trace[=FILE]"."""
+    names, kind, _, metavar, _ = option
     dashed = [f"-{name}" for name in names if len(name) == 1] + [
         f"--{name}" for name in names if len(name) > 1
     ]
+    if kind == OPTIONAL:
+        return f"{', '.join(dashed)}[={metavar}]"
     return f"{', '.join(dashed)} {metavar}".rstrip()
 
 

@@ -17,6 +17,7 @@ from pyrunc.cli.verbs import (
     INTEGER,
     INTEGERS,
     MANY,
+    OPTIONAL,
     SECONDS,
     TRISTATE,
     VERBS,
@@ -52,6 +53,7 @@ class Command:
         systemd_cgroup: bool
         cgroup_manager: str | None
         rootless: Any  # "true", "false" or "auto"; for the verb spec: bool
+        trace: str | None
         criu: str | None
         # positionals
         id: str
@@ -225,7 +227,9 @@ def _option(
             fields[attribute] = text != "false"
             return index
         return 0
-    if not equals:
+    if kind == OPTIONAL:
+        text = text or "-"
+    elif not equals:
         if index == len(argv):
             return 0
         text = argv[index]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     Verb: TypeAlias = tuple[str, str, tuple[str, ...], int, int, bool, tuple[Option, ...]]
 
 # Kinds of option. CHOICE finds its words in the metavar ("table|json"). SECONDS is written as a duration
-# ("5s").
-FLAG, TEXT, MANY, INTEGER, INTEGERS, SECONDS, CHOICE, TRISTATE = range(8)
+# ("5s"). OPTIONAL has a value only behind "=", and means "-" without one.
+FLAG, TEXT, MANY, INTEGER, INTEGERS, SECONDS, CHOICE, TRISTATE, OPTIONAL = range(9)
 
 GLOBALS: tuple[Option, ...] = (
     (("debug",), FLAG, False, "", "log what is done, and show a traceback when something fails"),
@@ -46,6 +46,13 @@ GLOBALS: tuple[Option, ...] = (
     ),
     (("cgroup-manager",), CHOICE, None, "cgroupfs|systemd|disabled", "who makes the cgroups"),
     (("rootless",), TRISTATE, "auto", "true|false|auto", "ignore missing permission for cgroups"),
+    (
+        ("trace",),
+        OPTIONAL,
+        None,
+        "FILE",
+        "of create, run and exec: say what each step of the plan took, on stderr or appended to FILE",
+    ),
     # runc before 1.2 had it; engines of that time still pass it.
     (("criu",), TEXT, None, "PATH", ""),
 )

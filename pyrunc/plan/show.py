@@ -12,7 +12,7 @@ from pyrunc.plan import mount_options, namespaces, process, steps
 from pyrunc.plan.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyrunc.plan.mount_options import Options
 
@@ -60,10 +60,14 @@ class Row(Record):
 
 def rows(plan: steps.Plan) -> list[Row]:
     """Return every step of a plan in the order in which they are carried out."""
-    return [
+    found = [
         Row(number=number, by=by, step=step, text=describe(step))
         for number, (by, step) in enumerate(_ordered(plan), 1)
     ]
+    if not plan.rootfs:  # one more process of a container (exec)
+        cloned = next(row for row in found if row.step is plan.namespaces)
+        cloned.text = "clone a process into the container's namespaces"
+    return found
 
 
 def _ordered(plan: steps.Plan) -> Iterator[tuple[str, steps.Step]]:
@@ -79,18 +83,33 @@ def _ordered(plan: steps.Plan) -> Iterator[tuple[str, steps.Step]]:
     yield from (("start", step) for step in plan.start)
 
 
-def table(found: list[Row]) -> str:
-    """Return rows as a table: number, who, what, and the place in config.json that asked for it."""
-    cells = [("STEP", "BY", "WHAT", "WHY")]
-    for row in found:
+def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tuple[str, ...]] = ()) -> str:
+    """Return rows as a table: number, who, what, and the place in config.json that asked for it.
+
+    Args:
+        found: the rows.
+        numbers: titles of further columns.
+        values: what stands in these, for each row.
+
+    """
+    none = ("",) * len(numbers)
+    cells = [("STEP", "BY", *numbers, "WHAT", "WHY")]
+    for row, own in zip(found, values or [none] * len(found), strict=True):
         first, *more = row.text.splitlines()
-        cells.append((str(row.number), row.by, first, row.step.pointer))
-        cells += [("", "", "  " + line, "") for line in more]
-    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+        cells.append((str(row.number), row.by, *own, first, row.step.pointer))
+        cells += [("", "", *none, "  " + line, "") for line in more]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     # One very long program line must not push everybody's pointer out of sight.
-    widths[2] = min(widths[2], 90)
-    lines = (f"{a:>{widths[0]}}  {b:{widths[1]}}  {c:{widths[2]}}  {d}".rstrip() for a, b, c, d in cells)
-    return "\n".join(lines) + "\n"
+    widths[-2:] = min(widths[-2], 90), 0
+    right = (0, *range(2, 2 + len(numbers)))
+    lines = (
+        "  ".join(
+            f"{word:>{width}}" if at in right else f"{word:{width}}"
+            for at, (word, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, GROUPS, HELP, TRISTATE, VERBS, VERSION
+from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, GROUPS, HELP, OPTIONAL, TRISTATE, VERBS, VERSION
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyrunc.cli.verbs import Option
 
 _GLOBALS = (*GLOBALS, HELP, VERSION)
+_ALONE = (FLAG, OPTIONAL)  # kinds that take no word after them
 
 
 def main(cmd: Command) -> int:
@@ -67,7 +68,7 @@ def _spellings(options: Iterable[Option]) -> list[str]:
 def bash() -> str:
     """Return the script for bash."""
     kept = ("root", "volume-root")
-    valued = [option for option in GLOBALS if option[1] != FLAG and option[0][0] not in kept]
+    valued = [option for option in GLOBALS if option[1] not in _ALONE and option[0][0] not in kept]
     lines = [
         "# pyrunc completions for bash: source <(pyrunc completion bash)",
         "_pyrunc() {",
@@ -116,7 +117,7 @@ def _bash_branch(verb: str, options: tuple[Option, ...], positional: str) -> lis
             lines.append(f'                {pattern}) words="{option[3].replace("|", " ")}" ;;')
         elif option[3] == "DIR":
             lines.append(f'                {pattern}) COMPREPLY=($(compgen -d -- "$cur")); return ;;')
-        elif option[1] != FLAG:
+        elif option[1] not in _ALONE:
             other.append(pattern)
     if other:
         lines.append(f"                {'|'.join(other)}) return ;;")
@@ -194,7 +195,7 @@ def _zsh_options(options: Iterable[Option], indent: str) -> list[str]:
             action = f":value:({metavar.replace('|', ' ')})"
         elif metavar == "DIR":
             action = ":directory:_files -/"
-        elif kind != FLAG:
+        elif kind not in _ALONE:
             action = f":{metavar.lower().replace(':', ' ').strip('[]')}:_files"
         clean = text.replace("[", "(").replace("]", ")").replace(":", " -")
         lines += [f"{indent}{_quoted(f'*{word}[{clean}]{action}')} \\" for word in _dashed(names)]
@@ -241,7 +242,7 @@ def _fish_options(condition: str, options: Iterable[Option]) -> list[str]:
     lines = []
     for names, kind, _, metavar, text in _shown(options):
         words = " ".join(f"-s {name}" if len(name) == 1 else f"-l {name}" for name in names)
-        value = "" if kind == FLAG else " -r -F"
+        value = "" if kind in _ALONE else " -r -F"
         if kind in (CHOICE, TRISTATE):
             value = f" -x -a {_quoted(metavar.replace('|', ' '))}"
         lines.append(f"complete -c pyrunc -n {condition} {words}{value} -d {_quoted(text)}")

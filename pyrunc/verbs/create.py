@@ -27,6 +27,7 @@ def main(cmd: Command) -> int:
     """Create a container and leave it waiting for `start`."""
     launch, lock = begin(cmd, detach=True, listen=True)
     finish(cmd, launch)
+    launch.report()
     os.close(lock)
     return 0
 
@@ -47,6 +48,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
     """
     store.check_id(cmd.id)
+    trace = parent.traced(cmd.trace)
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(config_path(cmd, bundle))
     command: Process = config.get("process") or {"cwd": "/"}
@@ -74,7 +76,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         lock = store.lock(container)
         _fill(container, config, plan)
         launch = parent.Launch(container, plan, tools)
-        launch.child.passed = passed
+        launch.child.passed, launch.child.trace = passed, trace
     except BaseException:
         store.remove(container)
         raise

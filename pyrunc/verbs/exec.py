@@ -47,6 +47,7 @@ def begin(cmd: Command) -> parent.Launch:
         Failure: anything; everything done has been undone.
 
     """
+    trace = parent.traced(cmd.trace)
     root = cmd.root or store.default_root()
     container = store.open_container(root, cmd.id)
     state = store.status(container)
@@ -74,7 +75,7 @@ def begin(cmd: Command) -> parent.Launch:
     tools = parent.load(plan, root + "/@cache/seccomp")
     parent.seal_process(libraries=_could_reach_libraries(config))
     launch = parent.Launch(container, plan, tools)
-    launch.child.passed = passed
+    launch.child.passed, launch.child.trace = passed, trace
     try:
         _prepare(cmd, launch, command)
         init = _open_init(container)
@@ -93,6 +94,7 @@ def begin(cmd: Command) -> parent.Launch:
     except BaseException:
         launch.abort()
         raise
+    launch.report()
     return launch
 
 

@@ -27,6 +27,7 @@ def main(cmd: Command) -> int:
         relay = notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], main_pid, once=detach)
     try:
         launch.start()
+        launch.report()
         if "poststart" in container.extra:
             from pyrunc.verbs import delete
 

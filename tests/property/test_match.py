@@ -16,6 +16,7 @@ from pyrunc.cli.verbs import (
     INTEGER,
     INTEGERS,
     MANY,
+    OPTIONAL,
     SECONDS,
     TEXT,
     TRISTATE,
@@ -35,6 +36,7 @@ _ODD = st.one_of(
 )
 _GOOD = {
     TEXT: st.sampled_from(["/b", "-1", "", "x=y", "--debug", "-"]),
+    OPTIONAL: st.sampled_from(["/b", "", "-", "true"]),
     MANY: st.sampled_from(["A=1", "CAP_KILL", "a,b"]),
     INTEGER: st.sampled_from(["0", "3", "-1"]),
     INTEGERS: st.sampled_from(["0", "5"]),
@@ -53,6 +55,9 @@ def _spelled(option: Option) -> st.SearchStrategy[list[str]]:
     word = st.builds(str.__add__, st.sampled_from(["-", "--"]), st.sampled_from(names))
     if kind == FLAG:
         values = _mostly(st.sampled_from(["true", "false"]))
+        return st.builds(lambda a: [a], word) | st.builds(lambda a, b: [f"{a}={b}"], word, values)
+    if kind == OPTIONAL:
+        values = _mostly(_GOOD[kind])
         return st.builds(lambda a: [a], word) | st.builds(lambda a, b: [f"{a}={b}"], word, values)
     values = _mostly(st.sampled_from(metavar.split("|")) if kind in (CHOICE, TRISTATE) else _GOOD[kind])
     return st.builds(lambda a, b: [a, b], word, values) | st.builds(lambda a, b: [f"{a}={b}"], word, values)

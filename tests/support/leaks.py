@@ -59,8 +59,8 @@ class Watch:
             f"mount {line}" for line in mounts() if line not in self._mounts and any(o in line for o in ours)
         ]
         if self.root.is_dir():
-            # .cache is meant to stay: compiled seccomp filters.
-            found += [f"file {self.root / name}" for name in os.listdir(self.root) if name != ".cache"]
+            # @cache is meant to stay: compiled seccomp filters.
+            found += [f"file {self.root / name}" for name in os.listdir(self.root) if name != "@cache"]
         now = descriptors()
         found += [f"descriptor {fd} -> {now[fd]}" for fd in now if self._fds.get(fd) != now[fd]]
         return found

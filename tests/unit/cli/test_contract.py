@@ -14,7 +14,7 @@ import pytest
 
 from pyrunc import errors
 from pyrunc.cli.match import match
-from pyrunc.cli.verbs import FLAG, GLOBALS, VERBS
+from pyrunc.cli.verbs import FLAG, GLOBALS, OPTIONAL, VERBS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ WANT_A_VALUE = [
     (verb, f"--{names[0]}")
     for verb, options in (("", GLOBALS), *((verb, row[6]) for verb, row in VERBS.items()))
     for names, kind, _, _, _ in options
-    if kind != FLAG
+    if kind not in (FLAG, OPTIONAL)
 ]
 
 NEED_A_CONTAINER = ["start", "state", "kill", "delete", "pause", "resume", "ps", "update", "events"]

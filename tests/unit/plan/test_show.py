@@ -138,6 +138,7 @@ def test_exec_leaves_the_umask_alone() -> None:
     command = {"cwd": "/", "user": {"uid": 0, "gid": 0}}
     made = build.build_exec(small(), command, REQUEST, 0)  # type: ignore[arg-type]
     assert line(made, steps.Identity) == "become uid=0 gid=0 capabilities: unchanged"
+    assert line(made, steps.Namespaces) == "clone a process into the container's namespaces"
 
 
 def test_devices_made_and_bound() -> None:

@@ -1,0 +1,190 @@
+"""What each step of a plan took: `--trace`.
+
+Law 1: what is timed is the list that is carried out. The functions that carry steps out are wrapped, so
+without --trace nothing is asked step by step; the container's side, which is a fork of ours, has the same
+addresses, and so it names a step by its id(). Imported by the parent, and only with --trace (law 6).
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+
+from pyrunc import cli, jsonio
+from pyrunc.apply import protocol
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from pyrunc.apply.child import Child
+    from pyrunc.plan.show import Row
+    from pyrunc.plan.steps import Plan, Step
+
+    Result = TypeVar("Result")
+
+_RECORD = 24  # bytes: id of the step, begin and end in nanoseconds
+_FULL = 2000 * _RECORD  # a message holds 64 KiB
+
+
+class Trace:
+    """The times of one plan, in nanoseconds of CLOCK_MONOTONIC.
+
+    Attributes:
+        began: when the call began to do something.
+        parent, child: id of a step -> when it was begun for the first time, and how long it took in all.
+
+    """
+
+    def __init__(self, target: str) -> None:
+        """Begin.
+
+        Args:
+            target: where to say it at the end: a file, which is appended to, or "-" for stderr.
+
+        Raises:
+            Failure: the file cannot be opened.
+
+        """
+        self.began = monotonic_ns()
+        self.parent: dict[int, tuple[int, int]] = {}
+        self.child: dict[int, tuple[int, int]] = {}
+        self._unsent = bytearray()
+        self._file = 2
+        if target != "-":
+            try:
+                how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+                self._file = os.open(target, how, 0o644)
+            except OSError as exc:
+                raise Failure(f"open {target} for --trace", errno=exc.errno or 0) from None
+
+    # -- the parent ----
+
+    def measure(self, step: Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+        """Call a function for a step, and note how long it took."""
+        begin = monotonic_ns()
+        try:
+            return do(*arguments, **named)
+        finally:
+            _add(self.parent, id(step), begin, monotonic_ns())
+
+    def opener(self, do: Callable[[Any], Result]) -> Callable[[Any], Result]:
+        """Return a function of a step that is measured."""
+        return lambda step: self.measure(step, do, step)
+
+    def take(self, payload: bytes) -> None:
+        """Note the times of a message from the container's side."""
+        for at in range(0, len(payload) - _RECORD + 1, _RECORD):
+            step, begin, end = (int.from_bytes(payload[at + k : at + k + 8], "little") for k in (0, 8, 16))
+            _add(self.child, step, begin, end)
+
+    # -- the child ----
+
+    def wrap(
+        self, do: dict[type[Step], Callable[[Child, Any], None]]
+    ) -> dict[type[Step], Callable[[Child, Any], None]]:
+        """Return the table of what carries out the container's steps, each function measured."""
+        return {kind: self._timed(function) for kind, function in do.items()}
+
+    def _timed(self, function: Callable[[Child, Any], None]) -> Callable[[Child, Any], None]:
+        def timed(child: Child, step: Step) -> None:
+            begin = monotonic_ns()
+            try:
+                function(child, step)
+            except BaseException:
+                self._note(step, begin)
+                self.send(child)
+                raise
+            self._note(step, begin)
+            if len(self._unsent) >= _FULL:
+                self.send(child)
+
+        return timed
+
+    def _note(self, step: Step, begin: int) -> None:
+        for number in (id(step), begin, monotonic_ns()):
+            self._unsent += number.to_bytes(8, "little")
+
+    def send(self, child: Child) -> None:
+        """Send the parent what it does not know yet; `start`, at the end of a fifo, does not want to know."""
+        if self._unsent and not isinstance(child.sock, protocol.Pipe):
+            protocol.send(child.sock, protocol.TIMES, bytes(self._unsent))
+        self._unsent.clear()
+
+    # -- the end ----
+
+    def report(self, plan: Plan) -> None:
+        """Say what every step took, as far as the plan was carried out."""
+        from pyrunc.plan import show
+
+        whole = monotonic_ns() - self.began
+        rows = show.rows(plan)
+        text = (
+            jsonio.dumps(self._document(plan, rows, whole)) + "\n"
+            if cli.log_json
+            else self._table(rows, whole)
+        )
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as exc:
+            cli.warn(f"write what --trace found: {exc.strerror}")
+        if self._file > 2:
+            os.close(self._file)
+
+    def _table(self, rows: list[Row], whole: int) -> str:
+        from pyrunc.plan import show
+
+        cells = [
+            (
+                _shown(self._begin(row), 1_000_000),
+                _shown(self._spent(self.parent, row), 1000),
+                _shown(self._spent(self.child, row), 1000),
+            )
+            for row in rows
+        ]
+        sums = [sum(spent for _, spent in times.values()) for times in (self.parent, self.child)]
+        return show.table(rows, ("AT ms", "PARENT us", "CHILD us"), cells) + (
+            f"{whole / 1e6:.1f} ms from reading the bundle to the end,"
+            f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child\n"
+        )
+
+    def _document(self, plan: Plan, rows: list[Row], whole: int) -> dict[str, object]:
+        return {
+            "id": plan.id,
+            "took": whole,
+            "steps": [
+                {
+                    "step": row.number,
+                    "by": row.by,
+                    "kind": type(row.step).__name__,
+                    "text": row.text,
+                    "pointer": row.step.pointer,
+                    "at": self._begin(row),
+                    "parent": self._spent(self.parent, row),
+                    "child": self._spent(self.child, row),
+                }
+                for row in rows
+            ],
+        }
+
+    def _begin(self, row: Row) -> int | None:
+        """Return when a step was begun, since the call was; None if it was not."""
+        begins = [times[id(row.step)][0] for times in (self.parent, self.child) if id(row.step) in times]
+        return min(begins) - self.began if begins else None
+
+    @staticmethod
+    def _spent(times: dict[int, tuple[int, int]], row: Row) -> int | None:
+        return times[id(row.step)][1] if id(row.step) in times else None
+
+
+def _add(times: dict[int, tuple[int, int]], step: int, begin: int, end: int) -> None:
+    first, spent = times.get(step, (begin, 0))
+    times[step] = first, spent + end - begin
+
+
+def _shown(nanoseconds: int | None, unit: int) -> str:
+    return "" if nanoseconds is None else f"{nanoseconds / unit:.{2 if unit > 1000 else 0}f}"
