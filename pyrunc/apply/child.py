@@ -161,7 +161,7 @@ def run(child: Child) -> None:
     try:
         try:
             child.debug("nsexec container setup: the child has its new namespaces")
-            _close_door()
+            close_door()
             _begin(child)
             child.debug("child process in init(): carrying out the plan")
             do = {**DO, **child.tools.steps}
@@ -188,7 +188,7 @@ def run(child: Child) -> None:
         os._exit(1)
 
 
-def _close_door() -> None:
+def close_door() -> None:
     """Law 6. No import can succeed after this."""
     sys.meta_path.clear()
     sys.path.clear()

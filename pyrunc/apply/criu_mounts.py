@@ -16,14 +16,14 @@ import os
 from pyrunc.apply import idmap, mounting, mounts, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import criu
+from pyrunc.plan import criu, mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyrunc.plan import steps
-    from pyrunc.plan.criu import Row
+    from pyrunc.plan.mount_table import Row
 
 _EPERM, _EINVAL = 1, 22
 # CRIU's names: the link to the images of an earlier dump, and the file with the clocks.
@@ -41,7 +41,7 @@ def table(pid: int | str = "self") -> list[Row]:
     """
     try:
         with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            return criu.table(file.read())
+            return mount_table.parse(file.read())
     except OSError as exc:
         raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None
 

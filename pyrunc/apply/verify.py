@@ -36,6 +36,7 @@ from pyrunc.plan.mount_options import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.child import Child
+    from pyrunc.apply.mounting import Mounting
     from pyrunc.plan.steps import Mount, VerifyMounts
 
 _SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
@@ -73,12 +74,33 @@ def check(child: Child, step: VerifyMounts) -> None:
         Failure: one differs, or is not there any more.
 
     """
-    mounting = child.mounting
-    table = {} if step.by_id else read_table(child)
+    table = {} if step.by_id else read_table(child.procfs)
+    compare(child.mounting, table, by_id=step.by_id)
+    mount, _is_root = _linux.statx_mnt(child.root, child.mounting.made.mask)
+    attributes, propagation = (
+        unpack_from("=QQ", _ask(mount), _ATTRIBUTES) if step.by_id else table.get(mount, (0, 0))
+    )
+    wrong, pointer = root_difference(step, attributes, propagation)
+    if wrong:
+        raise Failure(wrong, pointer=pointer)
+
+
+def compare(mounting: Mounting, table: dict[int, tuple[int, int]], *, by_id: bool) -> None:
+    """Compare every noted mount with what the kernel has.
+
+    Args:
+        mounting: what was noted.
+        table: what read_table() gave.
+        by_id: ask the kernel mount by mount instead.
+
+    Raises:
+        Failure: one differs, or is not there any more.
+
+    """
     ask, what = _linux.statmount, flags.STATMOUNT_MNT_BASIC
     for mount, each in mounting.noted:
         try:
-            if step.by_id:
+            if by_id:
                 attributes, propagation = unpack_from("=QQ", ask(mount, what, _SIZE), _ATTRIBUTES)
             else:
                 attributes, propagation = table[mount]
@@ -91,25 +113,27 @@ def check(child: Child, step: VerifyMounts) -> None:
         wrong = difference(each, attributes, propagation, lonely=id(each) in mounting.lonely)
         if wrong:
             raise sources.failure(each, wrong, 0, "this is what the kernel has made of it: see `pyrunc plan`")
-    _check_root(child, step, table)
 
 
 def _ask(mount: int) -> bytes:
     return _linux.statmount(mount, flags.STATMOUNT_MNT_BASIC, _SIZE)
 
 
-def _check_root(child: Child, step: VerifyMounts, table: dict[int, tuple[int, int]]) -> None:
-    mount, _is_root = _linux.statx_mnt(child.root, child.mounting.made.mask)
-    attributes, propagation = (
-        unpack_from("=QQ", _ask(mount), _ATTRIBUTES) if step.by_id else table.get(mount, (0, 0))
-    )
+def root_difference(step: VerifyMounts, attributes: int, propagation: int) -> tuple[str, str]:
+    """Return what differs between what the root mount was asked to be and what it is, and where it was asked.
+
+    Args:
+        step: what it must be.
+        attributes: MOUNT_ATTR_* bits it has.
+        propagation: MS_* bits of its propagation.
+
+    """
     if step.readonly and not attributes & RDONLY:
-        raise Failure("the root file system is not read-only", pointer="/root/readonly")
+        return "the root file system is not read-only", "/root/readonly"
     if step.propagation and not _propagates(step.propagation, propagation, lonely=True):
-        raise Failure(
-            f"the root mount is {_type(propagation)}, not {_type(step.propagation)}",
-            pointer="/linux/rootfsPropagation",
-        )
+        wrong = f"the root mount is {_type(propagation)}, not {_type(step.propagation)}"
+        return wrong, "/linux/rootfsPropagation"
+    return "", ""
 
 
 def difference(step: Mount, attributes: int, propagation: int, *, lonely: bool) -> str:
@@ -146,11 +170,11 @@ def _type(bits: int) -> str:
     return "+".join(word for bit, word in _TYPES if bits & bit)
 
 
-def read_table(child: Child) -> dict[int, tuple[int, int]]:
+def read_table(procfs: int) -> dict[int, tuple[int, int]]:
     """Return mount id -> (attributes, propagation) of every mount below our root, from our own procfs."""
     rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
     how = os.O_RDONLY | os.O_CLOEXEC
-    fd = _linux.openat2(child.procfs, "self/mountinfo", how, 0, rules)
+    fd = _linux.openat2(procfs, "self/mountinfo", how, 0, rules)
     return parse_table(sources.read_all(fd))
 
 

@@ -150,6 +150,9 @@ class Command:
         interval: float
         stats: bool
         json: bool
+        check: bool
+        add: Sequence[str]
+        remove: Sequence[str]
 
     def __init__(self, verb: str, fields: dict[str, Any]) -> None:
         """Keep what was read; fields becomes the object's attributes."""

@@ -407,6 +407,33 @@ VERBS: dict[str, Verb] = {
             (("json",), FLAG, False, "", "print JSON"),
         ),
     ),
+    "mounts": (
+        "print the mounts of a container, compare them with its configuration, or change them",
+        "<container-id> | add|remove <container-id> <file>",
+        ("id", "args"),
+        1,
+        -1,
+        False,
+        (
+            (("json",), FLAG, False, "", "print JSON"),
+            (
+                ("check",),
+                FLAG,
+                False,
+                "",
+                "print what differs from the configuration; if anything does, exit with 1",
+            ),
+            (
+                ("add",),
+                MANY,
+                (),
+                "MOUNT",
+                "mount type=bind,src=...,dst=... or SOURCE:DEST[:OPTIONS]; may be repeated",
+            ),
+            (("remove",), MANY, (), "DEST", "unmount DEST and all below it; may be repeated"),
+            (("force",), FLAG, False, "", "also over a mount, or one that is not the configuration's"),
+        ),
+    ),
     "volume create": (
         "make a volume, unless it is there",
         "[name]",

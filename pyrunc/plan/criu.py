@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from pyrunc.plan.mount_table import Row
     from pyrunc.spec.types import Config
 
     Message = dict[str, Any]
@@ -48,15 +49,6 @@ _CGROUPS = ("cgroup", "cgroup2")
 _NULL = "/dev/null"
 
 
-class Row(Record):
-    """One mount of a mount table: proc_pid_mountinfo(5), fields 1, 4, 5 and 9."""
-
-    id: int
-    root: str
-    point: str
-    fstype: str
-
-
 class External(Record):
     """A mount that shows something of the host.
 
@@ -74,29 +66,6 @@ class External(Record):
     recursive: bool = False
     covered: bool = False
     step: steps.Mount | None = None
-
-
-def table(text: str) -> list[Row]:
-    """Return the rows of a mountinfo file."""
-    rows = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        rows.append(
-            Row(
-                id=int(fields[0]),
-                root=_plain(fields[3]),
-                point=_plain(fields[4]),
-                fstype=after.split(" ", 1)[0],
-            )
-        )
-    return rows
-
-
-def _plain(text: str) -> str:
-    """Undo the kernel's escapes: space, tab, newline and backslash are written as octal numbers."""
-    head, *rest = text.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def externals(plan: steps.Plan) -> list[External]:

@@ -10,18 +10,16 @@ import fcntl
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import criu, criu_mounts, criu_rpc, facts
+from pyrunc.apply import criu, criu_mounts, criu_rpc
 from pyrunc.errors import Failure
-from pyrunc.plan import build
 from pyrunc.plan import criu as plan_criu
-from pyrunc.plan.facts import Request
+from pyrunc.verbs import plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cli.match import Command
-    from pyrunc.plan import steps
     from pyrunc.spec.types import Config
 
 # Names of the container's stdin, stdout and stderr: a restore puts its own in the place of pipes. As runc's.
@@ -180,14 +178,8 @@ def _inodes(config: Config) -> dict[str, int]:
     return found
 
 
-def plan(config: Config, container: store.Container, manager: str) -> steps.Plan:
-    """Return the plan a container was, or will be, made by: CRIU is told of its mounts."""
-    request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
-    return build.build(config, facts.gather(), request)
-
-
 def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
-    made = plan(config, container, container.cgroup_manager)
+    made = plan.again(config, container, container.cgroup_manager)
     rows = criu_mounts.table(container.pid)
     return plan_criu.dumped_mounts(made, criu_mounts.locate(container.pid, made, rows), rows)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import facts
+from pyrunc.apply import facts, layer
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
 from pyrunc.spec import load
@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
     from pyrunc.plan.steps import Plan
+    from pyrunc.spec.types import Config
+    from pyrunc.store import Container
 
 # Stands for the id, which is only known when a container is created.
 _ID = "ID"
@@ -54,7 +56,21 @@ def plan(cmd: Command) -> Plan:
         rootless=create.is_rootless(cmd),
     )
     if create.wants_layer(cmd):
-        from pyrunc.apply import layer
-
         layer.ask(request, cmd, config, cmd.root or store.default_root())
     return build.build(config, facts.gather(cmd.rootless), request)
+
+
+def again(config: Config, container: Container, manager: str, rootless: str | None = None) -> Plan:
+    """Return the plan a container was made by, or will be, from the configuration that is kept of it.
+
+    Args:
+        config: that configuration.
+        container: its record.
+        manager: who makes its cgroups.
+        rootless: as facts.gather() has it.
+
+    """
+    request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
+    if layer.has(container):
+        request.overlay = f"{container.directory}/{layer.FOLDER}"
+    return build.build(config, facts.gather(rootless), request)

@@ -17,7 +17,7 @@ from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import namespaces, steps
 from pyrunc.spec import load
-from pyrunc.verbs import checkpoint, create
+from pyrunc.verbs import checkpoint, create, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Restore:
         """
         container = self.container
         container.bundle = bundle
-        self.plan = checkpoint.plan(self.config, container, create.manager(self.cmd))
+        self.plan = plan.again(self.config, container, create.manager(self.cmd))
         container.rootfs = self.plan.rootfs
         if not os.path.isdir(self.plan.rootfs):
             raise Failure(f"invalid rootfs: {self.plan.rootfs} is not a directory", pointer="/root/path")

@@ -9,6 +9,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import criu, mount_options, namespaces, steps
+from pyrunc.plan.mount_table import Row
 
 LOG = """\
 (00.001) Loaded kdat cache from /run/criu.kdat
@@ -77,22 +78,8 @@ def words(**given: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**dict.fromkeys(flags, False), **dict.fromkeys(texts), "empty_ns": (), **given})
 
 
-def row(point: str, fstype: str = "ext4", root: str = "/") -> criu.Row:
-    return criu.Row(id=1, root=root, point=point, fstype=fstype)
-
-
-# -- the mount table ---------------------------------------------------------------------------------------
-
-
-def test_a_mount_table() -> None:
-    text = (
-        "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
-        "37 36 0:5 /null /dev/null\\134x rw - devtmpfs none rw\n"
-    )
-    assert criu.table(text) == [
-        criu.Row(id=36, root="/mnt1", point="/mnt 2", fstype="ext3"),
-        criu.Row(id=37, root="/null", point="/dev/null\\x", fstype="devtmpfs"),
-    ]
+def row(point: str, fstype: str = "ext4", root: str = "/") -> Row:
+    return Row(id=1, root=root, point=point, fstype=fstype)
 
 
 # -- external mounts ---------------------------------------------------------------------------------------

@@ -1,0 +1,260 @@
+"""Put mounts into the tree of a container that runs, and take them out.
+
+The container is hostile and awake. Sources are opened on the host and get all their attributes while they are
+attached nowhere, id mapping included; mount points are resolved in the container's root by target.py, to a
+descriptor, and nothing inside is named by a path after that (law 3). It is the same code that mounts when a
+container is made (mounts.py), and what the kernel has in the end is compared with what was asked (verify.py).
+When one of several cannot be had, none is left, nor anything that was made for them.
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+from pyrunc.apply import filesystems, idmapped, inside, mountpoints, mounts, sources, target, verify
+from pyrunc.apply.mounting import Mounting
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import mount_origins, mount_table, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc import store
+    from pyrunc.apply.inside import Place
+    from pyrunc.plan.mount_origins import Knowledge, Origins
+    from pyrunc.plan.mount_table import Row
+
+_EROFS = 30
+
+
+class _Made(mountpoints.Made):
+    """The list of mount points that were made, which can also take them away again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = flags.STATX_MNT_ID  # the ids of the mount table, by which the bases are known
+        self._undo: list[tuple[int, str]] = []
+
+    def intend(self, stack: list[int], names: list[str], name: str) -> None:
+        """Note what is about to be made, and where."""
+        super().intend(stack, names, name)
+        self._undo.append((os.dup(stack[-1]), name))
+
+    def retract(self) -> None:
+        """Take the last note back: somebody else was faster."""
+        super().retract()
+        os.close(self._undo.pop()[0])
+
+    def undo(self) -> None:
+        """Remove what was made, as far as it is still empty."""
+        for directory, name in reversed(self._undo):
+            try:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    os.rmdir(name, dir_fd=directory)
+                elif stat.S_ISREG(found.st_mode) and not found.st_size:
+                    os.unlink(name, dir_fd=directory)
+            except OSError:
+                continue  # the container has got something of its own there by now
+
+
+class _Tree:
+    """What mounts.py wants of the container's side."""
+
+    def __init__(self, plan: steps.Plan, made: _Made) -> None:
+        self.plan = plan
+        self.root = self.procfs = -1
+        self.mounts: dict[int, int] = {}
+        self.devpts = -1
+        self.mounting = Mounting()
+        self.mounting.made = made
+
+
+def add(
+    container: store.Container, wanted: list[steps.Mount], plan: steps.Plan, bases: dict[int, str]
+) -> None:
+    """Mount something in a container that is there.
+
+    Args:
+        container: its record.
+        wanted: the mounts, binds and tmpfs, in their order.
+        plan: the container's.
+        bases: mount id -> directory on the host that is mounted there, as far as it is one.
+
+    Raises:
+        Failure: one cannot be had; then there is none.
+
+    """
+    made = _Made()
+    made.bases = dict(bases)
+    tree = _Tree(plan, made)
+    spaces = idmapped.Spaces()
+    made.open(container.directory)
+    for step in wanted:
+        # What is put on a shared mount becomes shared by that.
+        step.after = bool(step.propagation)
+        if step.expected == flags.MS_SLAVE and step.kind == "bind":
+            if not verify.propagation_at(step.source) & (flags.MS_SHARED | flags.MS_SLAVE):
+                tree.mounting.lonely.add(id(step))
+        if step.copy_up:
+            from pyrunc.volumes import copyup
+
+            tree.mounting.copy = copyup.copy
+        if "copy-symlink" in step.options.ext:
+            _refuse_link(step)
+    try:
+        for step in wanted:
+            if step.kind == "bind":
+                fd = tree.mounts[id(step)] = sources.open_source(step)
+                if step.id_maps or step.id_space:
+                    spaces.map(fd, step)
+        inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True)
+    finally:
+        spaces.close()
+        for fd in (*tree.mounts.values(), made.file):
+            os.close(fd)
+
+
+def _refuse_link(step: steps.Mount) -> None:
+    """Refuse what would be a copy of a symlink: no mount, so nothing that could be found or removed again."""
+    if sources.link(step):
+        raise sources.failure(
+            step,
+            "the source is a symlink, which would be copied and not mounted",
+            0,
+            "name what it points to",
+        )
+    # Not looked at again by the helper, to whom the path means something else.
+    step.options.ext = tuple(word for word in step.options.ext if word != "copy-symlink")
+
+
+def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
+    """Be the helper's part of add()."""
+    tree.root, tree.procfs = place.root, place.procfs
+    attached: list[int] = []
+    try:
+        for step in wanted:
+            _attach(tree, step, attached)
+        verify.compare(tree.mounting, verify.read_table(place.procfs), by_id=False)
+    except BaseException:
+        for fd in reversed(attached):
+            _detach(fd, place)
+        tree.mounting.made.undo()  # type: ignore[attr-defined]  # _Tree gives it one of ours
+        raise
+
+
+def _attach(tree: _Tree, step: steps.Mount, attached: list[int]) -> None:
+    """Attach one mount, and add a descriptor of it to those that are."""
+    fd = tree.mounts.get(id(step), -1)
+    if fd < 0 and step.kind == "inner-bind":
+        fd = sources.open_inner(tree.root, step)
+    elif fd < 0:
+        fd = filesystems.open_new(step)
+    held = os.dup(fd)
+    tree.mounts[id(step)] = fd
+    try:
+        mounts.mount(tree, step)  # type: ignore[arg-type]  # _Tree is the part of it that is used
+    except Failure as problem:
+        os.close(held)
+        if problem.errno == _EROFS:
+            problem.hint = "a read-only file system has no room for a mount point: name one that is there"
+        raise
+    attached.append(held)
+
+
+def _detach(fd: int, place: Place) -> None:
+    """Unmount what a descriptor is the root of: no path inside the container is walked.
+
+    By our own procfs, because the last component of such a name cannot be kept from being followed: it is
+    the descriptor itself.
+    """
+    os.fchdir(place.procfs)
+    _linux.umount2(f"self/fd/{fd}", flags.MNT_DETACH)
+
+
+def remove(
+    container: store.Container, wanted: list[str], known: Knowledge, found: Origins, *, force: bool
+) -> list[int]:
+    """Unmount something in a container that is there, with all that is mounted below it.
+
+    Args:
+        container: its record.
+        wanted: paths inside it; each must be a mount point.
+        known: its mounts.
+        found: where they come from.
+        force: also what neither its configuration nor add() has mounted.
+
+    Returns:
+        The ids of the mounts that were unmounted.
+
+    Raises:
+        Failure: one of them is none, or may not be removed; then nothing has been done.
+
+    """
+    rows = {row.id: row for row in known.rows}
+    points = {row.point for row in known.rows}
+    hints = {path: _nearest(path, known.rows) for path in wanted if path not in points}
+
+    def work(place: Place) -> object:
+        opened = []
+        for path in wanted:
+            fd = _mounted_at(place.root, path, hints.get(path, ""))
+            number = _linux.statx_mnt(fd)[0]
+            row = rows.get(number)
+            if row is None:
+                raise Failure(f"{path} has just been mounted over", hint="look again: pyrunc mounts ID")
+            _check_removable(path, row, found, force=force)
+            opened.append((number, fd))
+        for number, fd in opened:
+            try:
+                _detach(fd, place)
+            except OSError as exc:
+                raise Failure(
+                    f"unmount {rows[number].point}",
+                    errno=exc.errno or 0,
+                    hint="a mount that came with a user namespace's tree cannot be taken out of it"
+                    if "user" in container.namespaces
+                    else "",
+                ) from None
+        return [number for number, _fd in opened]
+
+    numbers = inside.run(container, work, as_root=False)
+    return [number for number in numbers if isinstance(number, int)]  # type: ignore[attr-defined]
+
+
+def _mounted_at(root: int, path: str, hint: str) -> int:
+    """Open what is mounted at a path."""
+    try:
+        fd = target.resolve(root, path)
+    except OSError as exc:
+        raise Failure(f"open {path} in the container", errno=exc.errno or 0, hint=hint) from None
+    if not _linux.statx_mnt(fd)[1]:
+        os.close(fd)
+        raise Failure(f"nothing is mounted on {path}", hint=hint)
+    return fd
+
+
+def _nearest(path: str, rows: list[Row]) -> str:
+    """Return which mount point was probably meant, or what the path lies in."""
+    import difflib  # before the helper is made: law 6
+
+    points = [row.point for row in rows]
+    near = difflib.get_close_matches(path, points, 1)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    best = max((point for point in points if mount_table.within(path, point)), key=len, default="/")
+    return f"it lies on the mount of {best}" if best != "/" else "see: pyrunc mounts ID"
+
+
+def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> None:
+    origin = found.of[row.id]
+    if origin.kind == mount_origins.ROOT or row.point == "/":
+        raise Failure("the root file system cannot be taken out of its container")
+    if force or origin.kind in (mount_origins.CONFIG, mount_origins.ADDED):
+        return
+    whose = {
+        mount_origins.CONTAINER: "is none of config.json's and was not added",
+        mount_origins.BELOW: f"came with a recursive bind, {origin.pointer}",
+    }.get(origin.kind, f"is pyrunc's own: {origin.kind}, which keeps the container from what is under it")
+    raise Failure(f"the mount on {path} {whose}", hint="--force removes it all the same")

@@ -1,0 +1,119 @@
+"""The kernel's mount table as data. Law 1: pure; whoever may read the file hands its text over.
+
+Source: proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan.record import Record
+
+
+class Row(Record):
+    """One mount.
+
+    Attributes:
+        id, parent: mount ids; reused after an unmount.
+        device: major:minor of the file system.
+        root: what of the file system is mounted; "//deleted" follows the name of what is gone.
+        point: where it is mounted, as seen from the reader's root.
+        options: the words of the mount.
+        data: the words of the file system.
+        shared, master, source_group: peer groups: its own, that of its master, and the nearest one above the
+            master that the reader can see; 0 for none.
+        unbindable: it cannot be bound.
+        fstype, source: of the file system.
+
+    """
+
+    id: int
+    root: str
+    point: str
+    fstype: str
+    parent: int = 0
+    device: str = ""
+    options: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    shared: int = 0
+    master: int = 0
+    source_group: int = 0
+    unbindable: bool = False
+    source: str = ""
+
+
+def parse(text: str) -> list[Row]:
+    """Return the rows of a mountinfo file."""
+    rows = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        fstype, source, data = after.split(" ", 2)
+        row = Row(
+            id=int(fields[0]),
+            parent=int(fields[1]),
+            device=fields[2],
+            root=unescape(fields[3]),
+            point=unescape(fields[4]),
+            options=tuple(fields[5].split(",")),
+            fstype=fstype,
+            source=unescape(source),
+            data=tuple(unescape(word) for word in data.split(",")),
+        )
+        for tag in fields[6:]:
+            name, _, number = tag.partition(":")
+            if name == "shared":
+                row.shared = int(number)
+            elif name == "master":
+                row.master = int(number)
+            elif name == "propagate_from":
+                row.source_group = int(number)
+            elif name == "unbindable":
+                row.unbindable = True
+        rows.append(row)
+    return rows
+
+
+def unescape(text: str) -> str:
+    """Undo the kernel's escapes: space, tab, newline and backslash are written as octal numbers."""
+    head, *rest = text.split("\\")
+    return head + "".join(
+        chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() and len(part) > 2 else "\\" + part
+        for part in rest
+    )
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """Return rows so that each comes after what it is mounted on: of two at one place the lower one first."""
+    known = {row.id for row in rows}
+    below: dict[int, list[Row]] = {}
+    todo = []
+    for row in reversed(rows):
+        if row.parent in known and row.parent != row.id:
+            below.setdefault(row.parent, []).append(row)
+        else:
+            todo.append(row)
+    found = []
+    while todo:
+        row = todo.pop()
+        found.append(row)
+        todo += below.get(row.id, ())
+    return found
+
+
+def within(path: str, place: str) -> bool:
+    """Tell whether a path is a place, or below it."""
+    return place in (path, "/") or path.startswith(place + "/")
+
+
+def holder(path: str, rows: list[Row]) -> Row | None:
+    """Return the mount a path lies on, by the table alone: of several at its place the topmost."""
+    best: Row | None = None
+    for row in in_order(rows):
+        if within(path, row.point) and (best is None or len(row.point) >= len(best.point)):
+            best = row
+    return best
+
+
+def part_of(row: Row, path: str) -> str:
+    """Return which part of its file system a path on a mount is: the `root` that a bind of it would have."""
+    rest = path[len(row.point.rstrip("/")) :]
+    return (row.root.rstrip("/") + rest).rstrip("/") or "/"

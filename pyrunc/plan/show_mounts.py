@@ -1,0 +1,201 @@
+"""A container's mounts as a tree and as JSON: what `pyrunc mounts` prints.
+
+Law 1 turned round: plan/show.py prints what will be done, this what has become of it. Slow path: nobody waits
+for microseconds here.
+"""
+
+from __future__ import annotations
+
+from pyrunc.plan import mount_origins, mount_table, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.mount_origins import Origin, Origins
+    from pyrunc.plan.mount_table import Row
+
+# What the options of an overlay grow to; --json has all of it.
+_WIDEST = 60
+_LONGEST_SOURCE = 40
+
+
+def propagation(row: Row) -> str:
+    """Return a mount's propagation with its peer groups, in the kernel's words."""
+    words = []
+    if row.shared:
+        words.append(f"shared:{row.shared}")
+    if row.master:
+        words.append(f"master:{row.master}")
+    if row.unbindable:
+        words.append("unbindable")
+    return ",".join(words) or "private"
+
+
+def origin_text(origin: Origin, volume: str = "") -> str:
+    """Return in a few words where a mount comes from.
+
+    Args:
+        origin: what was found out.
+        volume: name of the volume that it shows.
+
+    """
+    kind, pointer = origin.kind, origin.pointer
+    if kind == mount_origins.BELOW:
+        return f"below {pointer if pointer.startswith('/mounts') else 'rootfs'}"
+    if kind == mount_origins.CONFIG:
+        return f"{pointer} volume {volume}" if volume else pointer
+    if kind == mount_origins.CONTAINER:
+        return "(nobody)"
+    if kind in (mount_origins.ROOT, mount_origins.ADDED):
+        return kind
+    return f"pyrunc: {kind}"
+
+
+def table(rows: list[Row], found: Origins, volumes: dict[str, str]) -> str:
+    """Return the mounts as a tree of mount points, with columns.
+
+    Args:
+        rows: the container's mount table.
+        found: where each comes from.
+        volumes: mount point -> name of the volume there.
+
+    """
+    cells = [("TARGET", "SOURCE", "TYPE", "PROPAGATION", "FROM", "OPTIONS")]
+    covered = _covered(rows)
+    for row, branch in _branches(rows):
+        origin = found.of[row.id]
+        come = origin_text(origin, volumes.get(row.point, ""))
+        cells.append(
+            (
+                branch + _printable(row.point),
+                _short(_printable(_source(row, origin)), _LONGEST_SOURCE),
+                row.fstype,
+                propagation(row),
+                come + (", covered" if row.id in covered else ""),
+                _options(row, origin),
+            )
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    lines = (
+        "  ".join((*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[5])).rstrip()
+        for line in cells
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _branches(rows: list[Row]) -> list[tuple[Row, str]]:
+    """Return each row with the lines that lead to it."""
+    known = {row.id for row in rows}
+    below: dict[int, list[Row]] = {}
+    tops = []
+    for row in rows:
+        if row.parent in known and row.parent != row.id:
+            below.setdefault(row.parent, []).append(row)
+        else:
+            tops.append(row)
+    found: list[tuple[Row, str]] = []
+
+    def add(row: Row, lead: str, indent: str) -> None:
+        found.append((row, lead))
+        inner = sorted(below.get(row.id, ()), key=lambda other: other.point)
+        for number, other in enumerate(inner, 1):
+            last = number == len(inner)
+            add(other, indent + ("└─" if last else "├─"), indent + ("  " if last else "│ "))
+
+    for row in tops:
+        add(row, "", "")
+    return found
+
+
+def _covered(rows: list[Row]) -> set[int]:
+    """Return the ids of the mounts that nobody can reach, because another one lies on them or above them."""
+    by_id = {row.id: row for row in rows}
+    taken = {(row.parent, row.point) for row in rows}
+    found: set[int] = set()
+    for row in mount_table.in_order(rows):
+        parent = by_id.get(row.parent)
+        covers_it = parent is not None and parent is not row and parent.point == row.point
+        under = (row.id, row.point) in taken and row.parent != row.id
+        with_its_parent = parent is not None and parent.id in found and not covers_it
+        # On the same mount, nearer to its top: that came later, or ours would be mounted on it.
+        place = row.point.rpartition("/")[0]
+        while place and (row.parent, place) not in taken:
+            place = place.rpartition("/")[0]
+        below = bool(place) and parent is not None and place != parent.point
+        if under or with_its_parent or below:
+            found.add(row.id)
+    return found
+
+
+def _source(row: Row, origin: Origin) -> str:
+    """Return what is mounted: for a bind of ours the path on the host, else what the kernel says."""
+    step = origin.step
+    if isinstance(step, steps.Mount) and step.kind == "bind" and origin.kind != mount_origins.BELOW:
+        return f"{step.source}/{step.subpath}" if step.subpath else step.source
+    if isinstance(step, steps.AttachRoot) and origin.kind == mount_origins.ROOT and step.overlay is None:
+        return step.path
+    return row.source if row.root == "/" else f"{row.source}[{row.root}]"
+
+
+def _options(row: Row, origin: Origin) -> str:
+    """Return the words of the mount, and in brackets what else its file system has, if that is its own."""
+    step = origin.step
+    if origin.kind != mount_origins.CONTAINER and not (isinstance(step, steps.Mount) and step.kind == "new"):
+        return ",".join(row.options)
+    more = [word for word in row.data if word not in ("rw", *row.options)]
+    own = ",".join(row.options)
+    return f"{own} ({_short(','.join(more), _WIDEST)})" if more else own
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """A container names its mount points itself: no control characters reach the terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def document(rows: list[Row], found: Origins, volumes: dict[str, str]) -> list[dict[str, object]]:
+    """Return the mounts as JSON-able data, in the order of the tree; docs/mounts.md explains the keys."""
+    covered = _covered(rows)
+    result: list[dict[str, object]] = []
+    for row, _branch in _branches(rows):
+        origin = found.of[row.id]
+        step = origin.step
+        host = _source(row, origin) if isinstance(step, steps.Mount) and step.kind == "bind" else None
+        result.append(
+            {
+                "id": row.id,
+                "parent": row.parent,
+                "target": row.point,
+                "type": row.fstype,
+                "source": row.source,
+                "root": row.root,
+                "device": row.device,
+                "hostPath": None if origin.kind == mount_origins.BELOW else host,
+                "options": list(row.options),
+                "fsOptions": list(row.data),
+                "propagation": _kinds(row),
+                "peerGroup": row.shared or None,
+                "master": row.master or None,
+                "covered": row.id in covered,
+                "from": origin.kind,
+                "pointer": origin.pointer or None,
+                "volume": volumes.get(row.point) if origin.kind == mount_origins.CONFIG else None,
+            }
+        )
+    return result
+
+
+def _kinds(row: Row) -> list[str]:
+    words = [
+        word
+        for word, given in (("shared", row.shared), ("slave", row.master), ("unbindable", row.unbindable))
+        if given
+    ]
+    return words or ["private"]
+
+
+def line(pointer: str, target: str, text: str) -> str:
+    """Return one difference as a line for people."""
+    return f"{pointer or '-'} {_printable(target)}: {text}"

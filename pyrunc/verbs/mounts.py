@@ -1,0 +1,373 @@
+"""`pyrunc mounts ID`: a container's mounts as the kernel has them, where each comes from, what has changed.
+
+Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time anew. Kept
+are only wishes: what --add has put in and --remove has taken out (the record's `extra`), so that they count
+as configured. They are written down before they are done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyrunc import jsonio, store
+from pyrunc.apply import drift, inside, verify
+from pyrunc.errors import Failure
+from pyrunc.plan import mount_origins, mounts, show_mounts, steps
+from pyrunc.verbs import plan as plan_verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.plan.mount_origins import Knowledge, Origins
+    from pyrunc.spec.types import Config
+
+_ADD, _REMOVE = "add", "remove"
+# Of what can be added to a tree that is in use: nothing that would be made of it, or cover what it needs.
+_FILE_SYSTEMS = ("tmpfs",)
+
+
+def main(cmd: Command) -> int:
+    """Print, check or change a container's mounts.
+
+    Raises:
+        Failure: there is no such container, it has stopped, or a change cannot be made.
+
+    """
+    name, added, removed = cmd.id, list(cmd.add), list(cmd.remove)
+    file = ""
+    if cmd.args:
+        if cmd.id not in (_ADD, _REMOVE) or len(cmd.args) != 2:
+            raise _misspelt(cmd)
+        name, file = cmd.args
+    if (added or removed or file) and (cmd.check or cmd.json):
+        raise Failure("--check and --json look, and do not go together with a change")
+    tree = Tree(cmd, name)
+    if file:
+        entries = _read(file, tree)
+        if cmd.id == _ADD:
+            tree.add([(f"{file}: {entry['destination']}", entry) for entry in entries], force=cmd.force)
+        else:
+            tree.remove([str(entry["destination"]) for entry in entries], force=cmd.force)
+    elif added or removed:
+        # What goes makes room for what comes.
+        wishes = [(f"--add {text}", _entry(text, tree)) for text in added]
+        if removed:
+            tree.remove(removed, force=cmd.force)
+        if wishes:
+            tree.add(wishes, force=cmd.force)
+    elif cmd.check:
+        return _check(tree, json=cmd.json)
+    else:
+        _print(tree, json=cmd.json)
+    return 0
+
+
+def _misspelt(cmd: Command) -> Failure:
+    import difflib
+
+    near = difflib.get_close_matches(cmd.id, (_ADD, _REMOVE), 1)
+    hint = f'did you mean "{near[0]}"? ' if near and len(cmd.args) == 2 else ""
+    return Failure(
+        f"too many arguments: {' '.join([cmd.id, *cmd.args])}",
+        hint=hint + "it is: pyrunc mounts ID, or: pyrunc mounts add|remove ID FILE",
+    )
+
+
+class Tree:
+    """A container's mounts: what is known of them, and how to change them.
+
+    Attributes:
+        container: its record.
+        config: its configuration, as it was created from, and as it is with what was added.
+        configured: how many entries of `mounts` the configuration has.
+
+    """
+
+    def __init__(self, cmd: Command, name: str) -> None:
+        """Find the container.
+
+        Raises:
+            Failure: there is none, or none with mounts.
+
+        """
+        self.container = store.open_container(cmd.root or store.default_root(), name)
+        self.rootless = cmd.rootless
+        state = store.status(self.container)
+        if state == "stopped":
+            raise inside.gone(self.container)
+        if state == "creating":
+            raise Failure("the container is just being created", step=name, hint="ask again when it is there")
+        self.config: Config = store.load_config(self.container)  # type: ignore[assignment]
+        self.configured = len(self.config.get("mounts") or ())
+        inside.seal(self.container)
+
+    @property
+    def wishes(self) -> dict[str, list[Any]]:
+        """What was added, as entries of `mounts`, and what was removed, as [pointer, path]."""
+        kept: Any = self.container.extra.get("mounts") or {}
+        return {"added": list(kept.get("added", ())), "removed": list(kept.get("removed", ()))}
+
+    def plan(self, more: list[Any]) -> steps.Plan:
+        """Return the container's plan with entries behind its own; their steps have no pointer."""
+        entries: Any = [*(self.config.get("mounts") or ()), *more]
+        config: Config = {**self.config, "mounts": entries}
+        made = plan_verb.again(config, self.container, self.container.cgroup_manager, self.rootless)
+        for step in made.child:
+            if isinstance(step, steps.Mount) and step.index >= self.configured:
+                step.pointer = ""
+        return made
+
+    def look(self) -> tuple[steps.Plan, Knowledge, Origins, str]:
+        """Return the plan, what the kernel has, where it comes from, and the text of the mount table."""
+        wishes = self.wishes
+        plan = self.plan(wishes["added"])
+        known, text = drift.gather(self.container, plan)
+        removed = [(pointer, path) for pointer, path in wishes["removed"]]
+        found = mount_origins.find(plan, known, configured=self.configured, removed=removed)
+        return plan, known, found, text
+
+    def volumes(self, known: Knowledge, found: Origins) -> dict[str, str]:
+        """Return mount point -> name of the volume there."""
+        record: Any = self.container.extra.get("volumes") or {}
+        names = {mount["destination"]: mount["name"] for mount in record.get("mounts", ()) if mount["name"]}
+        return {
+            row.point: names[place]
+            for row in known.rows
+            if (step := found.of[row.id].step) is not None
+            and found.of[row.id].kind == mount_origins.CONFIG
+            and (place := mount_origins.place_of(step)) in names
+        }
+
+    def add(self, wanted: list[tuple[str, dict[str, Any]]], *, force: bool) -> None:
+        """Mount something more.
+
+        Args:
+            wanted: how it was asked for, and the entry of `mounts` that it is.
+            force: also where something is mounted already.
+
+        Raises:
+            Failure: one cannot be had; then there is none.
+
+        """
+        from pyrunc.apply import live_mounts
+
+        self._check_own()
+        lock = self._lock()
+        try:
+            _plan, known, found, _text = self.look()
+            before = self.wishes
+            entries = [entry for _asked, entry in wanted]
+            plan = self.plan([*before["added"], *entries])
+            first = self.configured + len(before["added"])
+            new = [step for step in plan.child if isinstance(step, steps.Mount) and step.index >= first]
+            for step in new:
+                asked = wanted[step.index - first][0]
+                step.pointer = asked
+                _check_kind(step, asked)
+                if not force:
+                    _check_free(step, asked, known, found)
+            self._keep({**before, "added": [*before["added"], *entries]})
+            try:
+                live_mounts.add(self.container, new, plan, _bases(known, found))
+            except Failure as problem:
+                self._keep(before)
+                problem.step = ""
+                raise
+        finally:
+            os.close(lock)
+
+    def remove(self, wanted: list[str], *, force: bool) -> None:
+        """Take mounts out, each with all below it.
+
+        Args:
+            wanted: paths in the container.
+            force: also those that are not the configuration's.
+
+        Raises:
+            Failure: one is no mount point, or may not go; then nothing has been done.
+
+        """
+        from pyrunc.apply import live_mounts
+
+        self._check_own()
+        lock = self._lock()
+        try:
+            _plan, known, found, _text = self.look()
+            paths = [mounts.clean(path) for path in wanted]
+            gone = live_mounts.remove(self.container, paths, known, found, force=force)
+            self._forget(gone, known, found)
+        finally:
+            os.close(lock)
+
+    def _forget(self, gone: list[int], known: Knowledge, found: Origins) -> None:
+        """Note what went, with all below it: what was added is forgotten, the rest is known as removed."""
+        wishes = self.wishes
+        ids = set(gone)
+        while more := {row.id for row in known.rows if row.parent in ids} - ids:
+            ids |= more
+        for number in ids:
+            origin = found.of[number]
+            if origin.step is None or origin.kind == mount_origins.BELOW:
+                continue
+            place = mount_origins.place_of(origin.step)
+            if origin.kind == mount_origins.ADDED and isinstance(origin.step, steps.Mount):
+                wishes["added"][origin.step.index - self.configured] = None
+            else:
+                wishes["removed"].append([origin.pointer, place])
+        wishes["added"] = [entry for entry in wishes["added"] if entry is not None]
+        self._keep(wishes)
+
+    def _keep(self, wishes: dict[str, list[Any]]) -> None:
+        if any(wishes.values()):
+            self.container.extra["mounts"] = wishes
+        else:
+            self.container.extra.pop("mounts", None)
+        store.save(self.container)
+
+    def _lock(self) -> int:
+        """Take the container's lock and read its record again: somebody else may have changed it."""
+        lock = store.lock(self.container)
+        self.container = store.open_container(self.container.root, self.container.id)
+        return lock
+
+    def _check_own(self) -> None:
+        if self.container.namespaces.get("mount") != "":
+            raise Failure(
+                "the container has no mount namespace of its own",
+                step=self.container.id,
+                hint="what is mounted there would outlive it: mount it where the namespace belongs",
+            )
+
+
+# -- looking ----
+
+
+def _print(tree: Tree, *, json: bool) -> None:
+    _plan, known, found, _text = tree.look()
+    volumes = tree.volumes(known, found)
+    if json:
+        print(jsonio.dumps_indent(show_mounts.document(known.rows, found, volumes)))
+    else:
+        sys.stdout.write(show_mounts.table(known.rows, found, volumes))
+
+
+def _check(tree: Tree, *, json: bool) -> int:
+    plan, known, found, text = tree.look()
+    drifts = drift.compare(plan, known, found, verify.parse_table(text))
+    if json:
+        rows = [{name: getattr(each, name) for name in drift.Drift._fields} for each in drifts]
+        print(jsonio.dumps_indent([{**row, "pointer": row["pointer"] or None} for row in rows]))
+    elif not drifts:
+        print("no drift")
+    else:
+        lines = [f"{show_mounts.line(each.pointer, each.target, each.text)}\n" for each in drifts]
+        sys.stdout.write("".join(lines))
+    return 1 if drifts else 0
+
+
+# -- changing ----
+
+
+def _entry(text: str, tree: Tree) -> dict[str, Any]:
+    """Return the entry of `mounts` that --add TEXT asks for.
+
+    Raises:
+        Failure: it asks for nothing that can be added.
+
+    """
+    from pyrunc.plan import namespaces
+    from pyrunc.volumes import entries, grammar, hosts, mount_words
+
+    if text[:1] in "/." or "=" not in text.partition(",")[0]:
+        request = grammar.parse_volume(text)
+    else:
+        fields = mount_words.split(text)
+        typed = any(field.startswith("type=") for field in fields)
+        request = mount_words.parse_mount(text if typed else "type=bind," + text)
+    if request.kind == "volume" or request.overlay:
+        what = "an overlay" if request.overlay else "a volume"
+        hint = (
+            "see: pyrunc volume inspect"
+            if request.kind == "volume"
+            else "its layers need the container's state"
+        )
+        raise Failure(f"--add {text}: {what} cannot be added to a container that is there", hint=hint)
+    if request.kind == "bind":
+        request.source = os.path.abspath(request.source)
+        request.create = False
+        if not os.path.lexists(request.source):
+            raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=2)
+        hosts.check(request, text)
+        hosts.settle(request.source, request, tree.config, text)
+    linux = tree.config.get("linux") or {}
+    return entries.entry(
+        request,
+        request.source,
+        layer="",
+        uids=namespaces.id_maps(linux.get("uidMappings")),
+        gids=namespaces.id_maps(linux.get("gidMappings")),
+    )
+
+
+def _read(path: str, tree: Tree) -> list[dict[str, Any]]:
+    """Return the entries of a file: an array of them, or an object with `mounts`, as in config.json.
+
+    Raises:
+        Failure: it is neither, or one of them is malformed.
+
+    """
+    from pyrunc.spec import load
+    from pyrunc.spec.accept import accept
+
+    value: Any = load.scan(load.read(path))
+    found = value.get("mounts") if isinstance(value, dict) else value
+    if not isinstance(found, list) or not found:
+        raise Failure(
+            f"{path} has no mounts",
+            hint='as in config.json: [{"destination": ..., "source": ..., "options": [...]}, ...]',
+        )
+    config: Any = {**tree.config, "mounts": found}
+    if not accept(config):
+        from pyrunc.spec import explain
+
+        explain.judge(jsonio.dumps(config).encode(), path, "config", lines=False)
+    return found
+
+
+def _check_kind(step: steps.Mount, asked: str) -> None:
+    if step.kind in ("bind", "inner-bind") or (step.kind == "new" and step.fstype in _FILE_SYSTEMS):
+        if step.kind == "bind" or not (step.id_maps or step.id_space):
+            return
+        raise Failure(f"{asked}: only a bind from outside the container can be id-mapped")
+    what = "a remount" if step.kind == "remount" else f"type {step.fstype}"
+    raise Failure(
+        f"{asked}: {what} cannot be added to a container that is there", hint="binds and tmpfs can be"
+    )
+
+
+def _check_free(step: steps.Mount, asked: str, known: Knowledge, found: Origins) -> None:
+    place = mount_origins.place_of(step)
+    for row in known.rows:
+        if row.point == place:
+            come = show_mounts.origin_text(found.of[row.id])
+            raise Failure(
+                f"{asked}: something is mounted on {place} already: {come}",
+                hint=f"take it out first (--remove {place}), or mount over it with --force",
+            )
+
+
+def _bases(known: Knowledge, found: Origins) -> dict[int, str]:
+    """Return mount id -> directory on the host that is mounted there."""
+    bases = {}
+    for row in known.rows:
+        origin = found.of[row.id]
+        step = origin.step
+        if origin.kind == mount_origins.ROOT and isinstance(step, steps.AttachRoot) and step.overlay is None:
+            bases[row.id] = step.path
+        elif origin.kind in (mount_origins.CONFIG, mount_origins.ADDED) and isinstance(step, steps.Mount):
+            if step.kind == "bind":
+                bases[row.id] = f"{step.source}/{step.subpath}" if step.subpath else step.source
+    return bases
