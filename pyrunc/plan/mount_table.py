@@ -104,15 +104,6 @@ def within(path: str, place: str) -> bool:
     return place in (path, "/") or path.startswith(place + "/")
 
 
-def holder(path: str, rows: list[Row]) -> Row | None:
-    """Return the mount a path lies on, by the table alone: of several at its place the topmost."""
-    best: Row | None = None
-    for row in in_order(rows):
-        if within(path, row.point) and (best is None or len(row.point) >= len(best.point)):
-            best = row
-    return best
-
-
 def part_of(row: Row, path: str) -> str:
     """Return which part of its file system a path on a mount is: the `root` that a bind of it would have."""
     rest = path[len(row.point.rstrip("/")) :]

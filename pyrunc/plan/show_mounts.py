@@ -109,21 +109,21 @@ def _branches(rows: list[Row]) -> list[tuple[Row, str]]:
 def _covered(rows: list[Row]) -> set[int]:
     """Return the ids of the mounts that nobody can reach, because another one lies on them or above them."""
     by_id = {row.id: row for row in rows}
-    taken = {(row.parent, row.point) for row in rows}
-    found: set[int] = set()
+    taken = {(row.parent, row.point) for row in rows if row.parent != row.id}
+    out_of_reach: set[int] = set()
     for row in mount_table.in_order(rows):
         parent = by_id.get(row.parent)
-        covers_it = parent is not None and parent is not row and parent.point == row.point
-        under = (row.id, row.point) in taken and row.parent != row.id
-        with_its_parent = parent is not None and parent.id in found and not covers_it
+        if parent is None or parent is row:
+            continue
         # On the same mount, nearer to its top: that came later, or ours would be mounted on it.
         place = row.point.rpartition("/")[0]
         while place and (row.parent, place) not in taken:
             place = place.rpartition("/")[0]
-        below = bool(place) and parent is not None and place != parent.point
-        if under or with_its_parent or below:
-            found.add(row.id)
-    return found
+        below = bool(place) and place != parent.point
+        beside_its_cover = (parent.id, parent.point) in taken and row.point != parent.point
+        if parent.id in out_of_reach or beside_its_cover or below:
+            out_of_reach.add(row.id)
+    return out_of_reach | {row.id for row in rows if (row.id, row.point) in taken}
 
 
 def _source(row: Row, origin: Origin) -> str:

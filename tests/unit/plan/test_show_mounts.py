@@ -1,0 +1,105 @@
+"""Mounts as people and programs read them."""
+
+from __future__ import annotations
+
+from pyrunc.plan import show_mounts
+from tests.support.mount_tables import TABLE, known, origins, plan
+
+# The last column goes as far as it has to.
+DRAWN = """\
+TARGET           SOURCE           TYPE      PROPAGATION  FROM                    OPTIONS
+/                /images/box      ext4      private      rootfs                  rw,relatime
+├─/data          /srv/data        ext4      master:1     /mounts/1               ro,nosuid,relatime
+│ └─/data/inner  inner            tmpfs     master:7     below /mounts/1         ro,relatime
+├─/proc          proc             proc      private      /mounts/0               SAFE
+│ ├─/proc/keys   devtmpfs[/null]  devtmpfs  private      pyrunc: masked path     rw,nosuid
+│ ├─/proc/scsi   tmpfs            tmpfs     private      pyrunc: masked path     LOCKED
+│ └─/proc/sys    proc[/sys]       proc      private      pyrunc: read-only path  LOCKED
+└─/run/cache     tmpfs            tmpfs     private      /mounts/2 volume fast   rw,nodev,relatime (SIZE)
+"""
+WORDS = {
+    "SAFE": "rw,nosuid,nodev,noexec,relatime",
+    "LOCKED": "ro,nosuid,nodev,noexec,relatime",
+    "(SIZE)": "(size=1024k)",
+}
+
+
+def draw(table: str, volumes: dict[str, str] | None = None) -> str:
+    made = plan()
+    what = known(made, table)
+    return show_mounts.table(what.rows, origins(made, what), volumes or {})
+
+
+def document(table: str) -> dict[int, dict[str, object]]:
+    made = plan()
+    what = known(made, table)
+    found = show_mounts.document(what.rows, origins(made, what), {"/run/cache": "fast"})
+    return {int(str(row["id"])): row for row in found}
+
+
+def test_the_tree() -> None:
+    expected = DRAWN
+    for word, meaning in WORDS.items():
+        expected = expected.replace(word, meaning)
+    assert draw(TABLE, {"/run/cache": "fast"}) == expected
+
+
+def test_propagation() -> None:
+    table = TABLE.replace("master:7", "shared:9 master:7").replace("master:1 ", "unbindable ")
+    lines = draw(table).splitlines()
+    assert "  unbindable  " in lines[2].replace("       ", "  ")
+    assert "shared:9,master:7" in lines[3]
+
+
+def test_what_is_covered() -> None:
+    table = TABLE + (
+        "200 104 0:90 / /run/cache rw - tmpfs over rw\n"
+        "201 200 0:91 / /run/cache/in rw - tmpfs in rw\n"
+        "202 100 0:92 / /run rw - tmpfs all rw\n"
+        "203 202 0:93 / /run/cache rw - tmpfs new rw\n"
+    )
+    rows = document(table)
+    assert [number for number, row in rows.items() if row["covered"]] == [104, 200, 201]
+    assert draw(table).count(", covered") == 3
+
+
+def test_names_of_the_containers_choice_do_not_reach_the_terminal() -> None:
+    table = TABLE + "210 100 0:90 / /tmp/\x1b[31m\\012red rw - tmpfs \x1b[0m rw\n"
+    drawn = draw(table)
+    assert "\x1b" not in drawn
+    assert "/tmp/\\x1b[31m\\nred" in drawn
+    assert len(drawn.splitlines()) == len(TABLE.splitlines()) + 2
+    assert "\x1b" not in show_mounts.line("/mounts/1", "/\x1b", "text")
+
+
+def test_long_words_are_cut() -> None:
+    table = TABLE + f"220 100 0:90 / /layers rw - overlay overlay rw,lowerdir={'/x' * 80}\n"
+    line = next(line for line in draw(table).splitlines() if "/layers" in line)
+    assert line.endswith("...)")
+    assert len(line) < 170
+
+
+def test_the_data() -> None:
+    rows = document(TABLE)
+    assert rows[102] == {
+        "id": 102,
+        "parent": 100,
+        "target": "/data",
+        "type": "ext4",
+        "source": "/dev/root",
+        "root": "/srv/data",
+        "device": "8:1",
+        "hostPath": "/srv/data",
+        "options": ["ro", "nosuid", "relatime"],
+        "fsOptions": ["rw"],
+        "propagation": ["slave"],
+        "peerGroup": None,
+        "master": 1,
+        "covered": False,
+        "from": "config",
+        "pointer": "/mounts/1",
+        "volume": None,
+    }
+    assert (rows[103]["from"], rows[103]["pointer"], rows[103]["hostPath"]) == ("below", "/mounts/1", None)
+    assert rows[104]["volume"] == "fast"
+    assert list(rows) == [100, 102, 103, 101, 106, 107, 105, 104]
