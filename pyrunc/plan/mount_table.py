@@ -47,28 +47,24 @@ def parse(text: str) -> list[Row]:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         fstype, source, data = after.split(" ", 2)
-        row = Row(
-            id=int(fields[0]),
-            parent=int(fields[1]),
-            device=fields[2],
-            root=unescape(fields[3]),
-            point=unescape(fields[4]),
-            options=tuple(fields[5].split(",")),
-            fstype=fstype,
-            source=unescape(source),
-            data=tuple(unescape(word) for word in data.split(",")),
+        tags = dict(tag.partition(":")[::2] for tag in fields[6:])
+        rows.append(
+            Row(
+                id=int(fields[0]),
+                parent=int(fields[1]),
+                device=fields[2],
+                root=unescape(fields[3]),
+                point=unescape(fields[4]),
+                options=tuple(fields[5].split(",")),
+                shared=int(tags.get("shared", 0)),
+                master=int(tags.get("master", 0)),
+                source_group=int(tags.get("propagate_from", 0)),
+                unbindable="unbindable" in tags,
+                fstype=fstype,
+                source=unescape(source),
+                data=tuple(unescape(word) for word in data.split(",")),
+            )
         )
-        for tag in fields[6:]:
-            name, _, number = tag.partition(":")
-            if name == "shared":
-                row.shared = int(number)
-            elif name == "master":
-                row.master = int(number)
-            elif name == "propagate_from":
-                row.source_group = int(number)
-            elif name == "unbindable":
-                row.unbindable = True
-        rows.append(row)
     return rows
 
 

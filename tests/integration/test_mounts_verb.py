@@ -604,3 +604,16 @@ def test_the_image_cannot_have_its_modules_loaded(
     engine.call("mounts", name, "--remove", "/nowhere").fails("/nowhere")
     engine.call("mounts", name, "--remove", "/data").ok()
     assert not (bundle.rootfs / "marked").exists()
+
+
+# -- a layer over the root ----
+
+
+def test_a_layer_of_its_own(engine: Engine, bundle: Bundle, source: Path) -> None:
+    bundle.mount("/data", source, "bind", "ro")
+    name = engine.start(bundle, "sleep 1000", "--overlay")
+    assert (rows(engine, name)["/"]["type"], rows(engine, name)["/"]["from"]) == ("overlay", "rootfs")
+    clean(engine, name)
+    engine.call("mounts", name, "--add", f"{source}:/new/place").ok()
+    clean(engine, name)
+    assert not (bundle.rootfs / "new").exists()

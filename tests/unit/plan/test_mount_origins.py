@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyrunc.plan import mount_origins, steps
-from tests.support.mount_tables import TABLE, known, origins, plan
+from tests.support.mount_tables import HOST, TABLE, known, origins, plan
 
 
 def who(table: str = TABLE, *more: dict[str, Any], **how: Any) -> dict[int, tuple[str, str]]:
@@ -43,6 +43,15 @@ def test_what_nobody_asked_for() -> None:
     more = TABLE + "110 100 0:60 / /tmp rw - tmpfs own rw\n" + "111 110 0:61 / /tmp/x rw - tmpfs own rw\n"
     found = who(more)
     assert found[110] == found[111] == ("container", "")
+
+
+def test_what_came_along_with_what_came_along() -> None:
+    made = plan()
+    more = "{} {} 0:51 / {}/inner/most rw - tmpfs most rw\n"
+    what = known(made, TABLE + more.format(108, 103, "/data"), host=HOST + more.format(52, 51, "/srv/data"))
+    found = origins(made, what).of
+    assert found[108].kind == "below"
+    assert found[108].step is found[102].step
 
 
 def test_what_did_not_come_along() -> None:
@@ -90,6 +99,11 @@ def test_a_remount_changes_what_is_expected() -> None:
     made = plan({"destination": "/data", "options": ["bind", "remount", "noexec"]})
     found = mount_origins.find(made, known(made), configured=4)
     assert found.of[102].pointer == "/mounts/1"
+    assert found.of[102].step is not None
+    assert found.of[102].step.pointer == "/mounts/3"
+    over = TABLE + "180 102 0:90 / /data rw - tmpfs own rw\n"
+    found = mount_origins.find(made, known(made, over), configured=4)
+    assert found.of[180].kind == "container"
     assert found.of[102].step is not None
     assert found.of[102].step.pointer == "/mounts/3"
     made = plan({"destination": "/elsewhere", "options": ["bind", "remount", "noexec"]})
