@@ -13,7 +13,7 @@ import os
 
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
-from pyrunc.apply import identity, parent, target, verify
+from pyrunc.apply import identity, parent, sources, target
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_table
@@ -49,7 +49,7 @@ class Place:
         """Return the container's mount table."""
         how = os.O_RDONLY | os.O_CLOEXEC
         fd = _linux.openat2(self.procfs, self.pid + "/mountinfo", how, 0, _BENEATH)
-        return verify.read_all(fd)
+        return sources.read_all(fd)
 
 
 def seal(container: store.Container) -> None:
@@ -90,7 +90,7 @@ def run(container: store.Container, work: Callable[[Place], object], *, as_root:
     os.close(writer)
     os.close(init)
     os.close(procfs)
-    answer = verify.read_all(reader)
+    answer = sources.read_all(reader)
     _pid, status = os.waitpid(helper, 0)
     if os.waitstatus_to_exitcode(status) == -_signal.SIGALRM:
         raise Failure(
