@@ -34,12 +34,12 @@ class _Made(mountpoints.Made):
     def __init__(self) -> None:
         super().__init__()
         self.mask = flags.STATX_MNT_ID  # the ids of the mount table, by which the bases are known
-        self._undo: list[tuple[int, str]] = []
+        self._undo: list[tuple[int, str, bool]] = []
 
     def intend(self, stack: list[int], names: list[str], name: str) -> None:
         """Note what is about to be made, and where."""
         super().intend(stack, names, name)
-        self._undo.append((os.dup(stack[-1]), name))
+        self._undo.append((os.dup(stack[-1]), name, self._noted))
 
     def retract(self) -> None:
         """Take the last note back: somebody else was faster."""
@@ -47,8 +47,10 @@ class _Made(mountpoints.Made):
         os.close(self._undo.pop()[0])
 
     def undo(self) -> None:
-        """Remove what was made, as far as it is still empty."""
-        for directory, name in reversed(self._undo):
+        """Remove what was made, as far as it is still empty, and take the notes of it back."""
+        for directory, name, noted in reversed(self._undo):
+            if noted:
+                self._write(None)
             try:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISDIR(found.st_mode):
