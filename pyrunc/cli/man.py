@@ -49,6 +49,10 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
         ("0", "The container is gone. With --force also: there was none."),
         ("1", "There is none, it runs still, or something of it could not be removed."),
     ),
+    "mounts": (
+        ("0", "It was done; with --check: all is as it was configured."),
+        ("1", "It could not be done; with --check: something differs, which standard output tells."),
+    ),
     "kill": (
         ("0", "The signal was sent."),
         ("1", "There is no such container or signal, or it does not run."),
@@ -107,6 +111,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "features": (("what this runtime can do", "pyrunc features"),),
     "validate": (("what is wrong with a bundle", "pyrunc validate --bundle /srv/box"),),
     "plan": (("what would be done", "pyrunc plan --bundle /srv/box"),),
+    "mounts": (
+        (
+            "what a container has mounted, and which entry of its config.json asked for it",
+            "pyrunc mounts box",
+        ),
+        ("whether that is still as it was configured", "pyrunc mounts --check box"),
+        ("show a directory of the host to a container that runs", "pyrunc mounts box --add /srv:/data:ro"),
+        ("take it out again", "pyrunc mounts box --remove /data"),
+        ("as crun has it, from a file with entries of config.json", "pyrunc mounts add box mounts.json"),
+    ),
     "volume create": (("a volume with a label", "pyrunc volume create --label for=shop data"),),
     "volume ls": (("those that no container uses", "pyrunc volume ls --filter dangling=true"),),
     "volume inspect": (("all about one", "pyrunc volume inspect data"),),

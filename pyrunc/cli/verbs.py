@@ -428,7 +428,7 @@ VERBS: dict[str, Verb] = {
                 MANY,
                 (),
                 "MOUNT",
-                "mount type=bind,src=...,dst=... or SOURCE:DEST[:OPTIONS]; may be repeated",
+                "mount type=bind,src=PATH,dst=PATH or SOURCE:DEST[:OPTIONS]; may be repeated",
             ),
             (("remove",), MANY, (), "DEST", "unmount DEST and all below it; may be repeated"),
             (("force",), FLAG, False, "", "also over a mount, or one that is not the configuration's"),
