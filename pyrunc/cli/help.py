@@ -52,8 +52,8 @@ The file is a config.json, or holds such an object; without it, the bundle's con
 problems are reported, each with its line and place, and make the exit status 1.""",
     "mounts": """
 The container is created, running or paused. What is added is a bind, in the words of the options --mount and
---volume of "pyrunc run", or a tmpfs; it goes with the container. Of what is mounted, entries of config.json and
-what was added can be removed, the rest with --force. FILE holds a mounts array, as config.json does.""",
+--volume of "pyrunc run", or a tmpfs; it goes with the container. Of what is mounted, entries of config.json
+and what was added can be removed, the rest with --force. FILE holds a mounts array, as config.json does.""",
     "completion": """
 Without a name, for the shell in $SHELL. For bash: source <(pyrunc completion bash)""",
 }
