@@ -9,9 +9,9 @@ from __future__ import annotations
 import _stat as stat
 import os
 
-from pyrunc.apply import target
+from pyrunc.apply import sources, target
 from pyrunc.errors import Failure
-from pyrunc.linux import _linux, flags
+from pyrunc.linux import flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def open_source(step: Device) -> int:
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_SYMLINK_NOFOLLOW
     try:
         try:
-            fd = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+            fd = sources.calls.open_tree(flags.AT_FDCWD, step.path, how)
         except FileNotFoundError:
-            fd = _linux.open_tree(flags.AT_FDCWD, _host_path(step), how)
+            fd = sources.calls.open_tree(flags.AT_FDCWD, _host_path(step), how)
     except OSError as exc:
         raise Failure(
             f"device {step.path} cannot be made in a user namespace, and the host has none to bind",
@@ -100,7 +100,7 @@ def _bind(child: Child, step: Device) -> None:
     try:
         tfd = target.make(child.root, step.path, "file", made=child.mounting.made)
         try:
-            _linux.move_mount(fd, "", tfd, "", _ATTACH)
+            sources.calls.move_mount(fd, "", tfd, "", _ATTACH)
         finally:
             os.close(tfd)
     finally:
@@ -204,9 +204,9 @@ def console(child: Child, devpts: int, number: int) -> None:
             if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
                 raise Failure("/dev/console in the root file system is neither a file nor a device")
             how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_SYMLINK_NOFOLLOW
-            source = _linux.open_tree(devpts, str(number), how)
+            source = sources.calls.open_tree(devpts, str(number), how)
             try:
-                _linux.move_mount(source, "", tfd, "", _ATTACH)
+                sources.calls.move_mount(source, "", tfd, "", _ATTACH)
             finally:
                 os.close(source)
         finally:

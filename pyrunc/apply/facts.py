@@ -11,6 +11,8 @@ from pyrunc.apply.cgroup_facts import cgroup_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.facts import Facts
 
+_ENOENT, _EBADF, _EINVAL = 2, 9, 22
+
 
 def gather(rootless: str | None = None) -> Facts:
     """Return the facts about this host and this process.
@@ -22,14 +24,21 @@ def gather(rootless: str | None = None) -> Facts:
     """
     euid = os.geteuid()
     inside = _in_user_namespace()
+    kernel = _kernel(os.uname().release)
+    missing = _missing()
+    if missing:
+        from pyrunc.apply import classic
+
+        classic.check(kernel, missing)
     return Facts(
-        kernel=_kernel(os.uname().release),
+        kernel=kernel,
         statmount=_statmount(),
         euid=euid,
         in_user_namespace=inside,
         kcore=os.access("/proc/kcore", os.F_OK),
         capabilities=_linux.capget(0)[1],
         cgroup=cgroup_facts(rootless=rootless == "true" or (rootless != "false" and (inside or euid != 0))),
+        missing=missing,
     )
 
 
@@ -45,18 +54,43 @@ def _kernel(release: str) -> tuple[int, int]:
     return int(major), int(rest[:digits] or 0)
 
 
+# A call with an argument that cannot be right is refused at once, for that and before any right is asked for:
+# another answer means that it is not there (ENOSYS), or that a filter does not let it through. A kernel may
+# know what the filter of a container around us does not.
+
+
 def _statmount() -> bool:
-    """Try it: a kernel may know statmount(2), and the filter of an outer container not let it through."""
+    """Tell whether statmount(2) is there; no mount has the number 0."""
     try:
-        fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            mount, _is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)
-            _linux.statmount(mount, flags.STATMOUNT_MNT_BASIC, 512)
-        finally:
-            os.close(fd)
-    except OSError:
-        return False
+        _linux.statmount(0, flags.STATMOUNT_MNT_BASIC, 512)
+    except OSError as exc:
+        return exc.errno in (_EINVAL, _ENOENT)
     return True
+
+
+def _missing() -> tuple[str, ...]:
+    """Return which calls of the new mount API cannot be had, asked by one of each kernel it came with.
+
+    move_mount, fsopen, fsmount and fspick ask for rights first, so that they tell nothing; kernels and
+    filters have them together with the two that do.
+    """
+    missing = []
+    try:
+        _linux.open_tree(-1, "", flags.AT_EMPTY_PATH)
+    except OSError as exc:
+        if exc.errno != _EBADF:
+            missing.append("open_tree")
+    try:
+        _linux.fsconfig(-1, 0, None, None, 0)
+    except OSError as exc:
+        if exc.errno != _EINVAL:
+            missing.append("fsconfig")
+    try:
+        _linux.mount_setattr(-1, "", 0xFFFFFFFF, 0, 0, 0, -1)
+    except OSError as exc:
+        if exc.errno != _EINVAL:
+            missing.append("mount_setattr")
+    return tuple(missing)
 
 
 def _in_user_namespace() -> bool:

@@ -10,7 +10,7 @@ import _stat as stat
 import os
 
 from pyrunc.apply import sources, target
-from pyrunc.linux import _linux, flags
+from pyrunc.linux import flags
 from pyrunc.plan.mount_options import RDONLY
 from pyrunc.plan.mounts import PSEUDO
 
@@ -37,7 +37,7 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
 
     """
     try:
-        fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+        fs = sources.calls.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
     except OSError as exc:
         hint = ""
         if exc.errno == _ENODEV:
@@ -47,16 +47,16 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
     doing = ""
     try:
         try:
-            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
+            sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
             for doing in _words(step, cover):
                 name, equals, value = doing.partition("=")
                 if equals:
-                    _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
+                    sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
                 else:
-                    _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
+                    sources.calls.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
             doing = ""
             if not step.layers:
-                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+                sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
             else:
                 _create_overlay(fs, step, root, lower, layers)
         except OSError as exc:
@@ -64,10 +64,12 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
         # What stays writable until the tree is built gets its last bit at the end.
         own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
         try:
-            fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
+            fd = sources.calls.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
             if step.deep_set or step.deep_clear:
                 own = step.own_set | step.own_clear
-                _linux.mount_setattr(fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1)
+                sources.calls.mount_setattr(
+                    fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1
+                )
             if step.label:
                 os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", step.label.encode())
         except OSError as exc:
@@ -105,7 +107,7 @@ def reconfigure(step: Mount, place: int) -> None:
     """
     doing = ""
     try:
-        fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
+        fs = sources.calls.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
     except OSError as exc:
         raise sources.failure(step, "pick the file system", exc.errno or 0) from None
     words = step.data
@@ -115,9 +117,9 @@ def reconfigure(step: Mount, place: int) -> None:
         for doing in words:
             name, equals, value = doing.partition("=")
             how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
-            _linux.fsconfig(fs, how, name, value if equals else None, 0)
+            sources.calls.fsconfig(fs, how, name, value if equals else None, 0)
         doing = ""
-        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     except OSError as exc:
         raise _failure(step, doing, fs, exc) from None
     finally:
@@ -141,9 +143,9 @@ def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[in
             raise sources.failure(step, f"open {name.rstrip('+')} {path}", exc.errno or 0) from None
         opened.append(fd)
         if step.layer_fds:
-            _linux.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
+            sources.calls.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
     if step.layer_fds:
-        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     else:
         _create_by_numbers(fs, step, opened)
 
@@ -169,12 +171,12 @@ def _create_by_numbers(fs: int, step: Mount, opened: list[int]) -> None:
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir("/proc/self/fd")
-        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
+        sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
         for (name, _, _), fd in zip(step.layers, opened, strict=True):
             if name in ("upperdir", "workdir"):
-                _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, str(fd), 0)
+                sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, str(fd), 0)
         # Kernels before 6.5 look the names up only here.
-        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     finally:
         os.fchdir(back)
         os.close(back)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.apply.child import Child
+    from pyrunc.apply.classic import Sources
     from pyrunc.apply.idmapped import Spaces
 
 # Sources opened before the fork, and then at a time: an ordinary container needs no message, and a large one
@@ -44,6 +45,7 @@ class Mounting:
         lonely: ids of slave mounts whose source has nothing to be a slave of.
         readonly_last: mounts that become read-only at the end.
         again: mounts whose propagation is set again.
+        classic: what is known about sources, where init opens them itself.
 
     """
 
@@ -56,6 +58,7 @@ class Mounting:
         self.readonly_last: list[tuple[int, steps.Mount]] = []
         self.again: list[tuple[int, steps.Mount]] = []
         self.copy: Callable[[int, int, str], None] | None = None
+        self.classic: Sources | None = None
         self._waiting: list[steps.Mount] = []
         self._had = 0
         self._spaces: Spaces | None = None
@@ -83,6 +86,10 @@ class Mounting:
         for step in plan.child:
             if isinstance(step, steps.VerifyMounts) and not step.by_id:
                 self.made.mask = flags.STATX_MNT_ID
+            elif isinstance(step, steps.ClassicMounts):
+                from pyrunc.apply import classic
+
+                self.classic = classic.Sources(directory)
             elif isinstance(step, steps.Mount) and step.copy_up and self.copy is None:
                 from pyrunc.volumes import copyup
 
@@ -101,6 +108,11 @@ class Mounting:
             Failure: a source cannot be had.
 
         """
+        if self.classic is not None:
+            for step in child.plan.child:
+                if isinstance(step, steps.Mount) and step.kind == "bind" and not self._look(step):
+                    self.classic.look(step)
+            return
         binds = []
         opened = child.mounts
         self._measure(child)
@@ -155,15 +167,24 @@ class Mounting:
             self._spaces.map(fd, step)
         return fd
 
-    def feed(self, sock: _socket.socket) -> None:
+    def feed(self, sock: _socket.socket, plan: steps.Plan, init: int) -> None:
         """Open the sources that were not opened before the fork, and send them.
 
         A child that is gone is no failure here: what it said last is still to be read.
+
+        Args:
+            sock: the socket to the child.
+            plan: the plan.
+            init: the child's pidfd.
 
         Raises:
             Failure: one cannot be had.
 
         """
+        if self.classic is not None and any(
+            isinstance(step, steps.ClassicMounts) and step.handed for step in plan.child
+        ):
+            self.classic.hand_over(plan, init, sock)
         for start in range(0, len(self._waiting), _BATCH):
             batch = self._waiting[start : start + _BATCH]
             fds = [self._mapped(step, self._open_source(step)) for step in batch]

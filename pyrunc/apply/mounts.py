@@ -131,7 +131,7 @@ def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool 
             place, plain = _mount_point(child, step, "", fd)
         try:
             _check_place(child, step, place, fd, plain=plain)
-            _linux.move_mount(fd, "", place, "", _ATTACH)
+            sources.calls.move_mount(fd, "", place, "", _ATTACH)
         except FileNotFoundError:
             # It was removed meanwhile, by somebody with the same root file system: make it again.
             if attempt + 1 < _TRIES:
@@ -302,7 +302,7 @@ def set_readonly_last(child: Child) -> None:
     """Set read-only on the mounts that had to be written to while the tree was built."""
     for fd, step in child.mounting.readonly_last:
         try:
-            _linux.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
+            sources.calls.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
         except OSError as exc:
             raise sources.attribute_failure(step, exc) from None
         os.close(fd)

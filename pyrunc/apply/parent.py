@@ -72,7 +72,8 @@ class Launch:
             or (isinstance(step, steps.Mount) and step.below)
             for step in self.plan.child
         )
-        if steps.Sysctl in kinds or steps.LsmLabel in kinds or tables:
+        classic = steps.ClassicMounts in kinds
+        if steps.Sysctl in kinds or steps.LsmLabel in kinds or tables or classic:
             self.child.procfs = private_procfs()
         if steps.AttachRoot in kinds:
             self.child.made = self.child.mounting.prepare(self.plan, self.container.directory)
@@ -90,7 +91,7 @@ class Launch:
                 self.child.joins[join.kind] = (join, namespaces.open_join(join))
         # Without the right to clone a mount here (an ordinary user), the child opens sources with the rights
         # it has in its own user namespace.
-        if steps.AttachRoot in kinds and os.geteuid() == 0:
+        if steps.AttachRoot in kinds and (classic or os.geteuid() == 0):
             self.child.mounting.open_all(self.child)
 
     # -- the fork --------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Launch:
 
                 self._do(step, netdevices.move, step, self.pid)
         if self.child.made >= 0:
-            self.child.mounting.feed(self.sock)
+            self.child.mounting.feed(self.sock, self.plan, self.pidfd)
         while True:
             try:
                 kind, payload, fd = protocol.receive(self.sock)
@@ -403,6 +404,11 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
         from pyrunc.apply import tree
 
         tree.equip(tools)
+    if steps.ClassicMounts in kinds:
+        from pyrunc.apply import classic
+
+        classic.equip(tools)
+        cli.debug("mounts are made with mount(2): see `pyrunc plan`")
     if steps.Terminal in kinds:
         from pyrunc.apply import terminal
 

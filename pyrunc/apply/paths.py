@@ -9,9 +9,9 @@ from __future__ import annotations
 import _stat as stat
 import os
 
-from pyrunc.apply import target
+from pyrunc.apply import sources, target
 from pyrunc.errors import Failure
-from pyrunc.linux import _linux, flags
+from pyrunc.linux import flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def readonly(child: Child, step: ReadonlyPath) -> None:
     if fd < 0:
         return
     try:
-        tree = _linux.open_tree(fd, "", _CLONE | flags.AT_EMPTY_PATH | flags.AT_RECURSIVE)
+        tree = sources.calls.open_tree(fd, "", _CLONE | flags.AT_EMPTY_PATH | flags.AT_RECURSIVE)
         try:
-            _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
-            _linux.move_mount(tree, "", fd, "", _ATTACH)
+            sources.calls.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
+            sources.calls.move_mount(tree, "", fd, "", _ATTACH)
         finally:
             os.close(tree)
     except OSError as exc:
@@ -59,7 +59,7 @@ def mask(child: Child, step: MaskedPath) -> None:
     try:
         cover = _empty_directory(child) if stat.S_ISDIR(os.fstat(fd).st_mode) else _null()
         try:
-            _linux.move_mount(cover, "", fd, "", _ATTACH)
+            sources.calls.move_mount(cover, "", fd, "", _ATTACH)
         except OSError:
             os.close(cover)
             raise
@@ -75,7 +75,7 @@ def mask(child: Child, step: MaskedPath) -> None:
 
 def _null() -> int:
     """Return a detached copy of the host's /dev/null."""
-    fd = _linux.open_tree(flags.AT_FDCWD, "/dev/null", _CLONE | flags.AT_SYMLINK_NOFOLLOW)
+    fd = sources.calls.open_tree(flags.AT_FDCWD, "/dev/null", _CLONE | flags.AT_SYMLINK_NOFOLLOW)
     found = os.fstat(fd)
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
         os.close(fd)
@@ -89,14 +89,14 @@ def _empty_directory(child: Child) -> int:
     One superblock for all: with one each, hosts that mask a directory per CPU met contention on kernel locks.
     """
     if child.mask >= 0:
-        return _linux.open_tree(child.mask, "", _CLONE | flags.AT_EMPTY_PATH)
-    fs = _linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
+        return sources.calls.open_tree(child.mask, "", _CLONE | flags.AT_EMPTY_PATH)
+    fs = sources.calls.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
     try:
         for name, value in (("source", "tmpfs"), ("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")):
-            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
-        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+            sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
+        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
         attributes = mask_attributes()
-        return _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, attributes)
+        return sources.calls.fsmount(fs, flags.FSMOUNT_CLOEXEC, attributes)
     finally:
         os.close(fs)
 

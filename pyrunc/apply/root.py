@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply import filesystems, mounts
+from pyrunc.apply import filesystems, mounts, sources
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
@@ -40,7 +40,7 @@ def attach_root(child: Child, step: steps.AttachRoot) -> None:
             # The root of a user namespace cannot walk there, and no hook could: the copy, which the parent
             # took, is as good on top of everything.
             here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _linux.move_mount(tree, "", here, "", _ATTACH)
+        sources.calls.move_mount(tree, "", here, "", _ATTACH)
         os.close(here)
     except OSError as exc:
         raise Failure(
@@ -56,14 +56,14 @@ def open_root(step: steps.AttachRoot) -> int:
     if step.overlay is not None:
         return _open_overlay(step, step.overlay)
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
-    tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
-    _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
+    tree = sources.calls.open_tree(flags.AT_FDCWD, step.path, how)
+    sources.calls.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
     return tree
 
 
 def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
     """Return a detached overlay of the root file system, restricted as what it lies on."""
-    below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
+    below = sources.calls.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
     try:
         if step.layer_ids:
             from pyrunc.apply import idmapped  # only the parent, on the host, has such a step to carry out
@@ -73,7 +73,7 @@ def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
         tree = filesystems.open_new(overlay, lower=below if step.layer_ids else -1)
     finally:
         os.close(below)
-    _linux.mount_setattr(tree, "", _EMPTY, restricted, 0, step.propagation, -1)
+    sources.calls.mount_setattr(tree, "", _EMPTY, restricted, 0, step.propagation, -1)
     return tree
 
 
@@ -124,7 +124,7 @@ def readonly_last(child: Child, _step: steps.ReadonlyLast) -> None:
 def readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
     """Make the root mount read-only."""
     try:
-        _linux.mount_setattr(child.root, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
+        sources.calls.mount_setattr(child.root, "", _EMPTY, flags.MOUNT_ATTR_RDONLY, 0, 0, -1)
     except OSError as exc:
         raise Failure(
             "make the root file system read-only", pointer=step.pointer, errno=exc.errno or 0

@@ -64,6 +64,10 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *(early if command.get("noNewPrivileges") else []),
     ]
     warnings = process.capability_warnings(command, _available(config, facts.capabilities))
+    if not facts.new_mount_api:
+        from pyrunc.plan import classic
+
+        warnings = (*warnings, *classic.warnings(child))
     return steps.Plan(
         id=request.id,
         bundle=request.bundle,
@@ -189,6 +193,10 @@ def _tree(
             propagation=flag if own_tree else 0,
         )
     )
+    if not facts.new_mount_api:
+        from pyrunc.plan import classic
+
+        return classic.adapt(found, facts, config)
     return found
 
 

@@ -19,6 +19,8 @@ class Facts(Record):
     Attributes:
         kernel: its version, major and minor.
         statmount: it answers statmount(2).
+        missing: calls of the new mount API that it does not answer, or that a filter around us refuses: with
+            one missing the tree is made with mount(2).
         euid: effective user id of the runtime.
         in_user_namespace: the runtime itself is not in the initial user namespace.
         kcore: /proc/kcore exists, so /dev/core is linked to it.
@@ -34,6 +36,12 @@ class Facts(Record):
     kcore: bool
     capabilities: int
     cgroup: CgroupFacts
+    missing: tuple[str, ...] = ()
+
+    @property
+    def new_mount_api(self) -> bool:
+        """Whether mounts can be built detached (open_tree, fsopen, mount_setattr)."""
+        return not self.missing
 
 
 class Request(Record):

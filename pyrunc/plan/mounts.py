@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         tuple[str, ...], tuple[Options, tuple[int, int, int], tuple[int, int], tuple[int, int]]
     ]
 
-# mount_setattr(2). What else is needed (clone3, openat2, close_range, setns with a pidfd) is older.
-OLDEST_KERNEL = (5, 12)
+# close_range(2). What else there is no other way for (openat2 5.6, mount ids and setns by a pidfd 5.8) is
+# older.
+OLDEST_KERNEL = (5, 9)
 
 # File systems whose read-only state belongs to the mount, not to the (shared or kernel-made) superblock.
 PSEUDO = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay"))
@@ -129,7 +130,7 @@ def lower(
     """
     if facts.kernel < OLDEST_KERNEL:
         raise Failure(
-            f"mounts need the system calls of Linux {_dotted(OLDEST_KERNEL)} (mount_setattr(2)),"
+            f"containers need the system calls of Linux {_dotted(OLDEST_KERNEL)} (close_range(2)),"
             f" and this is Linux {_dotted(facts.kernel)}",
             hint="use a newer kernel",
         )

@@ -292,6 +292,11 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     ),
     steps.LoopbackUp: lambda _step: "bring lo up",
     steps.Keyring: lambda step: f"join a new session keyring {step.name}",
+    steps.ClassicMounts: lambda step: (
+        "make the mounts with mount(2), without "
+        + " and ".join(f"{name}(2)" for name in step.missing)
+        + (": the parent opens their sources in init's mount namespace" if step.handed else "")
+    ),
     steps.TreePropagation: lambda step: f"make all inherited mounts {_flagged(step.flag, recursive=True)}",
     steps.AttachRoot: _attach_root,
     steps.Mount: _mount,

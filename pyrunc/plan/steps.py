@@ -118,6 +118,20 @@ class Keyring(Step):
 # -- the mount tree ------------------------------------------------------------------------------------------
 
 
+class ClassicMounts(Step):
+    """Make the tree with mount(2): the new mount API is not there.
+
+    Attributes:
+        missing: which of its calls cannot be had.
+        handed: the parent opens the sources, inside init's mount namespace: the root of the user namespace
+            might not reach them.
+
+    """
+
+    missing: tuple[str, ...]
+    handed: bool = False
+
+
 class TreePropagation(Step):
     """Change the propagation of all the new mount namespace inherited, so that nothing flows to the host."""
 

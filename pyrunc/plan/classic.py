@@ -1,0 +1,87 @@
+"""The other plan, for hosts without the new mount API: what mount(2) can do, and refusals of what it cannot.
+
+Decided before anything happens, from the facts, so that it is never a silent retry. Law 1: pure; imported
+only where a call is missing.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces
+from pyrunc.plan.mount_options import SHARED
+from pyrunc.plan.steps import ClassicMounts, Mount, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.facts import Facts
+    from pyrunc.spec.types import Config
+
+PAGE = 4095  # bytes of options that mount(2) reads: a page of the smallest size, with a zero at the end
+
+
+def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
+    """Return the steps of a mount tree as they are without the new mount API.
+
+    Args:
+        tree: the steps; the mounts among them are changed.
+        facts: the host, which says what is missing.
+        config: the configuration.
+
+    Raises:
+        Failure: something asked for cannot be done with mount(2); it says what it takes.
+
+    """
+    kinds = namespaces.paths(config)
+    because = _calls(facts.missing) + " cannot be had here"
+    if kinds.get("mount") != "":
+        raise Failure(
+            f"{because}, and without takes a mount namespace of the container's own",
+            pointer="/linux/namespaces",
+            hint="use Linux 5.12, and no seccomp filter around us that refuses the new mount calls",
+        )
+    for step in tree:
+        if isinstance(step, Mount):
+            _check(step, because, config)
+            # What the parent would make lies in its own mount namespace, where mount(2) cannot take it from.
+            step.early = step.layer_fds = False
+    handed = "user" in kinds and facts.euid == 0
+    return [ClassicMounts(missing=facts.missing, handed=handed), *tree]
+
+
+def _check(step: Mount, because: str, config: Config) -> None:
+    if step.id_maps or step.id_space:
+        raise Failure(
+            f"{because}, and an id-mapped mount takes mount_setattr(2)",
+            pointer=step.pointer,
+            hint="use Linux 5.12, and no seccomp filter around us that refuses it; or leave the mapping out",
+        )
+    words = config["mounts"][step.index].get("options") or []
+    for word in step.data:
+        if "," in word:
+            at = f"{step.pointer}/options/{words.index(word)}" if word in words else step.pointer
+            raise Failure(
+                f'{because}, and mount(2) takes a comma for the end of an option: "{word}"',
+                pointer=at,
+                hint="leave the comma out, or write two options",
+            )
+    if len(",".join(step.data).encode()) > PAGE:
+        raise Failure(
+            f"{because}, and mount(2) takes no more than {PAGE} bytes of options", pointer=step.pointer
+        )
+
+
+def warnings(tree: list[Step]) -> list[str]:
+    """Return what is had in another way than with the new mount API, for those to whom it may matter."""
+    begin = next((step for step in tree if isinstance(step, ClassicMounts)), None)
+    if begin is None or not begin.handed:
+        return []
+    return [
+        f"{step.pointer}: mounts made inside do not reach the host, which takes open_tree(2) for a container"
+        " with a user namespace"
+        for step in tree
+        if isinstance(step, Mount) and any(flag == SHARED for flag, _deep in step.options.propagation)
+    ]
+
+
+def _calls(missing: tuple[str, ...]) -> str:
+    return " and ".join(f"{name}(2)" for name in missing)

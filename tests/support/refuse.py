@@ -1,0 +1,65 @@
+"""Run a command under a filter that refuses system calls, as an old kernel or a container around us would.
+
+    python refuse.py ENOSYS open_tree,fsopen COMMAND...
+
+The numbers count from 424 on, where a call has the same one on every architecture.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from pathlib import Path
+
+NUMBERS = {
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+    "statmount": 457,
+    "listmount": 458,
+}
+# What mount(2) has to stand in for, and what came with it.
+NEW_MOUNT_API = tuple(
+    name for name in NUMBERS if name not in ("pidfd_open", "clone3", "close_range", "openat2")
+)
+_SET_MODE_FILTER = 1
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+_ERRNO, _ALLOW = 0x00050000, 0x7FFF0000
+
+
+def program(refused: tuple[str, ...], number: int) -> bytes:
+    """Return a filter that answers some system calls with an error number and allows all others."""
+    code = [(_LOAD, 0, 0, 0)]
+    for position, name in enumerate(refused):
+        code.append((_EQUAL, len(refused) - position, 0, NUMBERS[name]))
+    code += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | number)]
+    return b"".join(struct.pack("=HBBI", *each) for each in code)
+
+
+def prefix(answer: str, *refused: str) -> list[str]:
+    """Return the words to put before a command that is to live without some calls."""
+    return [sys.executable, str(Path(__file__).resolve()), answer, ",".join(refused or NEW_MOUNT_API)]
+
+
+def main() -> None:
+    """Install the filter and execute the command."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from pyrunc.linux import _linux
+
+    answer, refused, *command = sys.argv[1:]
+    _linux.seccomp(_SET_MODE_FILTER, 0, program(tuple(refused.split(",")), getattr(errno, answer)))
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()
