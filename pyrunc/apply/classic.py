@@ -250,9 +250,17 @@ def tree_propagation(child: Child, step: steps.TreePropagation) -> None:
 
 def enter_root(child: Child, step: steps.EnterRoot) -> None:
     """Make the root file system the root, without the staging place."""
-    if isinstance(sources.calls, mount_calls.Classic):
-        sources.calls.leave()
+    calls = sources.calls
+    covered = isinstance(calls, mount_calls.Classic) and not calls.leave()
     root.enter_root(child, step)
+    if not covered:
+        return
+    # What lies over the old root directory is the staging place; only that was taken away, the root below is
+    # still over the new one.
+    top = os.open("/..", _PATH | os.O_DIRECTORY)
+    if mount_calls.mount_id(top) != mount_calls.mount_id(child.root):
+        _linux.umount2("/", flags.MNT_DETACH)
+    os.close(top)
 
 
 def equip(tools: Tools) -> None:

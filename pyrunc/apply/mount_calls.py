@@ -165,8 +165,14 @@ class Classic:
         finally:
             os.chdir("/")
 
-    def leave(self) -> None:
-        """Take the staging place away; what was built there has moved to where it belongs."""
+    def leave(self) -> bool:
+        """Take the staging place away; what was built there has moved to where it belongs.
+
+        Not if the root file system is over it, because the user cannot get to its own place: tells which.
+        """
+        number = mount_id(self.staging)
+        if any(parent == number for _own, parent, _path, _row in self.rows().values()):
+            return False
         os.fchdir(self._fds)
         try:
             _linux.umount2(str(self.staging), flags.MNT_DETACH)
@@ -176,6 +182,7 @@ class Classic:
         for fd in self.given.values():
             os.close(fd)
         self.given.clear()
+        return True
 
     def _stage(
         self, source: int | str | None, fstype: str | None, how: int, data: str | None, kind: int

@@ -300,7 +300,12 @@ def source_failure(step: Mount, source: str, exc: OSError) -> Failure:
     """Return the failure of opening a bind's source."""
     if exc.errno == _ENOENT:
         return failure(step, f"bind source {source} does not exist", _ENOENT)
-    return failure(step, f"open bind source {source}", exc.errno or 0)
+    hint = ""
+    if exc.errno == _EINVAL:
+        hint = "an unbindable mount cannot be bound"
+        if calls is not _linux:
+            hint += "; in a user namespace mount(2) leaves nothing out that is mounted below: use rbind"
+    return failure(step, f"open bind source {source}", exc.errno or 0, hint)
 
 
 def attribute_failure(step: Mount, exc: OSError) -> Failure:

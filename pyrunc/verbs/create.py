@@ -71,6 +71,9 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     # may.
     joined = namespaces.paths(config).get("pid") != ""
     parent.seal_process(libraries=joined and "user" not in namespaces.paths(config))
+    # Only now: where sealing begins the command anew, all before it is done twice.
+    for warning in plan.warnings:
+        cli.warn(warning)
     container = store.reserve(root, cmd.id)
     try:
         lock = store.lock(container)
@@ -107,7 +110,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
 
 def _plan(cmd: Command, config: Config, raw: bytes, bundle: str, root: str) -> steps.Plan:
-    """Build the plan; what it cannot hold gets its line in the file, what it leaves out is warned of."""
+    """Build the plan; what it cannot hold gets its line in the file."""
     request = Request(
         id=cmd.id,
         bundle=bundle,
@@ -128,8 +131,6 @@ def _plan(cmd: Command, config: Config, raw: bytes, bundle: str, root: str) -> s
         from pyrunc.spec import explain
 
         raise explain.place(problem, raw, config_path(cmd, bundle)) from None
-    for warning in plan.warnings:
-        cli.warn(warning)
     _check_root(plan.rootfs)
     return plan
 

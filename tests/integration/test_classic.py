@@ -1,0 +1,417 @@
+"""The tree made with mount(2): the same, to the last flag, as with the new mount API.
+
+Run under a filter that answers as an old kernel does (ENOSYS), and as the filter of a container around us
+does (EPERM). Source: mount(2), mount_setattr(2), seccomp(2).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import refuse
+from tests.support.containers import wait_for
+from tests.support.engine import FOREIGN, Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.containers import Bundle
+
+pytestmark = pytest.mark.skipif(FOREIGN, reason="a fallback of our own")
+
+
+class Refused(Engine):
+    """A caller who lives under a filter."""
+
+    prefix: list[str]
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the words of a call."""
+        return [*self.prefix, *super().argv(*words)]
+
+
+@pytest.fixture
+def refused(engine: Engine) -> Callable[..., Engine]:
+    """Callers for whom system calls fail, with the same containers as everybody else."""
+
+    def make(answer: str = "ENOSYS", *calls: str) -> Engine:
+        made = Refused(engine.directory)
+        made.prefix = refuse.prefix(answer, *calls)
+        made.ids = engine.ids
+        return made
+
+    return make
+
+
+@pytest.fixture
+def source(place: Path) -> Iterator[Path]:
+    """A directory with a file, a mount in it, and one in that."""
+    made = place / "source"
+    (made / "sub").mkdir(parents=True)
+    (made / "file").write_text("content\n")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid,noatime", "one", made / "sub"], check=True)
+    (made / "sub" / "deep").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nodev", "two", made / "sub/deep"], check=True)
+    yield made
+    subprocess.run(["umount", "-R", made / "sub"], check=True)
+
+
+@pytest.fixture
+def shared(place: Path) -> Iterator[Path]:
+    """A mount that is shared."""
+    made = place / "shared"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shared", made], check=True)
+    subprocess.run(["mount", "--make-shared", made], check=True)
+    yield made
+    subprocess.run(["umount", "-R", made], check=True)
+
+
+Row = tuple[str, str, str, str, str, str]
+
+
+def tree(table: str) -> list[Row]:
+    """Return what a mount table says, without what differs between two containers of the same kind.
+
+    For each mount: where, what part of it, how, with whom, which file system and with which options. A peer
+    group of the host keeps its number, one of the container's own is only "shared".
+    """
+    host = {
+        word.partition(":")[2]
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        for word in line.split()[6:]
+        if word.startswith(("shared:", "master:"))
+    }
+    rows = []
+    for line in table.splitlines():
+        words = line.split()
+        end = words.index("-")
+        peers = [
+            word if word.partition(":")[2] in host else word.partition(":")[0]
+            for word in words[6:end]
+            if not word.startswith("propagate_from")
+        ]
+        rows.append((words[4], words[3], words[5], " ".join(peers), words[end + 1], words[end + 3]))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def mounted(engine: Engine, bundle: Bundle) -> list[Row]:
+    result = engine.front(bundle, "cat /proc/self/mountinfo")
+    assert result.code == 0, result
+    return tree(result.out)
+
+
+def plain(_bundle: Bundle, _source: Path, _shared: Path) -> None:
+    """Change nothing: /dev, masked and read-only paths as engines have them."""
+
+
+def binds(bundle: Bundle, source: Path, _shared: Path) -> None:
+    bundle.mount("/a", source, "bind", "ro")
+    bundle.mount("/b", source, "rbind", "ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime")
+    bundle.mount("/c", source / "file", "bind", "ro", "nosymfollow", "strictatime")
+    bundle.mount("/d", source / "sub", "rbind", "ro", "relatime")
+    bundle.mount("/e", source / "sub", "bind")
+    bundle.mount("/d/deep/f", "/dev/null", "bind", "noexec")
+    bundle.mount("/g", bundle.rootfs / "etc", "bind", "ro")
+
+
+def deep(bundle: Bundle, source: Path, _shared: Path) -> None:
+    bundle.mount("/a", source, "rbind", "rro")
+    bundle.mount("/b", source, "rbind", "rnosuid", "rnodev", "rnoexec", "rstrictatime", "rnosymfollow")
+    bundle.mount("/c", source, "rbind", "rro", "rw", "rrelatime")
+    bundle.mount("/d", source / "sub", "rbind", "rsuid", "rdev", "rnodiratime")
+
+
+def binds_of_a_user(bundle: Bundle, source: Path, shared: Path) -> None:
+    bundle.mount("/a", source, "rbind", "ro", "nosuid", "nodev", "noexec")
+    bundle.mount("/b", source / "file", "bind", "ro")
+    bundle.mount("/c", source, "rbind", "rro", "rnosymfollow")
+    bundle.mount("/d", shared, "bind", "rslave")
+    bundle.mount("/f", source, "rbind", "rprivate")
+    bundle.mount("/d/f", "/dev/null", "bind", "noexec")
+
+
+def propagation(bundle: Bundle, source: Path, shared: Path) -> None:
+    for kind in ("shared", "slave", "private", "unbindable"):
+        bundle.mount(f"/on-{kind}", shared, "bind", kind)
+        bundle.mount(f"/off-{kind}", source, "bind", kind)
+        bundle.mount(f"/on-r{kind}", shared, "rbind", f"r{kind}")
+        bundle.mount(f"/off-r{kind}", source, "rbind", f"r{kind}")
+    bundle.mount("/plain", shared, "bind")
+    bundle.mount("/both", shared, "bind", "slave", "shared")
+
+
+def private_root(bundle: Bundle, source: Path, shared: Path) -> None:
+    bundle.linux["rootfsPropagation"] = "private"
+    bundle.mount("/a", shared, "rbind", "rslave")
+    bundle.mount("/b", shared, "rbind")
+    bundle.mount("/c", source, "rbind", "rshared", "ro")
+
+
+def shared_root(bundle: Bundle, _source: Path, shared: Path) -> None:
+    bundle.linux["rootfsPropagation"] = "rshared"
+    bundle.mount("/a", shared, "rbind", "rslave")
+    bundle.mount("/b", shared, "rbind", "rprivate")
+
+
+def new(bundle: Bundle, _source: Path, _shared: Path) -> None:
+    for name in ("filled", "s", "t"):
+        (bundle.rootfs / name).mkdir()
+    (bundle.rootfs / "filled/file").write_text("copied up\n")
+    bundle.mount("/t", "tmpfs", "size=1m", "nr_inodes=50", "mode=711", "ro", "noatime", kind="tmpfs")
+    bundle.mount("/filled", "tmpfs", "tmpcopyup", "nosuid", "nodev", kind="tmpfs")
+    bundle.mount("/s", "tmpfs", "sync", "dirsync", "lazytime", "noexec", "shared", kind="tmpfs")
+    bundle.mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev", kind="mqueue")
+
+
+def remounts(bundle: Bundle, source: Path, _shared: Path) -> None:
+    (bundle.rootfs / "t").mkdir()
+    bundle.mount("/t", "tmpfs", "size=1m", "nosuid", kind="tmpfs")
+    bundle.mount("/t", "", "remount", "size=2m", "sync", "nosuid", "nodev", kind="tmpfs")
+    bundle.mount("/a", source, "rbind")
+    bundle.mount("/a", "", "bind", "remount", "ro", "noexec")
+
+
+def readonly(bundle: Bundle, source: Path, _shared: Path) -> None:
+    bundle.config["root"]["readonly"] = True
+    bundle.config["mounts"][1]["options"].append("ro")
+    bundle.linux["readonlyPaths"] += ["/proc/sys", "/tree"]
+    bundle.linux["maskedPaths"] += ["/tree/sub", "/tree/file", "/etc/passwd", "/sys/kernel"]
+    bundle.mount("/tree", source, "rbind")
+
+
+def cgroups(bundle: Bundle, _source: Path, _shared: Path) -> None:
+    bundle.linux["cgroupsPath"] = f"/pyrunc-classic-{os.getpid()}"
+    bundle.mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev", "relatime", kind="cgroup")
+
+
+def own_cgroups(bundle: Bundle, source: Path, shared: Path) -> None:
+    bundle.linux["namespaces"].append({"type": "cgroup"})
+    cgroups(bundle, source, shared)
+
+
+def overlay(bundle: Bundle, source: Path, shared: Path) -> None:
+    for name in ("upper", "work"):
+        (shared / name).mkdir(exist_ok=True)
+    bundle.mount(
+        "/o",
+        "overlay",
+        f"lowerdir={source}:{source / 'sub/deep'}",
+        f"upperdir={shared}/upper",
+        f"workdir={shared}/work",
+        kind="overlay",
+    )
+
+
+def terminal(bundle: Bundle, _source: Path, _shared: Path) -> None:
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    bundle.linux["devices"] = [
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 0}
+    ]
+
+
+CHANGES = [
+    plain,
+    binds,
+    deep,
+    propagation,
+    private_root,
+    shared_root,
+    new,
+    remounts,
+    readonly,
+    cgroups,
+    own_cgroups,
+    terminal,
+]
+IN_USER_NAMESPACE = [plain, binds_of_a_user, private_root, new, readonly, own_cgroups]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("answer", ["ENOSYS", "EPERM"])
+def test_the_tree_is_the_same(  # noqa: PLR0917 - fixtures
+    answer: str,
+    change: Callable[[Bundle, Path, Path], None],
+    engine: Engine,
+    refused: Callable[..., Engine],
+    bundle: Bundle,
+    source: Path,
+    shared: Path,
+) -> None:
+    change(bundle, source, shared)
+    before = mounted(engine, bundle)
+    assert mounted(refused(answer), bundle) == before
+
+
+@pytest.mark.parametrize("change", IN_USER_NAMESPACE, ids=lambda change: change.__name__)
+def test_the_tree_is_the_same_in_a_user_namespace(  # noqa: PLR0917 - fixtures
+    change: Callable[[Bundle, Path, Path], None],
+    engine: Engine,
+    refused: Callable[..., Engine],
+    bundle: Bundle,
+    source: Path,
+    shared: Path,
+) -> None:
+    bundle.user_namespace()
+    change(bundle, source, shared)
+    before = mounted(engine, bundle)
+    assert mounted(refused("EPERM"), bundle) == before
+
+
+def test_what_a_user_namespace_does_not_share_is_said(
+    refused: Callable[..., Engine], bundle: Bundle, shared: Path
+) -> None:
+    bundle.user_namespace()
+    bundle.mount("/e", shared, "rbind", "rshared")
+    result = refused().front(bundle, "cat /proc/self/mountinfo")
+    assert "warning: /mounts/5: mounts made inside do not reach the host" in result.err
+    assert result.err.count("\n") == 1
+    (row,) = [row for row in tree(result.out) if row[0] == "/e"]
+    assert row[3].startswith("shared master:")
+
+
+def test_below_a_bind_in_a_user_namespace_nothing_can_be_left_out(
+    refused: Callable[..., Engine], bundle: Bundle, source: Path
+) -> None:
+    bundle.user_namespace()
+    bundle.mount("/a", source, "bind")
+    refused().front(bundle, "true").fails("/mounts/5", "invalid argument", "use rbind")
+
+
+def test_a_source_out_of_the_users_reach(refused: Callable[..., Engine], bundle: Bundle, place: Path) -> None:
+    """The parent opens it, in the container's mount namespace."""
+    closed = place / "closed"
+    (closed / "open").mkdir(parents=True)
+    (closed / "open/file").write_text("reached\n")
+    closed.chmod(0o700)
+    bundle.user_namespace()
+    bundle.mount("/a", closed / "open", "rbind", "ro")
+    assert refused().front(bundle, "cat /a/file").ok().out == "reached\n"
+
+
+def test_a_root_file_system_out_of_the_users_reach(
+    refused: Callable[..., Engine], bundle: Bundle, place: Path
+) -> None:
+    bundle.user_namespace()
+    place.chmod(0o700)
+    assert refused().front(bundle, "echo in").ok().out == "in\n"
+
+
+def test_events_flow_both_ways(refused: Callable[..., Engine], bundle: Bundle, shared: Path) -> None:
+    (shared / "out").mkdir()
+    (shared / "in").mkdir()
+    bundle.mount("/a", shared, "rbind", "rshared")
+    bundle.mount("/b", shared, "rbind", "rslave")
+    bundle.capabilities("CAP_SYS_ADMIN")
+    engine = refused()
+    name = engine.start(bundle, "mount -t tmpfs inside /a/in && touch /a/in/mark; sleep 1000")
+    subprocess.run(["mount", "-t", "tmpfs", "outside", shared / "out"], check=True)
+    (shared / "out/mark").touch()
+    assert wait_for((shared / "in/mark").exists)
+    seen = engine.call("exec", name, "ls", "/a/out", "/b/out", "/b/in").ok()
+    assert seen.out.count("mark") == 3
+    engine.delete(name)
+
+
+def test_below_a_shared_root(refused: Callable[..., Engine], bundle: Bundle, place: Path) -> None:
+    """A bind from the very mount that the staging place would be on: the state directory's takes its place.
+
+    In a mount namespace of its own, where everything is shared, as on a host with systemd.
+    """
+    (place / "volume").mkdir()
+    state = place / "state"
+    state.mkdir()
+    bundle.mount("/a", place / "volume", "rbind", "rshared")
+    bundle.capabilities("CAP_SYS_ADMIN")
+    engine = refused()
+    inside = "mount -t tmpfs inside /a && touch /a/mark"
+    bundle.process["args"] = ["/bin/sh", "-c", inside]
+    bundle.write()
+
+    def script(before: str) -> subprocess.CompletedProcess[str]:
+        # Shared, and no peer of the host's mounts: what happens here stays here.
+        call = shlex.join(engine.argv("--root", str(state), "run", "--bundle", str(bundle.path), "c"))
+        text = (
+            f"mount --make-rprivate / && mount --make-rshared / && {before} {call} && ls {place}/volume"
+            f" && umount {place}/volume && grep -c {place} /proc/self/mountinfo"
+        )
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", text], check=False, capture_output=True, text=True, timeout=60
+        )
+
+    own = script(f"mount -t tmpfs state {state} &&")
+    assert own.returncode == 0, own
+    assert own.stdout.split() == ["mark", "1"], "the volume's mount arrived, and nothing else is left"
+    same = script("")
+    assert "state directory (--root) on another file system" in same.stderr
+
+
+def test_a_covered_mount_is_not_skipped(refused: Callable[..., Engine], bundle: Bundle, source: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "cover", source / "sub"], check=True)
+    try:
+        bundle.mount("/a", source, "rbind", "rro")
+        refused().front(bundle, "true").fails("another mount covers the one at /sub", "mount_setattr(2)")
+    finally:
+        subprocess.run(["umount", source / "sub"], check=True)
+
+
+def test_a_source_that_is_not_what_it_was(
+    refused: Callable[..., Engine], bundle: Bundle, place: Path
+) -> None:
+    """An early mount of the container covers what a link of the host leads to."""
+    (bundle.rootfs / "over").mkdir()
+    (place / "link").symlink_to(bundle.rootfs / "over")
+    bundle.mount("/over", "tmpfs", "size=1m", kind="tmpfs")
+    bundle.mount("/a", place / "link", "bind")
+    refused().front(bundle, "true").fails("/mounts/6", "stale")
+
+
+def test_missing_sources_are_told_before_anything_happens(
+    refused: Callable[..., Engine], bundle: Bundle
+) -> None:
+    bundle.mount("/a", "/nowhere", "bind")
+    refused().front(bundle, "true").fails("/mounts/5", "bind source /nowhere does not exist")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: b.mount("/a", "/tmp", "rbind", "idmap=uids=0-1-1;gids=0-1-1"), "takes mount_setattr(2)"),
+        (lambda b: b.mount("/a", "t", "size=1m,mode=700", kind="tmpfs"), "/mounts/5/options/0"),
+        (lambda b: b.mount("/a", "o", "x" * 5000, kind="tmpfs"), "no more than 4095 bytes"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_name(
+    change: Callable[[Bundle], None], said: str, refused: Callable[..., Engine], bundle: Bundle
+) -> None:
+    change(bundle)
+    refused().front(bundle, "true").fails("open_tree(2)", said)
+
+
+@pytest.mark.parametrize("call", ["openat2", "close_range"])
+def test_what_there_is_no_other_way_for(call: str, refused: Callable[..., Engine], bundle: Bundle) -> None:
+    refused("EPERM", *refuse.NEW_MOUNT_API, call).front(bundle, "true").fails(f"{call}(2)", "seccomp filter")
+
+
+def test_an_older_kernel_that_only_lacks_mount_setattr(
+    refused: Callable[..., Engine], bundle: Bundle, source: Path
+) -> None:
+    bundle.mount("/a", source, "rbind", "rro")
+    engine = refused("ENOSYS", "mount_setattr")
+    assert engine.front(bundle, "touch /a/sub/x 2>&1 || echo no").ok().out.endswith("no\n")
+    plan = engine.call("plan", "--bundle", str(bundle.path)).ok().out
+    assert "make the mounts with mount(2), without mount_setattr(2)" in plan
+
+
+def test_the_log_says_it(refused: Callable[..., Engine], bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/true"]
+    bundle.write()
+    engine = refused()
+    said = engine.call("--debug", "run", "--bundle", str(bundle.path), engine.new_id()).err
+    assert "mounts are made with mount(2)" in said
