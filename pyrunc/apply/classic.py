@@ -220,7 +220,9 @@ def _anchor(wanted: list[steps.Mount], directory: str) -> str:
         fd = os.open(step.source, _PATH)
         needed.add(mount_calls.mount_id(fd))
         os.close(fd)
-    for anchor in ("/", directory):
+    for anchor in ("/", directory + "/staging"):
+        if anchor != "/":
+            os.makedirs(anchor, 0o700, exist_ok=True)
         fd = os.open(anchor, _PATH | os.O_DIRECTORY)
         number = mount_calls.mount_id(fd)
         os.close(fd)

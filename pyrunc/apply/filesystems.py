@@ -10,7 +10,7 @@ import _stat as stat
 import os
 
 from pyrunc.apply import sources, target
-from pyrunc.linux import flags
+from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
 from pyrunc.plan.mounts import PSEUDO
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
+
+_WRITABLE = ("upperdir", "workdir")
+# What kernels have read in different ways over time, in paths of layers.
+_SPECIAL = frozenset("\\:,")
+# The longest string fsconfig(2) takes, and what the page of mount(2) has room for beside other words.
+_LONGEST = 255
+_LONGEST_OF_MOUNT = 3500
 
 
 def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
@@ -147,39 +154,52 @@ def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[in
     if step.layer_fds:
         sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     else:
-        _create_by_numbers(fs, step, opened)
+        _create_by_names(fs, step, opened)
 
 
-def _create_by_numbers(fs: int, step: Mount, opened: list[int]) -> None:
-    """Name the layers as older kernels want them, as short as can be.
+def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
+    """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
 
-    One string of 255 bytes has to hold all lower layers, so they are named by the numbers of their
-    descriptors, seen from /proc/self/fd: enough for some sixty, whatever their paths are.
+    By their paths, which people read in the mount table, where each means the same to every kernel and all of
+    them fit. Otherwise, and always inside the root (law 3), by the numbers of their descriptors, seen from
+    /proc/self/fd: enough for some sixty layers, and for some seven hundred with mount(2).
     """
-    lower = ""
-    for (name, _, _), fd in zip(step.layers, opened, strict=True):
-        if name in ("upperdir", "workdir"):
-            continue
-        lower += (("::" if name == "datadir+" else ":") if lower else "") + str(fd)
-    if len(lower) > 255:
+    longest = _LONGEST if sources.calls is _linux else _LONGEST_OF_MOUNT
+    paths = [path for _, path, _ in step.layers]
+    lower = _lower(step, paths)
+    if (
+        any(inside or set(path) & _SPECIAL for _, path, inside in step.layers)
+        or len(max(lower, *paths, key=len).encode()) > longest
+    ):
+        paths = [str(fd) for fd in opened]
+        lower = _lower(step, paths)
+    if len(lower) > longest:
         raise sources.failure(
             step,
             f"{len(opened)} layers",
             _E2BIG,
-            "before Linux 6.13 an overlay cannot have as many: put some of them together",
+            "before Linux 6.13, and with mount(2), an overlay cannot have as many: put some of them together",
         )
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir("/proc/self/fd")
         sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
-        for (name, _, _), fd in zip(step.layers, opened, strict=True):
-            if name in ("upperdir", "workdir"):
-                sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, str(fd), 0)
+        for (name, _, _), path in zip(step.layers, paths, strict=True):
+            if name in _WRITABLE:
+                sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, path, 0)
         # Kernels before 6.5 look the names up only here.
         sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     finally:
         os.fchdir(back)
         os.close(back)
+
+
+def _lower(step: Mount, names: list[str]) -> str:
+    text = ""
+    for (name, _, _), each in zip(step.layers, names, strict=True):
+        if name not in _WRITABLE:
+            text += (("::" if name == "datadir+" else ":") if text else "") + each
+    return text
 
 
 # -- wording: only reached when something failed ----

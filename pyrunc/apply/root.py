@@ -63,7 +63,9 @@ def open_root(step: steps.AttachRoot) -> int:
 
 def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
     """Return a detached overlay of the root file system, restricted as what it lies on."""
-    below = sources.calls.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
+    below = sources.calls.open_tree(
+        flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+    )
     try:
         if step.layer_ids:
             from pyrunc.apply import idmapped  # only the parent, on the host, has such a step to carry out

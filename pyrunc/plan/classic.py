@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 from pyrunc.plan.mount_options import SHARED
-from pyrunc.plan.steps import ClassicMounts, Mount, Step
+from pyrunc.plan.steps import AttachRoot, ClassicMounts, Mount, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +39,29 @@ def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
             pointer="/linux/namespaces",
             hint="use Linux 5.12, and no seccomp filter around us that refuses the new mount calls",
         )
+    handed = "user" in kinds and facts.euid == 0
     for step in tree:
         if isinstance(step, Mount):
             _check(step, because, config)
-            # What the parent would make lies in its own mount namespace, where mount(2) cannot take it from.
-            step.early = step.layer_fds = False
-    handed = "user" in kinds and facts.euid == 0
+            _own(step, user=handed)
+        elif isinstance(step, AttachRoot) and step.overlay is not None:
+            if handed:
+                raise Failure(
+                    f"{because}, and --overlay for a container with a user namespace takes open_tree(2)",
+                    pointer=step.pointer,
+                )
+            _own(step.overlay, user=False)
+            step.layer_ids = None
     return [ClassicMounts(missing=facts.missing, handed=handed), *tree]
+
+
+def _own(step: Mount, *, user: bool) -> None:
+    """Let init make what the parent would: mount(2) takes nothing from another mount namespace."""
+    step.early = False
+    if step.layers:
+        step.layer_fds = False
+        if user and "userxattr" not in step.data:
+            step.data += ("userxattr",)
 
 
 def _check(step: Mount, because: str, config: Config) -> None:
