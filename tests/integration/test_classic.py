@@ -15,52 +15,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import refuse
-from tests.support.containers import command, wait_for
-from tests.support.engine import FOREIGN, Engine
+from tests.support.containers import wait_for
+from tests.support.engine import FOREIGN
+from tests.support.refused import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.containers import Bundle
+    from tests.support.engine import Engine
 
 pytestmark = pytest.mark.skipif(FOREIGN, reason="a fallback of our own")
-
-
-class OldOverlay(Engine):
-    """A caller whose overlayfs takes no descriptors, as before Linux 6.13."""
-
-    def argv(self, *words: str) -> list[str]:
-        """Return the words of a call."""
-        *start, program = [*command(), "--root", str(self.root), *words][:5]
-        program = program.replace(
-            "from pyrunc.__main__",
-            "from pyrunc.plan import overlay; overlay.LAYER_FDS = 99, 0; from pyrunc.__main__",
-        )
-        assert "LAYER_FDS" in program
-        return [*start, program, "--root", str(self.root), *words]
-
-
-class Refused(Engine):
-    """A caller who lives under a filter."""
-
-    prefix: list[str]
-
-    def argv(self, *words: str) -> list[str]:
-        """Return the words of a call."""
-        return [*self.prefix, *super().argv(*words)]
 
 
 @pytest.fixture
 def refused(engine: Engine) -> Callable[..., Engine]:
     """Callers for whom system calls fail, with the same containers as everybody else."""
-
-    def make(answer: str = "ENOSYS", *calls: str) -> Engine:
-        made = Refused(engine.directory)
-        made.prefix = refuse.prefix(answer, *calls)
-        made.ids = engine.ids
-        return made
-
-    return make
+    return lambda answer="ENOSYS", *calls: Refused(engine, answer, *calls)
 
 
 @pytest.fixture
@@ -418,97 +389,3 @@ def test_the_log_says_it(refused: Callable[..., Engine], bundle: Bundle) -> None
     engine = refused()
     said = engine.call("--debug", "run", "--bundle", str(bundle.path), engine.new_id()).err
     assert "mounts are made with mount(2)" in said
-
-
-@pytest.fixture(params=["an old overlayfs", "mount(2)"])
-def overlayer(request: pytest.FixtureRequest, engine: Engine, refused: Callable[..., Engine]) -> Engine:
-    """Callers for whom an overlay's layers have to be named."""
-    if request.param == "mount(2)":
-        return refused("EPERM")
-    made = OldOverlay(engine.directory)
-    made.ids = engine.ids
-    return made
-
-
-def layers(place: Path, *names: str) -> list[Path]:
-    made = [place / name for name in names]
-    for each in made:
-        each.mkdir()
-        (each / "of").write_text(each.name)
-        (each / f"only {each.name}").touch()
-    return made
-
-
-def row_of(text: str, destination: str) -> str:
-    (row,) = [line for line in text.splitlines() if f" / {destination} " in line]
-    return row
-
-
-def test_overlays_are_named_by_their_paths(overlayer: Engine, bundle: Bundle, shared: Path) -> None:
-    low, high, upper, work = layers(shared, "low", "high", "upper", "work")
-    for each in (upper, work):
-        for name in os.listdir(each):
-            (each / name).unlink()
-    words = [f"lowerdir={high}:{low}", f"upperdir={upper}", f"workdir={work}"]
-    bundle.mount("/o", "overlay", *words, "ro", kind="overlay")
-    bundle.mount("/w", "overlay", f"lowerdir={high}:{low}", kind="overlay")
-    out = overlayer.front(bundle, "cat /o/of; ls /w; cat /proc/self/mountinfo").ok().out
-    assert out.startswith("high")
-    assert "only high\nonly low\n" in out
-    for word in words:
-        assert word in row_of(out, "/o")
-    assert " ro,relatime " in row_of(out, "/o")
-
-
-def test_writing_into_an_overlay(overlayer: Engine, bundle: Bundle, shared: Path) -> None:
-    (low,) = layers(shared, "low")
-    for name in ("upper", "work"):
-        (shared / name).mkdir()
-    bundle.mount(
-        "/o",
-        "overlay",
-        f"lowerdir={low}",
-        f"upperdir={shared}/upper",
-        f"workdir={shared}/work",
-        kind="overlay",
-    )
-    overlayer.front(bundle, "echo new > /o/of; rm '/o/only low'").ok()
-    assert (shared / "upper/of").read_text() == "new\n"
-    assert (low / "of").read_text() == "low"
-    assert (shared / "upper/only low").is_char_device()
-
-
-def test_special_characters_and_inner_layers_go_by_numbers(
-    overlayer: Engine, bundle: Bundle, shared: Path
-) -> None:
-    colon, comma, slash = layers(shared, "co:lon", "com,ma", "back\\slash")
-    (inner,) = layers(bundle.rootfs, "inner")
-    escaped = [str(each).replace("\\", "\\\\").replace(":", "\\:") for each in (colon, comma, slash, inner)]
-    bundle.mount("/o", "overlay", "lowerdir=" + ":".join(escaped), kind="overlay")
-    out = overlayer.front(bundle, "ls /o").ok().out.splitlines()
-    assert out == ["of", "only back\\slash", "only co:lon", "only com,ma", "only inner"]
-
-
-def test_many_layers(overlayer: Engine, bundle: Bundle, shared: Path) -> None:
-    made = layers(shared, *(f"layer-with-a-long-name-{number}" for number in range(60)))
-    bundle.mount("/o", "overlay", "lowerdir=" + ":".join(map(str, made)), kind="overlay")
-    out = overlayer.front(bundle, "ls /o | wc -l; cat /o/of").ok().out
-    assert out == "61\nlayer-with-a-long-name-0"
-
-
-def test_too_many_layers(engine: Engine, bundle: Bundle, shared: Path) -> None:
-    made = layers(shared, *(f"{number}" for number in range(120)))
-    bundle.mount("/o", "overlay", "lowerdir=" + ":".join(map(str, made)), kind="overlay")
-    old = OldOverlay(engine.directory)
-    old.ids = engine.ids
-    old.front(bundle, "true").fails("/mounts/5", "120 layers", "before Linux 6.13")
-
-
-def test_a_layer_of_ones_own_over_the_root(
-    refused: Callable[..., Engine], bundle: Bundle, place: Path
-) -> None:
-    script = "echo new > /new && cat /new && test -r /bin/busybox"
-    assert refused().front(bundle, script, "--overlay").ok().out == "new\n"
-    assert not (bundle.rootfs / "new").exists()
-    bundle.user_namespace()
-    refused().front(bundle, script, "--overlay").fails("open_tree(2)", "user namespace")
