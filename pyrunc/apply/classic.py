@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import jsonio
+from pyrunc import cli, jsonio
 from pyrunc.apply import mount_calls, protocol, root, sources, verify
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
@@ -267,6 +267,7 @@ def enter_root(child: Child, step: steps.EnterRoot) -> None:
 
 def equip(tools: Tools) -> None:
     """Give the child what it needs to make a tree with mount(2)."""
+    cli.debug("mounts are made with mount(2): see `pyrunc plan`")
     tools.steps[steps.ClassicMounts] = begin
     tools.steps[steps.TreePropagation] = tree_propagation
     tools.steps[steps.EnterRoot] = enter_root

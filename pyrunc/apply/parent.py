@@ -72,8 +72,7 @@ class Launch:
             or (isinstance(step, steps.Mount) and step.below)
             for step in self.plan.child
         )
-        classic = steps.ClassicMounts in kinds
-        if steps.Sysctl in kinds or steps.LsmLabel in kinds or tables or classic:
+        if tables or kinds & {steps.Sysctl, steps.LsmLabel, steps.ClassicMounts}:
             self.child.procfs = private_procfs()
         if steps.AttachRoot in kinds:
             self.child.made = self.child.mounting.prepare(self.plan, self.container.directory)
@@ -91,7 +90,7 @@ class Launch:
                 self.child.joins[join.kind] = (join, namespaces.open_join(join))
         # Without the right to clone a mount here (an ordinary user), the child opens sources with the rights
         # it has in its own user namespace.
-        if steps.AttachRoot in kinds and (classic or os.geteuid() == 0):
+        if steps.AttachRoot in kinds and (steps.ClassicMounts in kinds or os.geteuid() == 0):
             self.child.mounting.open_all(self.child)
 
     # -- the fork --------------------------------------------------------------------------------------------
@@ -403,12 +402,7 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
     if steps.AttachRoot in kinds:
         from pyrunc.apply import tree
 
-        tree.equip(tools)
-    if steps.ClassicMounts in kinds:
-        from pyrunc.apply import classic
-
-        classic.equip(tools)
-        cli.debug("mounts are made with mount(2): see `pyrunc plan`")
+        tree.equip(tools, classic=steps.ClassicMounts in kinds)
     if steps.Terminal in kinds:
         from pyrunc.apply import terminal
 

@@ -34,8 +34,18 @@ STEPS: dict[type[steps.Step], Callable[[Child, Any], None]] = {
 }
 
 
-def equip(tools: Tools) -> None:
-    """Give the child what it needs to make a tree."""
+def equip(tools: Tools, *, classic: bool) -> None:
+    """Give the child what it needs to make a tree.
+
+    Args:
+        tools: the child's.
+        classic: with mount(2).
+
+    """
     tools.steps.update(STEPS)
     tools.console = devices.console
     tools.mounting = Mounting()
+    if classic:
+        from pyrunc.apply import classic as with_mount
+
+        with_mount.equip(tools)

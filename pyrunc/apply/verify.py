@@ -202,7 +202,7 @@ def parse_table(text: str) -> dict[int, tuple[int, int]]:
 
 def parse_mounts() -> dict[int, tuple[str, int]]:
     """Return mount id -> (mount point, MS_* bits of the propagation) of our own mount table."""
-    text = read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+    text = sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
     places = (line.split(" ", 5) for line in text.splitlines())
     table = parse_table(text)
     return {int(row[0]): (sources.unescape(row[4]), table[int(row[0])][1]) for row in places}

@@ -61,17 +61,17 @@ def shared(place: Path) -> Iterator[Path]:
 Row = tuple[str, str, str, str, str, str]
 
 
-def tree(table: str) -> list[Row]:
+def tree(table: str, place: Path) -> list[Row]:
     """Return what a mount table says, without what differs between two containers of the same kind.
 
     For each mount: where, what part of it, how, with whom, which file system and with which options. A peer
-    group of the host keeps its number, one of the container's own is only "shared".
+    group of the test's own mounts keeps its number, one of the container's is only "shared".
     """
     host = {
         word.partition(":")[2]
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
         for word in line.split()[6:]
-        if word.startswith(("shared:", "master:"))
+        if line.split()[4].startswith(str(place)) and word.startswith(("shared:", "master:"))
     }
     rows = []
     for line in table.splitlines():
@@ -89,7 +89,7 @@ def tree(table: str) -> list[Row]:
 def mounted(engine: Engine, bundle: Bundle) -> list[Row]:
     result = engine.front(bundle, "cat /proc/self/mountinfo")
     assert result.code == 0, result
-    return tree(result.out)
+    return tree(result.out, bundle.path.parent)
 
 
 def plain(_bundle: Bundle, _source: Path, _shared: Path) -> None:
@@ -244,7 +244,7 @@ def test_what_a_user_namespace_does_not_share_is_said(
     result = refused().front(bundle, "cat /proc/self/mountinfo")
     assert "warning: /mounts/5: mounts made inside do not reach the host" in result.err
     assert result.err.count("\n") == 1
-    (row,) = [row for row in tree(result.out) if row[0] == "/e"]
+    (row,) = [row for row in tree(result.out, bundle.path.parent) if row[0] == "/e"]
     assert row[3].startswith("shared master:")
 
 
