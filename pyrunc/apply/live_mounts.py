@@ -160,7 +160,7 @@ def _attach(tree: _Tree, step: steps.Mount, attached: list[int]) -> None:
     except Failure as problem:
         os.close(held)
         if problem.errno == _EROFS:
-            problem.hint = "a read-only file system has no room for a mount point: name one that is there"
+            problem.hint = "no mount point can be made there: name a place that exists"
         raise
     attached.append(held)
 

@@ -147,7 +147,10 @@ def _options(row: Row, origin: Origin) -> str:
 
 
 def _short(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    """Cut what is too long: of a path the end says most."""
+    if len(text) <= longest:
+        return text
+    return "..." + text[3 - longest :] if text.startswith("/") else text[: longest - 3] + "..."
 
 
 def _printable(text: str) -> str:

@@ -117,7 +117,7 @@ def test_a_read_only_root(engine: Engine, bundle: Bundle, source: Path) -> None:
     (bundle.rootfs / "there").mkdir()
     name = engine.start(bundle)
     engine.call("mounts", name, "--add", f"{source}:/missing").fails(
-        "make mount point /missing", "read-only file system", "name one that is there"
+        "make mount point /missing", "read-only file system", "name a place that exists"
     )
     engine.call("mounts", name, "--add", f"{source}:/there").ok()
     assert execute(engine, name, "cat /there/file").out == "of the host\n"

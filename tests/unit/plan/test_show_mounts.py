@@ -76,7 +76,13 @@ def test_long_words_are_cut() -> None:
     table = TABLE + f"220 100 0:90 / /layers rw - overlay overlay rw,lowerdir={'/x' * 80}\n"
     line = next(line for line in draw(table).splitlines() if "/layers" in line)
     assert line.endswith("...)")
-    assert len(line) < 170
+
+
+def test_of_a_long_path_the_end_is_shown() -> None:
+    made = plan({"destination": "/far", "source": "/srv" * 20 + "/data", "options": ["bind"]})
+    what = known(made, TABLE + "230 100 8:1 /x /far rw - ext4 /dev/root rw\n")
+    drawn = show_mounts.table(what.rows, origins(made, what), {})
+    assert f"  ...{('/srv' * 20)[-32:]}/data  ext4" in drawn
 
 
 def test_the_data() -> None:
