@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What each call says in a way of its own, and what concerns a process in front of the container.
 NOT_TAKEN = {
-    "*": {"root", "debug", "log", "log-format", "log-level", "criu", "volume-root"},
+    "*": {"root", "debug", "log", "log-format", "log-level", "criu", "trace", "volume-root"},
     "create": {"bundle", "config", "preserve-fds", "no-subreaper"},
     "exec": {"detach", "tty", "env", "preserve-fds"},
     "checkpoint": {"image-path"},

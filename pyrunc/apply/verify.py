@@ -154,7 +154,8 @@ def difference(step: Mount, attributes: int, propagation: int, *, lonely: bool) 
     for bit, (on, off) in _NAMES.items():
         if changed & bit:
             wrong.append(f"is {off}, not {on}" if step.must_be & bit else f"is {on}, not {off}")
-    lonely = lonely or not step.options.propagation
+    # Only of a bind of the host's is it known whether there is anything it could be a slave of.
+    lonely = lonely or step.kind != "bind" or not step.options.propagation
     if step.expected and not _propagates(step.expected, propagation, lonely=lonely):
         wrong.append(f"is {_type(propagation)}, not {_type(step.expected)}")
     return "the mount " + " and ".join(wrong) if wrong else ""
