@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
+# The words that mountLabel becomes (mount(8)).
+_LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 _E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
 
 _WRITABLE = ("upperdir", "workdir")
@@ -229,6 +231,8 @@ def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
         hint = "not every file system can hold an upper layer: ext4, xfs, btrfs and tmpfs can, and no overlay"
         if step.index < 0:
             hint += "; name a directory on one with --overlay-dir"
+    elif exc.errno == _EINVAL and word.partition("=")[0] in _LABELS:
+        hint = "this label comes from /linux/mountLabel: is SELinux enabled on this host?"
     elif exc.errno == _EINVAL and step.fstype == "devpts":
         hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
     return sources.failure(step, " ".join(parts), exc.errno or 0, hint)

@@ -138,7 +138,7 @@ def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
     try:
         for step in wanted:
             _attach(tree, step, attached)
-        verify.compare(tree.mounting, verify.read_table(place.procfs), by_id=False)
+        verify.compare(tree.mounting, verify.read_table(place.procfs, tree.mounting.places), by_id=False)
     except BaseException:
         for fd in reversed(attached):
             _detach(fd, place)

@@ -42,6 +42,7 @@ class Mounting:
         made: which mount points were made.
         links: id of a step -> what its source, a symlink, points to.
         noted: (mount id, step) of every mount, for the check at the end.
+        places: mount id -> mount point below the root, where the kernel gives ids away again.
         lonely: ids of slave mounts whose source has nothing to be a slave of.
         readonly_last: mounts that become read-only at the end.
         again: mounts whose propagation is set again.
@@ -54,6 +55,7 @@ class Mounting:
         self.made = mountpoints.Made()
         self.links: dict[int, str] = {}
         self.noted: list[tuple[int, steps.Mount]] = []
+        self.places: dict[int, str] = {}
         self.lonely: set[int] = set()
         self.readonly_last: list[tuple[int, steps.Mount]] = []
         self.again: list[tuple[int, steps.Mount]] = []
@@ -279,9 +281,12 @@ class Mounting:
             for each in opened:
                 os.close(each)
 
-    def note(self, fd: int, step: steps.Mount) -> None:
+    def note(self, child: Child, fd: int, step: steps.Mount) -> None:
         """Remember a mount that is attached now."""
         mount, _is_root = _linux.statx_mnt(fd, self.made.mask)
+        if self.made.mask == flags.STATX_MNT_ID:
+            top, here = (os.readlink(f"self/fd/{each}", dir_fd=child.procfs) for each in (child.root, fd))
+            self.places[mount] = here[len(top.rstrip("/")) :]
         if step.kind == "remount":
             # What it was mounted with does not hold any more.
             self.noted = [other for other in self.noted if other[0] != mount]

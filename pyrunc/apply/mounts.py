@@ -81,7 +81,7 @@ def _mount_bind(child: Child, step: Mount) -> None:
             sources.propagate(fd, step.propagation)
         if step.below:
             sources.propagate_below(fd, step.below, child.procfs)
-        mounting.note(fd, step)
+        mounting.note(child, fd, step)
     except OSError as exc:
         raise sources.attribute_failure(step, exc) from None
     finally:
@@ -106,7 +106,7 @@ def _mount_new(child: Child, step: Mount) -> None:
             sources.propagate(fd, step.propagation)
     except OSError as exc:
         raise sources.attribute_failure(step, exc) from None
-    mounting.note(fd, step)
+    mounting.note(child, fd, step)
     if step.readonly_last:
         mounting.readonly_last.append((os.dup(fd), step))
     if step.fstype == "devpts" and step.destination == "/dev/pts" and child.devpts < 0:
@@ -261,7 +261,7 @@ def _remount(child: Child, step: Mount) -> None:
         if not step.options.bind:
             filesystems.reconfigure(step, place)
         sources.set_attributes(place, step)
-        child.mounting.note(place, step)
+        child.mounting.note(child, place, step)
     except OSError as exc:
         raise sources.attribute_failure(step, exc) from None
     finally:

@@ -35,9 +35,13 @@ from pyrunc.plan.mount_options import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from pyrunc.apply.child import Child
     from pyrunc.apply.mounting import Mounting
     from pyrunc.plan.steps import Mount, VerifyMounts
+
+    Table: TypeAlias = dict[int, tuple[int, int]]
 
 _SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
 _ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
@@ -74,7 +78,7 @@ def check(child: Child, step: VerifyMounts) -> None:
         Failure: one differs, or is not there any more.
 
     """
-    table = {} if step.by_id else read_table(child.procfs)
+    table = {} if step.by_id else read_table(child.procfs, child.mounting.places)
     compare(child.mounting, table, by_id=step.by_id)
     mount, _is_root = _linux.statx_mnt(child.root, child.mounting.made.mask)
     attributes, propagation = (
@@ -85,7 +89,7 @@ def check(child: Child, step: VerifyMounts) -> None:
         raise Failure(wrong, pointer=pointer)
 
 
-def compare(mounting: Mounting, table: dict[int, tuple[int, int]], *, by_id: bool) -> None:
+def compare(mounting: Mounting, table: Table, *, by_id: bool) -> None:
     """Compare every noted mount with what the kernel has.
 
     Args:
@@ -171,15 +175,29 @@ def _type(bits: int) -> str:
     return "+".join(word for bit, word in _TYPES if bits & bit)
 
 
-def read_table(procfs: int) -> dict[int, tuple[int, int]]:
-    """Return mount id -> (attributes, propagation) of every mount below our root, from our own procfs."""
+def read_table(procfs: int, places: dict[int, str]) -> Table:
+    """Return (attributes, propagation) of every mount below our root, by its id, from our own procfs.
+
+    Args:
+        procfs: its descriptor.
+        places: mount id -> mount point. An id that got free is the next mount's: what has another mount
+            point now is not the mount that was noted.
+
+    """
     rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
     how = os.O_RDONLY | os.O_CLOEXEC
     fd = _linux.openat2(procfs, "self/mountinfo", how, 0, rules)
-    return parse_table(sources.read_all(fd))
+    text = sources.read_all(fd)
+    table = parse_table(text)
+    for line in text.splitlines():
+        row = line.split(" ", 5)
+        place = sources.unescape(row[4])
+        if places.get(int(row[0]), place) != place:
+            del table[int(row[0])]
+    return table
 
 
-def parse_table(text: str) -> dict[int, tuple[int, int]]:
+def parse_table(text: str) -> Table:
     """Return mount id -> (MOUNT_ATTR_* bits, MS_* bits of the propagation) of a mountinfo table."""
     found = {}
     for line in text.splitlines():
