@@ -101,6 +101,7 @@ def shared(session: Session) -> Iterator[str]:
     os.chmod(directory, 0o777)
     with open(f"{directory}/file", "w", encoding="utf-8") as file:
         file.write("from the host\n")
+    os.chmod(f"{directory}/file", 0o666)  # ids of user namespaces are nobody's on the host
     yield directory
     shutil.rmtree(directory)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,13 @@ class Containerd:
 
     def __init__(self, session: Session) -> None:
         """Prepare the configuration; nothing runs yet."""
-        self.session = session
-        self.directory = f"{session.directory}/containerd"
+        self.session = session.part("containerd")
+        self.directory = self.session.directory
         self.log = f"{self.directory}/log"
         self.socket = f"{self.directory}/socket"
         self.runtime_root = f"{self.directory}/runtime"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.known_leftovers: set[str] = set()
-        os.mkdir(self.directory, 0o711)
         with open(f"{self.directory}/config.toml", "w", encoding="utf-8") as file:
             file.write(
                 "version = 2\n"
@@ -55,16 +55,17 @@ class Containerd:
                 f"[ttrpc]\naddress = {json.dumps(f'{self.socket}.ttrpc')}\n"
             )
 
-    def start(self) -> None:
+    def start_daemon(self) -> None:
         """Start the daemon and wait until it answers."""
         self.daemon = host.background(
             [host.program("containerd"), "--config", f"{self.directory}/config.toml"], self.log
         )
         host.wait_until("containerd answers", lambda: self.ctr("version").code == 0, seconds=30)
 
-    def stop(self) -> None:
-        """Stop the daemon; shims and their containers go on, as wherever containerd is restarted."""
+    def stop_daemon(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the daemon by a signal; shims and their containers go on, as wherever it is restarted."""
         if self.daemon is not None:
+            self.daemon.send_signal(number)
             host.stop(self.daemon)
             self.daemon = None
 
@@ -95,6 +96,20 @@ class Containerd:
         result = self.run(container, "sh", "-ec", script, options=options)
         assert result.code == 0, result
         return result.out
+
+    def create_words(self, words: Sequence[str]) -> list[str]:
+        """The words of `ctr container create`, from those of `ctr run`, without what is the task's."""
+        kept = list(words[1:])
+        for option in ("--runc-binary", "--runc-root", "--fifo-dir"):
+            at = kept.index(option)
+            del kept[at : at + 2]
+        return kept
+
+    def shim_address(self, container: str) -> str:
+        """The socket of a task's shim."""
+        place = f"{self.directory}/state/io.containerd.runtime.v2.task/{self.session.tag}/{container}"
+        with open(f"{place}/address", encoding="utf-8") as file:
+            return file.read().removeprefix("unix://")
 
     def start_task(self, container: str, *command: str, options: Sequence[str] = ()) -> None:
         """Start a container that goes on in the background."""

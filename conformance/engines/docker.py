@@ -11,31 +11,32 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from conformance.engines import host, images
+from conformance.engines import host
+from conformance.engines.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from conformance.engines.host import Result, Session
+    from conformance.engines.host import Session
 
 
-class Docker:
+class Docker(Client):
     """The daemon: its files are in the session's directory, its cgroups below the session's tag."""
+
+    exec_not_found = 126  # by docker 20.10; 127 by later ones
+    health_options = ("--health-interval", "1s")
 
     def __init__(self, session: Session) -> None:
         """Prepare the directory; nothing runs yet."""
-        self.session = session
-        self.directory = f"{session.directory}/docker"
+        super().__init__(session.part("docker"))
         self.log = f"{self.directory}/log"
         self.socket = f"{self.directory}/socket"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.own_mounts: set[str] = set()
-        self.known_leftovers: set[str] = set()
-        os.mkdir(self.directory, 0o711)
         with open(f"{self.directory}/daemon.json", "w", encoding="utf-8") as file:
             file.write("{}\n")  # and not the machine's /etc/docker/daemon.json
 
-    def start(self) -> None:
+    def start_daemon(self) -> None:
         """Start the daemon, in a network namespace of its own, and wait until it answers."""
         directory = self.directory
         daemon = [
@@ -45,17 +46,17 @@ class Docker:
             *("--storage-driver", "overlay2" if self.session.overlay else "vfs"),
             *("--cgroup-parent", f"/{self.session.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
             *("--add-runtime", f"judged={self.session.runtime}", "--default-runtime", "judged"),
-            "--live-restore",
+            *("--live-restore", "--experimental"),  # experimental: `docker checkpoint`
             # No bridge, hence no firewall rules. Lowering its own OOM score takes CAP_SYS_RESOURCE (proc(5)).
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--oom-score-adjust=0"),
         ]
         # --bridge=none deletes an interface docker0 that it finds, and the bridge driver turns forwarding on:
         # neither may happen to the machine's own network.
         self.daemon = host.background([host.program("unshare"), "--net", *daemon], self.log)
-        host.wait_until("dockerd answers", lambda: self.docker("version").code == 0, seconds=30)
+        host.wait_until("dockerd answers", lambda: self.call("version").code == 0, seconds=30)
         self.own_mounts = set(host.mounts_below(directory))
 
-    def stop(self) -> None:
+    def stop_daemon(self) -> None:
         """Stop the daemon and its containerd; with --live-restore the containers go on."""
         if self.daemon is not None:
             host.stop(self.daemon)
@@ -65,49 +66,21 @@ class Docker:
         """The words of a `docker` command."""
         return [host.program("docker"), "--host", f"unix://{self.socket}", *words]
 
-    def docker(
-        self,
-        *words: str,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 60,
-    ) -> Result:
-        """Call `docker`, with a configuration directory of its own."""
-        own = {"DOCKER_CONFIG": f"{self.directory}/client", **(env or {})}
-        return host.call(self.argv(*words), stdin=stdin, env=own, timeout=timeout)
+    def environment(self) -> Mapping[str, str]:
+        """A configuration directory of its own, and the builder that goes through the runtime."""
+        return {"DOCKER_CONFIG": f"{self.directory}/client", "DOCKER_BUILDKIT": "0"}
 
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        """Call `docker`, which has to succeed; its standard output."""
-        result = self.docker(*words, stdin=stdin)
-        assert result.code == 0, str(result)
-        return result.out
-
-    def run(self, *words: str) -> Result:
-        """`docker run --rm` with options, image and command as given."""
-        return self.docker("run", "--rm", *words)
-
-    def shell(self, script: str, options: Sequence[str] = ()) -> str:
-        """Run a script of the shell in a container that is removed; its output, and it must succeed."""
-        return self.succeed("run", "--rm", *options, images.NAME, "sh", "-ec", script)
-
-    def inspect(self, container: str, template: str) -> str:
-        """One value of `docker inspect`, by a Go template."""
-        return self.succeed("inspect", "--format", template, container).strip()
-
-    def status(self, container: str) -> str:
-        """What docker says of a container, and its exit status: "running 0", "exited 137"."""
-        return self.inspect(container, "{{.State.Status}} {{.State.ExitCode}}")
-
-    def pid(self, container: str) -> int:
-        """The pid of the first process on the host."""
-        return int(self.inspect(container, "{{.State.Pid}}"))
+    def command_lines(self, container: str) -> list[str]:
+        """The command lines of a container's processes; docker's `top` needs their pids beside them."""
+        listing = self.succeed("top", container, "-o", "pid,args").splitlines()[1:]
+        return [line.split(None, 1)[1] for line in listing]
 
     def remove_everything(self) -> None:
         """Kill and remove what a test has left, so that the next test starts from nothing."""
-        for container in self.docker("ps", "--all", "--quiet").out.split():
-            self.docker("rm", "--force", "--volumes", container)
-        for volume in self.docker("volume", "ls", "--quiet").out.split():
-            self.docker("volume", "rm", volume)
+        for container in self.call("ps", "--all", "--quiet").out.split():
+            self.call("rm", "--force", "--volumes", container)
+        for volume in self.call("volume", "ls", "--quiet").out.split():
+            self.call("volume", "rm", volume)
 
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""

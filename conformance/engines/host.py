@@ -18,7 +18,7 @@ import struct
 import subprocess
 import termios
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +40,12 @@ class Session(NamedTuple):
     rootfs_tar: str  # the same as a plain tar
     archive: str  # the image as `docker save` writes it
     overlay: bool  # whether an overlay can be mounted in `directory`; else the engines make whole copies
+
+    def part(self, engine: str) -> Session:
+        """The same for one engine, with a directory of its own in it, and a tag that begins with it."""
+        directory = f"{self.directory}/{engine}"
+        os.mkdir(directory, 0o711)  # the processes of a user namespace have to reach their root file system
+        return self._replace(directory=directory, tag=f"{self.tag}-{engine}")
 
 
 class Result(NamedTuple):
@@ -97,6 +103,23 @@ def call(
         check=False,
     )
     return Result(argv, done.returncode, done.stdout, done.stderr)
+
+
+def call_into(argv: Sequence[str], out: IO[str], *, timeout: float = 60) -> Result:
+    """Run a program whose output goes to a file, as something it starts may hold it open for long."""
+    with open(f"{out.name}.err", "w+", encoding="utf-8") as err:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=environment(),
+            timeout=timeout,
+            check=False,
+        )
+        err.seek(0)
+        with open(out.name, encoding="utf-8") as written:
+            return Result(argv, done.returncode, written.read(), err.read())
 
 
 def succeed(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60) -> str:
@@ -262,13 +285,10 @@ def mounts_below(directory: str) -> list[str]:
 
 
 def cgroups_of(tag: str) -> list[str]:
-    """All directories in the cgroup hierarchies below /`tag`, children before their parents."""
-    found = []
-    for point, kind in _mounts():
-        if kind in {"cgroup", "cgroup2"}:
-            for directory, _, _ in os.walk(os.path.join(point, tag), topdown=False):
-                found.append(directory)
-    return found
+    """All directories in the cgroup hierarchies at and below /`tag`*, children before their parents."""
+    points = [point for point, kind in _mounts() if kind in {"cgroup", "cgroup2"}]
+    tops = [path for point in points for path in glob.glob(f"{point}/{tag}*")]
+    return [directory for top in tops for directory, _, _ in os.walk(top, topdown=False)]
 
 
 def setting(tag: str, container: str, *names: str) -> str:
@@ -295,18 +315,19 @@ def false_cgroups(tag: str) -> list[str]:
     if "tmpfs" not in {kind for point, kind in _mounts() if point == "/sys/fs/cgroup"}:
         return []
     device = os.stat("/sys/fs/cgroup").st_dev
-    return [path for path in glob.glob(f"/sys/fs/cgroup/*/{tag}") if os.stat(path).st_dev == device]
+    return [path for path in glob.glob(f"/sys/fs/cgroup/*/{tag}*") if os.stat(path).st_dev == device]
 
 
 def processes_of(tag: str) -> dict[int, str]:
-    """Processes that live in a cgroup below /`tag`: pid and command line."""
+    """Processes that live in a cgroup below /`tag`*: pid and command line."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it ended while we looked
             with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-                if f"/{tag}/" not in file.read():
+                if f"/{tag}" not in file.read():
                     continue
-            found[int(pid)] = command_line(int(pid))
+            if line := command_line(int(pid)):  # else it has ended, and nobody has asked how
+                found[int(pid)] = line
     return found
 
 

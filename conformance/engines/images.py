@@ -49,6 +49,8 @@ FILES = {
     "etc/group": (0o644, GROUP),
     "seed/file": (0o644, "from the image\n"),  # what a fresh named volume on /seed is filled with
     "bin/not-executable": (0o644, "no program\n"),
+    "bin/pause": (0o755, "#!/bin/sh\nexec sleep 1000\n"),  # the first process of a pod
+    "bin/count-runs": (0o755, "#!/bin/sh\necho x >> /runs\nwc -l < /runs\nexit 3\n"),
     "bin/script": (0o755, '#!/bin/sh\necho script "$@"\n'),
     "bin/no-interpreter": (0o755, "#!/no/such/interpreter\n"),
 }

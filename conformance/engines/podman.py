@@ -12,36 +12,70 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from conformance.engines import host, images
+from conformance.engines import host
+from conformance.engines.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from conformance.engines.host import Result, Session
 
 # Podman asks for 1048576 by default, and raising a hard limit takes CAP_SYS_RESOURCE (setrlimit(2)).
 ULIMITS = ["nofile=1024:1024", "nproc=1024:1024"]
 
+# What a pod's first container is made from: the usual image would have to be built, or fetched.
+INFRA_IMAGE = "localhost/pyrunc-pause:latest"
 
-class Podman:
+# `--userns=auto` gives out the subordinate ids of a user of this name (podman-run(1)).
+AUTO_USER, AUTO_FIRST, AUTO_COUNT = "containers", 700000, 65536
+
+_WITH_IDS = """\
+#!/bin/sh
+# In a mount namespace where there are such subordinate ids, run a command.
+exec unshare --mount --propagation slave sh -ec '
+for file in subuid subgid; do mount --bind "$0/$file" "/etc/$file"; done
+exec "$@"
+' {directory} "$@"
+"""
+
+
+def copy_with_a_line(directory: str, name: str, line: str) -> None:
+    """Write a file of /etc into a directory, with one more line."""
+    before = ""
+    with contextlib.suppress(FileNotFoundError), open(f"/etc/{name}", encoding="utf-8") as file:
+        before = file.read()
+    with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
+        file.write(f"{before}{line}\n")
+
+
+def write_script(path: str, text: str) -> str:
+    """Write a program, and return its path."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
+class Podman(Client):
     """`podman` with its files in the session's directory and its cgroups below the session's tag."""
+
+    # With one --ulimit Podman no longer takes the others from its configuration.
+    ulimits = ("--ulimit", "nproc=1024:1024")
+    health_options = ("--health-interval", "disable")  # the clock would be systemd's
 
     def __init__(self, session: Session) -> None:
         """Write the configuration, and the script that stands for the runtime."""
-        self.session = session
-        self.directory = f"{session.directory}/podman"
+        super().__init__(session.part("podman"))
         self.runtime_root = f"{self.directory}/runtime"
         self.wrapper = f"{self.directory}/judged"
-        self.known_leftovers: set[str] = set()
-        os.mkdir(self.directory, 0o711)
-        with open(self.wrapper, "w", encoding="utf-8") as file:
-            file.write(f'#!/bin/sh\nexec {session.runtime} --root {self.runtime_root} "$@"\n')
-        os.chmod(self.wrapper, 0o755)
-        self.config = self.configure("containers.conf", runtime_supports_json=["judged"])
-        self.config_without_json = self.configure("no-json.conf", runtime_supports_json=["none"])
+        write_script(self.wrapper, f'#!/bin/sh\nexec {session.runtime} --root {self.runtime_root} "$@"\n')
+        self.build_words = ("build", "--network", "none", "--cgroup-parent", f"/{self.session.tag}")
+        self.config = self.configure("containers.conf", "judged")
+        # What makes a runtime's errors be read from its standard error instead of its log.
+        self.without_json = {"CONTAINERS_CONF": self.configure("no-json.conf", "judged", writes_json=False)}
 
-    def configure(self, name: str, *, runtime_supports_json: Sequence[str]) -> str:
-        """Write a containers.conf(5), and return its path."""
+    def configure(self, name: str, runtime: str, *, writes_json: bool = True) -> str:
+        """Write a containers.conf(5) for a runtime of this name, and return its path."""
         path = f"{self.directory}/{name}"
         tables = {
             "containers": {
@@ -53,8 +87,10 @@ class Podman:
             "engine": {
                 "cgroup_manager": "cgroupfs",  # there may be no systemd
                 "events_logger": "file",
+                "infra_image": INFRA_IMAGE,
                 "lock_type": "file",  # the other kind is one shared memory for the whole machine
-                "runtime_supports_json": list(runtime_supports_json),
+                "runtime_supports_json": [runtime if writes_json else "none"],
+                "runtime_supports_nocgroup": [runtime],
                 "tmp_dir": f"{self.directory}/tmp",
                 "volume_path": f"{self.directory}/volumes",
             },
@@ -65,6 +101,19 @@ class Podman:
                 for table, values in tables.items()
             )
         return path
+
+    def load_images(self) -> None:
+        """Fill the storage."""
+        self.succeed("load", "--input", self.session.archive)
+        changes = ("--change", 'CMD ["/bin/pause"]', "--change", "ENV PATH=/bin")
+        self.succeed("import", *changes, self.session.rootfs_tar, INFRA_IMAGE)
+
+    def with_subordinate_ids(self, *words: str) -> Result:
+        """Call `podman` where root has subordinate ids to give out."""
+        for name in ("subuid", "subgid"):
+            copy_with_a_line(self.directory, name, f"{AUTO_USER}:{AUTO_FIRST}:{AUTO_COUNT}")
+        enter = write_script(f"{self.directory}/with-ids", _WITH_IDS.format(directory=self.directory))
+        return host.call([enter, *self.argv(*words)], env=self.environment(), directory=self.directory)
 
     def argv(self, *words: str, runtime: str | None = None) -> list[str]:
         """The words of a `podman` command."""
@@ -81,54 +130,28 @@ class Podman:
             *words,
         ]
 
-    def environment(self, *, json_errors: bool = True) -> dict[str, str]:
+    def environment(self) -> Mapping[str, str]:
         """What podman finds its configuration by."""
-        return {"CONTAINERS_CONF": self.config if json_errors else self.config_without_json}
-
-    def podman(self, *words: str, stdin: str | None = None, json_errors: bool = True) -> Result:
-        """Call `podman`."""
-        env = self.environment(json_errors=json_errors)
-        return host.call(self.argv(*words), stdin=stdin, env=env, directory=self.directory)
-
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        """Call `podman`, which has to succeed; its standard output."""
-        result = self.podman(*words, stdin=stdin)
-        assert result.code == 0, str(result)
-        return result.out
+        return {"CONTAINERS_CONF": self.config}
 
     def run_words(self, *words: str) -> list[str]:
         """The words of `podman run`, with the cgroup all of ours are in."""
         return ["run", "--cgroup-parent", f"/{self.session.tag}", *words]
 
-    def run(self, *words: str, stdin: str | None = None) -> Result:
-        """`podman run --rm` with options, image and command as given."""
-        return self.podman(*self.run_words("--rm", *words), stdin=stdin)
+    def command_lines(self, container: str) -> list[str]:
+        """The command lines of a container's processes."""
+        return [line.strip() for line in self.succeed("top", container, "args").splitlines()[1:]]
 
-    def start(self, name: str, *words: str) -> None:
-        """`podman run --detach` with a name."""
-        self.succeed(*self.run_words("--detach", "--name", name, *words))
-
-    def shell(self, script: str, options: Sequence[str] = ()) -> str:
-        """Run a script of the shell in a container that is removed; its output, and it must succeed."""
-        return self.succeed(*self.run_words("--rm", *options, images.NAME, "sh", "-ec", script))
-
-    def inspect(self, container: str, template: str) -> str:
-        """One value of `podman container inspect`, by a Go template."""
-        return self.succeed("container", "inspect", "--format", template, container).strip()
-
-    def status(self, container: str) -> str:
-        """What podman says of a container, and its exit status: "running 0", "exited 137"."""
-        return self.inspect(container, "{{.State.Status}} {{.State.ExitCode}}")
-
-    def pid(self, container: str) -> int:
-        """The pid of the first process on the host."""
-        return int(self.inspect(container, "{{.State.Pid}}"))
+    def ask_health(self, container: str) -> str:
+        """What Podman thinks of a container's health, now."""
+        self.call("healthcheck", "run", container)
+        return super().ask_health(container)
 
     def remove_everything(self) -> None:
         """Kill and remove what a test has left, so that the next test starts from nothing."""
-        self.podman("pod", "rm", "--all", "--force", "--time", "0")
-        self.podman("rm", "--all", "--force", "--time", "0", "--volumes")
-        self.podman("volume", "rm", "--all", "--force")
+        self.call("pod", "rm", "--all", "--force", "--time", "0")
+        self.call("rm", "--all", "--force", "--time", "0", "--volumes")
+        self.call("volume", "rm", "--all", "--force")
         # Podman keeps an empty cgroup for conmon, and those of pods in the hierarchies it does not know.
         for path in host.cgroups_of(self.session.tag):
             if not os.path.basename(path).startswith("libpod-"):

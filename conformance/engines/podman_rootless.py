@@ -14,9 +14,11 @@ import signal
 from typing import TYPE_CHECKING
 
 from conformance.engines import host
-from conformance.engines.podman import Podman
+from conformance.engines.podman import Podman, copy_with_a_line, write_script
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from conformance.engines.host import Session
 
 USER = "conformer"
@@ -38,19 +40,15 @@ class RootlessPodman(Podman):
 
     def __init__(self, session: Session) -> None:
         """Write what makes the user, and give it a directory."""
-        place = f"{session.directory}/rootless"
-        os.mkdir(place, 0o711)
-        super().__init__(session._replace(directory=place, overlay=False))
+        outer = session.part("rootless")._replace(overlay=False)
+        place = outer.directory
+        super().__init__(outer)
+        self.build_words = ("build", "--network", "none")
         self.wrapper = session.runtime
-        self.config = self.configure(
-            "containers.conf", runtime_supports_json=[os.path.basename(self.wrapper)]
-        )
+        self.config = self.configure("containers.conf", os.path.basename(self.wrapper))
         self.run_directory = f"{self.directory}/xdg"
         self.runtime_root = f"{self.run_directory}/{os.path.basename(session.runtime)}"
-        self.enter = f"{place}/enter"
-        with open(self.enter, "w", encoding="utf-8") as file:
-            file.write(_ENTER.format(user=USER, uid=UID, directory=place))
-        os.chmod(self.enter, 0o755)
+        self.enter = write_script(f"{place}/enter", _ENTER.format(user=USER, uid=UID, directory=place))
         lines = {
             "passwd": f"{USER}:x:{UID}:{UID}::{self.directory}:/bin/sh",
             "group": f"{USER}:x:{UID}:",
@@ -58,11 +56,7 @@ class RootlessPodman(Podman):
             "subgid": f"{USER}:{FIRST}:{COUNT}",
         }
         for name, line in lines.items():
-            before = ""
-            with contextlib.suppress(FileNotFoundError), open(f"/etc/{name}", encoding="utf-8") as file:
-                before = file.read()
-            with open(f"{place}/{name}", "w", encoding="utf-8") as file:
-                file.write(f"{before}{line}\n")
+            copy_with_a_line(place, name, line)
         os.mkdir(self.run_directory, 0o700)
         for path in (self.directory, self.run_directory):
             os.chown(path, UID, UID)
@@ -71,10 +65,14 @@ class RootlessPodman(Podman):
         """The words of a `podman` command, called by the user."""
         return [self.enter, *super().argv(*words, runtime=runtime)]
 
-    def environment(self, *, json_errors: bool = True) -> dict[str, str]:
+    def environment(self) -> Mapping[str, str]:
         """What a log-in would have set, and the configuration."""
-        found = super().environment(json_errors=json_errors)
-        return {**found, "HOME": self.directory, "USER": USER, "XDG_RUNTIME_DIR": self.run_directory}
+        return {
+            **super().environment(),
+            "HOME": self.directory,
+            "USER": USER,
+            "XDG_RUNTIME_DIR": self.run_directory,
+        }
 
     def run_words(self, *words: str) -> list[str]:
         """The words of `podman run`."""

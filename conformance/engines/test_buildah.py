@@ -1,8 +1,4 @@
-"""Buildah: `buildah run` and RUN in a Containerfile.
-
-Buildah has no monitor: it waits for the container's first process itself, which has to become its child, asks
-`state` every 100 ms, and deletes at once, without `--force`, when the process has ended.
-"""
+"""Buildah: `buildah run` and RUN in a Containerfile."""
 
 from __future__ import annotations
 
@@ -14,90 +10,8 @@ import pytest
 from conformance.engines import host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from conformance.engines.host import Result, Session
-
-# Buildah asks for 1048576 by default, and raising a hard limit takes CAP_SYS_RESOURCE (setrlimit(2)).
-ULIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
-
-
-class Buildah:
-    """`buildah` with its files in the session's directory and its cgroups below the session's tag."""
-
-    def __init__(self, session: Session) -> None:
-        """Make the directories."""
-        self.session = session
-        self.directory = f"{session.directory}/buildah"
-        self.runtime_root = f"{self.directory}/runtime"
-        self.image = "localhost/built-from-tar"
-        self.from_options = ("--cgroup-parent", f"/{session.tag}", "--network", "none", *ULIMITS)
-        self.run_options = ("--runtime", session.runtime, "--runtime-flag", f"root={self.runtime_root}")
-        self.known_leftovers: set[str] = set()
-        os.makedirs(f"{self.directory}/tmp")
-
-    def argv(self, *words: str) -> list[str]:
-        """The words of a `buildah` command."""
-        return [
-            host.program("buildah"),
-            *("--root", f"{self.directory}/root", "--runroot", f"{self.directory}/run"),
-            *("--storage-driver", "overlay" if self.session.overlay else "vfs"),
-            *words,
-        ]
-
-    def environment(self) -> dict[str, str]:
-        """Bundles are made in TMPDIR."""
-        return {"TMPDIR": f"{self.directory}/tmp"}
-
-    def buildah(self, *words: str) -> Result:
-        """Call `buildah`."""
-        return host.call(self.argv(*words), env=self.environment())
-
-    def succeed(self, *words: str) -> str:
-        """Call `buildah`, which has to succeed; its standard output."""
-        result = self.buildah(*words)
-        assert result.code == 0, str(result)
-        return result.out
-
-    def make_image(self) -> None:
-        """An image from the tar of a root file system."""
-        container = self.succeed("from", "scratch").strip()
-        self.succeed("add", container, self.session.rootfs_tar, "/")
-        self.succeed("config", "--env", "PATH=/bin", "--cmd", "sh", container)
-        self.succeed("commit", "--rm", container, self.image)
-
-    def build(self, name: str, *lines: str) -> Result:
-        """Build an image from the lines of a Containerfile."""
-        context = f"{self.directory}/{name}"
-        os.mkdir(context)
-        with open(f"{context}/Containerfile", "w", encoding="utf-8") as file:
-            file.write("\n".join((f"FROM {self.image}", *lines, "")))
-        return self.buildah("build", *self.run_options, *self.from_options, "--tag", name, context)
-
-    def leftovers(self) -> list[str]:
-        """What is still there though nothing runs: state, cgroups, processes, bundles."""
-        found = os.listdir(f"{self.directory}/tmp") + host.states(self.runtime_root)
-        tag = self.session.tag
-        found += [path for path in host.cgroups_of(tag) if os.path.basename(path) != tag]
-        found += [f"{pid} {line}" for pid, line in host.processes_of(tag).items()]
-        return found
-
-
-@pytest.fixture(scope="module")
-def storage(session: Session) -> Buildah:
-    """One storage for all checks of this file, with the image in it."""
-    buildah = Buildah(session)
-    buildah.make_image()
-    return buildah
-
-
-@pytest.fixture
-def buildah(storage: Buildah) -> Iterator[Buildah]:
-    """Buildah for one check, after which nothing may be left."""
-    yield storage
-    storage.buildah("rm", "--all")
-    assert host.new_leftovers(storage.leftovers, storage.known_leftovers) == []
-    assert host.mounts_below(storage.directory) in ([], [f"{storage.directory}/root/overlay"])
+    from conformance.engines.buildah import Buildah
+    from conformance.engines.host import Result
 
 
 @pytest.fixture
@@ -179,3 +93,116 @@ def test_build_that_fails(buildah: Buildah, name: str) -> None:
     built = buildah.build(name, "RUN exit 3")
     assert built.code == 3, built
     assert "exit status 3" in built.err
+
+
+@pytest.mark.parametrize(
+    ("command", "phrase"),
+    [
+        ("/no/such/program", "no such file or directory"),
+        ("/bin/not-executable", "permission denied"),
+        ("/home", "is a directory"),
+    ],
+    ids=["no-file", "not-executable", "directory"],
+)
+def test_run_of_what_else_cannot_run(buildah: Buildah, container: str, command: str, phrase: str) -> None:
+    """The runtime's words are passed on, and the working container is as before."""
+    result = run(buildah, container, command)
+    assert (result.code, phrase in result.err) == (1, True), result
+    assert run(buildah, container, "echo", "alive").out == "alive\n"
+
+
+def test_run_reads_standard_input(buildah: Buildah, container: str) -> None:
+    """What is written to `buildah run` reaches the process, and so does its end."""
+    argv = buildah.argv("run", *buildah.run_options, container, "--", "cat")
+    result = host.call(argv, env=buildah.environment(), stdin="one\ntwo\n")
+    assert (result.code, result.out) == (0, "one\ntwo\n"), result
+
+
+def test_run_in_other_namespaces(buildah: Buildah, container: str) -> None:
+    """By default all are new; `--isolation oci` and the host's can be asked for."""
+    script = "for k in pid ipc uts mnt; do readlink /proc/self/ns/$k; done"
+    new = run(buildah, container, "sh", "-c", script, options=("--isolation", "oci")).out.split()
+    assert not set(new) & {os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "ipc", "uts", "mnt")}
+    options = ("--pid", "host", "--ipc", "host", "--uts", "host")
+    hosts = run(buildah, container, "sh", "-c", script, options=options).out.split()
+    assert hosts[:3] == [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "ipc", "uts")]
+
+
+def test_run_with_mounts(buildah: Buildah, container: str, shared: str) -> None:
+    """`--mount` of a bind and of a tmpfs."""
+    options = (
+        "--mount",
+        f"type=bind,source={shared},target=/mnt,ro",
+        "--mount",
+        "type=tmpfs,destination=/seed",
+    )
+    result = run(buildah, container, "sh", "-c", "cat /mnt/file; ls /seed; touch /mnt/new", options=options)
+    assert result.out == "from the host\n", result
+    assert "Read-only file system" in result.err
+
+
+def test_run_with_an_environment(buildah: Buildah, container: str) -> None:
+    """Variables, and a host name."""
+    options = ("--env", "GREETING=hello", "--hostname", "inside")
+    result = run(buildah, container, "sh", "-c", "echo $GREETING; hostname", options=options)
+    assert (result.code, result.out) == (0, "hello\ninside\n"), result
+
+
+def test_run_in_a_user_namespace(buildah: Buildah) -> None:
+    """Ids are mapped, and root of the container owns its files."""
+    mapping = ("--userns-uid-map", "0:200000:65536", "--userns-gid-map", "0:200000:65536")
+    container = buildah.succeed("from", *buildah.from_options, *mapping, buildah.image).strip()
+    result = run(
+        buildah, container, "sh", "-ec", "cat /proc/self/uid_map; stat -c %u /bin/busybox; touch /tmp/new"
+    )
+    assert (result.code, result.out.split()) == (0, ["0", "200000", "65536", "0"]), result
+
+
+def test_build_with_mounts(buildah: Buildah, name: str) -> None:
+    """`RUN --mount` of a cache, a tmpfs, the context and a stage before."""
+    built = buildah.build(
+        name,
+        "RUN --mount=type=tmpfs,target=/mnt touch /mnt/file && grep ' /mnt tmpfs ' /proc/mounts",
+        "RUN --mount=type=bind,target=/mnt cat /mnt/Containerfile > /copied",
+        "RUN --mount=type=cache,target=/var/cache/kept echo kept > /var/cache/kept/file",
+        "RUN --mount=type=cache,target=/var/cache/kept cat /var/cache/kept/file",
+        "RUN test ! -e /mnt/file && test ! -e /var/cache/kept/file && grep -c FROM /copied",
+    )
+    assert built.code == 0, str(built)
+    assert "kept\n" in built.out
+    buildah.succeed("rmi", name)
+
+
+def test_build_of_stages(buildah: Buildah, name: str) -> None:
+    """Two stages, with another shell and arguments; the second sees what it copies and nothing else."""
+    built = buildah.build(
+        name,
+        "ARG WORD=hello",
+        "RUN echo $WORD > /made",
+        f"FROM {buildah.image}",
+        'SHELL ["/bin/sh", "-ec"]',
+        "COPY --from=0 /made /kept",
+        "RUN cat /kept; test ! -e /made",
+        'RUN ["/bin/script", "words"]',
+    )
+    assert built.code == 0, str(built)
+    assert "hello\n" in built.out
+    assert "script words\n" in built.out
+    buildah.succeed("rmi", name)
+
+
+def test_build_with_limits(buildah: Buildah, name: str) -> None:
+    """Limits, capabilities and devices of all RUN lines."""
+    options = ("--memory", "64m", "--cap-drop", "CAP_CHOWN", "--device", "/dev/full")
+    built = buildah.build(
+        name,
+        "RUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true",
+        "RUN grep CapBnd /proc/self/status; ls /dev/full",
+        options=options,
+    )
+    assert built.code == 0, str(built)
+    assert "67108864\n" in built.out
+    value = next(line for line in built.out.splitlines() if line.startswith("CapBnd")).split()[1]
+    assert not int(value, 16) & 1
+    assert "/dev/full" in built.out.splitlines()
+    buildah.succeed("rmi", name)

@@ -1,4 +1,4 @@
-"""containerd (`ctr run --runc-binary`): the life of tasks and of the processes added to them."""
+"""containerd (`ctr task`): the life of tasks and of the processes added to them."""
 
 from __future__ import annotations
 
@@ -10,168 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance.engines import host
-from conformance.engines.containerd import Containerd
+from conformance.engines import host, shim
+from conformance.engines.client import COUNTER, read_count
+from conformance.engines.test_containerd_run import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from conformance.engines.host import Session
-
-# Counts in /mnt/count about twenty times a second, and ends on SIGTERM with 5.
-COUNTER = "trap 'exit 5' TERM; n=0; while :; do n=$((n+1)); echo $n > /mnt/count; sleep 0.05; done"
-
-
-@pytest.fixture(scope="module")
-def daemon(session: Session) -> Iterator[Containerd]:
-    """One containerd for all checks of this file, with the image in it."""
-    containerd = Containerd(session)
-    containerd.start()
-    try:
-        imported = containerd.ctr(
-            "image", "import", "--snapshotter", "overlayfs" if session.overlay else "native", session.archive
-        )
-        assert imported.code == 0, imported
-        yield containerd
-        containerd.remove_everything()
-    finally:
-        containerd.stop()
-
-
-@pytest.fixture
-def containerd(daemon: Containerd) -> Iterator[Containerd]:
-    """The daemon for one check, after which nothing may be left."""
-    yield daemon
-    daemon.remove_everything()
-    assert host.new_leftovers(daemon.leftovers, daemon.known_leftovers) == []
-
-
-def read_count(shared: str) -> int:
-    """What the counter has come to; 0 before its first number, and while it truncates the file."""
-    try:
-        with open(f"{shared}/count", encoding="ascii") as file:
-            return int(file.read() or 0)
-    except FileNotFoundError:
-        return 0
-
-
-def bind(source: str, *options: str) -> str:
-    """A --mount of a directory of the host on /mnt."""
-    return f"type=bind,src={source},dst=/mnt,options={':'.join(('rbind', *options))}"
-
-
-def test_run_gives_output_and_exit_status(containerd: Containerd, name: str) -> None:
-    """Both streams come apart, and the status of the process is the status of `ctr`."""
-    result = containerd.run(name, "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert (result.code, result.out) == (7, "out\n"), result
-    assert "err\n" in result.err
-
-
-def test_run_reads_standard_input(containerd: Containerd, name: str) -> None:
-    """What is written to `ctr` reaches the process.
-
-    Its end does not always: ctr 1.6 forgets it when it comes before the task runs, whatever the runtime.
-    """
-    words = containerd.run_words(name, ["head", "-n", "2"], ["--rm"])
-    result = containerd.ctr(*words, stdin="one\ntwo\n")
-    assert (result.code, result.out) == (0, "one\ntwo\n"), result
-
-
-def test_run_on_a_terminal(containerd: Containerd, name: str) -> None:
-    """The pty made in the container reaches the caller, and carries a dialogue."""
-    argv = containerd.argv(*containerd.run_words(name, ["sh"], ["--rm", "--tty"]))
-    result = host.on_terminal(argv, talk=[("# ", "tty; exit 9\n")])
-    assert result.code == 9, result
-    assert "/dev/pts/0" in result.out or "/dev/console" in result.out
-
-
-def test_process_settings_reach_the_process(containerd: Containerd, name: str) -> None:
-    """Working directory and environment."""
-    options = ("--cwd", "/home/app", "--env", "GREETING=hello there")
-    assert containerd.run_shell(name, "pwd; echo $GREETING", *options) == "/home/app\nhello there\n"
-
-
-def test_namespaces_are_new(containerd: Containerd, name: str) -> None:
-    """Of the kinds that ctr asks for, none is the host's."""
-    kinds = ("pid", "net", "ipc", "uts", "mnt")
-    inside = containerd.run_shell(
-        name, f"for k in {' '.join(kinds)}; do readlink /proc/self/ns/$k; done"
-    ).split()
-    assert [place.split(":")[0] for place in inside] == list(kinds)
-    assert not set(inside) & {os.readlink(f"/proc/self/ns/{kind}") for kind in kinds}
-
-
-def test_host_network(containerd: Containerd, name: str) -> None:
-    """--net-host leaves the network namespace out of the configuration: the container is in the shim's."""
-    inside = containerd.run_shell(name, "readlink /proc/self/ns/net", "--net-host")
-    assert inside.strip() == os.readlink("/proc/self/ns/net")
-
-
-def test_read_only_root(containerd: Containerd, name: str) -> None:
-    """The root cannot be written, a tmpfs over it can."""
-    out = containerd.run_shell(
-        name,
-        "touch /file 2>&1 || touch /mnt/file && echo only on the tmpfs",
-        *("--read-only", "--mount", "type=tmpfs,src=tmpfs,dst=/mnt,options=size=65536"),
-    )
-    assert out == "touch: /file: Read-only file system\nonly on the tmpfs\n"
-
-
-def test_bind_mounts(containerd: Containerd, name: str, shared: str) -> None:
-    """A directory of the host, writable and not."""
-    containerd.run_shell(name, "cat /mnt/file; echo changed > /mnt/file", "--mount", bind(shared, "rw"))
-    with open(f"{shared}/file", encoding="utf-8") as file:
-        assert file.read() == "changed\n"
-    refused = containerd.run(
-        name, "sh", "-c", "echo again > /mnt/file", options=["--mount", bind(shared, "ro")]
-    )
-    assert refused.code == 1, refused
-    assert "Read-only file system" in refused.text
-
-
-def test_capabilities(containerd: Containerd, name: str) -> None:
-    """One taken away, one added: CAP_CHOWN is bit 0, CAP_SYS_ADMIN bit 21 (capability.h)."""
-    options = ("--cap-drop", "CAP_CHOWN", "--cap-add", "CAP_SYS_ADMIN")
-    out = containerd.run_shell(name, "grep CapEff /proc/self/status", *options)
-    effective = int(out.split()[1], 16)
-    assert not effective & 1 << 0
-    assert effective & 1 << 21
-
-
-def test_default_seccomp_profile(containerd: Containerd, name: str) -> None:
-    """Under the profile of containerd the process is filtered (mode 2) and may not make user namespaces."""
-    out = containerd.run_shell(
-        name, "grep Seccomp: /proc/self/status; unshare -U true 2>&1 || echo refused", "--seccomp"
-    )
-    assert out.split()[:2] == ["Seccomp:", "2"]
-    assert out.endswith("refused\n")
-
-
-def test_user_namespace(containerd: Containerd, name: str) -> None:
-    """Ids are mapped, and root of the container owns its files."""
-    options = ("--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536")
-    out = containerd.run_shell(
-        name, "cat /proc/self/uid_map; stat -c %u /bin/busybox; touch /tmp/new", *options
-    )
-    assert out.split() == ["0", "200000", "65536", "0"]
-
-
-def test_devices(containerd: Containerd, name: str) -> None:
-    """The default devices are there and work; one of the host's can be added."""
-    out = containerd.run_shell(
-        name,
-        "for d in null zero full random urandom tty; do test -c /dev/$d && echo $d; done;"
-        " head -c 3 /dev/zero | wc -c; test -c /dev/kmsg && echo kmsg",
-        *("--device", "/dev/kmsg"),
-    )
-    assert out.split() == ["null", "zero", "full", "random", "urandom", "tty", "3", "kmsg"]
-
-
-def test_limits_are_in_the_cgroup(containerd: Containerd, name: str, session: Session) -> None:
-    """--memory-limit and --cpus arrive in the files of the cgroup, v1 or v2."""
-    containerd.start_task(name, "sleep", "1000", options=["--memory-limit", "67108864", "--cpus", "0.5"])
-    assert host.setting(session.tag, name, "memory.limit_in_bytes", "memory.max") == "67108864"
-    assert host.setting(session.tag, name, "cpu.cfs_quota_us", "cpu.max") == "50000"
+    from conformance.engines.containerd import Containerd
 
 
 def test_out_of_memory_is_reported(containerd: Containerd, name: str) -> None:
@@ -234,36 +78,11 @@ def test_exec_of_a_missing_program(containerd: Containerd, name: str) -> None:
     assert containerd.execute(name, "true").code == 0
 
 
-@pytest.mark.parametrize(
-    ("command", "phrase"),
-    [
-        ("no-such-program", "executable file not found in $PATH"),
-        ("/no/such/program", "no such file or directory"),
-        ("/bin/not-executable", "permission denied"),
-        ("/bin/busybox/sh", "not a directory"),
-    ],
-)
-def test_run_of_what_cannot_run(containerd: Containerd, name: str, command: str, phrase: str) -> None:
-    """`create` itself fails, with the words engines look for, and leaves nothing."""
-    result = containerd.run(name, command)
-    assert result.code == 1, result
-    assert "OCI runtime create failed" in result.err
-    assert phrase in result.err
-    assert host.new_leftovers(containerd.leftovers, containerd.known_leftovers) == []
-
-
-def test_run_with_a_missing_bind_source(containerd: Containerd, name: str) -> None:
-    """The message names what is missing."""
-    result = containerd.run(name, "true", options=["--mount", bind("/no/such/directory", "ro")])
-    assert result.code == 1, result
-    assert "/no/such/directory" in result.err
-    assert "no such file or directory" in result.err
-
-
 def test_kill(containerd: Containerd, name: str, shared: str) -> None:
     """A signal reaches the first process, which may handle it; the status of the task is its."""
-    containerd.start_task(name, "sh", "-c", COUNTER, options=["--mount", bind(shared, "rw")])
-    host.wait_until("the counter counts", lambda: read_count(shared) > 0)
+    script = "trap 'exit 5' TERM; touch /mnt/ready; while :; do sleep 1000 & wait; done"
+    containerd.start_task(name, "sh", "-c", script, options=["--mount", bind(shared, "rw")])
+    host.wait_until("it is ready", lambda: os.path.exists(f"{shared}/ready"))
     assert containerd.ctr("task", "kill", "--signal", "SIGTERM", name).code == 0
     host.wait_until("STOPPED", lambda: containerd.status(name) == "STOPPED")
     assert "exit code 5" in containerd.ctr("task", "delete", name).err
@@ -318,6 +137,80 @@ def test_delete_of_a_paused_task(containerd: Containerd, name: str) -> None:
     host.wait_until("it is gone", lambda: not os.path.exists(f"/proc/{pid}"))
 
 
+def test_exec_in_what_is_paused(containerd: Containerd, name: str) -> None:
+    """The runtime refuses, in its own words, and the task can be resumed."""
+    containerd.start_task(name, "sleep", "1000")
+    assert containerd.ctr("task", "pause", name).code == 0
+    result = containerd.execute(name, "true")
+    assert (result.code, "paused" in result.err) == (1, True), result
+    assert containerd.ctr("task", "resume", name).code == 0
+    assert containerd.execute(name, "true").code == 0
+
+
+def test_kill_of_an_exec(containerd: Containerd, name: str) -> None:
+    """`--exec-id`: the signal goes to that process alone."""
+    containerd.start_task(name, "sleep", "1000")
+    assert containerd.execute(name, "sleep", "2000", options=["--detach"]).code == 0
+    killed = containerd.ctr("task", "kill", "--exec-id", "one", "--signal", "SIGKILL", name)
+    assert killed.code == 0, killed
+    host.wait_until("it is gone", lambda: len(containerd.pids(name)) == 1)
+    assert containerd.status(name) == "RUNNING"
+
+
+def test_status_of_what_a_signal_ended(containerd: Containerd, name: str) -> None:
+    """128 and the number of the signal, of a task and of an exec."""
+    containerd.start_task(name, "sleep", "1000")
+    assert containerd.execute(name, "sh", "-c", "kill -9 $$").code == 137
+    assert containerd.ctr("task", "kill", "--signal", "SIGKILL", name).code == 0
+    host.wait_until("STOPPED", lambda: containerd.status(name) == "STOPPED")
+    assert "exit code 137" in containerd.ctr("task", "delete", name).err
+
+
+def test_container_that_is_started_twice(containerd: Containerd, name: str) -> None:
+    """A container stays when its task has ended, with its root, and can be started again."""
+    words = containerd.run_words(name, ["/bin/count-runs"])
+    assert containerd.ctr("container", "create", *containerd.create_words(words)).code == 0
+    for number in ("1", "2"):
+        started = containerd.ctr("task", "start", "--fifo-dir", f"{containerd.directory}/fifo", name)
+        assert (started.code, started.out.strip()) == (3, number), started
+
+
+def test_update(containerd: Containerd, name: str) -> None:
+    """Limits are changed by the shim's Update, which gives the runtime new resources on standard input."""
+    containerd.start_task(name, "sleep", "1000", options=["--memory-limit", "67108864", "--cpus", "0.5"])
+    resources = {
+        "memory": {"limit": 134217728},
+        "cpu": {"quota": 25000, "period": 100000},
+        "pids": {"limit": 9},
+    }
+    assert shim.update(containerd.shim_address(name), name, resources) == ""
+    tag = containerd.session.tag
+    assert host.setting(tag, name, "memory.limit_in_bytes", "memory.max") == "134217728"
+    assert host.setting(tag, name, "cpu.cfs_quota_us", "cpu.max") == "25000"
+    assert host.setting(tag, name, "pids.max") == "9"
+
+
+def test_update_that_cannot_be(containerd: Containerd, name: str) -> None:
+    """What the kernel refuses is an error that comes through, and names what was asked for."""
+    containerd.start_task(name, "sleep", "1000")
+    error = shim.update(containerd.shim_address(name), name, {"cpu": {"cpus": "4000"}})
+    assert "cpuset.cpus" in error
+    assert containerd.status(name) == "RUNNING"
+
+
+def test_checkpoint_that_cannot_be(containerd: Containerd, name: str) -> None:
+    """CRIU's failure is passed on, and the task goes on; where CRIU works, so does the checkpoint."""
+    containerd.start_task(name, "sleep", "1000")
+    images = f"{containerd.directory}/{name}"
+    result = containerd.ctr("task", "checkpoint", "--image-path", images, name)
+    if result.code:
+        assert "criu" in result.err.lower(), result
+    else:
+        assert "inventory.img" in os.listdir(images)
+    assert containerd.status(name) == "RUNNING"
+    assert containerd.execute(name, "true").code == 0
+
+
 def test_metrics(containerd: Containerd, name: str) -> None:
     """The shim finds the cgroup of the pid it was told and reads it."""
     containerd.start_task(name, "sleep", "1000", options=["--memory-limit", "67108864"])
@@ -331,15 +224,23 @@ def test_metrics(containerd: Containerd, name: str) -> None:
     assert limit == 67108864
 
 
-def test_task_outlives_the_daemon(containerd: Containerd, name: str) -> None:
-    """A containerd that is restarted under a running task finds it again and goes on with it."""
-    containerd.start_task(name, "sleep", "1000")
-    pid = containerd.pid(name)
-    containerd.stop()
-    assert host.command_line(pid) == "sleep 1000"
-    containerd.start()
-    assert containerd.tasks()[name] == (pid, "RUNNING")
-    assert containerd.execute(name, "true").code == 0
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_tasks_outlive_the_daemon(containerd: Containerd, name: str, number: signal.Signals) -> None:
+    """A containerd that is started again finds running and paused tasks, and what ended without it."""
+    pids = {}
+    for member in ("running", "paused", "ended"):
+        containerd.start_task(f"{name}-{member}", "sleep", "1000")
+        pids[member] = containerd.pid(f"{name}-{member}")
+    assert containerd.ctr("task", "pause", f"{name}-paused").code == 0
+    containerd.stop_daemon(number)
+    os.kill(pids["ended"], signal.SIGKILL)
+    assert host.command_line(pids["running"]) == "sleep 1000"
+    containerd.start_daemon()
+    assert containerd.tasks()[f"{name}-running"] == (pids["running"], "RUNNING")
+    assert containerd.tasks()[f"{name}-paused"] == (pids["paused"], "PAUSED")
+    host.wait_until("its end is seen", lambda: containerd.status(f"{name}-ended") == "STOPPED")
+    assert containerd.execute(f"{name}-running", "true").code == 0
+    assert containerd.ctr("task", "resume", f"{name}-paused").code == 0
 
 
 def test_death_of_the_shim(containerd: Containerd, name: str) -> None:

@@ -140,7 +140,11 @@ _SETS: tuple[Literal["bounding", "effective", "permitted", "inheritable", "ambie
 
 
 def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
-    """Return a warning for each capability that is unknown or cannot be granted, as config.md wants."""
+    """Return a warning for the capabilities that are unknown or cannot be granted, as config.md wants.
+
+    One line for all of a kind: engines that give ten ambient capabilities and no inheritable ones (buildah)
+    would have ten lines before the output of each RUN.
+    """
     sets = process.get("capabilities") or {}
     named = {name for kind in _SETS for name in sets.get(kind) or ()}
     lost = sorted(name for name in named if not capability_mask((name,), available))
@@ -148,11 +152,12 @@ def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
     if lost:
         warnings.append("ignoring unknown or unavailable capabilities: " + " ".join(lost))
     inheritable = set(sets.get("inheritable") or ())
-    warnings += [
-        f"can't raise ambient capability {name}: it is not in the inheritable set"
-        for name in sets.get("ambient") or ()
-        if name not in inheritable and name not in lost
-    ]
+    ambient = [name for name in sets.get("ambient") or () if name not in inheritable and name not in lost]
+    if len(ambient) == 1:
+        warnings.append(f"can't raise ambient capability {ambient[0]}: it is not in the inheritable set")
+    elif ambient:
+        names = " ".join(ambient)
+        warnings.append(f"can't raise ambient capabilities {names}: they are not in the inheritable set")
     return tuple(warnings)
 
 

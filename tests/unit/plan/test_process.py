@@ -54,6 +54,11 @@ def test_sets_are_what_the_configuration_says_and_no_more() -> None:
     assert process.identity(command, available=KILL, umask=None).bounding == KILL
     warnings = process.capability_warnings(command, ALL)
     assert warnings == ("can't raise ambient capability CAP_KILL: it is not in the inheritable set",)
+    sets["inheritable"] = []
+    (warning,) = process.capability_warnings(command, ALL)
+    assert (
+        warning == "can't raise ambient capabilities CAP_CHOWN CAP_KILL: they are not in the inheritable set"
+    )
 
 
 def test_unknown_and_unavailable_capabilities_are_warned_of() -> None:
