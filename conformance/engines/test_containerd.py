@@ -36,16 +36,15 @@ def test_out_of_memory_is_reported(containerd: Containerd, name: str) -> None:
 def test_exec(containerd: Containerd, name: str) -> None:
     """A further process is in the container: same host name, same pid namespace, its own status."""
     containerd.start_task(name, "sleep", "1000", options=["--env", "GREETING=hello"])
-    result = containerd.execute(
-        name, "sh", "-c", "echo $GREETING; cat /proc/1/cmdline | tr '\\0' ' '; exit 3"
-    )
+    script = "echo $GREETING; cat /proc/1/cmdline | tr '\\0' ' '; exit 3"
+    result = containerd.execute_shell(name, script)
     assert (result.code, result.out) == (3, "hello\nsleep 1000 "), result
 
 
 def test_exec_options(containerd: Containerd, name: str) -> None:
     """User and working directory of an exec are its own."""
     containerd.start_task(name, "sleep", "1000")
-    result = containerd.execute(name, "sh", "-c", "id -u; pwd", options=["--user", "1000", "--cwd", "/tmp"])
+    result = containerd.execute_shell(name, "id -u; pwd", ["--user", "1000", "--cwd", "/tmp"])
     assert (result.code, result.out) == (0, "1000\n/tmp\n"), result
 
 

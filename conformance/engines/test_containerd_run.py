@@ -250,7 +250,7 @@ def test_file_of_variables(containerd: Containerd, name: str, shared: str) -> No
     containerd.start_task(name, "sleep", "1000", options=options)
     with open(f"{shared}/pid", encoding="ascii") as file:
         assert int(file.read()) == containerd.pid(name)
-    assert containerd.execute(name, "sh", "-c", "echo $GREETING").out == "hello there\n"
+    assert containerd.execute_shell(name, "echo $GREETING").out == "hello there\n"
 
 
 def test_directory_of_devices(containerd: Containerd, name: str) -> None:
