@@ -118,6 +118,7 @@ class Child:
         self.slave = -1
         self.uid = 0
         self.gid = 0
+        self.keep_groups = False
         self.user_namespace = False
         self.env: tuple[str, ...] = ()
         self.home = ""
@@ -220,19 +221,19 @@ def _begin(child: Child) -> None:
     os.umask(0)  # nodes and mount points get the modes they are given; the process gets its own umask
     if child.new_user_namespace:
         child.expect(protocol.MAPPED)
-        identity.become_root(child.uid, child.gid)
+        identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
     # From here on a process of the container must not be able to look into us (CVE-2016-9962).
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
     pidfd, kinds = child.join
     if child.entered_user_namespace:
-        identity.become_root(child.uid, child.gid)
+        identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
     if pidfd >= 0 and kinds:
         try:
             _linux.setns(pidfd, kinds)
         except OSError as exc:
             raise Failure("join the container's namespaces", errno=exc.errno or 0) from None
         if kinds & flags.CLONE_NEWUSER:
-            identity.become_root(child.uid, child.gid)
+            identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
     if "mount" in child.joins:
         namespaces.enter_opened(*child.joins["mount"])
 

@@ -51,8 +51,9 @@ def run(
 
     """
     text = jsonio.dumps(state).encode()
+    logs = _logs(kind, state)
     for index, hook in enumerate(hooks):
-        _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env))
+        _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env), logs=logs)
 
 
 def run_all_warn(
@@ -70,17 +71,35 @@ def run_all_warn(
 
     """
     text = jsonio.dumps(state).encode()
+    logs = _logs(kind, state)
     failures = []
     for index, hook in enumerate(hooks):
         try:
-            _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env))
+            _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env), logs=logs)
         except Failure as failure:
             failures.append(failure)
     return failures
 
 
+def _logs(kind: str, state: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the host's files that the hooks' stdout and stderr are appended to, "" for none.
+
+    Only for hooks that run on the host: in the container no path is the host's (law 3).
+    """
+    annotations = state.get("annotations")
+    if not annotations or kind in ("createContainer", "startContainer"):
+        return "", ""
+    return annotations.get("run.oci.hooks.stdout", ""), annotations.get("run.oci.hooks.stderr", "")
+
+
 def _run_one(
-    name: str, pointer: str, hook: Mapping[str, Any], text: bytes, start: tuple[str | None, Sequence[str]]
+    name: str,
+    pointer: str,
+    hook: Mapping[str, Any],
+    text: bytes,
+    start: tuple[str | None, Sequence[str]],
+    *,
+    logs: tuple[str, str],
 ) -> None:
     cwd, env = start
     path = hook["path"]
@@ -89,7 +108,7 @@ def _run_one(
     # place.
     message = f"error running {name}"
     began = time.monotonic()
-    child = _Child(hook.get("timeout"), text)
+    child = _Child(hook.get("timeout"), text, logs)
     try:
         child.spawn(path, args, _environment(hook.get("env"), env), cwd)
         problem = child.wait()
@@ -129,14 +148,34 @@ def _tail(data: bytes) -> str:
     return " | ".join(lines[-_KEPT_LINES:])
 
 
+def _open_logs(paths: tuple[str, str]) -> tuple[int, ...]:
+    found: list[int] = []
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    for path in paths:
+        try:
+            found.append(os.open(path, flags, 0o600) if path else -1)
+        except OSError as exc:
+            for fd in found:
+                if fd >= 0:
+                    os.close(fd)
+            raise Failure(f"open the hooks' log {path}", errno=exc.errno or 0) from None
+    return tuple(found)
+
+
 class _Child:
     """One running hook and our ends of its pipes."""
 
-    __slots__ = ("_end", "_fds", "_input", "_pid", "_theirs", "_timeout", "stderr", "stdout")
+    __slots__ = ("_end", "_fds", "_input", "_logs", "_pid", "_theirs", "_timeout", "stderr", "stdout")
 
-    def __init__(self, timeout: float | None, text: bytes) -> None:
-        """Make the three pipes; timeout in seconds, None for none."""
+    def __init__(self, timeout: float | None, text: bytes, logs: tuple[str, str] = ("", "")) -> None:
+        """Make the three pipes; timeout in seconds, None for none; what it prints is appended to logs.
+
+        Raises:
+            Failure: a log cannot be opened.
+
+        """
         self._timeout = timeout
+        self._logs = _open_logs(logs)
         self._end = 0.0
         self._input = text
         self._pid = 0
@@ -257,6 +296,11 @@ class _Child:
             data = os.read(self._fds[number], 65536)
         except BlockingIOError:
             return False
+        if self._logs[number - 1] >= 0:
+            try:
+                os.write(self._logs[number - 1], data)
+            except OSError:
+                pass  # a full disk is no reason to fail the hook
         if not data:
             self._shut(number)
         elif number == 1:
@@ -291,7 +335,7 @@ class _Child:
     def close(self) -> None:
         """Leave nothing behind, on every way out."""
         self._kill()
-        for fd in self._theirs + self._fds:
+        for fd in (*self._theirs, *self._fds, *self._logs):
             if fd >= 0:
                 os.close(fd)
-        self._theirs, self._fds = [], []
+        self._theirs, self._fds, self._logs = [], [], ()

@@ -30,7 +30,7 @@ _EXECUTABLE = 0o111
 _LAST = 63  # the kernel's capability sets have 64 bits
 
 
-def become_root(uid: int, gid: int) -> None:
+def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
     """Take user and group 0 of a user namespace just entered, and let go of the caller's other groups.
 
     One that denies setgroups (user_namespaces(7)) keeps the groups, which then have no names inside.
@@ -39,10 +39,12 @@ def become_root(uid: int, gid: int) -> None:
         uid: whom to be in a namespace that maps no 0: who has no name there can make no file (EOVERFLOW).
             Capabilities stay: only leaving the namespace's root drops them (capabilities(7)).
         gid: the same for the group.
+        keep_groups: keep the groups, although the namespace would let them go.
 
     """
     try:
-        os.setgroups([])
+        if not keep_groups:
+            os.setgroups([])
     except OSError as exc:
         if exc.errno != _EPERM:
             raise

@@ -79,6 +79,7 @@ class Launch:
         for step in self.plan.child:
             if isinstance(step, steps.Identity):
                 self.child.uid, self.child.gid = step.uid, step.gid
+                self.child.keep_groups = step.gids is None
             elif isinstance(step, steps.Program):
                 self.child.env = step.env
         self.child.user_namespace = "user" in self.container.namespaces

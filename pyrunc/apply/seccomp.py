@@ -92,6 +92,12 @@ def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is w
     finally:
         if cache >= 0:
             os.close(cache)
+    if unknown and lowered.strict:
+        raise Failure(
+            f"unknown system calls: {', '.join(unknown)}",
+            pointer=lowered.pointer,
+            hint="the annotation run.oci.seccomp_fail_unknown_syscall is set; without it they are left out",
+        )
     return Program(
         bpf=bpf,
         flags=lowered.flags,

@@ -63,7 +63,10 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         *_identity(config, facts),
         *(early if command.get("noNewPrivileges") else []),
     ]
-    warnings = process.capability_warnings(command, _available(config, facts.capabilities))
+    warnings = (
+        *_annotated(config),
+        *process.capability_warnings(command, _available(config, facts.capabilities)),
+    )
     if not facts.new_mount_api:
         from pyrunc.plan import classic
 
@@ -80,6 +83,23 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         terminal=bool(command.get("terminal")),
         warnings=(*warnings, *mounts.warnings(child)),
     )
+
+
+def _annotated(config: Config) -> list[str]:
+    """Return what there is to say about annotations that mean something to runtimes."""
+    found = config.get("annotations") or {}
+    if not any(key.startswith("run.oci.") for key in found):
+        return []
+    from pyrunc.plan import annotations
+
+    return annotations.check(found)
+
+
+def _keep_groups(config: Config, step: steps.Identity) -> steps.Identity:
+    """Leave the caller's groups to the process: what Podman's --group-add keep-groups is for."""
+    if "run.oci.keep_original_groups" in (config.get("annotations") or {}):
+        step.gids = None
+    return step
 
 
 def _process(config: Config) -> Process:
@@ -241,9 +261,14 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
         return []
     from pyrunc.plan import seccomp
 
-    lowered = seccomp.lower(dict(section))
+    annotations = config.get("annotations") or {}
+    asked: dict[str, Any] = {**section}
+    if "run.oci.seccomp.receiver" in annotations:
+        asked.setdefault("listenerPath", annotations["run.oci.seccomp.receiver"])
+    lowered = seccomp.lower(asked)
     if lowered is None:
         return []
+    lowered.strict = "run.oci.seccomp_fail_unknown_syscall" in annotations
     return [
         steps.Seccomp(
             section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp"
@@ -267,7 +292,7 @@ def _identity(config: Config, facts: Facts) -> list[steps.Step]:
     available = _available(config, facts.capabilities)
     return [
         *_own_rlimits(config, command),
-        process.identity(command, available=available, umask=0o022),
+        _keep_groups(config, process.identity(command, available=available, umask=0o022)),
         process.program(command),
     ]
 
@@ -302,7 +327,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         *_cwd(command),
         *(early if not command.get("noNewPrivileges") else []),
         *_own_rlimits(config, command),
-        process.identity(command, available=available, umask=None),
+        _keep_groups(config, process.identity(command, available=available, umask=None)),
         process.program(command),
         *(early if command.get("noNewPrivileges") else []),
     ]

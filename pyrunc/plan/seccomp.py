@@ -101,7 +101,8 @@ class Filter(Record):
 
     default and the first member of a rule are what the kernel is answered (action and errno in one number),
     flags is the argument of seccomp(2), rules leaves out what only repeats the default. mentioned has the
-    names of the rules left out: they still tell which calls the profile's author knew.
+    names of the rules left out: they still tell which calls the profile's author knew. strict refuses names
+    that libseccomp does not know, instead of leaving them out.
     """
 
     default: int
@@ -112,6 +113,7 @@ class Filter(Record):
     listener: str
     metadata: str
     pointer: str
+    strict: bool = False
 
     def describe(self) -> str:
         """Return the filter as one line for `pyrunc plan`."""

@@ -217,6 +217,8 @@ def _namespaces(step: steps.Namespaces) -> str:
 
 def _identity(step: steps.Identity) -> str:
     words = [f"uid={step.uid} gid={step.gid}"]
+    if step.gids is None:
+        words.append("the caller's groups")
     if step.gids:
         words.append("groups=" + ",".join(map(str, step.gids)))
     if step.umask is not None:

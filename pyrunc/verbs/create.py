@@ -232,10 +232,11 @@ def _open_channels(
         child.settings = terminal.settings(command, foreground=not detach)  # type: ignore[arg-type]
         if cmd.console_socket:
             launch.console = sockets.connect(cmd.console_socket, "--console-socket")
-    if cmd.pidfd_socket:
+    receiver = cmd.pidfd_socket or launch.container.annotations.get("run.oci.pidfd_receiver")
+    if receiver:
         from pyrunc.apply import sockets
 
-        launch.pidfd_socket = sockets.connect(cmd.pidfd_socket, "--pidfd-socket")
+        launch.pidfd_socket = sockets.connect(receiver, "--pidfd-socket")
     if not detach:
         from pyrunc.apply import foreground
 

@@ -14,6 +14,7 @@ import pyrunc
 from pyrunc.apply import seccomp as seccomp_loader
 from pyrunc.cli.verbs import VERBS
 from pyrunc.jsonio import dumps_indent
+from pyrunc.plan import annotations as plan_annotations
 from pyrunc.plan import hooks, mount_options, namespaces, process, seccomp
 from pyrunc.verbs import version
 
@@ -93,9 +94,9 @@ def _annotations() -> dict[str, str]:
 
 def _unsafe() -> list[str]:
     """Return the annotations of a config.json that change what pyrunc does; "x." means all under x."""
-    unsafe = []
-    if _has("cgroup_systemd"):
-        unsafe.append("org.systemd.property.")
-    if "checkpoint" in VERBS:
-        unsafe.append("org.criu.config")
-    return unsafe
+    without = set()
+    if not _has("cgroup_systemd"):
+        without.add("org.systemd.property.")
+    if "checkpoint" not in VERBS:
+        without.add("org.criu.config")
+    return sorted(set(plan_annotations.APPLIED) - without)

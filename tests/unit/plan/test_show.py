@@ -239,3 +239,10 @@ def test_the_document_has_every_field() -> None:
     assert mount["pointer"] == "/mounts/0"
     assert mount["fields"]["destination"] == "/t"
     assert mount["fields"]["options"]["attr_set"] == 0
+
+
+def test_a_plan_can_be_walked_and_printed() -> None:
+    made = plan(small())
+    assert [row.step for row in show.rows(made)] == list(made)
+    assert str(made) + "\n" == show.table(show.rows(made))
+    assert [step.describe() for step in made] == [row.text for row in show.rows(made)]

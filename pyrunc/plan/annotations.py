@@ -1,0 +1,77 @@
+"""Annotations that mean something to a runtime: one table of all that runc, crun and youki know.
+
+The specification wants unknown annotations ignored. These are known: each is applied, or refused where
+leaving it out would give a container less protection than was asked for, or ignored with a warning.
+`features` lists those that are applied (potentiallyUnsafeConfigAnnotations): an engine must not let just
+anybody set them, since they reach the host (CVE-2024-3154). docs/annotations.md has the reasons; a test holds
+the two together.
+"""
+
+from __future__ import annotations
+
+from pyrunc.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEEP_GROUPS = "run.oci.keep_original_groups"
+FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
+RECEIVER = "run.oci.seccomp.receiver"
+PIDFD_RECEIVER = "run.oci.pidfd_receiver"
+HOOKS_STDOUT = "run.oci.hooks.stdout"
+HOOKS_STDERR = "run.oci.hooks.stderr"
+CONTEXT_TYPE = "run.oci.mount_context_type"
+
+# A name that ends with "." stands for all that begin with it.
+APPLIED = (
+    "org.criu.config",
+    "org.systemd.property.",
+    HOOKS_STDERR,
+    HOOKS_STDOUT,
+    KEEP_GROUPS,
+    CONTEXT_TYPE,
+    PIDFD_RECEIVER,
+    RECEIVER,
+    FAIL_UNKNOWN,
+)
+# What was asked for is protection, or another kind of container: without it the container must not run.
+REFUSED = {
+    "run.oci.handler": "programs run as they are, not in a virtual machine or an interpreter of WebAssembly",
+    "run.oci.seccomp_bpf_data": "a filter is made from /linux/seccomp",
+    "run.oci.seccomp.plugins": "a filter's questions go to an agent, /linux/seccomp/listenerPath",
+}
+# What was asked for is a layout; the container works without it.
+IGNORED = {
+    "run.oci.delegate-cgroup": "the program is in the container's cgroup itself",
+    "run.oci.systemd.force_cgroup_v1": "a container sees the host's version of cgroups",
+    "run.oci.systemd.subgroup": "the program is in the scope itself",
+}
+# These speak to what run.oci.handler would start, and say nothing alone.
+FOLLOW = ("io.kubernetes.cri.container-type", "krun.", "module.wasm.image/variant")
+
+# What a key begins with that may be in the tables above.
+PREFIX = "run.oci."
+
+
+def check(annotations: Mapping[str, str]) -> list[str]:
+    """Return a warning for each annotation that is ignored.
+
+    Raises:
+        Failure: one of them cannot be left out.
+
+    """
+    warnings = []
+    for key in annotations:
+        if key in REFUSED:
+            raise Failure(
+                f"{key} is not supported: {REFUSED[key]}",
+                pointer="/annotations/" + key,
+                hint="use crun for it, or take the annotation out",
+            )
+        if key in IGNORED:
+            warnings.append(f"/annotations/{key}: ignored, {IGNORED[key]}")
+    for key in (RECEIVER, PIDFD_RECEIVER, HOOKS_STDOUT, HOOKS_STDERR):
+        if key in annotations and not annotations[key].startswith("/"):
+            raise Failure(f"{key} is no absolute path: {annotations[key]!r}", pointer="/annotations/" + key)
+    return warnings
