@@ -61,13 +61,20 @@ def seal(container: store.Container) -> None:
         parent.seal_process(libraries=False)
 
 
-def run(container: store.Container, work: Callable[[Place], object], *, as_root: bool) -> object:
+def run(
+    container: store.Container,
+    work: Callable[[Place], object],
+    *,
+    as_root: bool,
+    before: Callable[[], None] | None = None,
+) -> object:
     """Have a helper do something inside a container's mount namespace.
 
     Args:
         container: its record; its init must be there.
         work: what to do; its result must have a JSON form. Everything it needs must have been imported.
         as_root: do it with the rights of the container's user namespace, not with ours.
+        before: what to do with these rights before that, where the host's mounts are in sight.
 
     Returns:
         What work returned.
@@ -86,7 +93,7 @@ def run(container: store.Container, work: Callable[[Place], object], *, as_root:
     helper = os.fork()
     if helper == 0:
         os.close(reader)
-        _help(lambda: work(_enter(container, init, kinds, procfs)), writer)
+        _help(lambda: work(_enter(container, init, kinds, procfs, before)), writer)
     os.close(writer)
     os.close(init)
     os.close(procfs)
@@ -150,20 +157,33 @@ def _help(work: Callable[[], object], writer: int) -> None:
         os._exit(0)
 
 
-def _enter(container: store.Container, init: int, kinds: int, procfs: int) -> Place:
+def _enter(
+    container: store.Container, init: int, kinds: int, procfs: int, before: Callable[[], None] | None
+) -> Place:
     if not kinds:
         # No mount namespace of its own: its root is a directory of ours.
         how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         root = os.open(f"{container.pid}/root", how, dir_fd=procfs)
         return Place(root, procfs, str(container.pid))
     try:
+        if before is not None:
+            # A copy of the host's tree, of which the container's user namespace is the owner.
+            _linux.setns(init, flags.CLONE_NEWUSER)
+            _become_root()
+            _linux.unshare(flags.CLONE_NEWNS)
+            before()
+            kinds &= ~flags.CLONE_NEWUSER
         _linux.setns(init, kinds)
     except OSError as exc:
         raise Failure("join the container's mount namespace", errno=exc.errno or 0) from None
     if kinds & flags.CLONE_NEWUSER:
-        identity.become_root(0, 0)
-        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        _become_root()
     return Place(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), procfs, "self")
+
+
+def _become_root() -> None:
+    identity.become_root(0, 0)
+    _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[str, str]]:

@@ -105,13 +105,20 @@ def add(
             tree.mounting.copy = copyup.copy
         if "copy-symlink" in step.options.ext:
             _refuse_link(step)
-    try:
+
+    def open_all() -> None:
         for step in wanted:
             if step.kind == "bind":
                 fd = tree.mounts[id(step)] = sources.open_source(step)
                 if step.id_maps or step.id_space:
                     spaces.map(fd, step)
-        inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True)
+
+    try:
+        if not os.geteuid():
+            open_all()
+        # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
+        before = open_all if os.geteuid() else None
+        inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True, before=before)
     finally:
         spaces.close()
         for fd in (*tree.mounts.values(), made.file):
@@ -138,6 +145,7 @@ def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
     try:
         for step in wanted:
             _attach(tree, step, attached)
+        mounts.propagate_again(tree)  # type: ignore[arg-type]
         verify.compare(tree.mounting, verify.read_table(place.procfs, tree.mounting.places), by_id=False)
     except BaseException:
         for fd in reversed(attached):
@@ -253,8 +261,13 @@ def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> Non
     origin = found.of[row.id]
     if origin.kind == mount_origins.ROOT or row.point == "/":
         raise Failure("the root file system cannot be taken out of its container")
-    if force or origin.kind in (mount_origins.CONFIG, mount_origins.ADDED):
+    if origin.kind in (mount_origins.CONFIG, mount_origins.ADDED):
         return
+    if force and path == row.point:
+        return
+    if force:
+        # A symlink in the place of something else must not cost the container's keeper a mask.
+        raise Failure(f"{path} leads to the mount on {row.point}", hint="name that to remove it by force")
     whose = {
         mount_origins.CONTAINER: "is none of config.json's and was not added",
         mount_origins.BELOW: f"came with a recursive bind, {origin.pointer}",

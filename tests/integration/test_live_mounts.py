@@ -93,6 +93,23 @@ def test_files_of_crun(engine: Engine, bundle: Bundle, source: Path, tmp_path: P
         assert changes(engine, name) == {}
 
 
+def test_a_recursive_propagation_of_the_root(
+    engine: Engine, bundle: Bundle, source: Path, tmp_path: Path
+) -> None:
+    bundle.linux["rootfsPropagation"] = "rshared"
+    name = engine.start(bundle)
+    entries = [
+        {"destination": "/one", "source": str(source), "options": ["bind"]},
+        {"destination": "/two", "source": str(source), "options": ["bind", "private"]},
+    ]
+    (tmp_path / "file.json").write_text(json.dumps(entries))
+    engine.call("mounts", "add", name, str(tmp_path / "file.json")).ok()
+    found = rows(engine, name)
+    assert "shared" in found["/one"]["propagation"]
+    assert found["/two"]["propagation"] == ["private"]
+    clean(engine, name)
+
+
 def test_when_one_fails_none_is_left(engine: Engine, bundle: Bundle, source: Path, tmp_path: Path) -> None:
     name = engine.start(bundle)
     before = rows(engine, name)
@@ -262,6 +279,18 @@ def test_symlinks_stay_inside(engine: Engine, bundle: Bundle, source: Path, cana
     assert execute(engine, name, "cat /etc/file").out == "of the host\n"
     engine.call("mounts", name, "--remove", "/up").ok()
     assert str(canary.path) not in rows(engine, name)
+
+
+def test_force_does_not_follow_symlinks(engine: Engine, bundle: Bundle) -> None:
+    """Or the container could have its masks taken away by whoever removes something else of it."""
+    (bundle.rootfs / "data").symlink_to("/proc/keys")
+    name = engine.start(bundle)
+    engine.call("mounts", name, "--remove", "/data", "--force").fails(
+        "/data leads to the mount on /proc/keys"
+    )
+    clean(engine, name)
+    engine.call("mounts", name, "--remove", "/proc/keys", "--force").ok()
+    clean(engine, name)
 
 
 def test_a_racing_rename(engine: Engine, bundle: Bundle, source: Path, canary: Canary) -> None:

@@ -354,3 +354,22 @@ def test_ids_that_are_somebody_else_s(mapped: Ordinary, bundle: Bundle) -> None:
     bundle.linux["uidMappings"][1]["hostID"] = FIRST + 1
     words = f"newuidmap refused 0:{UID}:1, 1:{FIRST + 1}:{COUNT}"
     mapped.front(bundle, "exit 0").fails("/linux/uidMappings", words, "/etc/subuid")
+
+
+# -- mounts
+
+
+def test_mounts(user: Ordinary, bundle: Bundle, place: Path) -> None:
+    source = place / "source"
+    source.mkdir()
+    (source / "file").write_text("of the host\n")
+    name = user.start(bundle)
+    tree = user.call("mounts", name).ok().out
+    assert "pyrunc: masked path" in tree
+    assert "(nobody)" not in tree
+    assert user.call("mounts", "--check", name).ok().out == "no drift\n"
+    user.call("mounts", name, "--add", f"{source}:/new/place:ro").ok()
+    assert user.call("exec", name, "/bin/cat", "/new/place/file").ok().out == "of the host\n"
+    assert user.call("mounts", "--check", name).ok().out == "no drift\n"
+    user.call("mounts", name, "--remove", "/new/place").ok()
+    assert user.call("exec", name, "/bin/ls", "/new/place").ok().out == ""
