@@ -69,7 +69,7 @@ def delete(root: str, name: str, *, force: bool = False, volumes: bool = False) 
         )
     if state in ("running", "paused", "created"):
         kill_init(container)
-    destroy(container, volumes=volumes)
+    destroy(container, volumes=volumes, mount_points=True)
     os.close(lock)
 
 
@@ -114,12 +114,14 @@ def kill_init(container: store.Container) -> None:
         os.close(pidfd)
 
 
-def destroy(container: store.Container, *, volumes: bool = False) -> None:
-    """Remove cgroups, state and created mount points, then run the poststop hooks.
+def destroy(container: store.Container, *, volumes: bool = False, mount_points: bool = False) -> None:
+    """Remove cgroups and state, then run the poststop hooks.
 
     Args:
         container: its record; its init has ended.
         volumes: remove the anonymous volumes that were made for it, too.
+        mount_points: remove the mount points that were made for it. Not after `run` in the foreground, whose
+            callers look at them, and whose next container will want them again.
 
     Raises:
         Failure: something is left; it says what.
@@ -140,7 +142,7 @@ def destroy(container: store.Container, *, volumes: bool = False) -> None:
         from pyrunc.volumes import release
 
         release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
-    if _made_mount_points(container):
+    if mount_points and _made_mount_points(container):
         from pyrunc.apply import mountpoints
 
         mountpoints.remove(container)

@@ -145,6 +145,12 @@ def test_delete_takes_away_the_mount_points_it_made(engine: Engine, bundle: Bund
     assert list((place / "volume").iterdir()) == []
 
 
+def test_run_leaves_them_for_the_next_one(engine: Engine, bundle: Bundle) -> None:
+    bundle.mount("/new/deep", "tmpfs", "rw", kind="tmpfs")
+    engine.front(bundle, "exit 0").ok()
+    assert (bundle.rootfs / "new/deep").is_dir()
+
+
 def test_what_is_not_empty_any_more_stays(engine: Engine, bundle: Bundle) -> None:
     bundle.mount("/new/deep", "tmpfs", "rw", kind="tmpfs")
     name = engine.start(bundle)
