@@ -7,8 +7,11 @@ why.
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii as _quote
-from _json import make_scanner
+import _json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _Context:
@@ -27,7 +30,7 @@ class _Context:
         raise ValueError(name)
 
 
-_scan = make_scanner(_Context())  # type: ignore[arg-type]
+_scanner: list[Callable[[str, int], tuple[object, int]]] = []  # one, once it is wanted: it lives in a library
 _WHITE = " \t\n\r"
 
 
@@ -39,8 +42,10 @@ def loads(text: str) -> object:
 
     """
     stripped = text.strip(_WHITE)
+    if not _scanner:
+        _scanner.append(_json.make_scanner(_Context()))  # type: ignore[arg-type]
     try:
-        value, end = _scan(stripped, 0)
+        value, end = _scanner[0](stripped, 0)
     except (StopIteration, ValueError, RecursionError, SystemError) as exc:
         # The scanner tries to import json.decoder to word its errors, and on 3.11 may answer SystemError
         # instead.
@@ -60,6 +65,10 @@ def dumps(value: object) -> str:
 def dumps_indent(value: object, indent: str = "  ") -> str:
     """Return the JSON text of a value, one member a line, each level indented by indent."""
     return _dump(value, indent, "\n", ",", ": ")
+
+
+def _quote(text: str) -> str:
+    return _json.encode_basestring_ascii(text)
 
 
 def _dump(value: object, indent: str, newline: str, comma: str, colon: str) -> str:

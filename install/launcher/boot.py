@@ -4,7 +4,8 @@ Memory answers for pyrunc's own modules and for the C modules whose files are kn
 neither Memory nor the interpreter's own finders (builtin, frozen) had an answer: it initialises the rest of
 the interpreter and hands over to it. So a slow verb may import what it likes, a fast one never pays for it.
 
-freeze.py puts this file into pyrunc.so; it is never imported.
+freeze.py puts this file into the program; it is never imported. Where the program is an image (embed.c), all
+of this and preload() happened when it was built.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ else:
 
 SITE = "@SITE@"
 EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> path; freeze.py fills it in
+
+# What an image holds, with all that these import: what most calls want. More would only take memory.
+HOT = (
+    "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
+    "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.tree", "pyrunc.plan.build",
+)  # fmt: skip
 
 
 class Memory:
@@ -141,6 +148,47 @@ def lean_os() -> None:
     sys.modules["os"] = module
 
 
+def later(name: str) -> ModuleType:
+    """Make a module that becomes the real one when it is asked for something.
+
+    For what an image cannot hold: libraries, which are somewhere else in each process, and _signal, which
+    notes what the process began with. dir() of such a module asks for all of it.
+    """
+    module = ModuleType(name)
+    names = module.__dict__
+
+    def become() -> list[str]:
+        if names.pop("__getattr__", None):
+            del names["__dir__"]
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+            names.update(__import__(name).__dict__)
+        return sorted(names)
+
+    def complete(attribute: str) -> object:
+        if not attribute.startswith("__"):
+            become()
+        if attribute not in names:
+            raise AttributeError(
+                f"module '{name}' has no attribute '{attribute}'", name=attribute, obj=module
+            )
+        return names[attribute]
+
+    names["__getattr__"], names["__dir__"] = complete, become
+    return module
+
+
+def preload() -> None:
+    """Import all that an image is to have, and see to it that nothing came with it that must not be there."""
+    for name in LATER:
+        sys.modules[name] = later(name)
+    for name in HOT:
+        __import__(name)
+    early = [name for name in LATER if "__getattr__" not in vars(sys.modules[name])]
+    if early or rest not in sys.meta_path:
+        raise ImportError(f"these are wanted too early: {early or 'the rest of the interpreter'}")
+
+
 def spec(name: str, loader: Any, origin: str) -> ModuleSpec:
     """Return a spec; any class with the two methods will do as its loader."""
     return ModuleSpec(name, loader, origin=origin)
@@ -151,6 +199,9 @@ def finish() -> None:
     for finder in sys.meta_path:
         if finder is rest:
             sys.meta_path.remove(finder)
+            for name in LATER:
+                if "__getattr__" in vars(sys.modules.get(name, sys)):  # only we look at it in that way
+                    del sys.modules[name]
             without_signals.clear()
             _pyrunc_embed.finish()
             sys.path.insert(0, SITE)
@@ -182,6 +233,18 @@ def open_file(file: str | int, mode: str = "r", *arguments: Any, **options: Any)
     return _io.open(file, mode, *arguments, **options)
 
 
+def main() -> None:
+    """Do what the command line says."""
+    if not {"create", "run", "exec", "restore"}.isdisjoint(sys.argv):
+        from pyrunc.apply import seal
+
+        seal.begin()
+    from pyrunc.__main__ import main as real  # only now can it be found
+
+    real()
+
+
+LATER = ("_signal", *EXTENSIONS)
 rest: Any = Rest
 without_signals = ["yes"]
 find_and_load: Any = vars(_frozen_importlib)["_find_and_load"]
@@ -195,7 +258,3 @@ for place, name, value in (
 sys.meta_path[:] = [Memory, *sys.meta_path, rest]
 
 lean_os()
-
-from pyrunc.__main__ import main  # noqa: E402 - only now can it be found
-
-main()

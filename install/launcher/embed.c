@@ -4,17 +4,33 @@
  * out is the search for the standard library, encodings, sys.stdin and its like: half of the start-up time. boot.py,
  * the first Python code to run, brings the rest (finish) as soon as anything is imported that is not in memory.
  *
+ * An image goes further: the program begins where another run of it stopped, with all that initialised and all lean
+ * modules imported. `pyrunc @image FILE` is that run; image.py makes a program of what it writes; resume() mends what
+ * is different in each process.
+ *
  * If the distribution has updated Python since this was built, a script takes over, run by the distribution's
  * interpreter: slower, never less, and never an interpreter with a hole that was closed.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#if PY_VERSION_HEX >> 16 == 0x030B /* an image is made where we know what to mend when a process begins with it */
+#define CAN_RESUME
+#define Py_BUILD_CORE
+#undef _PyGC_FINALIZED
+#include <internal/pycore_runtime.h>
+#undef Py_BUILD_CORE
+#endif
+#include <elf.h>
+#include <fcntl.h>
 #include <marshal.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "heap.h"
 
 struct module {
 	const char *name;
@@ -67,13 +83,24 @@ static PyObject *signals(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-/* finish(): initialise the rest of the interpreter */
+/* finish(): initialise the rest of the interpreter, which would set sys.argv from its first configuration */
 static PyObject *finish(PyObject *self, PyObject *unused)
 {
-	PyStatus status = _Py_InitializeMain();
+	static const char *const KEPT[] = { "argv", "orig_argv" };
+	PyObject *kept[2];
+	PyStatus status;
 
 	(void)self;
 	(void)unused;
+	for (int i = 0; i < 2; i++) {
+		kept[i] = PySys_GetObject(KEPT[i]);
+		Py_XINCREF(kept[i]);
+	}
+	status = _Py_InitializeMain();
+	for (int i = 0; i < 2; i++) {
+		PySys_SetObject(KEPT[i], kept[i]);
+		Py_XDECREF(kept[i]);
+	}
 	PyGC_Enable();
 	if (PyStatus_Exception(status)) {
 		PyErr_SetString(PyExc_RuntimeError, status.err_msg ? status.err_msg : "the interpreter did not start");
@@ -126,15 +153,17 @@ static PyStatus initialise(int argc, char **argv)
 	return status;
 }
 
-/* sys.argv is one more thing that the rest of the initialisation would have brought */
+/* sys.argv is one more thing that the rest of the initialisation would have brought; an image has an old orig_argv */
 static void set_argv(int argc, char **argv)
 {
 	PyObject *list = PyList_New(argc);
 
 	for (int i = 0; list && i < argc; i++)
 		PyList_SetItem(list, i, PyUnicode_DecodeFSDefault(argv[i]));
-	if (list)
+	if (list) {
 		PySys_SetObject("argv", list);
+		PySys_SetObject("orig_argv", list);
+	}
 }
 
 static int is_current(void)
@@ -148,30 +177,142 @@ static int is_current(void)
 	return stat(PYRUNC_PYTHON, &now) == 0 && now.st_size == built.size && now.st_mtime == built.changed;
 }
 
-int main(int argc, char **argv)
+/* What an image remembers: the thread that made it, and what to call. NULL in a process without one. */
+static PyThreadState *made_by;
+static PyObject *entry;
+
+#ifdef CAN_RESUME
+/* posix.environ, which was filled in another process */
+static int set_environ(void)
+{
+	PyObject *posix = PyImport_ImportModule("posix");
+	PyObject *all = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
+	int failed = !all;
+
+	if (all)
+		PyDict_Clear(all);
+	for (char **each = environ; !failed && each && *each; each++) {
+		const char *sign = strchr(*each, '=');
+		PyObject *key, *value;
+
+		if (!sign)
+			continue;
+		key = PyBytes_FromStringAndSize(*each, sign - *each);
+		value = PyBytes_FromString(sign + 1);
+		failed = !key || !value || (!PyDict_Contains(all, key) && PyDict_SetItem(all, key, value) < 0);
+		Py_XDECREF(key);
+		Py_XDECREF(value);
+	}
+	Py_XDECREF(all);
+	Py_XDECREF(posix);
+	return failed ? -1 : 0;
+}
+
+/* Make this process's only thread the one that the image's interpreter runs in. */
+static int resume(void)
+{
+	Py_tss_t *key = &_PyRuntime.gilstate.autoTSSkey;
+
+	key->_is_initialized = 0;
+	if (PyThread_tss_create(key) || PyThread_tss_set(key, made_by))
+		return -1;
+	_PyRuntime.main_thread = PyThread_get_thread_ident();
+	made_by->thread_id = PyThread_get_thread_ident();
+	made_by->native_thread_id = PyThread_get_thread_native_id();
+	return set_environ();
+}
+
+/* Write what this process has in memory: the segment that can be written, as far as it is in use. */
+static int write_image(const char *path, PyObject *globals)
+{
+	const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	const char *from = NULL, *to;
+
+	for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
+		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
+			from = (const char *)header[i].p_vaddr;
+	entry = PyDict_GetItemString(globals, "main");
+	if (fd < 0 || !from || !entry || !heap_top())
+		return -1;
+	made_by = PyThreadState_Get();
+	to = heap_top();
+	while (from < to) {
+		ssize_t written = write(fd, from, (size_t)(to - from));
+
+		if (written <= 0)
+			return -1;
+		from += written;
+	}
+	return close(fd);
+}
+
+/* pymalloc's memory, which it would ask mmap for */
+static void *arena(void *unused, size_t size)
+{
+	(void)unused;
+	return aligned_alloc(4096, size);
+}
+
+static void arena_free(void *unused, void *pointer, size_t size)
+{
+	(void)unused;
+	(void)size;
+	free(pointer);
+}
+#endif
+
+static PyObject *boot(int argc, char **argv)
 {
 	PyObject *code, *globals, *result = NULL;
 	PyStatus status;
+#ifdef CAN_RESUME
+	PyObjectArenaAllocator arenas = { NULL, arena, arena_free };
+
+	PyObject_SetArenaAllocator(&arenas);
+#endif
+	status = initialise(argc, argv);
+	if (PyStatus_Exception(status)) {
+		fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
+		_exit(1);
+	}
+	PyGC_Disable(); /* a hot verb ends before there is anything worth collecting */
+	code = PyMarshal_ReadObjectFromString((const char *)BOOT, sizeof(BOOT));
+	globals = PyDict_New();
+	if (code && globals && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
+		result = PyEval_EvalCode(code, globals, globals);
+	Py_XDECREF(result);
+	return result ? globals : NULL;
+}
+
+int main(int argc, char **argv)
+{
+	PyObject *globals;
 
 	if (!is_current()) {
 		execv(PYRUNC_SCRIPT, argv);
 		perror(PYRUNC_SCRIPT);
 		return 1;
 	}
-	status = initialise(argc, argv);
-	if (PyStatus_Exception(status)) {
-		fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
-		return 1;
-	}
-	PyGC_Disable(); /* a hot verb ends before there is anything worth collecting */
 	signal(SIGPIPE, SIG_IGN); /* as Python does: a write then fails, instead of the process */
 	signal(SIGXFSZ, SIG_IGN);
+#ifdef CAN_RESUME
+	if (entry && resume() < 0) {
+		fputs("pyrunc: the interpreter did not go on\n", stderr);
+		return 1;
+	}
+	if (!entry && argc == 3 && strcmp(argv[1], "@image") == 0) {
+		globals = boot(argc, argv);
+		PyObject *done = globals ? PyObject_CallFunction(PyDict_GetItemString(globals, "preload"), NULL) : NULL;
+		if (!done)
+			PyErr_Print();
+		_exit(!done || write_image(argv[2], globals) < 0);
+	}
+#endif
+	if (!entry && (globals = boot(argc, argv)))
+		entry = PyDict_GetItemString(globals, "main");
 	set_argv(argc, argv);
-	code = PyMarshal_ReadObjectFromString((const char *)BOOT, sizeof(BOOT));
-	globals = PyDict_New();
-	if (code && globals && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
-		result = PyEval_EvalCode(code, globals, globals);
-	if (!result)
+	if (!entry || !PyObject_CallFunction(entry, NULL))
 		PyErr_Print();
-	_exit(1); /* boot.py ends the process itself */
+	_exit(1); /* main() ends the process itself */
 }

@@ -39,15 +39,15 @@ if TYPE_CHECKING:
             """Put everything back as it was found; called on every way out."""
 
 
-# SIGTTIN and SIGTTOU keep their effect: they are how the kernel stops a background job that touches its
-# terminal. SIGURG is ignored by default, and by default is how a container would treat it too.
-_LEFT_ALONE = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU, _signal.SIGURG}
 # signalfd(2): struct signalfd_siginfo is 128 bytes; ssi_signo is its first word, ssi_pid its fourth.
 _RECORD = 128
 
 
 def _ours() -> set[int]:
-    return {int(number) for number in _signal.valid_signals()} - _LEFT_ALONE
+    # SIGTTIN and SIGTTOU keep their effect: they are how the kernel stops a background job that touches its
+    # terminal. SIGURG is ignored by default, and by default is how a container would treat it too.
+    left_alone = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU, _signal.SIGURG}
+    return {int(number) for number in _signal.valid_signals()} - left_alone
 
 
 def block_signals() -> set[int]:

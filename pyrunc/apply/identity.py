@@ -152,6 +152,7 @@ def prepare_rlimits() -> None:
     global _resource  # noqa: PLW0603 - set once, in the parent
     import resource
 
+    dir(resource)  # the installed command loads it only when it is asked for something
     _resource = resource
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import _signal
 import os
 
+import _prctl
+
 from pyrunc import cli, store
 from pyrunc.apply import cgroup, identity, namespaces, protocol, seal
 from pyrunc.apply import child as child_side
@@ -400,13 +402,17 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
     every = (*plan.child, *plan.start, *plan.parent)
     kinds = {type(step) for step in every}
     tools = child_side.Tools()
+    libraries = [_prctl, _signal]
     if steps.AttachRoot in kinds:
         from pyrunc.apply import tree
 
         tree.equip(tools, classic=steps.ClassicMounts in kinds)
     if steps.Terminal in kinds:
+        import termios
+
         from pyrunc.apply import terminal
 
+        libraries.append(termios)
         tools.open_pty, tools.take = terminal.open_pty, terminal.take
     if steps.ContainerHooks in kinds or steps.Hooks in kinds:
         from pyrunc.apply import hooks
@@ -422,6 +428,8 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
             if isinstance(step, steps.Seccomp):
                 tools.section = step.section
                 tools.programs[id(step)] = seccomp.compile(step.section, cache)
+    for module in libraries:
+        dir(module)  # the installed command loads it only when it is asked for something
     return tools
 
 

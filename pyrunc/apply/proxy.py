@@ -15,12 +15,20 @@ import termios
 from pyrunc.apply import terminal
 from pyrunc.apply.foreground import numbers
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # A pseudo-terminal hands out at most 4 KiB at a time; a pipe that polls writable takes PIPE_BUF without
 # waiting (pipe(7)).
 _CHUNK = 4096
 # More than the kernel holds back for us: 8 KiB in the pair's buffer (pty_common_install), 4 in the line.
 _LEFTOVER = 65536
-_STOPPERS = {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}
+
+
+def _stops(signals: Iterable[int]) -> bool:
+    """Say whether one of these asks a program to end."""
+    return not {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}.isdisjoint(signals)
 
 
 class Proxy:
@@ -102,7 +110,7 @@ class Proxy:
             for fd, _ in poll.poll():
                 if fd == self._out:
                     self._print()
-                elif _STOPPERS.intersection(number for number, _ in numbers(signals)):
+                elif _stops(number for number, _ in numbers(signals)):
                     return
 
     def close(self) -> None:

@@ -43,6 +43,8 @@ words: Callable[[], list[str]] | None = None
 # What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a
 # detached mount a file's path need not be what it was.
 _answer = ""
+# Where the mappings begin that begin() exchanged.
+_done: set[int] = set()
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 
 
@@ -70,6 +72,18 @@ def seal(*, libraries: bool = True) -> str:
     if not _answer:
         _answer = _seal(libraries=libraries)
     return _answer
+
+
+def begin() -> None:
+    """Exchange the executable's own mappings now if that works; seal() later does what is left to do.
+
+    For a command whose memory is all in its file (install/launcher): as long as little of that has changed,
+    little has to be copied, 0.3 ms instead of 3.
+    """
+    try:
+        _exchange(os.fsencode(os.readlink(EXE)), libraries=False)
+    except OSError:
+        _done.clear()  # seal() will find out again, and say why
 
 
 def _seal(*, libraries: bool) -> str:
@@ -100,10 +114,12 @@ def _exchange(exe: bytes, *, libraries: bool) -> None:
     try:
         layout = _layout()
         mappings = _mappings(b"/" if libraries else exe, files, trees)
-        if files.get(exe, -1) < 0:
+        if not _done and files.get(exe, -1) < 0:
             raise OSError(EBUSY, "the executable was replaced while it runs")
         _linux.exchange_mappings(mappings, pagemap)
-        _linux.set_mm_map(layout, files[exe])
+        if not _done:
+            _linux.set_mm_map(layout, files[exe])
+            _done.update(mapping[0] for mapping in mappings)
     finally:
         os.close(pagemap)
         # With the last descriptor of a tree its anonymous mount namespace goes, and with that the only way to
@@ -141,13 +157,15 @@ def _mappings(wanted: bytes, files: dict[bytes, int], trees: dict[bytes, int]) -
         if fields[4] == b"0" or not fields[5].startswith(wanted):  # anonymous memory has no inode
             continue
         span, allowed, offset, device, inode, path = fields
+        start, _, end = span.partition(b"-")
+        if int(start, 16) in _done:
+            continue
         fd = files.get(path)
         if fd is None:
             fd = files[path] = _open_sealed(path, device, int(inode), trees)
         shared = allowed[3:4] == b"s"
         if shared and (fd < 0 or allowed[1:2] == b"w"):
             continue  # shared memory has no copy; the interpreter and its libraries do not write to files
-        start, _, end = span.partition(b"-")
         protection = (allowed[0:1] == b"r") | (allowed[1:2] == b"w") << 1 | (allowed[2:3] == b"x") << 2
         found.append((int(start, 16), int(end, 16), int(offset, 16), protection, shared, fd))
     return found

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PTMX = os.makedev(5, 2)
-# ioctl_tty(2). These three are built with _IOR and _IOW, whose direction bits differ on the architectures
-# (powerpc, mips) that build TIOCSWINSZ that way too; Python has no names for them.
-_GENERIC = termios.TIOCSWINSZ == 0x5414
-_TIOCGPTN = 0x80045430 if _GENERIC else 0x40045430
-_TIOCSPTLCK = 0x40045431 if _GENERIC else 0x80045431
-_TIOCGPTPEER = 0x5441 if _GENERIC else 0x20005441
 _POINTER = "/process/terminal"
+
+
+def _requests() -> tuple[int, int, int]:
+    """Return TIOCGPTN, TIOCSPTLCK and TIOCGPTPEER, for which Python has no names: ioctl_tty(2).
+
+    They are built with _IOR and _IOW, whose direction bits differ on the architectures (powerpc, mips) that
+    build TIOCSWINSZ that way too.
+    """
+    if termios.TIOCSWINSZ == 0x5414:
+        return 0x80045430, 0x40045431, 0x5441
+    return 0x40045430, 0x80045431, 0x20005441
 
 
 def check_socket(*, terminal: bool, detach: bool, socket: str | None) -> None:
@@ -138,10 +143,11 @@ def open_pty(pts: int, wanted: Settings) -> tuple[int, int, int]:
             os.close(master)
             raise Failure("/dev/pts/ptmx in the container is covered by another file", pointer=_POINTER)
         what = "unlock the terminal"
-        fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
-        number = int.from_bytes(fcntl.ioctl(master, _TIOCGPTN, bytes(4)), sys.byteorder)
+        tiocgptn, tiocsptlck, tiocgptpeer = _requests()
+        fcntl.ioctl(master, tiocsptlck, bytes(4))
+        number = int.from_bytes(fcntl.ioctl(master, tiocgptn, bytes(4)), sys.byteorder)
         what = f"open the other side of /dev/pts/{number}"
-        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        slave = fcntl.ioctl(master, tiocgptpeer, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         what = f"set up /dev/pts/{number}"
         if wanted.size is not None:
             fcntl.ioctl(master, termios.TIOCSWINSZ, wanted.size)

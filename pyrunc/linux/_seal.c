@@ -37,12 +37,13 @@ static void *(*volatile call_memcpy)(void *, const void *, size_t) = memcpy;
 #define PAGE_OF_FILE (1ULL << 61) /* Linux 3.5 */
 #define WINDOW 1024               /* entries read at once: 8 KiB of stack, 4 MiB of mapping */
 
-/* Whether a private mapping has a page that no longer is what the file says: written to since
- * it was mapped, be it only by the dynamic linker before it made it read-only. -1: error. */
-static int changed(const struct mapping *m, int pagemap_fd, size_t page)
+/* Mark the pages of a private mapping that are no longer what the file says: written to since it was
+ * mapped, be it only by the dynamic linker before it made them read-only. Returns how many; -1: error. */
+static long changed(const struct mapping *m, int pagemap_fd, size_t page, char *marks)
 {
     uint64_t entries[WINDOW];
     size_t pages = (m->end - m->start) / page;
+    long found = 0;
     for (size_t first = 0; first < pages; first += WINDOW) {
         size_t count = pages - first < WINDOW ? pages - first : WINDOW;
         off_t place = (off_t)((m->start / page + first) * sizeof(uint64_t));
@@ -52,11 +53,26 @@ static int changed(const struct mapping *m, int pagemap_fd, size_t page)
                 errno = EIO;
             return -1;
         }
-        for (size_t i = 0; i < count; i++)
-            if (entries[i] & (PAGE_PRESENT | PAGE_SWAPPED) && !(entries[i] & PAGE_OF_FILE))
-                return 1;
+        for (size_t i = 0; i < count; i++) {
+            marks[first + i] = entries[i] & (PAGE_PRESENT | PAGE_SWAPPED) && !(entries[i] & PAGE_OF_FILE);
+            found += marks[first + i];
+        }
     }
-    return 0;
+    return found;
+}
+
+/* Copy marked pages to a store, or back. Without a call, which could go through a table in these very pages:
+ * volatile keeps the compiler from making one of the loop. */
+static inline void copy_marked(volatile uint64_t *pages, volatile uint64_t *store, const volatile char *marks,
+                               size_t count, size_t words, int back)
+{
+    for (size_t i = 0; i < count; i++, pages += words) {
+        if (!marks[i])
+            continue;
+        for (size_t word = 0; word < words; word++)
+            *(back ? pages + word : store + word) = *(back ? store + word : pages + word);
+        store += words;
+    }
 }
 
 #define HUGE ((size_t)2 << 20)
@@ -99,19 +115,69 @@ static int exchange_for_copy(const struct mapping *m)
     return done ? 0 : -1;
 }
 
+static void *map_file(const struct mapping *m)
+{
+    int kind = (m->shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
+    return call_mmap((void *)(uintptr_t)m->start, m->end - m->start, (int)m->protection, kind, m->fd,
+                     (off_t)m->offset);
+}
+
+/* Map the file, then put back the few pages that had changed: cheaper than a copy of all of them. In between
+ * the process lives without them, so nothing may be called or read but what is in registers and on the stack. */
+static int exchange_few(const struct mapping *m, const char *marks, size_t found, size_t page)
+{
+    const struct mapping mapping = *m;
+    size_t count = (mapping.end - mapping.start) / page, words = page / sizeof(uint64_t), length = found * page;
+    volatile uint64_t *pages = (volatile uint64_t *)(uintptr_t)mapping.start;
+    int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+    volatile uint64_t *store = call_mmap(NULL, length, PROT_READ | PROT_WRITE, kind, -1, 0);
+    if (store == MAP_FAILED)
+        return -1;
+    copy_marked(pages, store, marks, count, words, 0);
+    void *(*map)(void *, size_t, int, int, int, off_t) = call_mmap;
+    void *got = map((void *)(uintptr_t)mapping.start, mapping.end - mapping.start, (int)mapping.protection,
+                    MAP_PRIVATE | MAP_FIXED, mapping.fd, (off_t)mapping.offset);
+    if (got != MAP_FAILED) {
+        copy_marked(pages, store, marks, count, words, 1);
+    }
+    int saved = errno;
+    call_munmap((void *)store, length);
+    errno = saved;
+    return got == MAP_FAILED ? -1 : 0;
+}
+
+/* A private mapping of a file, of which pages may have changed. Returns how many were copied, -1 for an error:
+ * then nothing has changed. */
+static long exchange_private(const struct mapping *m, int pagemap_fd, size_t page)
+{
+    size_t pages = (m->end - m->start) / page;
+    char *marks = call_mmap(NULL, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (marks == MAP_FAILED)
+        return -1;
+    long found = changed(m, pagemap_fd, page, marks);
+    int failed = found < 0;
+    if (found == 0) {
+        failed = map_file(m) == MAP_FAILED;
+    } else if (found > 0 && (size_t)found < pages / 2 && m->protection == (PROT_READ | PROT_WRITE)) {
+        failed = exchange_few(m, marks, (size_t)found, page);
+    } else if (found > 0) {
+        failed = exchange_for_copy(m);
+        found = (long)pages;
+    }
+    int saved = errno;
+    call_munmap(marks, pages);
+    errno = saved;
+    return failed ? -1 : found;
+}
+
 /* Returns the number of pages that were copied, -1 for an error: then nothing has changed. */
 static long exchange(const struct mapping *m, int pagemap_fd, size_t page)
 {
-    size_t length = m->end - m->start;
-    int copy = m->fd < 0 ? 1 : m->shared ? 0 : changed(m, pagemap_fd, page);
-    if (copy < 0)
-        return -1;
-    if (copy)
-        return exchange_for_copy(m) < 0 ? -1 : (long)(length / page);
-    int kind = (m->shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
-    void *start = (void *)(uintptr_t)m->start;
-    void *got = call_mmap(start, length, (int)m->protection, kind, m->fd, (off_t)m->offset);
-    return got == MAP_FAILED ? -1 : 0;
+    if (m->fd < 0)
+        return exchange_for_copy(m) < 0 ? -1 : (long)((m->end - m->start) / page);
+    if (m->shared)
+        return map_file(m) == MAP_FAILED ? -1 : 0;
+    return exchange_private(m, pagemap_fd, page);
 }
 
 static struct mapping *parse(PyObject *tuple, size_t page)

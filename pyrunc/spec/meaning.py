@@ -10,7 +10,7 @@ Sources: runtime-spec 1.3 (config.md, config-linux.md) and the man pages named a
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii as quoted
+from pyrunc.jsonio import dumps as quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -156,3 +156,80 @@ def test_nothing_but_memory_is_read(installed: Path, engine: Engine, bundle: Bun
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     opened = [line for line in trace.read_text().splitlines() if ".py" in line]
     assert opened == []
+
+
+def is_image(program: Path) -> bool:
+    """Say whether it begins where another run stopped: an image has lost its section headers."""
+    return program.read_bytes()[40:48] == bytes(8)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="images are made of Python 3.11 only")
+def test_it_begins_where_its_build_stopped(installed: Path, tmp_path: Path) -> None:
+    assert is_image(installed / "bin/pyrunc"), (installed / "log").read_text()
+    done = subprocess.run(
+        [installed / "bin/pyrunc", "@image", tmp_path / "again"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "No help topic for '@image'\n"), "only for the build"
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> None:
+    """The build had none; each call has its own, also one without."""
+    bundle.write()
+    words = ("run", "--bundle", str(bundle.path))
+    engine.call(*words, engine.new_id(), env={"NOTIFY_SOCKET": "/one"}).fails("connect to /one")
+    engine.call(*words, engine.new_id(), env={"NOTIFY_SOCKET": "/two", "X": ""}).fails("connect to /two")
+    engine.call(*words, engine.new_id(), env={}).ok()
+
+
+STRESS = """
+import random, sys, threading
+def work(seed):
+    chance = random.Random(seed)
+    kept = []
+    for step in range(20000):
+        size = chance.choice((0, 1, 16, 17, 500, 1000, 1025, 5000, 70000, chance.randrange(1 << 18)))
+        if kept and chance.random() < 0.6:
+            data, mark = kept.pop(chance.randrange(len(kept)))
+            assert data.count(mark) == len(data), "memory was handed out twice"
+        if kept and chance.random() < 0.3:
+            data, mark = kept[-1]
+            data.extend(bytes((mark,)) * (size % 3000))
+        mark = step % 256
+        kept.append((bytearray(bytes((mark,))) * size, mark))
+        if len(kept) > 40:
+            kept.pop(0)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import ctypes
+libc = ctypes.CDLL(None)
+libc.aligned_alloc.restype = libc.malloc.restype = libc.realloc.restype = ctypes.c_void_p
+libc.realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.aligned_alloc.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
+libc.free.argtypes = libc.malloc_usable_size.argtypes = [ctypes.c_void_p]
+libc.malloc_usable_size.restype = ctypes.c_size_t
+for power in range(4, 21):
+    for size in (1, 100, 4096, 100000, 1 << 23):
+        pointer = libc.aligned_alloc(1 << power, size)
+        assert pointer % (1 << power) == 0 and libc.malloc_usable_size(pointer) >= size
+        ctypes.memset(pointer, power, size)
+        pointer = libc.realloc(pointer, size * 2)
+        assert ctypes.string_at(pointer, size) == bytes((power,)) * size
+        libc.free(pointer)
+assert libc.aligned_alloc(48, 10) is None, "not a power of two"
+assert libc.malloc(ctypes.c_size_t(-100)) is None
+print("sound")
+"""
+
+
+def test_its_memory_is_sound(tmp_path: Path) -> None:
+    """Its malloc, under an interpreter that takes all its memory from it."""
+    library = tmp_path / "heap.so"
+    words = ["gcc", "-O2", "-fno-builtin", "-shared", "-fPIC", "-o", str(library)]
+    subprocess.run([*words, str(TOP / "install/launcher/heap.c")], check=True)
+    environment = {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STRESS], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr
