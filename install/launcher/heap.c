@@ -105,7 +105,7 @@ static struct block *header(void *pointer)
 	return (struct block *)pointer - 1;
 }
 
-void *malloc(size_t size)
+static void *take(size_t size)
 {
 	unsigned class = class_of(size);
 	struct block *made = NULL;
@@ -133,6 +133,11 @@ void *malloc(size_t size)
 	}
 	*made = (struct block){ class, 0, 0 };
 	return made + 1;
+}
+
+void *malloc(size_t size)
+{
+	return take(size);
 }
 
 void free(void *pointer)
@@ -174,14 +179,14 @@ void *calloc(size_t count, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	void *made = malloc(all);
+	void *made = take(all);
 	return made ? memset(made, 0, all) : NULL;
 }
 
 void *realloc(void *pointer, size_t size)
 {
 	if (!pointer)
-		return malloc(size);
+		return take(size);
 	if (!size) {
 		free(pointer);
 		return NULL;
@@ -189,7 +194,7 @@ void *realloc(void *pointer, size_t size)
 	size_t now = malloc_usable_size(pointer);
 	if (size <= now)
 		return pointer;
-	void *made = malloc(size);
+	void *made = take(size);
 	if (made) {
 		memcpy(made, pointer, now);
 		free(pointer);
@@ -200,12 +205,12 @@ void *realloc(void *pointer, size_t size)
 void *aligned_alloc(size_t alignment, size_t size)
 {
 	if (alignment <= sizeof(struct block))
-		return malloc(size);
+		return take(size);
 	if (alignment & (alignment - 1) || size > PTRDIFF_MAX - alignment || alignment > (size_t)1 << 30) {
 		errno = EINVAL;
 		return NULL;
 	}
-	char *made = malloc(size + alignment);
+	char *made = take(size + alignment);
 	if (!made)
 		return NULL;
 	char *aligned = (char *)(((uintptr_t)made + alignment - 1) & ~(uintptr_t)(alignment - 1));
