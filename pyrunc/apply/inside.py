@@ -14,6 +14,7 @@ import os
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
 from pyrunc.apply import identity, parent, sources, target
+from pyrunc.apply.seal import seal_process
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_table
@@ -58,7 +59,7 @@ def seal(container: store.Container) -> None:
     A container in a pid namespace of its own cannot: the helper does not enter that.
     """
     if container.namespaces.get("pid") != "":
-        parent.seal_process(libraries=False)
+        seal_process(libraries=False)
 
 
 def run(

@@ -12,8 +12,8 @@ import os
 
 import _prctl
 
-from pyrunc import cli, store
-from pyrunc.apply import cgroup, identity, namespaces, protocol, seal
+from pyrunc import store
+from pyrunc.apply import cgroup, identity, namespaces, protocol
 from pyrunc.apply import child as child_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -431,26 +431,6 @@ def load(plan: steps.Plan, cache: str) -> child_side.Tools:
     for module in libraries:
         dir(module)  # the installed command loads it only when it is asked for something
     return tools
-
-
-def seal_process(*, libraries: bool) -> None:
-    """Make our own executable unwritable before anything of a container can see it.
-
-    Must come before the first effect: where the kernel refuses, the command begins anew from a sealed copy of
-        itself.
-
-    Args:
-        libraries: also our libraries; only a process with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in the
-            host's user namespace that can see us in a pid namespace could reach those
-            (proc_pid_map_files(5)).
-
-    """
-    how = seal.seal(libraries=libraries)
-    if os.geteuid() == 0:
-        # Inherited by the fork: in a joined pid namespace the child can be seen before its first instruction
-        # (CVE-2016-9962). An ordinary user could then no longer write the child's id maps.
-        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
-    cli.debug(f"pyrunc exeseal: using /proc/self/exe clone ({how})")
 
 
 def _unified(container: Container) -> str:

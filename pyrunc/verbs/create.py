@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import descriptors, facts, parent
+from pyrunc.apply import descriptors, facts, parent, seal
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -70,7 +70,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
     joined = namespaces.paths(config).get("pid") != ""
-    parent.seal_process(libraries=joined and "user" not in namespaces.paths(config))
+    seal.seal_process(libraries=joined and "user" not in namespaces.paths(config))
     # Only now: where sealing begins the command anew, all before it is done twice.
     for warning in plan.warnings:
         cli.warn(warning)

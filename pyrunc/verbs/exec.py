@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import descriptors, parent
+from pyrunc.apply import descriptors, parent, seal
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import build, namespaces
@@ -73,7 +73,7 @@ def begin(cmd: Command) -> parent.Launch:
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
     tools = parent.load(plan, root + "/@cache/seccomp")
-    parent.seal_process(libraries=_could_reach_libraries(config))
+    seal.seal_process(libraries=_could_reach_libraries(config))
     launch = parent.Launch(container, plan, tools)
     launch.child.passed, launch.child.trace = passed, trace
     try:
