@@ -14,7 +14,7 @@ import sys
 
 import pyrunc
 from pyrunc.cli.help import ABOUT, NOTES, meaning
-from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, VERBS, VERSION
+from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, OPTIONAL, VERBS, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,6 +265,8 @@ def _options(options: Iterable[Option]) -> Iterator[str]:
             continue
         spelled = [("-" if len(name) == 1 else "--") + name for name in sorted(names, key=len)]
         value = "" if kind == FLAG else rf" \fI{_escaped(metavar)}\fP"
+        if kind == OPTIONAL:
+            value = rf"[=\fI{_escaped(metavar)}\fP]"
         yield ".TP"
         yield ", ".join(rf"\fB{_escaped(word)}\fP" for word in spelled) + value
         yield from _text(_sentence(meaning(option)))

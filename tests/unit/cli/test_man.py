@@ -33,7 +33,9 @@ def spelled(name: str) -> str:
 
 def heading_of(page: str, name: str) -> str:
     """Return the line that begins what is said of an option."""
-    found = (line for line in page.splitlines() if re.search(rf"(^|, ){spelled(name)}( |$)", line.strip()))
+    found = (
+        line for line in page.splitlines() if re.search(rf"(^|, ){spelled(name)}([ ,\[]|$)", line.strip())
+    )
     return next(found, "")
 
 
