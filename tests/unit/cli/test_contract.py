@@ -28,7 +28,7 @@ WANT_A_VALUE = [
     if kind not in (FLAG, OPTIONAL)
 ]
 
-NEED_A_CONTAINER = ["start", "state", "kill", "delete", "pause", "resume", "ps", "update", "events"]
+NEED_A_CONTAINER = ["start", "state", "kill", "delete", "pause", "resume", "ps", "update", "events", "mounts"]
 
 
 # 1. Phrases
