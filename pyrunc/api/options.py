@@ -39,6 +39,12 @@ class PlanOptions(Managing, total=False):
 
     overlay: bool
     overlay_dir: str
+    no_pivot: bool
+    no_new_keyring: bool
+    volume: Sequence[str]
+    mount: Sequence[str]
+    tmpfs: Sequence[str]
+    volumes_from: Sequence[str]
 
 
 class CreateOptions(PlanOptions, total=False):
@@ -47,12 +53,6 @@ class CreateOptions(PlanOptions, total=False):
     console_socket: str
     pidfd_socket: str
     pid_file: str
-    no_pivot: bool
-    no_new_keyring: bool
-    volume: Sequence[str]
-    mount: Sequence[str]
-    tmpfs: Sequence[str]
-    volumes_from: Sequence[str]
 
 
 class ExecOptions(TypedDict, total=False):

@@ -108,13 +108,13 @@ class Launch:
         self.container.cgroup = cgroup_plan.plan.paths
         self.container.cgroup_manager = cgroup_plan.plan.manager
         store.save(self.container)
-        self._do(cgroup_plan, self._make_cgroup, cgroup_plan)
+        self.do(cgroup_plan, self._make_cgroup, cgroup_plan)
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
         late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
         spaces = self.plan.namespaces
-        self.pid, self.pidfd = self._do(spaces, namespaces.spawn, spaces, into, self._run_child)
+        self.pid, self.pidfd = self.do(spaces, namespaces.spawn, spaces, into, self._run_child)
         self.far.close()
         if into >= 0:
             os.close(into)
@@ -134,7 +134,7 @@ class Launch:
         cgroup.apply_limits(step.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
 
-    def _do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    def do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """Carry out a step of the parent; with --trace its time is noted."""
         if self.child.trace is None:
             return do(*arguments, **named)
@@ -182,7 +182,7 @@ class Launch:
                 os.close(fd)
 
     def _spawn_into(self, init: int, kinds: int, into: int) -> tuple[int, int]:
-        return self._do(self.plan.namespaces, namespaces.spawn_into, init, kinds, into, self._run_child)
+        return self.do(self.plan.namespaces, namespaces.spawn_into, init, kinds, into, self._run_child)
 
     def _run_child(self) -> None:
         self.sock.close()
@@ -196,7 +196,7 @@ class Launch:
                 from pyrunc.apply import idmap
 
                 own = self.plan.namespaces.flags & flags.CLONE_NEWUSER
-                self._do(step, idmap.write if own else idmap.compare, self.pid, step)
+                self.do(step, idmap.write if own else idmap.compare, self.pid, step)
         protocol.send(self.sock, protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Launch:
             if isinstance(step, steps.NetDevice):
                 from pyrunc.apply import netdevices
 
-                self._do(step, netdevices.move, step, self.pid)
+                self.do(step, netdevices.move, step, self.pid)
         if self.child.made >= 0:
             self.child.mounting.feed(self.sock, self.plan, self.pidfd)
         while True:
@@ -250,7 +250,7 @@ class Launch:
         for step in self.plan.parent:
             if isinstance(step, steps.Hooks):
                 status = "created" if step.kind == "prestart" else "creating"
-                self._do(
+                self.do(
                     step,
                     hooks.run,
                     step.kind,
@@ -295,9 +295,9 @@ class Launch:
     def _limits(self) -> None:
         for step in self.plan.parent:
             if isinstance(step, steps.Rlimit):
-                self._do(step, identity.set_rlimit, self.pid, step)
+                self.do(step, identity.set_rlimit, self.pid, step)
             elif isinstance(step, steps.OomScore):
-                self._do(step, identity.set_oom_score, self.pid, step)
+                self.do(step, identity.set_oom_score, self.pid, step)
 
     def _died(self) -> Failure:
         """Say why the child is gone without a word."""

@@ -403,6 +403,9 @@ VERBS: dict[str, Verb] = {
         (
             _BUNDLE,
             _CONFIG,
+            _NO_PIVOT,
+            _NO_KEYRING,
+            *_MOUNTS,
             *_OVERLAY,
             (("json",), FLAG, False, "", "print JSON"),
         ),

@@ -76,7 +76,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         bundle=request.bundle,
         rootfs=rootfs,
         namespaces=spaces,
-        parent=tuple(_parent(config, cgroup)),
+        parent=(*request.provided, *_parent(config, cgroup)),
         child=tuple(child),
         # startContainer hooks run under the process's filter, like the process (as in runc).
         start=(*late, *hooks.lower(config, "startContainer")),

@@ -11,6 +11,7 @@ from pyrunc.plan.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupFacts
+    from pyrunc.plan.steps import Step
 
 
 class Facts(Record):
@@ -55,6 +56,7 @@ class Request(Record):
         cgroup_manager: "cgroupfs", "systemd" or "disabled".
         rootless: --rootless, or the runtime has no privileges of its own.
         overlay: directory for the layer of --overlay, "" without one.
+        provided: what has to be done on the host first, for flags about mounts.
         root_owner: user and group the root file system's directory belongs to; asked for with --overlay only.
 
     """
@@ -67,3 +69,4 @@ class Request(Record):
     rootless: bool = False
     overlay: str = ""
     root_owner: tuple[int, int] = (0, 0)
+    provided: tuple[Step, ...] = ()

@@ -37,7 +37,7 @@ PROPAGATIONS = {
 }
 
 # Of the parent's steps these come before init exists, and these once it is ready.
-_FIRST = (steps.Cgroup,)
+_FIRST = (steps.Provide, steps.Cgroup)
 _LAST = (steps.OomScore, steps.Rlimit)
 
 
@@ -238,6 +238,24 @@ def _capabilities(mask: int) -> str:
     return ",".join(names) or "none"
 
 
+def _provide(step: steps.Provide) -> str:
+    words = []
+    if step.make:
+        words.append("make it" if step.volume else "make the directory")
+    if step.anonymous:
+        words.append("(its name is drawn when it is made)")
+    if step.fill:
+        words.append(f"fill it with the image's {step.fill}")
+    if step.owner:
+        words.append(f"give it to uid={step.owner[0]} gid={step.owner[1]}")
+    if step.label:
+        words.append(f"label it {step.label}")
+    if step.layer:
+        words.append(f"make a layer over it, {step.layer}/upper")
+    kind = ("anonymous volume" if step.anonymous else "volume") if step.volume else "source"
+    return f"{kind} {step.what}: {', '.join(words) or 'use it'}".replace(", (", " (")
+
+
 def _device(step: steps.Device) -> str:
     node = f"{step.type} {step.major}:{step.minor}" if step.type != "p" else "fifo"
     if step.bind:
@@ -281,6 +299,7 @@ def _flagged(flag: int, *, recursive: bool) -> str:
 
 
 DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
+    steps.Provide: _provide,
     steps.Cgroup: lambda step: "\n".join(step.plan.describe()) or "no cgroup",
     steps.IdMaps: lambda step: f"map ids: users {_maps(step.uids)}, groups {_maps(step.gids)}",
     steps.OomScore: lambda step: f"oom_score_adj {step.value}",

@@ -39,6 +39,28 @@ class Step(Record):
 # -- beside the child, by the parent -------------------------------------------------------------------------
 
 
+class Provide(Step):
+    """Have ready on the host what a flag about mounts mounts: a volume, or a path.
+
+    Attributes:
+        make: it is not there yet. A volume is also noted as used by the container.
+        fill: the place of the image whose content a new volume takes over, "" for none.
+        owner: user and group it is given to, with all in it.
+        label: SELinux context it is given, "" for none.
+        layer: where the directories of an overlay over it are made, "" for none.
+
+    """
+
+    what: str
+    volume: bool = False
+    make: bool = False
+    anonymous: bool = False
+    fill: str = ""
+    owner: tuple[int, int] | None = None
+    label: str = ""
+    layer: str = ""
+
+
 class Cgroup(Step):
     """Make the container's cgroups, set their limits, put init into them."""
 

@@ -18,6 +18,8 @@ from pyrunc.spec import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.cli.match import Command
     from pyrunc.spec.types import Config, Process
     from pyrunc.volumes.attach import Additions
@@ -59,13 +61,12 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
             terminal=bool(command.get("terminal")), detach=detach, socket=cmd.console_socket
         )
     root = cmd.root or store.default_root()
-    volumes = _volumes(cmd, config, root)
+    volumes = additions(cmd, config)
     passed, extra_env = descriptors.passed(cmd.preserve_fds, os.environ, listen=True)
     if extra_env and config.get("process"):
         command["env"] = [*(command.get("env") or ()), *extra_env]
-    if os.environ.get("NOTIFY_SOCKET"):
-        _notify(config, f"{root}/{cmd.id}")
-    plan = _plan(cmd, config, raw, bundle, root)
+    plan = planned(cmd, config, raw, bundle, volumes)
+    _check_root(plan.rootfs)
     tools = parent.load(plan, root + "/@cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
@@ -85,9 +86,9 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         raise
     try:
         if volumes:
-            volumes.realize(container, plan.rootfs)
+            volumes.realize(container, plan.rootfs, launch.do)
         if wants_layer(cmd):
-            _make_layer(container, plan)
+            _make_layer(launch)
         _open_channels(cmd, launch, command, detach=detach, listen=listen)
         store.save_config(container, volumes.raw if volumes else raw)
         if os.environ.get("NOTIFY_SOCKET"):
@@ -109,8 +110,22 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     return launch, lock
 
 
-def _plan(cmd: Command, config: Config, raw: bytes, bundle: str, root: str) -> steps.Plan:
-    """Build the plan; what it cannot hold gets its line in the file."""
+def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Additions | None) -> steps.Plan:
+    """Return the plan for a container; nothing is made.
+
+    Args:
+        cmd: the options of create, run or plan, with an id.
+        config: an accepted config.json, amended by additions().
+        raw: its text.
+        bundle: absolute path of the bundle.
+        volumes: what additions() returned.
+
+    Raises:
+        Failure: what no plan can hold, with its line in the file.
+
+    """
+    if os.environ.get("NOTIFY_SOCKET"):
+        _notify(config, f"{cmd.root or store.default_root()}/{cmd.id}")
     request = Request(
         id=cmd.id,
         bundle=bundle,
@@ -118,21 +133,20 @@ def _plan(cmd: Command, config: Config, raw: bytes, bundle: str, root: str) -> s
         new_keyring=not cmd.no_new_keyring,
         cgroup_manager=manager(cmd),
         rootless=is_rootless(cmd),
+        provided=volumes.steps() if volumes else (),
     )
     if wants_layer(cmd):
         from pyrunc.apply import layer
 
-        layer.ask(request, cmd, config, root)
+        layer.ask(request, cmd, config, cmd.root or store.default_root())
     try:
-        plan = build.build(config, facts.gather(cmd.rootless), request)
+        return build.build(config, facts.gather(cmd.rootless), request)
     except Failure as problem:
         if not problem.pointer:
             raise
         from pyrunc.spec import explain
 
         raise explain.place(problem, raw, config_path(cmd, bundle)) from None
-    _check_root(plan.rootfs)
-    return plan
 
 
 def wants_layer(cmd: Command) -> bool:
@@ -140,22 +154,32 @@ def wants_layer(cmd: Command) -> bool:
     return bool(cmd.overlay or cmd.overlay_dir is not None)
 
 
-def _make_layer(container: store.Container, plan: steps.Plan) -> None:
+def _make_layer(launch: parent.Launch) -> None:
     from pyrunc.apply import layer
 
-    step = next(step for step in plan.child if isinstance(step, steps.AttachRoot))
+    step = next(step for step in launch.plan.child if isinstance(step, steps.AttachRoot))
     for point in layer.submounts(step.path):
         cli.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
-    layer.over_root(container, step)
+    launch.do(step, layer.over_root, launch.container, step)
 
 
-def _volumes(cmd: Command, config: Config, root: str) -> Additions | None:
-    """Turn the flags about mounts into entries of the configuration."""
+def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = None) -> Additions | None:
+    """Turn the flags about mounts into entries of the configuration; nothing is made.
+
+    Args:
+        cmd: the options of create, run or plan, with an id.
+        config: an accepted config.json; its `mounts` grow.
+        draw: gives names to volumes without one, instead of chance.
+
+    Raises:
+        Failure: a flag makes no sense, or what it names is missing.
+
+    """
     if not (cmd.volume or cmd.mount or cmd.tmpfs or cmd.volumes_from):
         return None
     from pyrunc.volumes import attach
 
-    return attach.prepare(cmd, config, root)
+    return attach.prepare(cmd, config, cmd.root or store.default_root(), draw)
 
 
 def config_path(cmd: Command, bundle: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio, store
+from pyrunc import cli, jsonio
 from pyrunc.apply import facts, layer
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.store import Container
 
-# Stands for the id, which is only known when a container is created.
+# They stand for what is only known when a container is created: its id, the names of anonymous volumes.
 _ID = "ID"
+_ANONYMOUS = "ANONYMOUS"
 
 
 def main(cmd: Command) -> int:
@@ -47,17 +48,12 @@ def plan(cmd: Command) -> Plan:
         Failure: create would refuse the configuration; the same message.
 
     """
+    cmd.id = getattr(cmd, "id", None) or _ID
     bundle = os.path.abspath(cmd.bundle or ".")
-    config, _raw = load.load(create.config_path(cmd, bundle))
-    request = Request(
-        id=getattr(cmd, "id", None) or _ID,
-        bundle=bundle,
-        cgroup_manager=create.manager(cmd),
-        rootless=create.is_rootless(cmd),
-    )
-    if create.wants_layer(cmd):
-        layer.ask(request, cmd, config, cmd.root or store.default_root())
-    return build.build(config, facts.gather(cmd.rootless), request)
+    config, raw = load.load(create.config_path(cmd, bundle))
+    numbers = iter(range(1, 1 + len(cmd.volume) + len(cmd.mount)))
+    volumes = create.additions(cmd, config, lambda: f"{_ANONYMOUS}-{next(numbers)}")
+    return create.planned(cmd, config, raw, bundle, volumes)
 
 
 def again(config: Config, container: Container, manager: str, rootless: str | None = None) -> Plan:

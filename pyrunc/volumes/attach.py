@@ -18,12 +18,14 @@ from pyrunc import store as containers
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 from pyrunc.plan.record import Record
+from pyrunc.plan.steps import Provide
 from pyrunc.volumes import entries, grammar, hosts
 from pyrunc.volumes.mount_words import parse_mount, spell
-from pyrunc.volumes.store import FILLING, FRESH, USED, Store, default_path, new_name
+from pyrunc.volumes.store import FILLING, FRESH, USED, MissingError, Store, default_path, new_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyrunc.cli.match import Command
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 _NEVER_LENT = ("/dev", "/proc", "/sys")
 
 
+def _do(_step: Provide, function: Callable[..., object], *arguments: object) -> object:
+    return function(*arguments)
+
+
 class Item(Record):
     """One mount that is added.
 
@@ -46,6 +52,7 @@ class Item(Record):
         anonymous: nobody chose the name.
         lender: id of the container it is borrowed from.
         entry: the entry of `mounts`.
+        step: what has to be done on the host first, None for nothing.
 
     """
 
@@ -56,6 +63,7 @@ class Item(Record):
     anonymous: bool = False
     lender: str = ""
     entry: dict[str, object]
+    step: Provide | None = None
 
 
 class Additions:
@@ -76,6 +84,10 @@ class Additions:
         self.remove = False
         self.asked: list[str] = []
         self._image = -1
+
+    def steps(self) -> tuple[Provide, ...]:
+        """Return what realize() will do, for the plan: the same steps."""
+        return tuple(item.step for item in self.items if item.step)
 
     def record(self) -> dict[str, object]:
         """Return what the container's record keeps: enough to lend, to leave and to undo."""
@@ -102,12 +114,13 @@ class Additions:
             "remove": self.remove,
         }
 
-    def realize(self, container: Container, rootfs: str) -> None:
+    def realize(self, container: Container, rootfs: str, do: Callable[..., object] = _do) -> None:
         """Make on the host what the mounts need. What it does is in the container's record before it is done.
 
         Args:
             container: its record, otherwise complete.
             rootfs: the root file system, from which empty volumes are filled.
+            do: called with each step, and with a function and arguments that carry it out.
 
         Raises:
             Failure: something cannot be had; release.leave() undoes the rest.
@@ -117,24 +130,24 @@ class Additions:
         containers.save(container)
         holder = (container.root, container.id, container.created)
         try:
-            for number, item in enumerate(self.items):
-                request = item.request
-                if request is None or request.kind == "tmpfs":
-                    continue
-                if item.name:
-                    self._volume(item, request, holder, rootfs)
-                else:
-                    hosts.ready(request, item.asked)
-                    hosts.settle(request.source, request, self.config, item.asked)
-                if request.overlay and not request.upper:
-                    source = self.store.mountpoint(item.name) if item.name else request.source
-                    from pyrunc.apply import layer
-
-                    layer.make(entries.layer(self.state, number), source)
+            for item in self.items:
+                if item.step and item.request:
+                    do(item.step, self._provide, item.step, item, item.request, holder, rootfs)
         finally:
             if self._image >= 0:
                 os.close(self._image)
                 self._image = -1
+
+    def _provide(self, step: Provide, item: Item, request: Request, holder: Holder, rootfs: str) -> None:
+        if item.name:
+            self._volume(item, request, holder, rootfs)
+        else:
+            hosts.ready(request, item.asked)
+            hosts.settle(request.source, request, self.config, item.asked)
+        if step.layer:
+            from pyrunc.apply import layer
+
+            layer.make(step.layer, self.store.mountpoint(item.name) if item.name else request.source)
 
     def _volume(self, item: Item, request: Request, holder: Holder, rootfs: str) -> None:
         labels = dict(label.partition("=")[::2] for label in request.labels)
@@ -183,13 +196,14 @@ class Additions:
 # -- deciding ----
 
 
-def prepare(cmd: Command, config: Config, root: str) -> Additions:
-    """Add to a configuration what the flags of create or run ask for.
+def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | None = None) -> Additions:
+    """Add to a configuration what the flags of create, run or plan ask for; nothing is made.
 
     Args:
         cmd: the command.
         config: an accepted config.json; its `mounts` grow.
         root: the state root, where lenders are looked for.
+        draw: gives names to volumes without one, instead of chance.
 
     Raises:
         Failure: a flag makes no sense, or two of them want the same place; or a lender or source is missing.
@@ -201,7 +215,7 @@ def prepare(cmd: Command, config: Config, root: str) -> Additions:
         *(("--mount " + text, parse_mount(text)) for text in cmd.mount),
         *(("--tmpfs " + text, grammar.parse_tmpfs(text)) for text in cmd.tmpfs),
     ]
-    items = [_item(text, request) for text, request in asked]
+    items = [_item(text, request, draw or new_name) for text, request in asked]
     taken = _taken(config)
     for item in items:
         _claim(item, taken)
@@ -221,6 +235,12 @@ def prepare(cmd: Command, config: Config, root: str) -> Additions:
                 uids=namespaces.id_maps(maps["uidMappings"]),
                 gids=namespaces.id_maps(maps["gidMappings"]),
             )
+            step = _step(item, item.request, store, config, layer=entries.layer(state, number))
+            step.pointer = f"/mounts/{len(config.get('mounts') or ()) + number}"
+            if any(other.name == item.name for other in items[:number] if item.name):
+                step.make, step.fill = False, ""
+            if item.name or step.make or step.owner or step.label or step.layer:
+                item.step = step
     mounts: list[Any] = [*(config.get("mounts") or ()), *(item.entry for item in items)]
     config["mounts"] = mounts
     additions = Additions(store, items, config, state)
@@ -230,12 +250,12 @@ def prepare(cmd: Command, config: Config, root: str) -> Additions:
     return additions
 
 
-def _item(asked: str, request: Request) -> Item:
+def _item(asked: str, request: Request, draw: Callable[[], str]) -> Item:
     if request.kind == "bind":
         request.source = os.path.abspath(request.source)
     anonymous = request.kind == "volume" and not request.source
     if anonymous:
-        request.source = new_name()
+        request.source = draw()
     name = request.source if request.kind == "volume" else ""
     return Item(
         request=request,
@@ -245,6 +265,27 @@ def _item(asked: str, request: Request) -> Item:
         anonymous=anonymous,
         entry={},
     )
+
+
+def _step(item: Item, request: Request, store: Store, config: Config, *, layer: str) -> Provide:
+    """Return what has to be done on the host for a mount."""
+    step = Provide(what=item.name or request.source, volume=bool(item.name), anonymous=item.anonymous)
+    if item.name:
+        try:
+            state = store.read(item.name).state
+        except MissingError:
+            step.make, state = True, FRESH
+        if state != USED and not request.nocopy and not request.subpath:
+            step.fill = request.destination
+    elif request.kind == "bind":
+        step.make = bool(request.create and hosts.missing(request.source))
+    if request.chown:
+        step.owner = hosts.owner(config)
+    if request.relabel:
+        step.label = hosts.label(request.relabel, config)
+    if request.overlay and not request.upper:
+        step.layer = layer
+    return step
 
 
 def _taken(config: Config) -> dict[str, str]:

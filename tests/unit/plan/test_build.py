@@ -296,6 +296,13 @@ def test_an_ordinary_user_is_told_what_is_missing() -> None:
     assert names(plan(config, euid=1000).parent)[0] == "IdMaps"
 
 
+def test_what_is_to_be_had_on_the_host_comes_first() -> None:
+    provided = (steps.Provide(what="data", volume=True), steps.Provide(what="/srv", make=True))
+    made = plan(with_process(oomScoreAdj=1), Request(id="c1", bundle="/b", provided=provided))
+    assert made.parent[:2] == provided
+    assert names(made.parent)[2:] == ["Cgroup", "OomScore"]
+
+
 def test_no_root() -> None:
     config = small()
     del config["root"]

@@ -169,6 +169,19 @@ def test_namespaces() -> None:
 @pytest.mark.parametrize(
     ("step", "text"),
     [
+        (steps.Provide(what="data", volume=True), "volume data: use it"),
+        (
+            steps.Provide(what="data", volume=True, make=True, fill="/var/data", owner=(5, 6)),
+            "volume data: make it, fill it with the image's /var/data, give it to uid=5 gid=6",
+        ),
+        (
+            steps.Provide(what="ANONYMOUS-1", volume=True, make=True, anonymous=True),
+            "anonymous volume ANONYMOUS-1: make it (its name is drawn when it is made)",
+        ),
+        (
+            steps.Provide(what="/srv/x", make=True, label="u:r:t:s0", layer="/state/0"),
+            "source /srv/x: make the directory, label it u:r:t:s0, make a layer over it, /state/0/upper",
+        ),
         (steps.IdMaps(uids=((0, 1, 2),), gids=((3, 4, 5),)), "map ids: users 0:1:2, groups 3:4:5"),
         (steps.Rlimit(name="RLIMIT_CORE", number=4, soft=1, hard=2), "RLIMIT_CORE 1 (at most 2)"),
         (steps.NetDevice(host="eth0", name="lan"), "move network device eth0 into the container as lan"),

@@ -40,3 +40,51 @@ def test_what_create_would_refuse(pyrunc: Call, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "/mounts/0/options/1" in done.stderr
     assert 'did you mean "rslave"?' in done.stderr
+
+
+def tree(top: Path) -> set[str]:
+    return {str(path) for path in top.rglob("*")}
+
+
+def test_flags_about_mounts(pyrunc: Call, tmp_path: Path) -> None:
+    """What they add is in the list, with what it takes on the host; and nothing is made."""
+    (tmp_path / "config.json").write_text(json.dumps(small()))
+    before = tree(tmp_path)
+    flags = [
+        "-v",
+        "data:/data",
+        "-v",
+        f"{tmp_path}/new:/new:ro",
+        "--mount",
+        "dst=/any",
+        "--tmpfs",
+        "/t:size=1m",
+    ]
+    done = pyrunc("--volume-root", str(tmp_path / "volumes"), "plan", "--bundle", str(tmp_path), *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [" ".join(line.split()[1:]) for line in done.stdout.splitlines()]
+    volumes = f"{tmp_path}/volumes"
+    assert "parent volume data: make it, fill it with the image's /data /mounts/0" in lines
+    assert f"parent source {tmp_path}/new: make the directory /mounts/1" in lines
+    (made,) = [line for line in lines if "anonymous" in line]
+    assert made.startswith(
+        "parent anonymous volume ANONYMOUS-1: make it (its name is drawn when it is made), fill"
+    )
+    assert made.endswith(" /mounts/2")
+    assert f"child rbind {volumes}/data/_data on /data (rprivate) /mounts/0" in lines
+    assert "child mount tmpfs on /t (nosuid nodev noexec size=1m mode=1777) /mounts/3" in lines
+    assert tree(tmp_path) == before
+
+
+def test_flags_that_create_would_refuse(pyrunc: Call, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(small()))
+    done = pyrunc("plan", "--bundle", str(tmp_path), "--volumes-from", "nobody")
+    assert done.returncode == 1
+    assert "nobody" in done.stderr
+
+
+def test_what_changes_the_order(pyrunc: Call, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(small()))
+    done = pyrunc("plan", "--bundle", str(tmp_path), "--no-pivot", "--no-new-keyring")
+    assert "enter the root file system (move it over / and chroot)" in done.stdout
+    assert "keyring" not in done.stdout

@@ -12,9 +12,14 @@ import pytest
 from pyrunc import store as containers
 from pyrunc.cli.match import match
 from pyrunc.errors import Failure
+from pyrunc.plan import show
 from pyrunc.volumes import attach, release
 from pyrunc.volumes.attach import Additions
 from pyrunc.volumes.store import FILLING, FRESH, USED, Store
+
+
+def told(additions: Additions) -> list[str]:
+    return [show.describe(step) for step in additions.steps()]
 
 
 class Host:
@@ -321,3 +326,46 @@ def test_a_volume_in_trouble_does_not_keep_its_container(
     Path(host.store.path, "vol/volume.json").write_text("{broken")
     release.leave(made, unfinished=False)
     assert "is not a volume's record" in capfd.readouterr().err
+
+
+# -- what the plan tells of it
+
+
+def test_the_plan_tells_what_will_be_made(host: Host) -> None:
+    missing = str(host.folder / "a/b")
+    additions = host.prepare("-v", "data:/image", "-v", f"{missing}:/x:U", "-v", f"{host.folder}:/y")
+    assert told(additions) == [
+        "volume data: make it, fill it with the image's /image",
+        f"source {missing}: make the directory, give it to uid=0 gid=0",
+    ]
+    assert [step.pointer for step in additions.steps()] == ["/mounts/1", "/mounts/2"]
+    assert host.store.names() == []
+    assert not os.path.exists(missing)
+
+
+def test_the_plan_tells_what_is_there(host: Host) -> None:
+    host.store.make("fresh")
+    host.create("-v", "data:/a", name="one")
+    assert told(host.prepare("-v", "data:/image", "-v", "fresh:/image/b", name="two")) == [
+        "volume data: use it",
+        "volume fresh: fill it with the image's /image/b",
+    ]
+
+
+def test_a_volume_is_made_and_filled_once(host: Host) -> None:
+    additions = host.prepare("-v", "data:/image", "-v", "data:/other:nocopy")
+    assert told(additions) == ["volume data: make it, fill it with the image's /image", "volume data: use it"]
+
+
+def test_steps_are_carried_out_one_by_one(host: Host) -> None:
+    additions = host.prepare("-v", "data:/image", "-v", f"{host.folder}:/y:O", "--tmpfs", "/t")
+    done: list[object] = []
+
+    def do(step: object, function: Any, *arguments: object) -> None:
+        done.append(step)
+        function(*arguments)
+
+    additions.realize(host.container("box"), str(host.folder / "rootfs"), do)
+    assert done == [*additions.steps()]
+    assert host.store.read("data").state == USED
+    assert os.path.isdir(f"{host.root}/box/overlay/1/upper")
