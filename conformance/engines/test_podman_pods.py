@@ -22,15 +22,10 @@ kind: Pod
 metadata:
   name: POD
 spec:
-  initContainers:
-  - name: before
-    image: IMAGE
-    command: [sh, -c, "echo prepared > /shared/file"]
-    volumeMounts: [{name: shared, mountPath: /shared}]
   containers:
   - name: member
     image: IMAGE
-    command: [sh, -c, "cat /shared/file /config/word; exec sleep 1000"]
+    command: [sh, -c, "cat /config/word; exec sleep 1000"]
     securityContext:
       runAsUser: 1000
       readOnlyRootFilesystem: true
@@ -161,7 +156,7 @@ def test_init_container(podman: Podman, name: str, kind: str, runs: int) -> None
 
 @pytest.fixture
 def played(podman: Podman, name: str, shared: str) -> Iterator[str]:
-    """A pod from Kubernetes' YAML, with an init container, volumes and a security context; its name."""
+    """A pod from Kubernetes' YAML, with volumes and a security context; its name."""
     with open(f"{shared}/word", "w", encoding="utf-8") as file:
         file.write("configured\n")
     path = f"{podman.directory}/{name}.yaml"
@@ -176,7 +171,7 @@ def played(podman: Podman, name: str, shared: str) -> Iterator[str]:
 def test_play_kube(podman: Podman, played: str) -> None:
     """What the YAML says is what the process has."""
     member = f"{played}-member"
-    podman.wait_for_log(member, "prepared\nconfigured\n")
+    podman.wait_for_log(member, "configured\n")
     script = "id -u; grep -E 'CapBnd|NoNewPrivs' /proc/self/status | cut -f2; touch /shared/x 2>&1 || true"
     user, no_new_privs, bounding, refused = podman.execute(member, script).splitlines()
     assert (user, {no_new_privs, bounding}) == ("1000", {"1", "0000000000000000"})

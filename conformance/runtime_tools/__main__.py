@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
         remarks=[
             f"{name} is given the configurations with ociVersion {older}: it refuses {WRITTEN}."
             for name, older in options.oci_version.items()
-        ],
+        ]
+        + options.remark,
     )
     first = next(iter(options.runtimes))
     outcomes: dict[str, bool | None] = {}
@@ -83,6 +84,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
         default=[],
         metavar="NAME=VERSION",
         help="for a runtime older than it",
+    )
+    parser.add_argument(
+        "--remark", action="append", default=[], metavar="TEXT", help="a line above the table"
     )
     parser.add_argument("--output", default=RESULTS, metavar="PATH", help="write PATH.md and PATH.json")
     options = parser.parse_intermixed_args(argv)
