@@ -64,6 +64,35 @@ def cgroup_of(user: Ordinary, name: str) -> dict[str, str]:
     return found
 
 
+LIBRARY = """
+{path}
+import pyrunc
+done = pyrunc.run({bundle!r}, {name!r}, input="said", capture_output=True, text=True)
+print(done.returncode, done.stdout, done.stderr, pyrunc.containers())
+"""
+
+
+@pytest.mark.parametrize("own_interpreter", [False, True])
+def test_from_python(user: Ordinary, bundle: Bundle, place: Path, *, own_interpreter: bool) -> None:
+    """The interpreter of a user is one the container's root could write to: the worker runs from a copy."""
+    if len(user.words) < 2:
+        pytest.skip("another command is under test, and the interface is no command")
+    python, path = user.words[0], user.words[-1].partition("; from pyrunc")[0]
+    if own_interpreter:
+        own = place / "python/bin/python3"
+        own.parent.mkdir(parents=True)
+        shutil.copy2(os.path.realpath(python), own)
+        (place / "python/pyvenv.cfg").write_text(f"home = {os.path.dirname(os.path.realpath(python))}\n")
+        os.chown(own, UID, UID)
+        python = str(own)
+    bundle.process["args"] = ["sh", "-c", "cat; readlink /proc/1/exe; exit 3"]
+    bundle.write()
+    program = LIBRARY.format(path=path, bundle=str(bundle.path), name=user.new_id())
+    user.words = [python, "-I", "-S", "-c", program]
+    done = user.call().ok()
+    assert done.out == "3 said/bin/busybox\n  []\n"
+
+
 # -- run
 
 

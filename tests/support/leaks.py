@@ -103,7 +103,10 @@ def command(pid: int) -> str:
 
 def mounts() -> list[str]:
     """Return the lines of our mount table, without what changes by itself (ids, peer groups)."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    # A name may hold whatever else Python takes for the end of a line; the kernel writes \\n as \\012.
+    lines = (
+        Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").rstrip("\n").split("\n")
+    )
     return [" ".join(line.split()[3:5] + line.split(" - ")[1].split()[:2]) for line in lines]
 
 
