@@ -132,7 +132,7 @@ def _searched(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]
     """Return (version, mounts, own paths) from the mount table."""
     table = ""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             table = file.read()
     except OSError:
         pass
@@ -146,7 +146,7 @@ def from_mountinfo(table: str, own: list[Hierarchy]) -> tuple[int, dict[str, str
     a hierarchy is mounted more than once the first mount counts.
     """
     places: dict[frozenset[str], tuple[str, str]] = {}
-    for line in table.splitlines():
+    for line in table.split("\n"):  # only this ends a line: a path may hold all else
         head, _, tail = line.partition(" - ")
         fields, rest = head.split(" "), tail.split(" ")
         if rest[0] not in ("cgroup", "cgroup2") or len(fields) < 5:

@@ -40,7 +40,7 @@ def table(pid: int | str = "self") -> list[Row]:
 
     """
     try:
-        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             return mount_table.parse(file.read())
     except OSError as exc:
         raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None

@@ -153,12 +153,12 @@ def _check(step: AttachRoot) -> None:
 
 def submounts(path: str) -> list[str]:
     """Return what is mounted below a directory of the host: a layer over it does not show that."""
-    from pyrunc.apply.sources import unescape
+    from pyrunc.apply.sources import lines, unescape
 
     top = path.rstrip("/") + "/"
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        lines = file.readall().decode("utf-8", "surrogateescape").splitlines()
-    points = (unescape(line.split(" ", 5)[4]) for line in lines)
+        table = file.readall().decode("utf-8", "surrogateescape")
+    points = (unescape(line.split(" ", 5)[4]) for line in lines(table))
     return sorted({point for point in points if point.startswith(top)})
 
 

@@ -346,7 +346,7 @@ class Classic:
         """Return our mount table: mount id -> (id, parent's id, mount point, all words)."""
         fd = _linux.openat2(self.procfs, "self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, 0, _BENEATH)
         found: dict[int, Row] = {}
-        for line in sources.read_all(fd).splitlines():
+        for line in sources.lines(sources.read_all(fd)):
             words = line.split(" ")
             found[int(words[0])] = int(words[0]), int(words[1]), sources.unescape(words[4]), words
         return found

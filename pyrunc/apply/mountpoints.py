@@ -135,7 +135,7 @@ def _read(path: str) -> list[tuple[str, str, int, int]]:
     except OSError:
         return []
     made: list[tuple[str, str, int, int]] = []
-    for line in _all(fd).splitlines():
+    for line in _lines(fd):
         try:
             entry = jsonio.loads(line)
         except ValueError:
@@ -167,7 +167,7 @@ def _others(container: Container) -> set[tuple[str, str]]:
         except (OSError, Failure):
             continue  # on its way in, or out
         if table >= 0:
-            rows = {row[0]: row for row in (line.split(" ", 5) for line in _all(table).splitlines())}
+            rows = {row[0]: row for row in (line.split(" ", 5) for line in _lines(table))}
             for row in rows.values():
                 if row[1] in rows:
                     used.add(_inside(rows[row[1]], row[4]))
@@ -178,7 +178,7 @@ def _place(here: int, name: str) -> tuple[str, str]:
     """Return (device, path in its file system) of something in a directory."""
     mount = str(_linux.statx_mnt(here, flags.STATX_MNT_ID)[0])
     path = os.readlink(f"/proc/self/fd/{here}").rstrip("/") + "/" + name
-    for line in _all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)).splitlines():
+    for line in _lines(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)):
         row = line.split(" ", 5)
         if row[0] == mount:
             return _inside(row, path.translate(_ESCAPES))
@@ -193,11 +193,12 @@ def _inside(row: list[str], path: str) -> tuple[str, str]:
     return row[2], row[3].rstrip("/") + path[len(row[4].rstrip("/")) :]
 
 
-def _all(fd: int) -> str:
+def _lines(fd: int) -> list[str]:
     parts = []
     try:
         while part := os.read(fd, 1 << 16):
             parts.append(part)
     finally:
         os.close(fd)
-    return b"".join(parts).decode("utf-8", "surrogateescape")
+    # Only a newline ends a line: a path may hold all else.
+    return [line for line in b"".join(parts).decode("utf-8", "surrogateescape").split("\n") if line]

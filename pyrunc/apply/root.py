@@ -142,4 +142,6 @@ def _mount_table() -> list[list[str]]:
             text += part
     finally:
         os.close(fd)
-    return [line.split() for line in text.decode("utf-8", "surrogateescape").splitlines()]
+    # Only a newline ends a line, and only a space a field: a path may hold all else.
+    lines = text.decode("utf-8", "surrogateescape").split("\n")
+    return [line.split(" ") for line in lines if line]

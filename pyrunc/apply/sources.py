@@ -208,7 +208,7 @@ def propagate_below(fd: int, flag: int, procfs: int) -> None:
         procfs, "self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, 0, inside | flags.RESOLVE_NO_XDEV
     )
     own = str(_linux.statx_mnt(fd, flags.STATX_MNT_ID)[0])
-    found = [line.split(" ", 5) for line in read_all(table).splitlines()]
+    found = [line.split(" ", 5) for line in lines(read_all(table))]
     top = next(len(unescape(row[4]).rstrip("/")) + 1 for row in found if row[0] == own)
     for row in found:
         if row[1] == own:
@@ -237,6 +237,11 @@ def read_all(fd: int) -> str:
     finally:
         os.close(fd)
     return b"".join(parts).decode("utf-8", "surrogateescape")
+
+
+def lines(table: str) -> list[str]:
+    """Return the lines of a mountinfo table. Only a newline ends one: a path may hold all else."""
+    return [line for line in table.split("\n") if line]
 
 
 def unescape(path: str) -> str:

@@ -189,10 +189,10 @@ def read_table(procfs: int, places: dict[int, str]) -> Table:
     fd = _linux.openat2(procfs, "self/mountinfo", how, 0, rules)
     text = sources.read_all(fd)
     table = parse_table(text)
-    for line in text.splitlines():
+    for line in sources.lines(text):
         row = line.split(" ", 5)
-        place = sources.unescape(row[4])
-        if places.get(int(row[0]), place) != place:
+        place = places.get(int(row[0]))
+        if place is not None and place != sources.unescape(row[4]):
             del table[int(row[0])]
     return table
 
@@ -200,7 +200,7 @@ def read_table(procfs: int, places: dict[int, str]) -> Table:
 def parse_table(text: str) -> Table:
     """Return mount id -> (MOUNT_ATTR_* bits, MS_* bits of the propagation) of a mountinfo table."""
     found = {}
-    for line in text.splitlines():
+    for line in sources.lines(text):
         words = line.split(" ")
         attributes = STRICTATIME
         for word in words[5].split(","):
@@ -222,7 +222,7 @@ def parse_table(text: str) -> Table:
 def parse_mounts() -> dict[int, tuple[str, int]]:
     """Return mount id -> (mount point, MS_* bits of the propagation) of our own mount table."""
     text = sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
-    places = (line.split(" ", 5) for line in text.splitlines())
+    places = (line.split(" ", 5) for line in sources.lines(text))
     table = parse_table(text)
     return {int(row[0]): (sources.unescape(row[4]), table[int(row[0])][1]) for row in places}
 

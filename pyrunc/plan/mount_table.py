@@ -43,7 +43,8 @@ class Row(Record):
 def parse(text: str) -> list[Row]:
     """Return the rows of a mountinfo file."""
     rows = []
-    for line in text.splitlines():
+    # Only a newline ends a line: a path may hold all else.
+    for line in filter(None, text.split("\n")):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         fstype, source, data = after.split(" ", 2)

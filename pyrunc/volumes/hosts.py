@@ -97,7 +97,7 @@ def _check_propagation(source: str, wanted: str) -> None:
         number = _linux.statx_mnt(fd)[0]
     finally:
         os.close(fd)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         for line in table:
             fields = line.split(" ")
             if fields[0] != str(number):

@@ -376,7 +376,7 @@ class Locked:
     def _refuse_mounts(self) -> None:
         """Whatever is mounted in a volume is not the volume's; a removal must not reach into it."""
         below = os.path.realpath(f"{self.store.path}/{self.volume.name}") + "/"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
             for line in table:
                 place = unescape(line.split(" ", 5)[4])
                 if place.startswith(below):
