@@ -17,7 +17,7 @@ from pyrunc.apply import mount_calls, protocol, root, sources, verify
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
-from pyrunc.plan.mount_options import SHARED
+from pyrunc.plan.mount_options import SHARED, UNBINDABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Sources:
         """Begin with nothing looked at."""
         self.seen: dict[str, tuple[int, int]] = {}
         self.directory = directory
+        table = verify.parse_mounts().values()
+        self._unbindable = [place for place, propagation in table if propagation & UNBINDABLE]
 
     def look(self, step: steps.Mount) -> None:
         """Look at a source before anything has happened.
@@ -89,6 +91,15 @@ class Sources:
         except OSError:
             return  # who opens it says why
         self.seen[step.source] = found.st_dev, found.st_ino
+        inside = os.path.realpath(step.source).rstrip("/") + "/"
+        for place in self._unbindable:
+            if (place + "/").startswith(inside) and (step.options.bind == "rbind" or place + "/" == inside):
+                raise sources.failure(
+                    step,
+                    f"{place} is an unbindable mount",
+                    _EINVAL,
+                    "in the mount namespace where mount(2) takes it from it would be one like any other",
+                )
 
     def hand_over(self, plan: steps.Plan, init: int, sock: _socket.socket) -> None:
         """Open the sources in init's mount namespace and send them; by a process that does nothing else.
@@ -217,6 +228,8 @@ def _anchor(wanted: list[steps.Mount], directory: str) -> str:
     own = verify.parse_mounts()
     needed = set()
     for step in wanted:
+        if not any(flag == SHARED for flag, _deep in step.options.propagation):
+            continue
         fd = os.open(step.source, _PATH)
         needed.add(mount_calls.mount_id(fd))
         os.close(fd)

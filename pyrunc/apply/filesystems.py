@@ -48,10 +48,7 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
     try:
         fs = sources.calls.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
     except OSError as exc:
-        hint = ""
-        if exc.errno == _ENODEV:
-            hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
-        raise sources.failure(step, "", exc.errno or 0, hint) from None
+        raise _failure(step, "", -1, exc) from None
     layers: list[int] = []
     doing = ""
     try:
@@ -219,7 +216,9 @@ def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
     if said:
         parts.append("; ".join(said))
     hint = ""
-    if exc.errno == _EPERM and step.fstype == "proc":
+    if exc.errno == _ENODEV:
+        hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
+    elif exc.errno == _EPERM and step.fstype == "proc":
         # Two rules of the kernel: proc_fs_context_init() and mount_too_revealing().
         hint = (
             "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
@@ -235,4 +234,6 @@ def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
         hint = "this label comes from /linux/mountLabel: is SELinux enabled on this host?"
     elif exc.errno == _EINVAL and step.fstype == "devpts":
         hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
+    elif exc.errno == _EINVAL and not said and sources.calls is not _linux:
+        hint = "mount(2) does not say which option it means, but the kernel's log may (dmesg)"
     return sources.failure(step, " ".join(parts), exc.errno or 0, hint)

@@ -389,3 +389,13 @@ def test_the_log_says_it(refused: Callable[..., Engine], bundle: Bundle) -> None
     engine = refused()
     said = engine.call("--debug", "run", "--bundle", str(bundle.path), engine.new_id()).err
     assert "mounts are made with mount(2)" in said
+
+
+@pytest.mark.parametrize(("part", "kind"), [("", "bind"), ("sub", "rbind")])
+def test_unbindable_mounts_stay_so(
+    part: str, kind: str, refused: Callable[..., Engine], bundle: Bundle, source: Path, shared: Path
+) -> None:
+    place = source / part if part else shared
+    subprocess.run(["mount", "--make-unbindable", place], check=True)
+    bundle.mount("/a", source if part else shared, kind)
+    refused().front(bundle, "true").fails("/mounts/5", f"{place} is an unbindable mount", "invalid argument")

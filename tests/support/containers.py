@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support import refuse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
@@ -48,8 +50,15 @@ def command() -> list[str]:
     """Return the command under test: this checkout's pyrunc, or what the variable PYRUNC names.
 
     PYRUNC is for other runtimes; INSTALLED_PYRUNC names our own installed command (`make install`),
-    which starts in another way and must not be told apart.
+    which starts in another way and must not be told apart. REFUSED=ENOSYS (or EPERM) lets all of them live as
+    on a kernel without the new mount API (or in a container without).
     """
+    start = _command()
+    answer = os.environ.get("REFUSED")
+    return [*refuse.prefix(answer), *start] if answer else start
+
+
+def _command() -> list[str]:
     if installed := os.environ.get("INSTALLED_PYRUNC"):
         return [installed]
     if named := os.environ.get("PYRUNC"):
