@@ -2,8 +2,8 @@
  * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system call and
  * returns the result or raises OSError. No policy, no retries, no loops over mounts: deciding is
  * Python's work (law 1). _linux.pyi documents every function for its callers. Here: processes and
- * their rights, and the module itself; _files.c has mounts and files, _seal.c the one function that
- * is more than a system call.
+ * their rights, and the module itself; _files.c has mounts and files, _clone.c what forks, _seal.c the
+ * one function that is more than a system call.
  *
  * The GIL is never released: a signal handler running Python code between fork and execve would be
  * worse than a blocked interpreter. Every file descriptor that is returned is close-on-exec: what a
@@ -96,44 +96,6 @@ PyObject *list_of_u64(const uint64_t *values, long count)
 }
 
 /* ---- processes and namespaces --------------------------------------------------------- */
-
-struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
-    uint64_t set_tid, set_tid_size, cgroup;
-};
-#define CLONE_ARGUMENTS_VER0 64 /* Linux 5.3: up to tls; enough when no cgroup is asked for */
-#define CLONE_INTO_CGROUP_FLAG 0x200000000ULL
-
-static METHOD(clone3)
-{
-    uint64_t flags;
-    int exit_signal, cgroup_fd, pidfd = -1;
-    PARSE("O&ii:clone3", as_u64, &flags, &exit_signal, &cgroup_fd);
-    if (flags & (CLONE_VM | CLONE_THREAD | CLONE_VFORK | CLONE_SETTLS)) {
-        PyErr_SetString(PyExc_ValueError, "the interpreter cannot share its memory with a child");
-        return NULL;
-    }
-    struct clone_arguments request = {
-        .flags = flags | CLONE_PIDFD, .pidfd = AS_U64(&pidfd), .exit_signal = (uint64_t)exit_signal};
-    size_t size = CLONE_ARGUMENTS_VER0;
-    if (cgroup_fd >= 0) {
-        request.flags |= CLONE_INTO_CGROUP_FLAG;
-        request.cgroup = (uint64_t)cgroup_fd;
-        size = sizeof(request);
-    }
-    PyOS_BeforeFork();
-    long pid = syscall(__NR_clone3, &request, size);
-    if (pid == 0) {
-        PyOS_AfterFork_Child();
-        return Py_BuildValue("ii", 0, -1);
-    }
-    int saved = errno;
-    PyOS_AfterFork_Parent();
-    errno = saved;
-    if (pid < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    return Py_BuildValue("li", pid, pidfd);
-}
 
 static METHOD(unshare)
 {
@@ -473,7 +435,7 @@ static METHOD(bpf_prog_get_fd_by_id)
 
 #define ENTRY(name) {#name, linux_##name, METH_VARARGS, NULL}
 static PyMethodDef methods[] = {
-    ENTRY(clone3), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
+    ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
     ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen), ENTRY(fsconfig),
     ENTRY(fsmount), ENTRY(fspick), ENTRY(mount), ENTRY(umount2), ENTRY(pivot_root),
     ENTRY(statmount), ENTRY(listmount), ENTRY(openat2), ENTRY(fstatfs), ENTRY(statx_mnt),

@@ -96,7 +96,9 @@ const char *text(PyObject *bytes);
         return NULL
 #define PATH PyUnicode_FSConverter
 
-/* Defined in _files.c, listed in the module in _linux.c. */
+/* Defined in _clone.c and _files.c, listed in the module in _linux.c. */
+METHOD(clone3);
+METHOD(clone);
 METHOD(open_tree);
 METHOD(move_mount);
 METHOD(mount_setattr);

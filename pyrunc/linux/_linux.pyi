@@ -35,6 +35,12 @@ def clone3(flags: int, exit_signal: int, cgroup_fd: int, /) -> tuple[int, int]:
             os.fork().
     """
 
+def clone(flags: int, exit_signal: int, /) -> tuple[int, int]:
+    """Fork with namespaces: clone(2), CLONE_PIDFD since Linux 5.2; for where clone3(2) is refused.
+
+    As clone3(), but for a cgroup, CLONE_NEWTIME and flags above 32 bits, which it does not know.
+    """
+
 def unshare(flags: int, /) -> None:
     """Leave shared namespaces: unshare(2)."""
 

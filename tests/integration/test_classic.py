@@ -392,10 +392,30 @@ def test_the_log_says_it(refused: Callable[..., Engine], bundle: Bundle) -> None
 
 
 @pytest.mark.parametrize(("part", "kind"), [("", "bind"), ("sub", "rbind")])
-def test_unbindable_mounts_stay_so(
+def test_unbindable_mounts_stay_so(  # noqa: PLR0917 - fixtures
     part: str, kind: str, refused: Callable[..., Engine], bundle: Bundle, source: Path, shared: Path
 ) -> None:
     place = source / part if part else shared
     subprocess.run(["mount", "--make-unbindable", place], check=True)
     bundle.mount("/a", source if part else shared, kind)
     refused().front(bundle, "true").fails("/mounts/5", f"{place} is an unbindable mount", "invalid argument")
+
+
+@pytest.mark.parametrize("answer", ["ENOSYS", "EPERM"])
+@pytest.mark.parametrize("user", [False, True])
+def test_without_clone3(answer: str, user: bool, engine: Engine, bundle: Bundle) -> None:
+    """As in a container whose filter cannot look into its arguments."""
+    if user:
+        bundle.user_namespace()
+    calls = Refused(engine, answer, "clone3")
+    name = calls.start(bundle)
+    pid = calls.state(name)["pid"]
+    other = engine.start(bundle)
+
+    def places(pid: int, name: str) -> str:
+        return Path(f"/proc/{pid}/cgroup").read_text().replace(name, "")
+
+    assert places(pid, name) == places(engine.state(other)["pid"], other)
+    assert calls.call("exec", name, "cat", "/proc/self/cgroup").ok().out == calls.call(
+        "exec", other, "cat", "/proc/self/cgroup"
+    ).ok().out.replace(other, name)
