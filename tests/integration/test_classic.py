@@ -419,3 +419,22 @@ def test_without_clone3(answer: str, user: bool, engine: Engine, bundle: Bundle)
     assert calls.call("exec", name, "cat", "/proc/self/cgroup").ok().out == calls.call(
         "exec", other, "cat", "/proc/self/cgroup"
     ).ok().out.replace(other, name)
+
+
+def test_without_pidfd_open(engine: Engine, bundle: Bundle) -> None:
+    name = engine.start(bundle)
+    calls = Refused(engine, "ENOSYS", "pidfd_open")
+    for words in (("kill", name, "KILL"), ("delete", "--force", name), ("exec", name, "true")):
+        result = calls.call(*words)
+        assert result.code != 0
+        assert "system call" in result.err or "function not implemented" in result.err
+    assert engine.status(name) == "running"
+
+
+@pytest.mark.parametrize("answer", ["ENOSYS", "EPERM"])
+def test_an_image_is_copied_into_a_volume(answer: str, engine: Engine, bundle: Bundle) -> None:
+    (bundle.rootfs / "data").mkdir()
+    (bundle.rootfs / "data/file").write_text("of the image\n")
+    out = Refused(engine, answer).front(bundle, "cat /data/file && touch /data/new", "-v", "/data").ok().out
+    assert out == "of the image\n"
+    assert os.listdir(bundle.rootfs / "data") == ["file"]

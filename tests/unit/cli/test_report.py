@@ -198,6 +198,13 @@ def test_an_unexpected_refusal_of_the_kernel_keeps_its_words(capfd: pytest.Captu
     assert err.startswith("internal error: /a/\\udcff: no such file or directory (")
 
 
+def test_a_call_that_is_not_there_is_no_fault_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    report.failure("kill", OSError(38, "Function not implemented"))
+    err = capfd.readouterr().err
+    assert err.startswith("a system call that pyrunc needs is not there (")
+    assert "Linux 5.9" in err
+
+
 def test_debug_shows_the_traceback(path: Path) -> None:
     settle(f"--debug --log {path} --log-format json")
     with pytest.raises(ValueError) as caught:
