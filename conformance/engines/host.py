@@ -11,6 +11,7 @@ import fcntl
 import glob
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -266,17 +267,17 @@ def states(runtime_root: str) -> list[str]:
     return [name for name in names if not name.startswith("@")]
 
 
-def _unescape(field: str) -> str:
+def _unescape(field: bytes) -> str:
     """A path of /proc/self/mountinfo: blanks and the like are written in octal (proc(5))."""
-    return field.encode().decode("unicode_escape")
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
 
 
 def _mounts() -> Iterator[tuple[str, str]]:
     """(mount point, file system type) of all mounts of this process's mount namespace."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+    with open("/proc/self/mountinfo", "rb") as file:  # others' mount points may have any name
         for line in file:
             fields = line.split()
-            yield _unescape(fields[4]), fields[fields.index("-") + 1]
+            yield _unescape(fields[4]), os.fsdecode(fields[fields.index(b"-") + 1])
 
 
 def mounts_below(directory: str) -> list[str]:

@@ -165,6 +165,6 @@ def workplace(runtime: str) -> Iterator[str]:
 
 
 def _mounts_below(directory: str) -> list[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split()[4] for line in file]
     return [point for point in points if point.startswith(directory + "/")]

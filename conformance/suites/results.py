@@ -96,7 +96,7 @@ def host() -> str:
 
 
 def _cgroup_kind() -> str:
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         kinds = {line.rsplit(" - ", 1)[1].split()[0] for line in file}
     if "cgroup" in kinds:
         return "v1 and v2 (hybrid)" if "cgroup2" in kinds else "v1"
