@@ -6,12 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from conformance.engines import host
 from conformance.runc_suite import __main__ as runc_suite
 from conformance.runtime_tools import __main__ as runtime_tools
 from conformance.suites import guard, results, tap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -131,3 +136,31 @@ def test_a_workplace_leaves_nothing(tmp_path: Path) -> None:
         Path(place, "file").touch()
     assert not Path(place).exists()
     assert (tmp_path / "called").read_text() == f"--root {place}/a/state delete --force c1\n"
+
+
+def test_a_mount_point_of_somebody_elses_may_have_any_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"1 1 0:1 / / rw - ext4 x rw\n2 1 0:2 / /tmp/\xff\\040name rw - tmpfs x rw\n")
+    opened: Callable[..., object] = open
+
+    def from_the_table(path: str, *how: str, **options: str) -> object:
+        return opened(table if path == "/proc/self/mountinfo" else path, *how, **options)
+
+    monkeypatch.setattr("builtins.open", from_the_table)
+    assert host.mounts_below("/tmp") == ["/tmp/\udcff name"]
+    assert guard._mounts_below("/tmp") == ["/tmp/\udcff\\040name"]
+
+
+@pytest.mark.parametrize(
+    ("line", "limited"),
+    [("wait # for both subshells to finish", False), ("wait", False), ("wait $pid", True)],
+)
+def test_a_test_that_waits_for_all_its_children_has_no_clock_of_bats(
+    tmp_path: Path, line: str, *, limited: bool
+) -> None:
+    """The clock is one of them: runc's events.bats took 90 s a test, and failed."""
+    file = tmp_path / "events.bats"
+    file.write_text(f'@test "events" {{\n\t{line}\n}}\n')
+    assert ("BATS_TEST_TIMEOUT" in runc_suite.test_limit(str(file))) == limited
