@@ -83,7 +83,7 @@ class Child:
         sock: our end of the protocol.
         fifos: exec.fifo and report/exec.fifo, empty when the parent itself starts us (`run`, `exec`).
         mounts: id of a step -> detached mount opened by the parent.
-        made: descriptor of the list of mount points that were made.
+        kept: descriptors of the parent that stay open as long as mount points may be made.
         root: descriptor of the root mount; -1 before AttachRoot.
         state: the state hooks get on their stdin, pid filled in.
         passed: how many descriptors from 3 on go to the process.
@@ -105,7 +105,7 @@ class Child:
         self.devpts = -1
         self.mask = -1
         self.procfs = -1
-        self.made = -1
+        self.kept: tuple[int, ...] = ()
         self.settings: Settings | None = None
         self.state: dict[str, object] = {}
         self.signal_mask: set[int] | None = None
@@ -202,7 +202,7 @@ def _close_rest(child: Child) -> None:
 
     Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
     """
-    ours = (child.root_tree, child.procfs, child.join[0], child.made)
+    ours = (child.root_tree, child.procfs, child.join[0], *child.kept)
     kept = {fd for fd in ours if fd >= 0}
     kept.update(child.mounts.values(), child.cgroups, (fd for _join, fd in child.joins.values()))
     kept.add(child.sock.fileno())
@@ -273,12 +273,14 @@ def _terminal(child: Child, step: steps.Terminal) -> None:
 
 
 def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
+    child.mounting.settle()
     protocol.send(child.sock, protocol.HOOKS)
     child.expect(protocol.GO)
 
 
 def _hooks(child: Child, step: steps.ContainerHooks | steps.Hooks) -> None:
     if isinstance(step, steps.ContainerHooks):
+        child.mounting.settle()
         # Hooks that prepare the tree name its files relative to the root file system, where runc starts them.
         child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs)
     else:
@@ -291,7 +293,8 @@ def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
     child.home = identity.home(child, child.uid)
     child.close_tree()
     child.mounts.clear()
-    child.root_tree = child.procfs = child.made = -1
+    child.root_tree = child.procfs = -1
+    child.kept = ()
     child.joins.clear()
     child.join = (-1, child.join[1])
     _close_rest(child)

@@ -123,13 +123,14 @@ def enter(rootfs: str, place: str) -> int:
     return tree
 
 
-def prepare(plan: steps.Plan, root: int, place: str) -> dict[str, str]:
+def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str, str]:
     """Make the mount points in the root file system.
 
     Args:
         plan: the container's.
         root: descriptor of enter().
         place: where that is mounted.
+        directory: the container's state directory, for the list of what was made.
 
     Returns:
         destination -> mount point inside the root, without symlinks, of those that were made or found.
@@ -139,12 +140,16 @@ def prepare(plan: steps.Plan, root: int, place: str) -> dict[str, str]:
 
     """
     tree = _Tree(plan, root)
+    made = tree.mounting.made
+    made.open(directory)
+    made.mask = flags.STATX_MNT_ID  # what every kernel has
+    made.bases[_linux.statx_mnt(root, made.mask)[0]] = plan.rootfs
     found: dict[str, str] = {}
     mounted = []
     for step in criu.points(plan):
         if step.kind != "bind":
             try:
-                os.close(target.make(root, step.destination, "dir"))
+                os.close(target.make(root, step.destination, "dir", made=made))
             except OSError as exc:
                 raise Failure(
                     f"make mount point {step.destination} in the root file system",

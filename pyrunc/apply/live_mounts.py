@@ -34,12 +34,12 @@ class _Made(mountpoints.Made):
     def __init__(self) -> None:
         super().__init__()
         self.mask = flags.STATX_MNT_ID  # the ids of the mount table, by which the bases are known
-        self._undo: list[tuple[int, str, bool]] = []
+        self._undo: list[tuple[int, str, int]] = []
 
     def intend(self, stack: list[int], names: list[str], name: str) -> None:
         """Note what is about to be made, and where."""
         super().intend(stack, names, name)
-        self._undo.append((os.dup(stack[-1]), name, self._noted))
+        self._undo.append((os.dup(stack[-1]), name, self.noted))
 
     def retract(self) -> None:
         """Take the last note back: somebody else was faster."""
@@ -49,8 +49,6 @@ class _Made(mountpoints.Made):
     def undo(self) -> None:
         """Remove what was made, as far as it is still empty, and take the notes of it back."""
         for directory, name, noted in reversed(self._undo):
-            if noted:
-                self._write(None)
             try:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISDIR(found.st_mode):
@@ -59,6 +57,8 @@ class _Made(mountpoints.Made):
                     os.unlink(name, dir_fd=directory)
             except OSError:
                 continue  # the container has got something of its own there by now
+            self.noted = noted
+            super().retract()
 
 
 class _Tree:
@@ -93,6 +93,7 @@ def add(
     tree = _Tree(plan, made)
     spaces = idmapped.Spaces()
     made.open(container.directory)
+    lock = mountpoints.hold(container.rootfs)
     for step in wanted:
         # What is put on a shared mount becomes shared by that.
         step.after = bool(step.propagation)
@@ -121,7 +122,7 @@ def add(
         inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True, before=before)
     finally:
         spaces.close()
-        for fd in (*tree.mounts.values(), made.file):
+        for fd in (*tree.mounts.values(), made.file, *([lock] if lock >= 0 else [])):
             os.close(fd)
 
 

@@ -13,6 +13,7 @@ the child is already busy attaching: two processes share the work.
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from pyrunc.apply import devices, filesystems, mountpoints, protocol, root, sources, verify
@@ -68,10 +69,11 @@ class Mounting:
         self._open_device: Callable[[steps.Device], int] = devices.open_source
         self._open_source: Callable[[steps.Mount], int] = sources.open_source
         self._open_new: Callable[[steps.Mount], int] = filesystems.open_new
+        self._lock = -1
 
     # -- the parent ----
 
-    def prepare(self, plan: steps.Plan, directory: str) -> int:
+    def prepare(self, plan: steps.Plan, directory: str) -> tuple[int, ...]:
         """Get ready for what a plan's mount steps will need, short of opening anything of the host's.
 
         Args:
@@ -79,7 +81,8 @@ class Mounting:
             directory: the container's state directory.
 
         Returns:
-            The descriptor of the list of mount points.
+            Descriptors for the child to keep: the list of mount points, and a shared lock on the root file
+            system: nobody who deletes a container takes a mount point away that was found and not used yet.
 
         Raises:
             Failure: the list cannot be made.
@@ -96,7 +99,9 @@ class Mounting:
                 from pyrunc.volumes import copyup
 
                 self.copy = copyup.copy
-        return self.made.open(directory)
+        made = self.made.open(directory)
+        self._lock = mountpoints.hold(plan.rootfs)
+        return (made,) if self._lock < 0 else (made, self._lock)
 
     def open_all(self, child: Child) -> None:
         """Open the root and what the mount steps mount, while we are on the host.
@@ -217,6 +222,9 @@ class Mounting:
         if self.made.file >= 0:
             os.close(self.made.file)
             self.made.file = -1
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
         if self._spaces is not None:
             self._spaces.close()
 
@@ -280,6 +288,11 @@ class Mounting:
         finally:
             for each in opened:
                 os.close(each)
+
+    def settle(self) -> None:
+        """Let others take their mount points away again: ours are in use."""
+        if self._lock >= 0:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # for the parent, too: it is the same open file
 
     def note(self, child: Child, fd: int, step: steps.Mount) -> None:
         """Remember a mount that is attached now."""

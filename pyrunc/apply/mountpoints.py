@@ -1,11 +1,12 @@
-"""Which mount points were made for a container, and how delete takes them away again.
+"""Which mount points were made for a container, so that delete can take them away again (sweep.py).
 
 Written down one by one, and before each is made: whenever init is killed, nothing that it made is unknown
-(law 4). A line is the JSON text of [directory on the host, path below it, device and inode of the directory
-it was made in]; `null` takes the line before it back.
+(law 4). A line is a JSON list that stands for itself, as other containers' commands may add lines:
 
-Taken away is what is still empty, in the directory it was made in, and covered by no other container's mount:
-the kernel lets a mount point go that is used in another mount namespace, and the mount with it.
+    [number, directory on the host, path below it, device and inode of the directory]   about to be made
+    [number, device and inode of what was made]                                         made
+    [number]                                                                            not made: it was there
+    [-1, directory, path, its device and inode, device and inode of what was made]      of another container
 
 What lies on a file system made for the container goes with it and is not noted; neither is what lies on
 something mounted below a bind's source, of which only the kernel knows where it comes from.
@@ -13,19 +14,14 @@ something mounted below a bind's source, of which only the kernel knows where it
 
 from __future__ import annotations
 
-import _stat as stat
+import fcntl
 import os
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyrunc.store import Container
-
 FILE = "made"
-_EMPTY = (0, 1)  # size and links of a file that is nothing but a mount point
 
 
 class Made:
@@ -36,6 +32,7 @@ class Made:
         bases: mount id -> directory on the host that is mounted there.
         mask: which kind of mount id: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID where the kernel has no other.
         count: how many were made.
+        noted: number of what is just being made on the list, 0 if it is not there.
 
     """
 
@@ -45,7 +42,8 @@ class Made:
         self.bases: dict[int, str] = {}
         self.mask = flags.STATX_MNT_ID_UNIQUE
         self.count = 0
-        self._noted = False
+        self.noted = 0
+        self._number = 0
 
     def open(self, directory: str) -> int:
         """Make the list's file in a state directory, and return its descriptor; by the parent.
@@ -59,6 +57,8 @@ class Made:
             self.file = os.open(f"{directory}/{FILE}", how, 0o600)
         except OSError as exc:
             raise Failure(f"make {directory}/{FILE}", errno=exc.errno or 0) from None
+        # Higher than any that is there: each has a line, and each line has several bytes.
+        self._number = os.fstat(self.file).st_size
         return self.file
 
     def intend(self, stack: list[int], names: list[str], name: str) -> None:
@@ -70,8 +70,7 @@ class Made:
             name: what will be made in the last one.
 
         """
-        self.count += 1
-        self._noted = False
+        self.noted = 0
         if self.file < 0:
             return
         for depth in range(len(stack) - 1, -1, -1):
@@ -79,126 +78,47 @@ class Made:
             if is_top or not depth:
                 base = self.bases.get(mount)
                 if base is not None:
-                    parent = os.fstat(stack[-1])
-                    self._write([base, "/".join((*names[depth:], name)), parent.st_dev, parent.st_ino])
-                    self._noted = True
+                    top = os.fstat(stack[depth])
+                    self._number += 1
+                    self.noted = self._number
+                    path = "/".join((*names[depth:], name))
+                    self._write([self.noted, base, path, top.st_dev, top.st_ino])
                 return
 
+    def confirm(self, fd: int) -> None:
+        """Note that it was made, and which it is."""
+        self.count += 1
+        if self.noted:
+            made = os.fstat(fd)
+            self._write([self.noted, made.st_dev, made.st_ino])
+
     def retract(self) -> None:
-        """Take the last note back: somebody else was faster."""
-        self.count -= 1
-        if self._noted:
-            self._write(None)
+        """Note that it was not made: somebody else was faster, or it cannot be."""
+        if self.noted:
+            self._write([self.noted])
 
     def _write(self, line: object) -> None:
         os.write(self.file, jsonio.dumps(line).encode() + b"\n")
 
 
-def remove(container: Container) -> None:
-    """Remove what was made for a container and is still empty; whatever stands in the way stays.
+def hold(rootfs: str) -> int:
+    """Keep others from taking a mount point away that is found in a root file system and not used yet.
 
     Args:
-        container: its record; its init has ended.
+        rootfs: its directory.
+
+    Returns:
+        A descriptor with a shared lock, -1 where there can be none: who has no right to read a directory has
+        none to change it, and on a file system without locks nothing is taken away.
 
     """
-    made = _read(f"{container.directory}/{FILE}")
-    used: set[tuple[str, str]] | None = None
-    for base, path, device, inode in reversed(made):
-        head, _, name = path.rpartition("/")
-        try:
-            top = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue  # unmounted, or gone as a whole
-        try:
-            rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
-            here = _linux.openat2(top, head or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, rules)
-        except OSError:
-            continue
-        finally:
-            os.close(top)
-        try:
-            found = os.fstat(here)
-            if (found.st_dev, found.st_ino) == (device, inode):
-                if used is None:
-                    used = _others(container)
-                if not used or _place(here, name) not in used:
-                    _remove(here, name)
-        except OSError:
-            continue  # not empty, or mounted on
-        finally:
-            os.close(here)
-
-
-def _read(path: str) -> list[tuple[str, str, int, int]]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return []
-    made: list[tuple[str, str, int, int]] = []
-    for line in _lines(fd):
-        try:
-            entry = jsonio.loads(line)
-        except ValueError:
-            break  # half a line: init was killed, and what it was to say was not made yet
-        if isinstance(entry, list):
-            made.append((entry[0], entry[1], entry[2], entry[3]))
-        elif made:
-            made.pop()
-    return made
-
-
-def _remove(here: int, name: str) -> None:
-    found = os.stat(name, dir_fd=here, follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
-        os.rmdir(name, dir_fd=here)
-    elif stat.S_ISREG(found.st_mode) and (found.st_size, found.st_nlink) == _EMPTY:
-        os.unlink(name, dir_fd=here)
-
-
-def _others(container: Container) -> set[tuple[str, str]]:
-    """Return where other containers of the same state root have mounts: (device, path in its file system)."""
-    from pyrunc import store
-
-    used = set()
-    for name in store.ids(container.root):
-        try:
-            pid = store.open_container(container.root, name).pid if name != container.id else 0
-            table = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC) if pid > 0 else -1
-        except (OSError, Failure):
-            continue  # on its way in, or out
-        if table >= 0:
-            rows = {row[0]: row for row in (line.split(" ", 5) for line in _lines(table))}
-            for row in rows.values():
-                if row[1] in rows:
-                    used.add(_inside(rows[row[1]], row[4]))
-    return used
-
-
-def _place(here: int, name: str) -> tuple[str, str]:
-    """Return (device, path in its file system) of something in a directory."""
-    mount = str(_linux.statx_mnt(here, flags.STATX_MNT_ID)[0])
-    path = os.readlink(f"/proc/self/fd/{here}").rstrip("/") + "/" + name
-    for line in _lines(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)):
-        row = line.split(" ", 5)
-        if row[0] == mount:
-            return _inside(row, path.translate(_ESCAPES))
-    return "", path
-
-
-_ESCAPES = {ord(char): f"\\{ord(char):03o}" for char in " \t\n\\"}
-
-
-def _inside(row: list[str], path: str) -> tuple[str, str]:
-    """Return (device, path in its file system) of a path that lies on the mount of a row of mountinfo."""
-    return row[2], row[3].rstrip("/") + path[len(row[4].rstrip("/")) :]
-
-
-def _lines(fd: int) -> list[str]:
-    parts = []
+        return -1
     try:
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-    finally:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError:
         os.close(fd)
-    # Only a newline ends a line: a path may hold all else.
-    return [line for line in b"".join(parts).decode("utf-8", "surrogateescape").split("\n") if line]
+        return -1
+    return fd

@@ -77,7 +77,7 @@ class Launch:
         if tables or kinds & {steps.Sysctl, steps.LsmLabel, steps.ClassicMounts}:
             self.child.procfs = private_procfs()
         if steps.AttachRoot in kinds:
-            self.child.made = self.child.mounting.prepare(self.plan, self.container.directory)
+            self.child.kept = self.child.mounting.prepare(self.plan, self.container.directory)
         for step in self.plan.child:
             if isinstance(step, steps.Identity):
                 self.child.uid, self.child.gid = step.uid, step.gid
@@ -213,7 +213,7 @@ class Launch:
                 from pyrunc.apply import netdevices
 
                 self.do(step, netdevices.move, step, self.pid)
-        if self.child.made >= 0:
+        if self.child.kept:
             self.child.mounting.feed(self.sock, self.plan, self.pidfd)
         while True:
             try:
@@ -237,7 +237,7 @@ class Launch:
             else:
                 raise self._died()
         cgroup.settle(self.container.cgroup_manager)
-        if self.child.made >= 0:
+        if self.child.kept:
             self.child.mounting.close()
         self._limits()
 
@@ -365,13 +365,12 @@ class Launch:
         if self.pid:
             try:
                 _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
-            except OSError:
-                pass
-            try:
                 os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                pass
+            except OSError:
+                pass  # it has been collected
             self.pid = 0
+        if self.child.kept:
+            self.child.mounting.close()
         if self.paths:
             cgroup.kill_all(self.paths, int(_signal.SIGKILL))
             cgroup.remove(self.paths, manager=self.container.cgroup_manager)

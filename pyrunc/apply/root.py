@@ -81,6 +81,7 @@ def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
 
 def enter_root(child: Child, step: steps.EnterRoot) -> None:
     """Make the root file system the root."""
+    child.mounting.settle()
     os.fchdir(child.root)
     if step.method == "pivot":
         # pivot_root(2), "pivot_root(".", ".")": the old root ends up under the new one and is then detached.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR = 11, 2, 40, 17, 20
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
+_REAL = (
+    flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_NO_XDEV
+)
 _PLAIN = os.O_PATH | os.O_CLOEXEC
 _LINKS = 40  # what the kernel itself follows at most (path_resolution(7))
 _TRIES = 128  # EAGAIN means a rename or mount raced with ".."; openat2(2) asks for a retry
@@ -86,6 +89,21 @@ def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | N
     return _Walk(root, path, kind, follow, made).run()
 
 
+def directory_of(base: int, path: str) -> int:
+    """Open the directory a path is in, where the path is a real one: no symlink, no "..", no other mount.
+
+    Args:
+        base: descriptor of the directory the path begins in.
+        path: the path.
+
+    Raises:
+        OSError: there is no such directory, or not by such a way.
+
+    """
+    head = path.rpartition("/")[0]
+    return _linux.openat2(base, head or ".", _PLAIN | os.O_DIRECTORY, 0, _REAL)
+
+
 class _Walk:
     """One walk from the root, with the stack of directories passed, so that ".." never asks the kernel."""
 
@@ -148,7 +166,11 @@ class _Walk:
                 self.made.retract()
             if exc.errno != _EEXIST:
                 raise
-        return _open_component(here, name)
+            return _open_component(here, name)
+        fd = _open_component(here, name)
+        if self.made is not None:
+            self.made.confirm(fd)
+        return fd
 
     def _follow(self, link: int) -> None:
         """Put a symlink's target in front of what is left to walk."""

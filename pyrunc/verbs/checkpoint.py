@@ -51,7 +51,7 @@ def main(cmd: Command) -> int:
         from pyrunc.verbs import delete
 
         try:
-            delete.destroy(container)
+            delete.destroy(container, mount_points="none")  # a restore needs them
         except Failure as problem:
             cli.warn(problem.text())
     os.close(lock)

@@ -309,7 +309,7 @@ def undo(launch: parent.Launch, config: Config) -> None:
         from pyrunc.volumes import release
 
         release.leave(launch.container, unfinished=True)
-    from pyrunc.apply import mountpoints
+    from pyrunc.verbs import delete
 
-    mountpoints.remove(launch.container)
+    delete.sweep(launch.container, rootfs=True)
     store.remove(launch.container)

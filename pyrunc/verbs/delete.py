@@ -69,7 +69,7 @@ def delete(root: str, name: str, *, force: bool = False, volumes: bool = False) 
         )
     if state in ("running", "paused", "created"):
         kill_init(container)
-    destroy(container, volumes=volumes, mount_points=True)
+    destroy(container, volumes=volumes, mount_points="all")
     os.close(lock)
 
 
@@ -114,14 +114,15 @@ def kill_init(container: store.Container) -> None:
         os.close(pidfd)
 
 
-def destroy(container: store.Container, *, volumes: bool = False, mount_points: bool = False) -> None:
+def destroy(container: store.Container, *, volumes: bool = False, mount_points: str = "volumes") -> None:
     """Remove cgroups and state, then run the poststop hooks.
 
     Args:
         container: its record; its init has ended.
         volumes: remove the anonymous volumes that were made for it, too.
-        mount_points: remove the mount points that were made for it. Not after `run` in the foreground, whose
-            callers look at them, and whose next container will want them again.
+        mount_points: which of those that were made for it are removed: "all", those on "volumes", or "none".
+            What `run` in the foreground makes in a root file system stays: its callers look at it (runc's
+            tests do), and the next container of the bundle will want it again.
 
     Raises:
         Failure: something is left; it says what.
@@ -142,10 +143,8 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
         from pyrunc.volumes import release
 
         release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
-    if mount_points and _made_mount_points(container):
-        from pyrunc.apply import mountpoints
-
-        mountpoints.remove(container)
+    if mount_points != "none":
+        sweep(container, rootfs=mount_points == "all")
     store.remove(container)
     if hooks:
         from pyrunc import cli
@@ -156,11 +155,36 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
             cli.warn(problem.text())
 
 
-def _made_mount_points(container: store.Container) -> bool:
+def sweep(container: store.Container, *, rootfs: bool) -> None:
+    """Take away the mount points that were made for a container and are empty.
+
+    Without a pid its creation was killed, and may only just begin to notice.
+
+    Args:
+        container: its record.
+        rootfs: also those in its root file system.
+
+    """
+    path = f"{container.directory}/made"
     try:
-        return os.stat(f"{container.directory}/made").st_size > 0
-    except FileNotFoundError:
-        return False
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if container.pid and not os.fstat(file).st_size:
+            os.unlink(path)
+            # Others may have left us something until that moment.
+            if not os.fstat(file).st_size:
+                return
+        from pyrunc.apply import sweep as apply_sweep
+
+        apply_sweep.take_away(container, file, rootfs=rootfs)
+    except OSError as exc:
+        from pyrunc import cli
+
+        cli.warn(f"mount points of {container.id} may be left: {exc}")
+    finally:
+        os.close(file)
 
 
 def _own_pids(container: store.Container) -> bool:

@@ -195,7 +195,7 @@ class Restore:
             root = criu_mounts.enter(plan.rootfs, place)
             if maps is not None:
                 criu_mounts.show_images(images, shown, maps)
-            return criu_mounts.prepare(plan, root, place)
+            return criu_mounts.prepare(plan, root, place, os.path.dirname(place))
 
         worker = criu.Worker(
             path,
@@ -311,6 +311,9 @@ class Restore:
 
             state = store.oci_state(container, "stopped")
             apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle)
+        from pyrunc.verbs import delete
+
+        delete.sweep(container, rootfs=True)
         store.remove(container)
 
 

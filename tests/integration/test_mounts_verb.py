@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,14 +178,9 @@ def test_devices_of_a_user_namespace(engine: Engine, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", [path.parent.name for path in sorted(BUNDLES.glob("*/config.json"))])
 def test_the_example_bundles_do_not_drift(engine: Engine, place: Path, name: str) -> None:
-    config = json.loads((BUNDLES / name / "config.json").read_text())
+    shutil.copytree(BUNDLES / name, place / name, symlinks=True)  # a container of each writes to it
+    config = json.loads((place / name / "config.json").read_text())
     config["process"]["terminal"] = False
-    rootfs = config["root"]["path"]
-    config["root"]["path"] = rootfs if rootfs.startswith("/") else str(BUNDLES / name / rootfs)
-    for mount in config["mounts"]:
-        if "bind" in str(mount.get("options")) and not mount["source"].startswith("/"):
-            mount["source"] = str(BUNDLES / name / mount["source"])
-    (place / name).mkdir()
     (place / name / "config.json").write_text(json.dumps(config))
     container = engine.new_id()
     engine.call("create", "--bundle", str(place / name), container).ok()

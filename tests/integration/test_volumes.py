@@ -83,7 +83,7 @@ def test_tmpfs(volumes: Volumes, bundle: Bundle) -> None:
 def test_nested_destinations_work_in_any_order(volumes: Volumes, bundle: Bundle) -> None:
     volumes.run(bundle, "echo deep > /a/b/f; echo top > /a/f", "-v", "deep:/a/b", "-v", "top:/a").ok()
     assert (volumes.content("deep") / "f").read_text() == "deep\n"
-    assert sorted(os.listdir(volumes.content("top"))) == ["b", "f"]
+    assert os.listdir(volumes.content("top")) == ["f"]  # the mount point b went with the container
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,14 @@ def fits(answer: str, expected: str) -> bool:
     return re.fullmatch(pattern, answer, re.DOTALL) is not None
 
 
-def run(page: str, engine: Engine, directory: Path) -> int:
-    """Run the commands of a page, in its order, in a directory with bundles/volumes.
+def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> int:
+    """Run the commands of a page, in its order, in a directory with a copy of a bundle.
 
     Args:
         page: its path in the checkout.
         engine: whose state root is used; deletes the containers the page makes.
         directory: an empty one.
+        bundle: its name in bundles/.
 
     Returns:
         How many commands there were.
@@ -58,7 +59,7 @@ def run(page: str, engine: Engine, directory: Path) -> int:
     (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
-    shutil.copytree(TOP / "bundles/volumes", directory / "work/bundles/volumes", symlinks=True)
+    shutil.copytree(TOP / "bundles" / bundle, directory / "work/bundles" / bundle, symlinks=True)
     tried = 0
     for said, expected in examples(page):
         with (directory / "answer").open("w") as out:  # not a pipe: a created container would keep it open
