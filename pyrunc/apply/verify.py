@@ -4,7 +4,8 @@ One question per mount where the kernel can be asked so (statmount(2), Linux 6.8
 through our own procfs. Restrictions nobody asked for are fine, a missing one is not; a slave whose source had
 nothing to be a slave of is private. Last step of the mount tree, so it also sees what later steps did.
 
-Cost, measured on one 2-core VM: 3 microseconds a mount.
+Cost, measured on one 2-core VM with --trace: 2 microseconds a mount by statmount (1.9 ms of 144 for a
+container with 1,000 binds), some 17 by the table.
 """
 
 from __future__ import annotations
