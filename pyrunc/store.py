@@ -103,7 +103,7 @@ def default_root() -> str:
     if os.geteuid() == 0 and (
         # Root of a user namespace may still be called root, by `unshare -r` in a root shell; Podman, which is
         # an ordinary user's, calls us without USER, and without a directory when it is root itself.
-        not runtime_dir or os.environ.get("USER") == "root" or not _in_user_namespace()
+        not runtime_dir or os.environ.get("USER") == "root" or not in_user_namespace()
     ):
         return "/run/pyrunc"
     if not runtime_dir:
@@ -111,10 +111,12 @@ def default_root() -> str:
     return runtime_dir + "/pyrunc"
 
 
-def _in_user_namespace() -> bool:
+def in_user_namespace() -> bool:
+    """Tell whether we are in another user namespace than the host's initial one."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            return file.read().split() != ["0", "0", "4294967295"]
+        # In bytes: text would load a codec.
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
     except OSError:
         return False
 

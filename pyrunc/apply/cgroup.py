@@ -37,17 +37,7 @@ _REMOVE_SECONDS = 10.0
 
 
 def create(plan: CgroupPlan) -> dict[str, str]:
-    """Make the directories.
-
-    Returns:
-        controller -> directory, as in plan.paths; without those an ordinary user had no right to make and did
-        not ask for.
-
-    Raises:
-        Failure: one cannot be made, or there is one already that holds processes or is frozen. Nothing new is
-            left.
-
-    """
+    """Make the directories: see cgroup_make.create()."""
     from pyrunc.apply import cgroup_make
 
     return cgroup_make.create(plan)

@@ -74,6 +74,51 @@ class Tools:
         self.section: Filter | None = None
 
 
+def load(plan: steps.Plan, cache: str) -> Tools:
+    """Import all that the child may need (law 6) and compile its filters.
+
+    Args:
+        plan: what will be done.
+        cache: directory for compiled seccomp filters.
+
+    Raises:
+        Failure: a filter cannot be compiled.
+
+    """
+    every = (*plan.child, *plan.start, *plan.parent)
+    kinds = {type(step) for step in every}
+    tools = Tools()
+    libraries = [_prctl, _signal]
+    if steps.AttachRoot in kinds:
+        from pyrunc.apply import tree
+
+        tree.equip(tools, classic=steps.ClassicMounts in kinds)
+    if steps.Terminal in kinds:
+        import termios
+
+        from pyrunc.apply import terminal
+
+        libraries.append(termios)
+        tools.open_pty, tools.take = terminal.open_pty, terminal.take
+    if steps.ContainerHooks in kinds or steps.Hooks in kinds:
+        from pyrunc.apply import hooks
+
+        tools.run_hooks = hooks.run
+    if steps.Rlimit in kinds:
+        identity.prepare_rlimits()
+    if steps.Seccomp in kinds:
+        from pyrunc.apply import seccomp
+
+        tools.load_filter = seccomp.load
+        for step in every:
+            if isinstance(step, steps.Seccomp):
+                tools.section = step.section
+                tools.programs[id(step)] = seccomp.compile(step.section, cache)
+    for module in libraries:
+        dir(module)  # the installed command loads it only when it is asked for something
+    return tools
+
+
 class Child:
     """All the container's side needs, gathered by the parent before the fork.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import store
 from pyrunc.apply.cgroup_facts import cgroup_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.facts import Facts
@@ -23,7 +24,7 @@ def gather(rootless: str | None = None) -> Facts:
 
     """
     euid = os.geteuid()
-    inside = _in_user_namespace()
+    inside = store.in_user_namespace()
     kernel = _kernel(os.uname().release)
     missing = _missing()
     if missing:
@@ -44,7 +45,7 @@ def gather(rootless: str | None = None) -> Facts:
 
 def host_root() -> bool:
     """Tell whether we are root of the initial user namespace."""
-    return os.geteuid() == 0 and not _in_user_namespace()
+    return os.geteuid() == 0 and not store.in_user_namespace()
 
 
 def _kernel(release: str) -> tuple[int, int]:
@@ -91,14 +92,3 @@ def _missing() -> tuple[str, ...]:
         if exc.errno != _EINVAL:
             missing.append("mount_setattr")
     return tuple(missing)
-
-
-def _in_user_namespace() -> bool:
-    try:
-        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
-    finally:
-        os.close(fd)

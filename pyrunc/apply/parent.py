@@ -10,8 +10,6 @@ from __future__ import annotations
 import _signal
 import os
 
-import _prctl
-
 from pyrunc import store
 from pyrunc.apply import cgroup, identity, namespaces, protocol
 from pyrunc.apply import child as child_side
@@ -95,6 +93,31 @@ class Launch:
         # it has in its own user namespace.
         if steps.AttachRoot in kinds and (steps.ClassicMounts in kinds or os.geteuid() == 0):
             self.child.mounting.open_all(self.child)
+
+    def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
+        """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
+
+        Args:
+            console: path of --console-socket.
+            pidfd: path of --pidfd-socket.
+            foreground: we stay in front of the process, and pass signals on to it.
+
+        """
+        if self.plan.terminal:
+            from pyrunc.apply import sockets, terminal
+
+            step = next(step for step in self.plan.child if isinstance(step, steps.Terminal))
+            self.child.settings = terminal.settings(step, foreground=foreground)
+            if console:
+                self.console = sockets.connect(console, "--console-socket")
+        if pidfd:
+            from pyrunc.apply import sockets
+
+            self.pidfd_socket = sockets.connect(pidfd, "--pidfd-socket")
+        if foreground:
+            from pyrunc.apply import foreground as front
+
+            self.child.signal_mask = front.block_signals()
 
     # -- the fork --------------------------------------------------------------------------------------------
 
@@ -216,10 +239,7 @@ class Launch:
         if self.child.kept:
             self.child.mounting.feed(self.sock, self.plan, self.pidfd)
         while True:
-            try:
-                kind, payload, fd = protocol.receive(self.sock)
-            except ConnectionError:
-                kind, payload, fd = b"", b"", -1
+            kind, payload, fd = self._receive()
             if kind == protocol.READY:
                 break
             if kind == protocol.HOOKS:
@@ -240,6 +260,13 @@ class Launch:
         if self.child.kept:
             self.child.mounting.close()
         self._limits()
+
+    def _receive(self) -> tuple[bytes, bytes, int]:
+        """Return the next message, (b"", b"", -1) at the end, however that comes."""
+        try:
+            return protocol.receive(self.sock)
+        except ConnectionError:
+            return b"", b"", -1
 
     def _host_hooks(self) -> None:
         from pyrunc.apply import hooks
@@ -337,10 +364,7 @@ class Launch:
         """
         protocol.send(self.sock, protocol.START)
         while True:
-            try:
-                kind, payload, fd = protocol.receive(self.sock)
-            except ConnectionError:
-                kind, payload, fd = b"", b"", -1
+            kind, payload, fd = self._receive()
             if kind == protocol.NOTIFY:
                 self._hand_listener(fd, payload)
             elif kind == protocol.TIMES and self.child.trace is not None:
@@ -351,6 +375,13 @@ class Launch:
         stat = store.process_stat(self.pid)
         if stat is not None and stat[1] & store.PF_FORKNOEXEC:
             raise self._died()
+
+    def hand_pidfd(self, kind: str) -> None:
+        """Give whoever listens at --pidfd-socket the process's pidfd; kind is what runc calls it."""
+        if self.pidfd_socket is not None:
+            from pyrunc.apply import sockets
+
+            sockets.hand_over(self.pidfd_socket, "--pidfd-socket", kind, self.pidfd)
 
     def report(self) -> None:
         """Say what the steps took, if that was asked for."""
@@ -385,51 +416,6 @@ def traced(target: str | None) -> Trace | None:
     from pyrunc.apply import trace
 
     return trace.Trace(target)
-
-
-def load(plan: steps.Plan, cache: str) -> child_side.Tools:
-    """Import all that the child may need (law 6) and compile its filters.
-
-    Args:
-        plan: what will be done.
-        cache: directory for compiled seccomp filters.
-
-    Raises:
-        Failure: a filter cannot be compiled.
-
-    """
-    every = (*plan.child, *plan.start, *plan.parent)
-    kinds = {type(step) for step in every}
-    tools = child_side.Tools()
-    libraries = [_prctl, _signal]
-    if steps.AttachRoot in kinds:
-        from pyrunc.apply import tree
-
-        tree.equip(tools, classic=steps.ClassicMounts in kinds)
-    if steps.Terminal in kinds:
-        import termios
-
-        from pyrunc.apply import terminal
-
-        libraries.append(termios)
-        tools.open_pty, tools.take = terminal.open_pty, terminal.take
-    if steps.ContainerHooks in kinds or steps.Hooks in kinds:
-        from pyrunc.apply import hooks
-
-        tools.run_hooks = hooks.run
-    if steps.Rlimit in kinds:
-        identity.prepare_rlimits()
-    if steps.Seccomp in kinds:
-        from pyrunc.apply import seccomp
-
-        tools.load_filter = seccomp.load
-        for step in every:
-            if isinstance(step, steps.Seccomp):
-                tools.section = step.section
-                tools.programs[id(step)] = seccomp.compile(step.section, cache)
-    for module in libraries:
-        dir(module)  # the installed command loads it only when it is asked for something
-    return tools
 
 
 def _unified(container: Container) -> str:

@@ -18,7 +18,7 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrunc.plan.steps import Terminal
 
 _PTMX = os.makedev(5, 2)
 _POINTER = "/process/terminal"
@@ -71,19 +71,17 @@ class Settings:
         self.clean = clean
 
 
-def settings(process: dict[str, Any], *, foreground: bool) -> Settings:
+def settings(step: Terminal, *, foreground: bool) -> Settings:
     """Decide size and output mode, in the parent.
 
     Args:
-        process: the process object; consoleSize counts when both its members are positive (config.md,
-            "process").
+        step: its size counts when both its numbers are positive (config.md, "process").
         foreground: our own stdin and stdout will be joined to the terminal.
 
     """
     size = None
-    wanted = process.get("consoleSize") or {}
-    if wanted.get("height", 0) > 0 and wanted.get("width", 0) > 0:
-        size = _winsize(wanted["height"], wanted["width"])
+    if step.height > 0 and step.width > 0:
+        size = _winsize(step.height, step.width)
     elif foreground:
         size = caller_size()
     # A pseudo-terminal begins with ONLCR: "\n" leaves it as "\r\n". A caller's terminal in raw mode needs

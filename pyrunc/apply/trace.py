@@ -153,16 +153,14 @@ class Trace:
         )
 
     def _document(self, plan: Plan, rows: list[Row], whole: int) -> dict[str, object]:
+        from pyrunc.plan import show
+
         return {
             "id": plan.id,
             "took": whole,
             "steps": [
                 {
-                    "step": row.number,
-                    "by": row.by,
-                    "kind": type(row.step).__name__,
-                    "text": row.text,
-                    "pointer": row.step.pointer,
+                    **show.entry(row),
                     "at": self._begin(row),
                     "parent": self._spent(self.parent, row),
                     "child": self._spent(self.child, row),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import cgroups as plan_cgroups
 from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
+from pyrunc.spec import meaning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -366,4 +367,4 @@ def _affinity(affinity: object, when: str) -> list[steps.Step]:
     if not text:
         return []
     pointer = f"/process/execCPUAffinity/{when}"
-    return [steps.Affinity(cpus=process.cpu_list(text, pointer), pointer=pointer)]
+    return [steps.Affinity(cpus=tuple(sorted(meaning.cpu_list(text))), pointer=pointer)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
+from pyrunc.spec import meaning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -297,26 +298,5 @@ def memory_policy(policy: object) -> list[steps.Step]:
     if not isinstance(policy, dict) or not policy.get("mode"):
         return []
     mode = MEMORY_MODES[policy["mode"]] | _either(policy.get("flags"), MEMORY_FLAGS)
-    nodes = cpu_list(policy.get("nodes") or "", "/linux/memoryPolicy/nodes")
+    nodes = tuple(sorted(meaning.cpu_list(policy.get("nodes") or "")))
     return [steps.MemoryPolicy(mode=mode, nodes=nodes, pointer="/linux/memoryPolicy")]
-
-
-def cpu_list(text: str, pointer: str) -> tuple[int, ...]:
-    """Return the numbers of a kernel list such as "0-3,7".
-
-    Raises:
-        Failure: the text is no such list.
-
-    """
-    numbers: set[int] = set()
-    for part in text.split(",") if text else ():
-        first, dash, last = part.strip().partition("-")
-        if not (
-            first.isdecimal() and first.isascii() and (not dash or (last.isdecimal() and last.isascii()))
-        ):
-            raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
-        low, high = int(first), int(last or first)
-        if low > high or high > 8191:
-            raise Failure(f"{text!r} is not a list like 0-3,7", pointer=pointer)
-        numbers.update(range(low, high + 1))
-    return tuple(sorted(numbers))

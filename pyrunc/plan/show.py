@@ -120,16 +120,23 @@ def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:
         "rootfs": plan.rootfs,
         "steps": [
             {
-                "step": row.number,
-                "by": row.by,
-                "kind": type(row.step).__name__,
-                "text": row.text,
-                "pointer": row.step.pointer,
+                **entry(row),
                 "fields": {name: value for name, value in _fields(row.step).items() if name != "pointer"},
             }
             for row in found
         ],
         "warnings": list(plan.warnings),
+    }
+
+
+def entry(row: Row) -> dict[str, object]:
+    """Return a row as JSON-able data, without the step's fields."""
+    return {
+        "step": row.number,
+        "by": row.by,
+        "kind": type(row.step).__name__,
+        "text": row.text,
+        "pointer": row.step.pointer,
     }
 
 

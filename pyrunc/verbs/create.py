@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import descriptors, facts, parent, seal
+from pyrunc.apply import child, descriptors, facts, parent, seal
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -67,7 +67,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         command["env"] = [*(command.get("env") or ()), *extra_env]
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
-    tools = parent.load(plan, root + "/@cache/seccomp")
+    tools = child.load(plan, root + "/@cache/seccomp")
     # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
     # may.
     joined = namespaces.paths(config).get("pid") != ""
@@ -89,7 +89,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
             volumes.realize(container, plan.rootfs, launch.do)
         if wants_layer(cmd):
             _make_layer(launch)
-        _open_channels(cmd, launch, command, detach=detach, listen=listen)
+        _open_channels(cmd, launch, detach=detach, listen=listen)
         store.save_config(container, volumes.raw if volumes else raw)
         if os.environ.get("NOTIFY_SOCKET"):
             from pyrunc.apply import notify
@@ -245,28 +245,12 @@ def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
         container.extra["no_keyring"] = True
 
 
-def _open_channels(
-    cmd: Command, launch: parent.Launch, command: object, *, detach: bool, listen: bool
-) -> None:
+def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen: bool) -> None:
     """Open what the outside gives or wants: console and pidfd sockets, the fifos of `start`."""
-    child = launch.child
-    if launch.plan.terminal:
-        from pyrunc.apply import sockets, terminal
-
-        child.settings = terminal.settings(command, foreground=not detach)  # type: ignore[arg-type]
-        if cmd.console_socket:
-            launch.console = sockets.connect(cmd.console_socket, "--console-socket")
     receiver = cmd.pidfd_socket or launch.container.annotations.get("run.oci.pidfd_receiver")
-    if receiver:
-        from pyrunc.apply import sockets
-
-        launch.pidfd_socket = sockets.connect(receiver, "--pidfd-socket")
-    if not detach:
-        from pyrunc.apply import foreground
-
-        child.signal_mask = foreground.block_signals()
+    launch.open_channels(cmd.console_socket, receiver, foreground=not detach)
     if listen:
-        child.fifos = tuple(
+        launch.child.fifos = tuple(
             _fifo(f"{launch.container.directory}/{name}") for name in (store.START, store.REPORT)
         )
 
@@ -284,10 +268,7 @@ def _fifo(path: str) -> int:
 def finish(cmd: Command, launch: parent.Launch) -> None:
     """Store the state and tell who wants to know; on failure undo everything."""
     try:
-        if launch.pidfd_socket is not None:
-            from pyrunc.apply import sockets
-
-            sockets.hand_over(launch.pidfd_socket, "--pidfd-socket", "standard", launch.pidfd)
+        launch.hand_pidfd("standard")
         launch.stored()
         if cmd.pid_file:
             parent.write_pid_file(cmd.pid_file, launch.pid)

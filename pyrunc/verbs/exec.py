@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import descriptors, parent, seal
+from pyrunc.apply import child, descriptors, parent, seal
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import build, namespaces
@@ -72,22 +72,20 @@ def begin(cmd: Command) -> parent.Launch:
         new_keyring="no_keyring" not in container.extra,
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
-    tools = parent.load(plan, root + "/@cache/seccomp")
+    tools = child.load(plan, root + "/@cache/seccomp")
     seal.seal_process(libraries=_could_reach_libraries(config))
     launch = parent.Launch(container, plan, tools)
     launch.child.passed, launch.child.trace = passed, trace
     try:
-        _prepare(cmd, launch, command)
+        launch.open_channels(cmd.console_socket, cmd.pidfd_socket, foreground=not cmd.detach)
+        launch.prepare()
         init = _open_init(container)
         kinds = 0
         for kind in container.namespaces:
             kinds |= namespaces.FLAGS[kind]
         launch.fork_into(init, kinds, _cgroup(cmd, container))
         launch.until_ready()
-        if launch.pidfd_socket is not None:
-            from pyrunc.apply import sockets
-
-            sockets.hand_over(launch.pidfd_socket, "--pidfd-socket", "setns", launch.pidfd)
+        launch.hand_pidfd("setns")
         launch.go()
         if cmd.pid_file:
             parent.write_pid_file(cmd.pid_file, launch.pid)
@@ -108,24 +106,6 @@ def _could_reach_libraries(config: Config) -> bool:
         return True
     bounding = capabilities.get("bounding") or ()
     return "CAP_SYS_ADMIN" in bounding or "CAP_CHECKPOINT_RESTORE" in bounding
-
-
-def _prepare(cmd: Command, launch: parent.Launch, command: Process) -> None:
-    if launch.plan.terminal:
-        from pyrunc.apply import sockets, terminal
-
-        launch.child.settings = terminal.settings(command, foreground=not cmd.detach)  # type: ignore[arg-type]
-        if cmd.console_socket:
-            launch.console = sockets.connect(cmd.console_socket, "--console-socket")
-    if cmd.pidfd_socket:
-        from pyrunc.apply import sockets
-
-        launch.pidfd_socket = sockets.connect(cmd.pidfd_socket, "--pidfd-socket")
-    if not cmd.detach:
-        from pyrunc.apply import foreground
-
-        launch.child.signal_mask = foreground.block_signals()
-    launch.prepare()
 
 
 def _open_init(container: store.Container) -> int:

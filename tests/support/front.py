@@ -9,6 +9,9 @@ import os
 import sys
 
 from pyrunc.apply import foreground, notify, terminal
+from pyrunc.plan.steps import Terminal
+
+ANY_SIZE = Terminal(width=0, height=0, console=False)
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +29,7 @@ def main(words: list[str]) -> int:
     master = slave = None
     if "--tty" in options:
         pts = os.open("/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
-        master, slave, _ = terminal.open_pty(pts, terminal.settings({}, foreground=True))
+        master, slave, _ = terminal.open_pty(pts, terminal.settings(ANY_SIZE, foreground=True))
         os.close(pts)
     pid = os.fork()
     if pid == 0:

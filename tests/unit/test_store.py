@@ -180,7 +180,7 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.default_root() == "/run/pyrunc"
     monkeypatch.delenv("USER")
     assert store.default_root() == "/run/pyrunc"
-    monkeypatch.setattr(store, "_in_user_namespace", lambda: True)  # as Podman calls us for an ordinary user
+    monkeypatch.setattr(store, "in_user_namespace", lambda: True)  # as Podman calls us for an ordinary user
     assert store.default_root() == "/run/user/1000/pyrunc"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "")
     assert store.default_root() == "/run/pyrunc"

@@ -11,6 +11,7 @@ import pytest
 
 from pyrunc.apply import terminal
 from pyrunc.errors import Failure
+from pyrunc.plan import steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,14 +52,15 @@ def test_the_right_combinations(*, wants: bool, detach: bool, socket: str | None
 
 
 def test_the_size_of_the_config_comes_first() -> None:
-    wanted = terminal.settings({"consoleSize": {"height": 20, "width": 70000}}, foreground=False)
+    step = steps.Terminal(width=70000, height=20, console=True)
+    wanted = terminal.settings(step, foreground=False)
     assert wanted.size == struct.pack("4H", 20, 65535, 0, 0)
 
 
-@pytest.mark.parametrize("size", [None, {"height": 0, "width": 80}, {"height": 25, "width": 0}])
-def test_half_a_size_is_none(size: dict[str, int] | None) -> None:
-    process = {} if size is None else {"consoleSize": size}
-    assert terminal.settings(process, foreground=False).size is None
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (80, 0), (0, 25)])
+def test_half_a_size_is_none(width: int, height: int) -> None:
+    step = steps.Terminal(width=width, height=height, console=True)
+    assert terminal.settings(step, foreground=False).size is None
 
 
 def test_a_new_terminal(pts: int) -> None:

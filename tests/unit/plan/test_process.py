@@ -135,17 +135,3 @@ def test_memory_policy() -> None:
     ]
     assert process.memory_policy(None) == []
     assert process.memory_policy({}) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [("", ()), ("0", (0,)), ("0-3,7", (0, 1, 2, 3, 7)), ("3, 1-2", (1, 2, 3)), ("1,1", (1,))],
-)
-def test_lists(text: str, numbers: tuple[int, ...]) -> None:
-    assert process.cpu_list(text, "/x") == numbers
-
-
-@pytest.mark.parametrize("text", ["a", "1-", "-1", "3-1", "1,,2", "٣", "0-99999", "1-2-3"])
-def test_what_is_no_list(text: str) -> None:
-    with pytest.raises(Failure, match="is not a list like 0-3,7"):
-        process.cpu_list(text, "/x")
