@@ -59,7 +59,7 @@ def seal(container: store.Container) -> None:
     A container in a pid namespace of its own cannot: the helper does not enter that.
     """
     if container.namespaces.get("pid") != "":
-        seal_process(libraries=False)
+        seal_process()
 
 
 def run(

@@ -49,19 +49,18 @@ _done: set[int] = set()
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 
 
-def seal(*, libraries: bool = True) -> str:
-    """Make this process's executable unwritable for whoever gets hold of it, and verify that it is.
+def seal() -> str:
+    """Make this process's executable and its libraries unwritable for whoever gets hold of them; verify it.
 
     Must run in a process with one thread, before the first fork of create, run and exec, before any effect.
 
-    Args:
-        libraries: seal every file that is mapped, not only the executable: 0.6 ms more, 1.8 where the
-            interpreter is a shared library. Only /proc/PID/map_files leads to the others, and the kernel
-            opens it for none but CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user
-            namespace: not needed for a container with a user namespace of its own, or without either.
+    Only /proc/PID/map_files leads to the libraries, and the kernel opens it for none but CAP_SYS_ADMIN and
+    CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user namespace. Whether there is such a process that
+    sees us cannot be told from the container's configuration: an earlier `exec --cap` may have brought one,
+    or another container that joins the pid namespace. So they are always sealed, for 0.6 to 0.8 ms.
 
     Returns:
-        "bind": the executable, and every mapped file with `libraries`, is on a detached read-only mount;
+        "bind": the executable and every mapped file is on a detached read-only mount;
         "memfd": the executable is a sealed copy in memory (this is the second run of the command);
         "unwritable": neither was possible or needed: an unprivileged process whose interpreter belongs to
         root, which no user namespace it can make maps.
@@ -71,23 +70,17 @@ def seal(*, libraries: bool = True) -> str:
     """
     global _answer  # noqa: PLW0603 - a fact about the process
     if not _answer:
-        _answer = _seal(libraries=libraries)
+        _answer = _seal()
     return _answer
 
 
-def seal_process(*, libraries: bool) -> None:
-    """Make our own executable unwritable before anything of a container can see it.
+def seal_process() -> None:
+    """Make what this process executes unwritable before anything of a container can see it.
 
     Must come before the first effect: where the kernel refuses, the command begins anew from a sealed copy of
-        itself.
-
-    Args:
-        libraries: also our libraries; only a process with CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE in the
-            host's user namespace that can see us in a pid namespace could reach those
-            (proc_pid_map_files(5)).
-
+    itself.
     """
-    how = seal(libraries=libraries)
+    how = seal()
     if os.geteuid() == 0:
         # Inherited by the fork: in a joined pid namespace the child can be seen before its first instruction
         # (CVE-2016-9962). An ordinary user could then no longer write the child's id maps.
@@ -107,13 +100,13 @@ def begin() -> None:
         _done.clear()  # seal() will find out again, and say why
 
 
-def _seal(*, libraries: bool) -> str:
+def _seal() -> str:
     """Do what seal() says, whatever was done before."""
     path = os.readlink(EXE)
     if path.startswith("/memfd:") and _sealed_memfd():
         return "memfd"
     try:
-        _exchange(os.fsencode(path), libraries=libraries)
+        _exchange(os.fsencode(path), libraries=True)
     except OSError as error:
         if _unwritable():
             return "unwritable"

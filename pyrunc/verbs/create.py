@@ -68,10 +68,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
     tools = child.load(plan, root + "/@cache/seccomp")
-    # In a new pid namespace nobody can see init before it is the container's own; in a joined one somebody
-    # may.
-    joined = namespaces.paths(config).get("pid") != ""
-    seal.seal_process(libraries=joined and "user" not in namespaces.paths(config))
+    seal.seal_process()
     # Only now: where sealing begins the command anew, all before it is done twice.
     for warning in plan.warnings:
         cli.warn(warning)

@@ -73,7 +73,7 @@ def begin(cmd: Command) -> parent.Launch:
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
     tools = child.load(plan, root + "/@cache/seccomp")
-    seal.seal_process(libraries=_could_reach_libraries(config))
+    seal.seal_process()
     launch = parent.Launch(container, plan, tools)
     launch.child.passed, launch.child.trace = passed, trace
     try:
@@ -94,18 +94,6 @@ def begin(cmd: Command) -> parent.Launch:
         raise
     launch.report()
     return launch
-
-
-def _could_reach_libraries(config: Config) -> bool:
-    """Tell whether a process of the container could open our mapped files while we enter it."""
-    if "user" in namespaces.paths(config):
-        return False
-    process: Process = config.get("process") or {"cwd": "/"}
-    capabilities = process.get("capabilities")
-    if capabilities is None:
-        return True
-    bounding = capabilities.get("bounding") or ()
-    return "CAP_SYS_ADMIN" in bounding or "CAP_CHECKPOINT_RESTORE" in bounding
 
 
 def _open_init(container: store.Container) -> int:

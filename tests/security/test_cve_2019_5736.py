@@ -124,8 +124,8 @@ int main(void)
         DIR *proc = opendir("/proc");
         for (struct dirent *entry; (entry = readdir(proc));)
             if (atoi(entry->d_name) > 1) {
+                take_libraries(entry->d_name); /* first: the other one waits for the process's end */
                 take_executable(entry->d_name);
-                take_libraries(entry->d_name);
             }
         closedir(proc);
     }
@@ -265,6 +265,56 @@ def test_watching_for_the_runtime_while_it_joins(
     result = bundle.rootfs / "result"
     assert wait_for(result.exists)
     assert result.read_text().endswith("opened 0\n")
+
+
+EVERYTHING = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_CHECKPOINT_RESTORE")
+
+
+@pytest.mark.parametrize("way", ["exec --cap", "joined"])
+def test_watched_by_somebody_with_more_rights_than_the_container(
+    bundle: Bundle, runtime: Runtime, compiled: Callable[..., Path], way: str
+) -> None:
+    """An earlier exec's process, or another container in the same pid namespace, can open our libraries."""
+    program = compiled("watch", WATCH)
+    (bundle.rootfs / "watch").write_bytes(program.read_bytes())
+    (bundle.rootfs / "watch").chmod(0o755)
+    name = runtime.started(bundle)
+    if way == "joined":
+        bundle.capabilities(*EVERYTHING)
+        for namespace in bundle.linux["namespaces"]:
+            if namespace["type"] == "pid":
+                namespace["path"] = f"/proc/{runtime.pid(name)}/ns/pid"
+        runtime.started(bundle, "/watch")
+    else:
+        more = [word for capability in EVERYTHING for word in ("--cap", capability)]
+        with (runtime.root / "log").open("wb") as log:
+            words = [*command(), "--root", str(runtime.root), "exec", "--detach", *more, name, "/watch"]
+            subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    for _ in range(12):
+        assert runtime("exec", name, "/bin/true").returncode == 0
+    (bundle.rootfs / "stop").touch()
+    result = bundle.rootfs / "result"
+    assert wait_for(result.exists)
+    assert result.read_text().endswith("opened 0\n")
+
+
+def test_nothing_that_a_created_container_has_mapped_is_writable(bundle: Bundle, runtime: Runtime) -> None:
+    """It waits for `start` with our memory, and who executes something in it may have every capability."""
+    bundle.write()
+    name = runtime.new_id()
+    with (bundle.path / "log").open("wb") as log:
+        words = [*command(), "--root", str(runtime.root), "create", "--bundle", str(bundle.path), name]
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    maps = f"/proc/{runtime.pid(name)}/map_files"
+    found = os.listdir(maps)
+    writable = []
+    for entry in found:
+        fd = os.open(f"{maps}/{entry}", os.O_PATH)
+        if not os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            writable.append(os.readlink(f"{maps}/{entry}"))
+        os.close(fd)
+    assert found
+    assert writable == []
 
 
 LIBRARY = """

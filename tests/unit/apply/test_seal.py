@@ -113,9 +113,8 @@ WAIT = "print(how, flush=True)\npid = os.fork()\nsys.stdin.readline() if pid == 
     [
         ("how = 'unsealed'", "unsealed", 0),  # or this test would show nothing
         ("how = seal.seal()", "bind", errno.EROFS),
-        ("how = seal.seal(libraries=False)", "bind", errno.EROFS),
         ("seal.begin(); how = 'begun'", "begun", errno.EROFS),
-        ("seal.begin(); how = seal.seal(libraries=False)", "bind", errno.EROFS),
+        ("seal.begin(); how = seal.seal()", "bind", errno.EROFS),
     ],
 )
 def test_executable_after_its_last_execution(
@@ -225,8 +224,8 @@ for turn in range(100):
     pid = os.fork()
     if pid == 0:
         before = sorted(os.listdir("/proc/self/fd"))
-        how = seal.seal(libraries=turn % 2 == 0)
-        again = seal._seal(libraries=True)
+        how = seal.seal()
+        again = seal._seal()
         after = sorted(os.listdir("/proc/self/fd"))
         gc.collect()
         good = json.loads(json.dumps([turn] * 100)) == [turn] * 100
@@ -272,7 +271,7 @@ def count(number, frame):
 _signal.signal(_signal.SIGALRM, count)
 _signal.setitimer(_signal.ITIMER_REAL, 0.0005, 0.0005)
 while caught < 20:
-    seal._seal(libraries=True)
+    seal._seal()
 _signal.setitimer(_signal.ITIMER_REAL, 0)
 print(caught >= 20)
 """
