@@ -235,7 +235,7 @@ def _anchor(wanted: list[steps.Mount], directory: str) -> str:
         os.close(fd)
     for anchor in ("/", directory + "/staging"):
         if anchor != "/":
-            os.makedirs(anchor, 0o700, exist_ok=True)
+            os.mkdir(anchor, 0o700)
         fd = os.open(anchor, _PATH | os.O_DIRECTORY)
         number = mount_calls.mount_id(fd)
         os.close(fd)
