@@ -96,6 +96,8 @@ class _Tree:
     def __init__(self, plan: steps.Plan, root: int) -> None:
         self.plan = plan
         self.root = root
+        # The host's: nothing of the container runs yet.
+        self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.mounts: dict[int, int] = {}
         self.mounting = mounting.Mounting()
 
