@@ -263,15 +263,28 @@ def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> Non
     origin = found.of[row.id]
     if origin.kind == mount_origins.ROOT or row.point == "/":
         raise Failure("the root file system cannot be taken out of its container")
-    if origin.kind in (mount_origins.CONFIG, mount_origins.ADDED):
+    wished = origin.kind in (mount_origins.CONFIG, mount_origins.ADDED)
+    if wished and (path == row.point or _goes_by(path, row, found)):
         return
-    if force and path == row.point:
-        return
+    if (wished or force) and path != row.point:
+        # A symlink in the place of something else must not cost the container's keeper another mount.
+        raise Failure(f"{path} leads to the mount on {row.point}", hint="name that to remove it")
     if force:
-        # A symlink in the place of something else must not cost the container's keeper a mask.
-        raise Failure(f"{path} leads to the mount on {row.point}", hint="name that to remove it by force")
+        return
     whose = {
         mount_origins.CONTAINER: "is none of config.json's and was not added",
         mount_origins.BELOW: f"came with a recursive bind, {origin.pointer}",
     }.get(origin.kind, f"is pyrunc's own: {origin.kind}, which keeps the container from what is under it")
     raise Failure(f"the mount on {path} {whose}", hint="--force removes it all the same")
+
+
+def _goes_by(path: str, row: Row, found: Origins) -> bool:
+    """Tell whether a path that is not where a mount is can be nothing but its name in the configuration."""
+    own = found.of[row.id].step
+    known = [origin.step for origin in found.of.values() if origin.step is not None]
+    known += [step for step, _place in found.missing]
+    return (
+        own is not None
+        and mount_origins.place_of(own) == path
+        and not any(step is not own and mount_origins.place_of(step) == row.point for step in known)
+    )

@@ -293,6 +293,21 @@ def test_force_does_not_follow_symlinks(engine: Engine, bundle: Bundle) -> None:
     clean(engine, name)
 
 
+def test_a_symlink_does_not_cost_another_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
+    """The container moves what is to be removed, and puts a link to what keeps it from something there."""
+    bundle.mount("/mnt/data", source)
+    bundle.mount("/etc/guard", "tmpfs", "ro", kind="tmpfs")
+    name = engine.start(bundle)
+    execute(engine, name, "mv /mnt /moved; mkdir /mnt; ln -s /etc/guard /mnt/data")
+    for force in ((), ("--force",)):
+        engine.call("mounts", name, "--remove", "/mnt/data", *force).fails(
+            "/mnt/data leads to the mount on /etc/guard"
+        )
+    assert {"/moved/data", "/etc/guard"} <= set(rows(engine, name))
+    engine.call("mounts", name, "--remove", "/etc/guard").ok()
+    assert "/etc/guard" not in rows(engine, name)
+
+
 def test_a_racing_rename(engine: Engine, bundle: Bundle, source: Path, canary: Canary) -> None:
     """The way to the target is a directory at one moment, and a symlink out of the root at the next."""
     (bundle.rootfs / "spot/inner").mkdir(parents=True)
