@@ -92,7 +92,7 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
     upper = directory + "/upper"
     try:
         found = os.stat(source)
-        os.makedirs(directory, 0o700)
+        _make_private(directory)
         os.mkdir(upper, 0o700)
         os.mkdir(directory + "/work", 0o700)
         _attributes(source, upper)
@@ -105,6 +105,15 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
                 os.chown(upper, uid, gid)
     except OSError as exc:
         raise Failure(f"make the layer {directory}", errno=exc.errno or 0) from None
+
+
+def _make_private(directory: str) -> None:
+    """Make a directory with its parents; os.makedirs() would leave those to the umask, which may be 0."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileNotFoundError:
+        _make_private(os.path.dirname(directory))
+        os.mkdir(directory, 0o700)
 
 
 def _attributes(source: str, upper: str) -> None:

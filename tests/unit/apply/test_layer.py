@@ -52,6 +52,15 @@ def test_the_upper_directory_looks_like_the_source(tmp_path: Path, source: Path)
     assert (tmp_path / "a/b/work").is_dir()
 
 
+def test_its_parents_are_nobody_elses_whatever_the_umask(tmp_path: Path, source: Path) -> None:
+    before = os.umask(0)
+    try:
+        layer.make(str(tmp_path / "a/b/c"), str(source))
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b", "a/b/c")] == [0o700] * 3
+
+
 @as_root
 def test_the_upper_directory_belongs_to_whom_the_source_is_seen_to(tmp_path: Path, source: Path) -> None:
     os.chown(source, 5, 6)
