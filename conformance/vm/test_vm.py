@@ -1,67 +1,160 @@
-"""Pure cgroup v2 and systemd, which the machine at hand may lack: integration tests in a virtual machine.
+"""What this machine may lack (cgroup v2, systemd, AppArmor, SELinux, all capabilities): tests in a guest.
 
-sudo PYRUNC_VM=1 make conformance ARGS='-k vm'
-sudo PYRUNC_VM=1 PYRUNC_VM_TESTS='tests/integration tests/security' make conformance ARGS='-k vm_v2'
+Each test of selection.toml is a test here as well, with its name and its text. The guest boots once for each
+table, when the first of its tests is due, and runs those that pytest was asked for.
 
-Emulated processors take their time, so the machines boot only when asked. What they need beside the other
-engines: linux-image-amd64, qemu-system-x86 and systemd from Debian, virtme-ng from PyPI in .venv.
+sudo make conformance ARGS='-k vm'                # the guests alone
+sudo make conformance ARGS='-k "vm and systemd"'  # one of them
+sudo PYRUNC_VM=0 make conformance                 # without them
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import sys
 import tempfile
+import tomllib
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
-from conformance.vm import machine
+from conformance.vm import machine, results
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+SELECTION = tomllib.loads(Path(__file__).with_name("selection.toml").read_text())
+MAY_SKIP = SELECTION.pop("may_skip")["reasons"]
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-# Emulated processors are some twenty times slower than real ones: by default only what depends on the
-# flavour.
-V2 = "tests/integration/test_resources.py tests/integration/test_cgroup_verbs.py"
-SYSTEMD = "tests/integration/test_systemd.py"
-SECONDS = 7200
+# In the guest: one pytest for each processor, no plugins but these, and the tests' patience (seconds) times
+# ten: that much slower an emulated processor is.
+JOB = """\
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYRUNC_TEST_PATIENCE=10 {runtime}
+export PYRUNC_VM_LIST=/run/list PYRUNC_VM_CLAIMS=/run/claims
+mkdir $PYRUNC_VM_CLAIMS
+{setup}
+cat >$PYRUNC_VM_LIST <<'LIST'
+{ids}
+LIST
+for _ in 1 2; do
+    .venv/bin/python -m pytest -p pytest_timeout -p conformance.vm.reporter -p no:cacheprovider \
+        -qq --tb=short --no-summary --color=no --timeout 400 {files} &
+done
+wait
+"""
+
+
+def refused() -> str:
+    """Say why no guest is booted, "" if one is."""
+    if os.environ.get("PYRUNC_VM", "1") == "0":
+        return "PYRUNC_VM=0"
+    return machine.missing()
+
+
+@cache
+def collected() -> dict[str, list[str]]:
+    """Return the ids of all selected tests, by table: as the host's pytest finds them."""
+    wanted = {name: table["tests"] for name, table in SELECTION.items()}
+    everything = sorted({test for tests in wanted.values() for test in tests})
+    done = subprocess.run(
+        [*PYTEST, "--collect-only", *everything], cwd=machine.TOP, capture_output=True, text=True, check=False
+    )
+    ids = [line for line in done.stdout.splitlines() if "::" in line]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        name: [
+            each
+            for each in ids
+            if any(each == test or each.startswith((f"{test}::", f"{test}[")) for test in tests)
+        ]
+        for name, tests in wanted.items()
+    }
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test for each of the guests'."""
+    if "guest_test" not in metafunc.fixturenames:
+        return
+    why = refused()
+    if why:
+        metafunc.parametrize(
+            ("table", "guest_test"), [pytest.param("", "", marks=pytest.mark.skip(reason=why))]
+        )
+        return
+    pairs = [(table, test) for table, tests in collected().items() for test in tests]
+    metafunc.parametrize(
+        ("table", "guest_test"),
+        pairs,
+        ids=[f"{table}-{test.removeprefix('tests/')}" for table, test in pairs],
+    )
+
+
+def under_test(runtime: str) -> str:
+    """Return the variable by which the tests know which command to try."""
+    said = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False).stdout
+    return f"{'INSTALLED_PYRUNC' if said.startswith('pyrunc') else 'PYRUNC'}={shlex.quote(runtime)}"
+
+
+class Guests:
+    """The guests' results; a guest is booted when the first of its tests is asked for."""
+
+    def __init__(self, runtime: str, asked: dict[str, list[str]]) -> None:
+        self.runtime = runtime
+        self.asked = asked
+        self.ends: dict[str, dict[str, results.End]] = {}
+        self.words: dict[str, str] = {}
+
+    def of(self, table: str) -> dict[str, results.End]:
+        """Return how the tests of a table ended."""
+        if table not in self.ends:
+            self.ends[table] = self._run(table)
+        return self.ends[table]
+
+    def _run(self, table: str) -> dict[str, results.End]:
+        settings: dict[str, Any] = SELECTION[table]
+        ids = self.asked[table]
+        files = shlex.join(dict.fromkeys(each.partition("::")[0] for each in ids))
+        job = JOB.format(
+            runtime=under_test(self.runtime), ids="\n".join(ids), files=files, setup=settings["setup"]
+        )
+        with tempfile.TemporaryDirectory(prefix="pyrunc-vm-") as directory:
+            guest = machine.Machine(
+                Path(directory), job, systemd=settings["systemd"], options=settings["options"]
+            )
+            ending = guest.wait(settings["seconds"])
+            if kept := os.environ.get("PYRUNC_VM_KEEP"):
+                Path(f"{kept}.{table}").write_text(guest.output.read_text(errors="replace"))
+            self.words[table] = f"{ending}\n{guest.last_words()}"
+            return results.read(guest.said(), ending)
 
 
 @pytest.fixture(scope="module")
-def guest() -> Iterator[machine.Machine]:
-    """The archive is packed once for all boots."""
-    if not os.environ.get("PYRUNC_VM"):
-        pytest.skip("a virtual machine boots only when PYRUNC_VM is set: emulated, it takes half an hour")
-    if why := machine.missing():
+def guests(request: pytest.FixtureRequest, runtime: str) -> Guests:
+    """All guests, for the tests that pytest was asked for."""
+    asked: dict[str, list[str]] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and "guest_test" in item.fixturenames:
+            given = item.callspec.params
+            asked.setdefault(str(given["table"]), []).append(str(given["guest_test"]))
+    return Guests(runtime, asked)
+
+
+LONGEST: int = max(table["seconds"] for table in SELECTION.values()) + 120
+
+
+@pytest.mark.timeout(LONGEST)
+def test_vm(guests: Guests, table: str, guest_test: str) -> None:
+    """A test of the project's, in a guest."""
+    if table == "systemd" and (why := machine.missing(systemd=True)):
         pytest.skip(why)
-    # Not below pytest's own directory: the guest gets /tmp with an overlay of its own, and looks for this in
-    # the host's.
-    # In /tmp, of which the guest gets an overlay; its /var/tmp is empty.
-    with tempfile.TemporaryDirectory(prefix="pyrunc-vm-", dir="/tmp") as directory:
-        yield machine.Machine(Path(directory))
-
-
-def pytest_command(tests: str) -> str:
-    """Return the job that runs these tests, or those the caller named."""
-    words = [".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "--timeout", "600", "-q"]
-    return shlex.join([*words, *os.environ.get("PYRUNC_VM_TESTS", tests).split()])
-
-
-@pytest.mark.timeout(SECONDS + 120)
-def test_vm_v2(guest: machine.Machine) -> None:
-    """Every limit and verb on nothing but the unified hierarchy."""
-    status, text = guest.run(pytest_command(V2), seconds=SECONDS)
-    assert status == 0, text[-8000:]
-    assert " passed" in text
-
-
-@pytest.mark.timeout(SECONDS + 120)
-def test_vm_systemd(guest: machine.Machine) -> None:
-    """The systemd cgroup manager, with systemd as the first process."""
-    if not Path("/lib/systemd/systemd").exists():
-        pytest.skip("needs systemd (package systemd)")
-    status, text = guest.run(pytest_command(SYSTEMD), systemd=True, seconds=SECONDS)
-    assert status == 0, text[-8000:]
-    assert " passed" in text
+    end = guests.of(table).get(guest_test)
+    if end is None:
+        pytest.fail(f"it was not run: {guests.words[table]}", pytrace=False)
+    if end.outcome == "failed":
+        pytest.fail(end.text, pytrace=False)
+    if results.unwanted_skip(end, MAY_SKIP):
+        pytest.fail(f"the virtual machine was made so that this is not skipped: {end.text}", pytrace=False)
+    if end.outcome == "skipped":
+        pytest.skip(end.text)

@@ -64,12 +64,14 @@ def lsm_label(child: Child, step: steps.LsmLabel) -> None:
         except FileNotFoundError:
             write_proc(child, "thread-self/attr/exec", text)
     except OSError as exc:
-        name = {"selinux": "SELinux", "apparmor": "AppArmor"}[step.lsm]
+        name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
+            step.lsm
+        ]
         raise Failure(
             f"set {name} label {step.label!r}",
             pointer=step.pointer,
             errno=exc.errno or 0,
-            hint=f"is {name} enabled on this host, and is the label loaded?",
+            hint=f"is {name} enabled on this host, and is the label loaded ({loads})?",
         ) from None
 
 

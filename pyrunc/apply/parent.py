@@ -163,13 +163,14 @@ class Launch:
             return do(*arguments, **named)
         return self.child.trace.measure(step, do, *arguments, **named)
 
-    def fork_into(self, init: int, kinds: int, paths: dict[str, str]) -> None:
+    def fork_into(self, init: int, kinds: int, paths: dict[str, str], *, elsewhere: bool) -> None:
         """Make a process for `exec` beside an init.
 
         Args:
             init: its pidfd.
             kinds: CLONE_NEW* flags of the namespaces to enter.
             paths: the cgroups to be born in.
+            elsewhere: where no process can be born there, the unified cgroup that init is in now will do.
 
         Raises:
             Failure: it cannot be made there.
@@ -179,7 +180,7 @@ class Launch:
         try:
             into = cgroup.clone_fd(paths)
         except Failure as problem:
-            if problem.errno != _ENOENT:
+            if problem.errno != _ENOENT or not elsewhere:
                 raise
             # Init has left the container's cgroup, and somebody has removed it.
             into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -194,9 +195,16 @@ class Launch:
         except Failure as problem:
             if into < 0 or problem.errno not in (_EBUSY, _ENOENT):
                 raise
+            os.close(into)
+            if not elsewhere:
+                raise Failure(
+                    f"adding pid of the process to cgroups {paths['']}",
+                    errno=problem.errno,
+                    hint="where controllers are handed on to cgroups below, processes can be in those alone: "
+                    "name one with --cgroup",
+                ) from None
             # A nested cgroup manager (systemd inside) has turned the container's cgroup into an inner one: go
             # where init is now.
-            os.close(into)
             into = os.open(_unified(self.container), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.pid, self.pidfd = self._spawn_into(init, kinds, into)
         self.far.close()

@@ -83,7 +83,7 @@ def begin(cmd: Command) -> parent.Launch:
         kinds = 0
         for kind in container.namespaces:
             kinds |= namespaces.FLAGS[kind]
-        launch.fork_into(init, kinds, _cgroup(cmd, container))
+        launch.fork_into(init, kinds, _cgroup(cmd, container), elsewhere=not cmd.cgroup)
         launch.until_ready()
         launch.hand_pidfd("setns")
         launch.go()

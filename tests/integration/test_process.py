@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.containers import CAPABILITIES
+from tests.support.containers import CAPABILITIES, DEADLINE
 from tests.support.engine import FOREIGN
 
 if TYPE_CHECKING:
@@ -258,6 +258,44 @@ def test_resource_limits_that_cannot_be(
 def test_the_oom_score(engine: Engine, bundle: Bundle, value: int) -> None:
     bundle.process["oomScoreAdj"] = value
     assert engine.front(bundle, "cat /proc/self/oom_score_adj").ok().out == f"{value}\n"
+
+
+def has_sys_resource() -> bool:
+    """Tell whether we have CAP_SYS_RESOURCE: bit 24 of the effective set."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> 24 & 1)
+
+
+@pytest.mark.skipif(not has_sys_resource(), reason="needs CAP_SYS_RESOURCE")
+class TestWithSysResource:
+    """What the kernel gives only with CAP_SYS_RESOURCE, which the container itself need not have."""
+
+    def test_limits_above_the_callers_own(self, engine: Engine, bundle: Bundle) -> None:
+        kinds = {
+            "RLIMIT_NPROC": "Max processes",
+            "RLIMIT_MEMLOCK": "Max locked memory",
+            "RLIMIT_RTPRIO": "Max realtime priority",
+        }
+        infinite = (1 << 64) - 1
+        bundle.process["rlimits"] = [{"type": kind, "soft": infinite, "hard": infinite} for kind in kinds]
+        bundle.process["args"] = ["/bin/cat", "/proc/self/limits"]
+        bundle.write()
+        lower = ["prlimit", "--nproc=10000", "--memlock=65536", "--rtprio=0"]
+        argv = engine.argv("run", "--bundle", str(bundle.path), engine.new_id())
+        done = subprocess.run([*lower, *argv], capture_output=True, text=True, check=False, timeout=DEADLINE)
+        assert (done.returncode, done.stderr) == (0, "")
+        for name in kinds.values():
+            line = next(line for line in done.stdout.splitlines() if line.startswith(name))
+            assert line.removeprefix(name).split()[:2] == ["unlimited"] * 2
+
+    def test_a_lower_oom_score(self, engine: Engine, bundle: Bundle) -> None:
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        bundle.process["oomScoreAdj"] = own - 500
+        script = "cat /proc/self/oom_score_adj"
+        assert engine.front(bundle, script).ok().out == f"{own - 500}\n"
+        name = engine.start(bundle)
+        assert engine.call("exec", name, "sh", "-c", script).ok().out == f"{own - 500}\n"
 
 
 @ours

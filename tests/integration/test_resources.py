@@ -344,20 +344,21 @@ class TestRefusals:
         engine.front(bundle, "true").fails("/linux/resources/devices/1", "cgroup v1 cannot deny 'c 1:1 rwm'")
 
 
-def test_a_container_starts_in_little_memory(engine: Engine, bundle: Bundle) -> None:
-    """6 MiB is what runc promises.
+# What a container of /bin/true needs to start, its init included; docs/limits.md states it. On version 1 init
+# joins late: 512 KiB were enough in 60 of 60 starts, 384 in none. On version 2 it is born in its cgroup and
+# pays for the pages of the interpreter that it writes to: 2 MiB were enough, 1 MiB was not.
+LEAST_MEMORY = 2 * MiB if cgroups.V2 else 512 * 1024
 
-    On version 1 init joins late: 512 KiB were enough in 60 of 60 starts, 384 in none. On version 2 it is born
-    in its cgroup and pays for the pages of the interpreter that it writes to: 2 MiB were enough, 1 MiB was
-    not.
-    """
+
+@pytest.mark.parametrize("size", [6 * MiB, LEAST_MEMORY])
+def test_a_container_starts_in_little_memory(engine: Engine, bundle: Bundle, size: int) -> None:
+    """6 MiB is what runc promises."""
     if not cgroups.has("memory"):
         pytest.skip("this host has no memory controller")
     bundle.process["args"] = ["/bin/true"]
-    for size in (6 * MiB, 3 * MiB if cgroups.V2 else MiB):
-        bundle.linux["resources"] = {"memory": {"limit": size}}
-        result = engine.front(bundle)
-        assert result.code == 0, result
+    bundle.linux["resources"] = {"memory": {"limit": size}}
+    for _ in range(3):
+        assert engine.front(bundle).ok().out == ""
 
 
 def test_a_leaf_of_the_configuration_is_the_processs_cgroup(engine: Engine, bundle: Bundle) -> None:

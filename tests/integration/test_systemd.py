@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,3 +175,30 @@ def test_delegation_to_a_user_namespace(engine: Engine, bundle: Bundle) -> None:
     engine.call("exec", name, "mkdir", "/sys/fs/cgroup/mine").ok()
     engine.delete(name)
     assert not path.exists()
+
+
+def test_a_slice_of_its_own_is_below_its_parents(engine: Engine, bundle: Bundle) -> None:
+    """systemd.slice(5): a dash is a step down. What was made for a container goes away with it."""
+    name = engine.new_id()
+    bundle.linux["cgroupsPath"] = f"pyrunctest-inner.slice:prefix:{name}"
+    detached(engine, bundle, name).ok()
+    scope = f"prefix-{name}.scope"
+    assert cgroups.paths(engine, name) == {
+        "": f"/sys/fs/cgroup/pyrunctest.slice/pyrunctest-inner.slice/{scope}"
+    }
+    assert unit(scope, "Slice") == {"Slice": "pyrunctest-inner.slice"}
+    engine.delete(name)
+    subprocess.run(["systemctl", "stop", "pyrunctest.slice"], check=True)
+    assert not Path("/sys/fs/cgroup/pyrunctest.slice").exists()
+
+
+def test_a_container_that_is_a_slice(engine: Engine, bundle: Bundle) -> None:
+    """As engines name pods: a unit for other units, in which the container's process is all the same."""
+    name = engine.new_id()
+    wanted = f"pyrunctest{os.getpid()}.slice"
+    bundle.linux["cgroupsPath"] = f"-.slice::{wanted}"
+    bundle.linux["resources"] = {"pids": {"limit": 20}}
+    detached(engine, bundle, name).ok()
+    assert cgroups.paths(engine, name) == {"": f"/sys/fs/cgroup/{wanted}"}
+    assert unit(wanted, "ActiveState", "TasksMax") == {"ActiveState": "active", "TasksMax": "20"}
+    assert cgroups.read(engine, name, "", "cgroup.procs").split() == [str(engine.state(name)["pid"])]

@@ -13,6 +13,8 @@ import termios
 import time
 from pathlib import Path
 
+from tests.support.containers import PATIENCE
+
 
 class Receiver:
     """Listen on a socket as an engine does, and take the one terminal that comes."""
@@ -85,7 +87,7 @@ class Screen:
 def read_until(fd: int, text: bytes, seconds: float = 30.0) -> bytes:
     """Read from a terminal until a text comes; returns all, the text included."""
     seen = b""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while text not in seen:
         assert time.monotonic() < end, f"{text!r} did not come, only {seen!r}"
         if select.select([fd], [], [], 0.5)[0]:

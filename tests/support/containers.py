@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parents[2]
 BUSYBOX = shutil.which("busybox")
-DEADLINE = 60  # seconds one command may take
+# An emulated processor takes ten times as long for everything, so all waiting is multiplied by this.
+PATIENCE = float(os.environ.get("PYRUNC_TEST_PATIENCE", "1"))
+DEADLINE = 60 * PATIENCE  # seconds one command may take
 
 # What Docker and Podman give by default.
 CAPABILITIES = [
@@ -71,7 +73,7 @@ def _command() -> list[str]:
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> bool:
     """Tell whether a condition comes true within some seconds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > end:
             return False

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.containers import DEADLINE, Bundle, Runtime, command, wait_for
+from tests.support.containers import DEADLINE, PATIENCE, Bundle, Runtime, command, wait_for
 from tests.support.leaks import collect
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def kill_and_reap(pid: int) -> None:
 def appears(paths: Iterable[Path], seconds: float = 10.0) -> bool:
     """Tell whether files come into being within some seconds."""
     wanted = list(paths)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not all(path.exists() for path in wanted):
         if time.monotonic() > end:
             return False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyrunc.linux import _linux, flags
+from tests.support.containers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +44,7 @@ class Watch:
 
         """
         names = list(ids)
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + GRACE * PATIENCE
         while (found := self._look(names)) and time.monotonic() < end:
             time.sleep(0.02)
         _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)

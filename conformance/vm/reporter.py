@@ -1,0 +1,77 @@
+"""A plugin for the pytest inside the virtual machine: shares tests out, and says at once how each ended.
+
+Several pytest processes with this plugin work on the same list, one for each processor: whoever is free takes
+the next test. In the environment: PYRUNC_VM_LIST, a file with the ids of the tests to run, and
+PYRUNC_VM_CLAIMS, a directory; what has been said is read by results.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+MARK = "guest-test "
+LINE = "/dev/ttyS1"
+LENGTH = 12000  # characters of one failure; a serial line takes about a second for 100,000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave only what is on the list."""
+    with open(os.environ["PYRUNC_VM_LIST"], encoding="utf-8") as file:
+        wanted = set(file.read().splitlines())
+    items[:] = [item for item in items if item.nodeid in wanted]
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run what nobody else has taken."""
+    if session.testsfailed:
+        return None  # files that cannot be collected: pytest says so
+    taken = _claims(session.items)
+    item = next(taken, None)
+    while item is not None:
+        # The next one is taken early: it decides which fixtures the first one's end takes down.
+        following = next(taken, None)
+        _say({"id": item.nodeid, "begins": True})
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        item = following
+    return True
+
+
+def _claims(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    for index, item in enumerate(items):
+        try:
+            os.close(os.open(f"{os.environ['PYRUNC_VM_CLAIMS']}/{index}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        yield item
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say how a part of a test ended: all but the usual ends of set-up and tear-down."""
+    if report.when != "call" and report.passed:
+        return
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    sections = "".join(f"\n--- {name}\n{content}" for name, content in report.sections)
+    _say(
+        {
+            "id": report.nodeid,
+            "outcome": report.outcome,
+            "seconds": round(report.duration, 1),
+            "text": (text + sections)[-LENGTH:] if not report.passed else "",
+        }
+    )
+
+
+def _say(what: dict[str, object]) -> None:
+    # One write: the kernel does not mix it with those of others.
+    fd = os.open(LINE, os.O_WRONLY | os.O_NOCTTY | os.O_APPEND)
+    try:
+        os.write(fd, f"\n{MARK}{json.dumps(what)}\n".encode())
+    finally:
+        os.close(fd)
