@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.containers import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -113,11 +115,13 @@ def test_the_profile_is_the_programs_not_the_runtimes(
     engine: Engine, bundle: Bundle, profiles: tuple[str, str]
 ) -> None:
     """Created is not yet confined: the label is for execve, and startContainer hooks come before it."""
-    bundle.process["apparmorProfile"] = profiles[0]
+    bundle.process.update(apparmorProfile=profiles[0], args=["/bin/sleep", "1000"])
     name = engine.create(bundle)
     pid = engine.state(name)["pid"]
     assert Path(f"/proc/{pid}/attr/current").read_text() == "unconfined\n"
-    assert Path(f"/proc/{pid}/attr/exec").read_text().split() == [profiles[0], "(enforce)"]
+    engine.call("start", name).ok()
+    confined = f"{profiles[0]} (enforce)\n"
+    assert wait_for(lambda: Path(f"/proc/{pid}/attr/current").read_text() == confined)
 
 
 def test_the_containers_own_proc_is_not_written_to(

@@ -1,13 +1,15 @@
 """The systemd cgroup manager for an ordinary user: scopes of the user's own manager, on the user's own bus.
 
-The manager is a service of the system's here, as systemd-logind would have started it: it gets the same name
-and the same place, for a user who exists nowhere else.
+The manager is a service of the system's here, as systemd-logind would have started it, with the same name and
+in the same place, for a user whom the machine has to know: conformance/vm/selection.toml makes one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from tests.support.engine import Engine
 
 BUS = Path("/usr/lib/systemd/user/dbus.socket")
+KNOWN = any(entry.pw_uid == UID for entry in pwd.getpwall())
 pytestmark = [
     pytest.mark.skipif(not Path("/run/systemd/system").is_dir(), reason="systemd does not run here"),
+    pytest.mark.skipif(not KNOWN, reason=f"there is no user {UID}"),
     pytest.mark.skipif(not BUS.exists(), reason="needs a user's bus (package dbus-user-session)"),
 ]
 
@@ -57,6 +61,8 @@ class LoggedIn(Ordinary):
 @pytest.fixture(scope="module")
 def session() -> Iterator[Path]:
     """A user's manager; gives the cgroup of a session below it."""
+    lock = os.open("/run/lock-of-pyrunc-tests", os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # there is one such user for all who run these tests at once
     runtime = Path(f"/run/user/{UID}")
     unit = Path("/run/systemd/system", SERVICE)
     runtime.mkdir(parents=True)
@@ -77,6 +83,7 @@ def session() -> Iterator[Path]:
         unit.unlink()
         subprocess.run(["systemctl", "daemon-reload"], check=True)
         shutil.rmtree(runtime)
+        os.close(lock)
 
 
 @pytest.fixture

@@ -1,0 +1,98 @@
+"""The virtual machine's parts that need no virtual machine: what is read, and in which order modules load."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from conformance.vm import initramfs, machine, results, test_vm
+from conformance.vm.reporter import MARK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def lines(*said: dict[str, object]) -> list[str]:
+    return ["noise", *(MARK + json.dumps(each) for each in said), MARK + '{"id": "cut o']
+
+
+def end(name: str, outcome: str, text: str = "", seconds: float = 1.0) -> dict[str, object]:
+    return {"id": name, "outcome": outcome, "seconds": seconds, "text": text}
+
+
+def test_reading_how_tests_ended() -> None:
+    said = lines({"id": "a", "begins": True}, end("a", "passed"), {"id": "b", "begins": True})
+    found = results.read(said, "switched off")
+    assert found == {
+        "a": results.End("passed", 1.0, ""),
+        "b": results.End("failed", 0.0, "it did not end: switched off"),
+    }
+
+
+def test_the_worst_end_of_a_test_counts() -> None:
+    found = results.read(lines(end("a", "passed"), end("a", "failed", "left behind", 2.0)), "")
+    assert found == {"a": results.End("failed", 3.0, "left behind")}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text", "unwanted"),
+    [
+        ("skipped", "this host has no AppArmor", True),
+        ("skipped", "Skipped: version 1 only", False),
+        ("passed", "", False),
+    ],
+)
+def test_what_may_be_skipped(outcome: str, text: str, *, unwanted: bool) -> None:
+    assert results.unwanted_skip(results.End(outcome, 0.0, text), ["version 1"]) is unwanted
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Path:
+    """A kernel's directory of modules: 9p needs net, which needs core."""
+    (tmp_path / "kernel").mkdir()
+    for name in ("9p", "net", "core"):
+        (tmp_path / f"kernel/{name}.ko").write_bytes(name.encode())
+    (tmp_path / "modules.dep").write_text(
+        "kernel/9p.ko: kernel/net.ko kernel/core.ko\nkernel/net.ko: kernel/core.ko\nkernel/core.ko:\n"
+    )
+    return tmp_path
+
+
+def test_modules_come_after_those_they_need(modules: Path) -> None:
+    order = initramfs.in_order(modules, ("9p", "core", "built_in"))
+    assert [path.name for path in order] == ["core.ko", "net.ko", "9p.ko"]
+
+
+def test_the_first_file_system_is_an_archive(modules: Path, tmp_path: Path) -> None:
+    """As cpio(1) of busybox reads it."""
+    if machine.missing().startswith("needs busybox"):
+        pytest.skip("needs busybox")
+    file = io.BytesIO()
+    initramfs.write(file, modules, "echo job")
+    place = tmp_path / "unpacked"
+    place.mkdir()
+    subprocess.run(["busybox", "cpio", "-i", "-d"], cwd=place, input=file.getvalue(), check=True)
+    assert (place / "job").read_text() == "echo job"
+    assert (place / "init").read_bytes() == (initramfs.HERE / "init").read_bytes()
+    assert (place / "init").stat().st_mode & 0o111
+    assert [(path.name, path.read_bytes()) for path in sorted((place / "modules").iterdir())] == [
+        ("00.ko", b"core"),
+        ("01.ko", b"net"),
+        ("02.ko", b"9p"),
+    ]
+
+
+def test_what_is_selected_is_there() -> None:
+    for name, table in test_vm.SELECTION.items():
+        assert set(table) == {"seconds", "options", "systemd", "setup", "tests"}, name
+        for test in table["tests"]:
+            assert (machine.TOP / test.partition("::")[0]).is_file(), test
+
+
+def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRUNC_VM", "0")
+    assert test_vm.refused() == "PYRUNC_VM=0"
