@@ -101,6 +101,13 @@ class Guests:
     """The guests' results; a guest is booted when the first of its tests is asked for."""
 
     def __init__(self, runtime: str, asked: dict[str, list[str]]) -> None:
+        """Begin without any guest.
+
+        Args:
+            runtime: the command under test.
+            asked: the ids of the tests to run, by table.
+
+        """
         self.runtime = runtime
         self.asked = asked
         self.ends: dict[str, dict[str, results.End]] = {}
