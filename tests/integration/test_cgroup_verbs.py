@@ -431,37 +431,6 @@ class TestWholeCgroups:
         assert wait_for((bundle.rootfs / "tmp/got").exists)
 
 
-@pytest.mark.skipif(not cgroups.V2, reason="version 1 lets processes into any cgroup")
-class TestExecInACgroupThatTakesNoProcess:
-    """Where a container's cgroup hands controllers on, processes can only be below it (cgroups(7))."""
-
-    @pytest.fixture
-    def moved(self, engine: Engine, bundle: Bundle) -> str:
-        """A container whose init has gone to a cgroup below its own."""
-        name = engine.start(bundle)
-        own = Path(cgroups.paths(engine, name)[""])
-        (own / "inner").mkdir()
-        (own / "inner/cgroup.procs").write_text(str(engine.state(name)["pid"]))
-        (own / "cgroup.subtree_control").write_text("+pids")
-        return name
-
-    def where(self, engine: Engine, name: str, *options: str) -> str:
-        """Return the last part of the cgroup a process of `exec` is in."""
-        out = engine.directory / f"pid{len(options)}"
-        words = ["exec", "--detach", "--pid-file", str(out), *options, name, "sleep", "1000"]
-        engine.call(*words).ok()
-        return Path(f"/proc/{out.read_text()}/cgroup").read_text().strip().rpartition("/")[2]
-
-    def test_it_goes_where_init_is(self, engine: Engine, moved: str) -> None:
-        assert self.where(engine, moved) == "inner"
-
-    def test_not_if_the_cgroup_was_asked_for(self, engine: Engine, moved: str) -> None:
-        engine.call("exec", "--cgroup", "/", moved, "true").fails(
-            "adding pid of the process to cgroups", "device or resource busy", "--cgroup", code=255
-        )
-        assert self.where(engine, moved, "--cgroup", "inner") == "inner"
-
-
 class TestDisabled:
     def test_no_cgroup_at_all(self, engine: Engine, bundle: Bundle) -> None:
         name = engine.new_id()
