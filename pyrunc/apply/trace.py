@@ -117,9 +117,9 @@ class Trace:
 
     def report(self, plan: Plan) -> None:
         """Say what every step took, as far as the plan was carried out."""
+        whole = monotonic_ns() - self.began
         from pyrunc.plan import show
 
-        whole = monotonic_ns() - self.began
         rows = show.rows(plan)
         text = (
             jsonio.dumps(self._document(plan, rows, whole)) + "\n"
