@@ -198,7 +198,7 @@ def _half_made(root: str, id: str) -> Container:  # noqa: A002
     try:
         made = os.stat(f"{root}/{id}/.")  # a directory, not a file of that name
     except OSError:
-        raise Failure("container does not exist", step=id) from None
+        raise Failure("container does not exist", step=id, hint=f"there is none in {root}") from None
     container = Container(root, id)
     container.created = rfc3339(made.st_mtime_ns)  # engines insist on a time that can be parsed
     return container

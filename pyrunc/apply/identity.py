@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyrunc.apply.child import Child
     from pyrunc.plan.steps import Cwd, Identity, OomScore, Program, Rlimit
 
-_ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR = 2, 13, 1, 22, 8, 20
+_ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR, _EROFS = 2, 13, 1, 22, 8, 20, 30
 _PASSWD_LIMIT = 1 << 20
 _EXECUTABLE = 0o111
 _LAST = 63  # the kernel's capability sets have 64 bits
@@ -100,7 +100,9 @@ def _check_cwd() -> None:
 
 
 def _cwd_failure(path: str, errno: int) -> Failure:
-    return Failure(f'chdir to cwd ("{path}") set in config.json failed', pointer="/process/cwd", errno=errno)
+    hint = "it is not there, and cannot be made in a read-only file system" if errno == _EROFS else ""
+    message = f'chdir to cwd ("{path}") set in config.json failed'
+    return Failure(message, pointer="/process/cwd", errno=errno, hint=hint)
 
 
 def become(_child: Child, step: Identity) -> None:
@@ -307,7 +309,9 @@ def find(name: str, env: tuple[str, ...]) -> str:
             raise Failure(f'exec: "{name}": stat {name}', step=step, errno=exc.errno or 0) from None
         problem = _executable(name, mode)
         if problem:
-            raise Failure(f'exec: "{name}": {problem}', step=step)
+            plain = stat.S_ISREG(mode) and not mode & _EXECUTABLE
+            hint = "the file has no x in its mode; chmod +x" if plain else ""
+            raise Failure(f'exec: "{name}": {problem}', step=step, hint=hint)
         return name
     path = ""
     for word in env:
@@ -325,9 +329,11 @@ def find(name: str, env: tuple[str, ...]) -> str:
             return candidate
         if problem.startswith("perm"):
             denied = candidate
-    hint = f"{denied} is there, but it is not executable" if denied else ""
-    if not path:
-        hint = "the process's env sets no PATH"
+    hint = f"PATH is {path}" if path else "the process's env sets no PATH"
+    if denied:
+        hint = f"{denied} is there, but it is not executable"
+    elif " " in name:
+        hint = "each word of a command is an argument of its own"
     raise Failure(f'exec: "{name}": executable file not found in $PATH', step=step, hint=hint)
 
 

@@ -45,6 +45,16 @@ if TYPE_CHECKING:
     from pyrunc.cli.verbs import Option
 
 _UNKNOWN_VERB = 3  # runc's exit status for it
+# What other tools about containers call it.
+_ELSEWHERE = {
+    "inspect": "state",
+    "ls": "list",
+    "rm": "delete",
+    "stats": "events",
+    "stop": "kill",
+    "top": "ps",
+    "unpause": "resume",
+}
 
 # The words Go's strconv.ParseBool takes: what runc takes after "=".
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -232,7 +242,8 @@ class _Program(click.Group):
         if args[0] in VERBS or args[0] in GROUPS:
             return super().resolve_command(ctx, args)
         message = f"No help topic for '{args[0]}'"
-        raise Wrong(message + _suggestion(args[0], [*VERBS, "help"]), code=_UNKNOWN_VERB)
+        word = _ELSEWHERE.get(args[0], args[0])
+        raise Wrong(message + _suggestion(word, [*VERBS, "help"]), code=_UNKNOWN_VERB)
 
     def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the help of the program."""
@@ -266,7 +277,7 @@ class _Verb(click.Command):
         _, _, attributes, least, most, _, _ = VERBS[name]
         words: tuple[str, ...] = ctx.params.pop("words")
         if len(words) < least or 0 <= most < len(words):
-            raise Wrong(_miscount(name, len(words)), helps=True)
+            raise Wrong(_miscount(name, words), helps=True)
         fields: dict[str, Any] = {**ctx.find_root().params, **ctx.params}
         for key, value in fields.items():
             if isinstance(value, tuple) and value:
@@ -286,14 +297,17 @@ def _width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def _miscount(verb: str, count: int) -> str:
-    """Return runc's sentence about a wrong number of words."""
+def _miscount(verb: str, words: tuple[str, ...]) -> str:
+    """Return runc's sentence about a wrong number of words, and which is one too many."""
     _, _, _, least, most, _, _ = VERBS[verb]
-    if least == most:
-        return f'pyrunc: "{verb}" requires exactly {least} argument(s)'
-    if count < least:
-        return f'pyrunc: "{verb}" requires a minimum of {least} argument(s)'
-    return f'pyrunc: "{verb}" requires a maximum of {most} argument(s)'
+    if len(words) < least:
+        how = "exactly" if least == most else "a minimum of"
+        return f'pyrunc: "{verb}" requires {how} {least} argument(s)'
+    how = "exactly" if least == most else "a maximum of"
+    message = f'pyrunc: "{verb}" requires {how} {most} argument(s); "{words[most]}" is one too many'
+    if verb in ("create", "run", "restore"):
+        message += ": the bundle is named with --bundle, the program in its config.json"
+    return message
 
 
 def _parameter(option: Option) -> click.Option:

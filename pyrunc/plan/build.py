@@ -82,7 +82,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         # startContainer hooks run under the process's filter, like the process (as in runc).
         start=(*late, *hooks.lower(config, "startContainer")),
         terminal=bool(command.get("terminal")),
-        warnings=(*warnings, *mounts.warnings(child)),
+        warnings=(*warnings, *mounts.warnings(config, child)),
     )
 
 

@@ -220,14 +220,21 @@ def _expect(mount: Mount, everywhere: int, *, whole: bool) -> None:
             mount.again = ((everywhere, False),)
 
 
-def warnings(steps: list[Step]) -> list[str]:
-    """Return what options ask for that cannot be had, where that is no reason to refuse them."""
-    return [
+def warnings(config: Config, steps: list[Step]) -> list[str]:
+    """Return what entries ask for that is taken otherwise, where that is no reason to refuse them."""
+    found = [
+        f'/mounts/{index}/destination: "{entry["destination"]}" is not absolute, which is deprecated;'
+        f" it is taken for /{entry['destination']}"
+        for index, entry in enumerate(config.get("mounts") or ())
+        if entry["destination"][:1] != "/"
+    ]
+    found += [
         f"{step.pointer}/options: {' '.join(step.options.superblock)} belongs to the file system,"
         " which a bind cannot change"
         for step in steps
         if isinstance(step, Mount) and step.options.bind and step.options.superblock
     ]
+    return found
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -131,6 +131,13 @@ def capability_mask(names: object, available: int) -> int:
     return mask & available
 
 
+def _meant(name: str) -> str:
+    """Return a guess at a name with its prefix, its capitals or an underscore forgotten."""
+    bare = name.upper().removeprefix("CAP_").replace("_", "")
+    near = [known for known in CAPABILITIES if known[4:].replace("_", "") == bare and known != name]
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
+
 _SETS: tuple[Literal["bounding", "effective", "permitted", "inheritable", "ambient"], ...] = (
     "bounding",
     "effective",
@@ -151,7 +158,8 @@ def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
     lost = sorted(name for name in named if not capability_mask((name,), available))
     warnings = []
     if lost:
-        warnings.append("ignoring unknown or unavailable capabilities: " + " ".join(lost))
+        words = " ".join(name + _meant(name) for name in lost)
+        warnings.append("ignoring unknown or unavailable capabilities: " + words)
     inheritable = set(sets.get("inheritable") or ())
     ambient = [name for name in sets.get("ambient") or () if name not in inheritable and name not in lost]
     if len(ambient) == 1:

@@ -335,6 +335,8 @@ def _closest(word: str, words: list[str], cutoff: float = 0.6) -> str:
     heads = [other for other in folded if len(word) >= 3 and other.startswith(word[:3])]
     close = [min(tails, key=len)] if tails else []
     close = close or difflib.get_close_matches(word, folded, 1, cutoff)
+    # Two letters that changed places are far apart for difflib in a short word.
+    close = close or [other for other in folded if sorted(other) == sorted(word)]
     close = close or (heads if cutoff < 0.8 else [])
     return folded[close[0]] if len(close) == 1 else ""
 

@@ -112,7 +112,8 @@ def read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise Failure(f"JSON specification file {path} not found") from None
+        hint = "`pyrunc spec` writes one to begin with" if path.endswith("config.json") else ""
+        raise Failure(f"JSON specification file {path} not found", hint=hint) from None
     except OSError as exc:
         raise Failure(f"cannot read {path}", errno=exc.errno or 0) from exc
 

@@ -211,11 +211,11 @@ def _check_root(path: str) -> None:
             pointer="/root/path",
         )
     if not os.path.isdir(path):
+        there = os.path.exists(path)
         raise Failure(
-            f"invalid rootfs: {path} is not a directory"
-            if os.path.exists(path)
-            else f"invalid rootfs: {path} does not exist",
+            f"invalid rootfs: {path} " + ("is not a directory" if there else "does not exist"),
             pointer="/root/path",
+            hint="name the directory that holds the container's files",
         )
 
 

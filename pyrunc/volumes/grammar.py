@@ -344,7 +344,13 @@ def check_name(name: str) -> None:
         raise Failure(
             f"volume name is too short, names should be at least two alphanumeric characters: {shown(name)}"
         )
-    hint = f"for example ./{name}" if "/" in name and name.isprintable() else ""
+    hint = ""
+    if name.startswith("/"):  # --mount alone comes here with it
+        hint = "add type=bind"
+    elif name.startswith("~"):
+        hint = "the shell has left the ~ as it is: write $HOME"
+    elif "/" in name and name.isprintable():
+        hint = f"for example ./{name}"
     raise Failure(
         f"{shown(name)} includes invalid characters for a local volume name, "
         'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '

@@ -106,7 +106,7 @@ def test_a_root_that_is_a_symlink_and_a_root_that_is_not_there(engine: Engine, b
     bundle.config["root"]["path"] = "link"
     said(engine, bundle, "invalid rootfs", "link is a symlink to rootfs")
     bundle.config["root"]["path"] = "nowhere"
-    result = said(engine, bundle, "invalid rootfs", "nowhere does not exist")
+    result = said(engine, bundle, "invalid rootfs", "nowhere does not exist; name the directory that holds")
     assert "symlink" not in result.err
 
 
@@ -158,13 +158,25 @@ def test_all_errors_of_a_configuration_at_once(engine: Engine, bundle: Bundle) -
 
 def test_a_program_that_is_not_there(engine: Engine, bundle: Bundle) -> None:
     for program, text in (
-        ("nosuch", 'exec: "nosuch": executable file not found in $PATH'),
+        ("nosuch", 'exec: "nosuch": executable file not found in $PATH; PATH is /'),
+        ("sh -c ls", "not found in $PATH; each word of a command is an argument of its own"),
         ("/nosuch", 'exec: "/nosuch": stat /nosuch: no such file or directory'),
         ("/tmp", 'exec: "/tmp": is a directory'),
-        ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
+        ("/etc/passwd", 'exec: "/etc/passwd": permission denied; the file has no x in its mode; chmod +x'),
     ):
         bundle.process["args"] = [program]
         said(engine, bundle, text)
+
+
+def test_a_working_directory_that_cannot_be_made(engine: Engine, bundle: Bundle) -> None:
+    bundle.config["root"]["readonly"] = True
+    bundle.process["cwd"] = "/nowhere"
+    said(engine, bundle, 'cwd ("/nowhere")', "it is not there, and cannot be made in a read-only file system")
+
+
+def test_a_container_that_is_not_there_is_looked_for_somewhere(engine: Engine) -> None:
+    """What root has made is not what an ordinary user looks for."""
+    engine.call("state", "nobody").fails(f"container does not exist; there is none in {engine.root}")
 
 
 def test_something_mounted_inside_proc(engine: Engine, bundle: Bundle) -> None:

@@ -186,7 +186,6 @@ WAYS = {
     "dots after a link": ({"way": "/usr/lib/deep"}, "/way/../new", "/usr/lib/new"),
     "the host's own path": ({"way": "{canary}"}, "/way/new", "{canary}/new"),
     "slashes": ({}, "//etc///new/", "/etc/new"),
-    "relative": ({}, "etc/new", "/etc/new"),
 }
 
 
@@ -206,6 +205,14 @@ def test_no_way_leads_out(
     pid = engine.state(engine.start(bundle))["pid"]
     assert arrives in table(pid)
     assert canary.untouched()
+
+
+def test_a_relative_target_begins_at_the_root(engine: Engine, bundle: Bundle, things: Path) -> None:
+    bundle.mount("etc/new", things / "dir", "bind")
+    done = engine.front(bundle, "cat /proc/self/mountinfo")
+    said = 'warning: /mounts/5/destination: "etc/new" is not absolute, which is deprecated;'
+    assert (done.code, done.err) == (0, f"{said} it is taken for /etc/new\n")
+    assert " /etc/new " in done.out
 
 
 @pytest.mark.parametrize("link", ["loop", "/loop/loop"])

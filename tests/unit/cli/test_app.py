@@ -74,16 +74,36 @@ WRONG = [
     ("nosuch -h", 3, "No help topic for 'nosuch'", ""),
     ("help nosuch", 3, "No help topic for 'nosuch'", ""),
     ("creat x", 3, "No help topic for 'creat'; did you mean \"create\"?", ""),
+    ("rm x", 3, "No help topic for 'rm'; did you mean \"delete\"?", ""),
     (
         "create",
         1,
         'pyrunc: "create" requires exactly 1 argument(s)',
         "Incorrect Usage.\n\nNAME:\n   pyrunc create",
     ),
-    ("state a b", 1, 'pyrunc: "state" requires exactly 1 argument(s)', "Incorrect Usage.\n"),
+    (
+        "state a b",
+        1,
+        'pyrunc: "state" requires exactly 1 argument(s); "b" is one too many',
+        "Incorrect Usage.\n",
+    ),
+    (
+        "run x sh",
+        1,
+        (
+            'pyrunc: "run" requires exactly 1 argument(s); "sh" is one too many:'
+            " the bundle is named with --bundle, the program in its config.json"
+        ),
+        "Incorrect Usage.\n",
+    ),
     ("exec", 1, 'pyrunc: "exec" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
     ("kill", 1, 'pyrunc: "kill" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
-    ("kill a b c", 1, 'pyrunc: "kill" requires a maximum of 2 argument(s)', "Incorrect Usage.\n"),
+    (
+        "kill a b c",
+        1,
+        'pyrunc: "kill" requires a maximum of 2 argument(s); "c" is one too many',
+        "Incorrect Usage.\n",
+    ),
     (
         "state --root",
         1,

@@ -337,6 +337,15 @@ def test_words_about_the_file_system_on_a_bind_are_warned_of() -> None:
     )
 
 
+def test_a_relative_mount_point_is_warned_of() -> None:
+    made = plan(small(mounts=[{**tmpfs(), "destination": "data/x"}]))
+    assert made.warnings == (
+        '/mounts/0/destination: "data/x" is not absolute, which is deprecated; it is taken for /data/x',
+    )
+    (mount,) = [step for step in made.child if isinstance(step, steps.Mount)]
+    assert mount.destination == "/data/x"
+
+
 def test_an_id_mapped_mount_is_checked_for_it() -> None:
     ids = [{"containerID": 0, "hostID": 1000, "size": 5}]
     step = one(plan(small(mounts=[bind(uidMappings=ids, gidMappings=ids)])).child, steps.Mount)

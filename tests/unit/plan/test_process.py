@@ -69,6 +69,13 @@ def test_unknown_and_unavailable_capabilities_are_warned_of() -> None:
     assert process.capability_warnings({"cwd": "/"}, ALL) == ()
 
 
+@pytest.mark.parametrize("name", ["CAP_SYSADMIN", "SYS_ADMIN", "cap_sys_admin"])
+def test_a_capability_that_is_almost_one_gets_a_guess(name: str) -> None:
+    command: Process = {"cwd": "/", "capabilities": {"bounding": [name]}}
+    (warning,) = process.capability_warnings(command, ALL)
+    assert warning.endswith(f'capabilities: {name} (did you mean "CAP_SYS_ADMIN"?)')
+
+
 def test_a_umask_of_zero_is_a_umask() -> None:
     user = {"uid": 1, "gid": 2, "umask": 0, "additionalGids": [3, 4]}
     command: Process = {"cwd": "/", "user": user}  # type: ignore[typeddict-item]

@@ -107,9 +107,18 @@ def test_all_problems_are_told_with_their_places(tmp_path: Path) -> None:
     ]
 
 
+def test_a_property_with_two_letters_swapped_is_named(tmp_path: Path) -> None:
+    config = small()
+    config["process"]["arsg"] = config["process"].pop("args")
+    assert '/process/arsg: not a property of the specification; did you mean "args"?' in failure(
+        write(tmp_path, config)
+    )
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = str(tmp_path / "config.json")
-    assert failure(path) == f"JSON specification file {path} not found"
+    hint = "`pyrunc spec` writes one to begin with"
+    assert failure(path) == f"JSON specification file {path} not found; {hint}"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

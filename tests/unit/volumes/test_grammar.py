@@ -102,6 +102,7 @@ def test_what_v_means(text: str, fields: dict[str, Any]) -> None:
         ("/srv:/b:idmap=uids=0-0-1;uids=0-0-1", "must look like"),
         ("db/data:/b", '"db/data" includes invalid characters for a local volume name'),
         ("db/data:/b", "use absolute path; for example ./db/data"),
+        ("~/data:/b", "use absolute path; the shell has left the ~ as it is: write $HOME"),
         ("-x:/b", "includes invalid characters"),
         ("ü:/b", "includes invalid characters"),
         ("a\nb:/b", r"'a\nb' includes invalid characters"),

@@ -109,6 +109,8 @@ def test_what_mount_means(text: str, fields: dict[str, Any]) -> None:
         ("type=tmpfs,src=/a,dst=/x", 'cannot mix "src" with mount type "tmpfs"'),
         ("src=vol,dst=/x,tmpfs-size=1m", 'cannot mix "tmpfs-size" with mount type "volume"'),
         ("src=/home,dst=/aaa", "includes invalid characters"),
+        ("src=/home,dst=/aaa", "add type=bind"),
+        ("/etc:/x", "SOURCE:DESTINATION is what --volume takes"),
         ("src=vol,dst=/x,ro=maybe", "invalid value for readonly"),
         ("src=vol,dst=/x,ro,rw", "readonly and rw contradict"),
         ("src=vol,dst=/x,exec,noexec", '"exec" and "noexec" contradict each other'),
