@@ -20,7 +20,7 @@ _WIDTH = 110
 
 ABOUT = """
 pyrunc makes containers from bundles, as the Open Container Initiative's runtime specification describes them.
-A bundle is a directory with a file config.json and the container's root filesystem; "pyrunc spec" writes a
+A bundle is a directory with a file config.json and the container's root file system; "pyrunc spec" writes a
 config.json to begin with, "pyrunc run -b DIR ID" runs it. Engines call pyrunc as they call runc or crun."""
 
 # What a verb's one line and its options do not say.
@@ -45,7 +45,7 @@ what is left out stays as it is.""",
     "events": """
 One JSON object per line, until the container ends.""",
     "spec": """
-The file is a beginning: its root filesystem is expected in "rootfs" and its program is "sh". A file that is
+The file is a beginning: its root file system is expected in "rootfs" and its program is "sh". A file that is
 there already is not overwritten.""",
     "validate": """
 The file is a config.json, or holds such an object; without it, the bundle's config.json is checked. All
