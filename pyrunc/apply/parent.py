@@ -340,10 +340,16 @@ class Launch:
         self.pid = 0
         code = os.waitstatus_to_exitcode(status)
         if code == -_signal.SIGKILL:
+            pointer = "/linux/resources/memory/limit"
+            groups = [step.plan for step in self.plan.parent if isinstance(step, steps.Cgroup)]
+            limit = [write.value for group in groups for write in group.writes if write.pointer == pointer]
+            # systemd has the limit as a property, not as a file.
+            maybe = limit or any(group.manager == "systemd" for group in groups)
             return Failure(
                 "container init was OOM-killed (memory limit too low?), or killed by another process",
                 step="unable to start container process",
-                pointer="/linux/resources/memory/limit",
+                pointer=pointer if maybe else "",
+                hint=f"the limit is {limit[0]} bytes" if limit else "",
             )
         how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
         return Failure(f"container init {how} before the container was ready")

@@ -1,4 +1,4 @@
-"""The mount option grammar: one table for the parser, `features`, did-you-mean and the documentation.
+"""The mount option grammar: one table for the parser, `features` and did-you-mean.
 
 Each row is name -> (kind, what). Of conflicting words the last one wins, per group: every attribute bit is a
 group of its own, the access-time words are one group together, and a recursive word beats an earlier plain

@@ -1,4 +1,4 @@
-"""`pyrunc completion bash|zsh|fish`: the shell's completions, generated from the verbs table.
+"""completion: the shell's completions, generated from the verbs table.
 
 They are plain scripts: pressing the tab key starts no interpreter, except to list containers and volumes.
 """

@@ -1,4 +1,4 @@
-"""`pyrunc events ID`: what a container uses and when it runs out of memory, one JSON object a line.
+"""events: what a container uses and when it runs out of memory, one JSON object a line.
 
 Law 4: everything comes from the cgroup. The kernel says itself when memory ran out (an eventfd on version 1,
 POLLPRI on memory.events on version 2) and a pidfd when init is gone, so nothing is polled between two

@@ -1,4 +1,4 @@
-"""`pyrunc features`: what this runtime supports, as the specification's features structure.
+"""features: what this runtime supports, as the specification's features structure.
 
 Source: runtime-spec features.md and features-linux.md (1.3). Everything is read from the tables the runtime
 itself works with, so it cannot claim what is not there: containerd grants pods recursive read-only mounts and

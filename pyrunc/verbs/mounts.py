@@ -1,4 +1,4 @@
-"""`pyrunc mounts ID`: a container's mounts as the kernel has them, where each comes from, what has changed.
+"""mounts: a container's mounts as the kernel has them, where each comes from, what has changed.
 
 Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time anew. Kept
 are only wishes: what --add has put in and --remove has taken out (the record's `extra`), so that they count

@@ -1,4 +1,4 @@
-"""`pyrunc pause ID`: freeze every process of a container where it is.
+"""pause: freeze every process of a container where it is.
 
 Law 4: nothing is recorded; that the container is paused is read from its cgroup at each question.
 """

@@ -1,4 +1,4 @@
-"""`pyrunc plan`: print the steps a container would be made with, and do none of them.
+"""plan: print the steps a container would be made with, and do none of them.
 
 Law 1 made visible: the very list that create carries out, in its order, each step with the place in
 config.json that asked for it. Needs no rights and makes nothing; what depends on the caller (an ordinary

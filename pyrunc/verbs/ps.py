@@ -1,4 +1,4 @@
-"""`pyrunc ps ID [ps options]`: the processes of a container, as ids or as the host's ps shows them.
+"""ps: the processes of a container, as ids or as the host's ps shows them.
 
 Law 4: the cgroup is asked, with all that is below it. The table is the host's own `ps`, whose options the
 user means (as with runc); its lines are filtered by the PID column.

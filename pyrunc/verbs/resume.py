@@ -1,4 +1,4 @@
-"""`pyrunc resume ID`: let a paused container go on.
+"""resume: let a paused container go on.
 
 Law 4: nothing is recorded; that the container is paused is read from its cgroup at each question.
 """

@@ -1,4 +1,4 @@
-"""`pyrunc spec`: a config.json to begin with, that runs on any host once there is a root filesystem.
+"""spec: a config.json to begin with, that runs on any host once there is a root file system.
 
 It is the container an engine would make by default: few capabilities, no new privileges, its own namespaces,
 the kernel's delicate files masked. Tests of other projects start from `runc spec`, so names and values they

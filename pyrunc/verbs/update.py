@@ -1,4 +1,4 @@
-"""`pyrunc update ID`: change a container's limits while it runs.
+"""update: change a container's limits while it runs.
 
 Laws 1 and 4: the change is planned as data, applied to the cgroup, and kept in the state directory's
 configuration, which is what exec and the next update start from. If the kernel refuses one value the others

@@ -1,4 +1,4 @@
-"""`pyrunc validate`: everything that is wrong with a config.json at once, as a compiler would say it.
+"""validate: everything that is wrong with a config.json at once, as a compiler would say it.
 
 Law 2: the same judgement as create's, without its limit on how much is said. What is allowed but hardly meant
 (misspelled names of properties, which the specification wants ignored, and names that are there twice) counts

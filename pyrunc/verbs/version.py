@@ -1,4 +1,4 @@
-"""`pyrunc --version`: who this is, for people and for engines.
+"""version: who this is, for people and for engines.
 
 Engines read the first line for "version X" and a line that begins with "commit:" (FEATURES of Docker's and
 containerd's clients), so the lines and their order are an interface, the one runc has.

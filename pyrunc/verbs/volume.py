@@ -1,4 +1,4 @@
-"""`pyrunc volume create|ls|inspect|rm|prune`: the volume store, in Docker's words and shapes.
+"""volume: the volume store, in Docker's words and shapes.
 
 Law 4: who uses a volume is answered from the containers' own records each time, stopped ones too.
 """

@@ -84,7 +84,7 @@ def test_an_option_the_file_system_refuses_is_named(engine: Engine, bundle: Bund
 
 def test_a_memory_limit_too_low_to_start_in(engine: Engine, bundle: Bundle) -> None:
     bundle.linux["resources"] = {"memory": {"limit": 4096}}
-    said(engine, bundle, "/linux/resources/memory/limit")
+    said(engine, bundle, "/linux/resources/memory/limit", "the limit is 4096 bytes")
 
 
 def test_a_dangling_symlink_as_target_is_no_failure(engine: Engine, bundle: Bundle) -> None:
