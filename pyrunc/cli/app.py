@@ -305,7 +305,7 @@ def _miscount(verb: str, words: tuple[str, ...]) -> str:
         return f'pyrunc: "{verb}" requires {how} {least} argument(s)'
     how = "exactly" if least == most else "a maximum of"
     message = f'pyrunc: "{verb}" requires {how} {most} argument(s); "{words[most]}" is one too many'
-    if verb in ("create", "run", "restore"):
+    if verb in ("create", "plan", "restore", "run"):
         message += ": the bundle is named with --bundle, the program in its config.json"
     return message
 

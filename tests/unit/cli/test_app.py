@@ -99,6 +99,15 @@ WRONG = [
     ("exec", 1, 'pyrunc: "exec" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
     ("kill", 1, 'pyrunc: "kill" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
     (
+        "plan b",
+        1,
+        (
+            'pyrunc: "plan" requires exactly 0 argument(s); "b" is one too many:'
+            " the bundle is named with --bundle, the program in its config.json"
+        ),
+        "Incorrect Usage.\n",
+    ),
+    (
         "kill a b c",
         1,
         'pyrunc: "kill" requires a maximum of 2 argument(s); "c" is one too many',
