@@ -255,3 +255,16 @@ def test_a_container_that_stops_meanwhile(engine: Engine, bundle: Bundle, tmp_pa
     assert appears([tmp_path / "began"])
     (tmp_path / "stop").touch()
     assert running.wait(60) == 137
+
+
+def test_the_host_s_null_device_stays_root_s(engine: Engine, bundle: Bundle, name: str) -> None:
+    """It is the standard input, output and error of what an engine runs as somebody else."""
+    before = os.stat("/dev/null")
+    for user in ("1000:1000", "1000"):
+        with open(os.devnull, "r+b") as null:
+            words = engine.argv("exec", "--user", user, name, "/bin/true")
+            subprocess.run(words, stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    engine.start(bundle, "sleep 1000", stdin=subprocess.DEVNULL)
+    after = os.stat("/dev/null")
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
