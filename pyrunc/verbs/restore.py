@@ -13,6 +13,7 @@ import os
 from pyrunc import cli, jsonio, store
 from pyrunc.apply import cgroup, criu, criu_mounts, criu_rpc, foreground, parent
 from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import namespaces, steps
@@ -292,6 +293,18 @@ class Restore:
             # CRIU gives what it restores a time namespace, so that its clocks go on where they stopped.
             container.namespaces["time"] = ""
         store.save(container)
+        if any(isinstance(step, steps.ReadonlyRoot) for step in self.plan.child):
+            self._close_root()
+
+    def _close_root(self) -> None:
+        """Make the root read-only before anything in it runs on: CRIU 3.17 forgets that on Linux 6.1."""
+        from pyrunc.apply import inside
+
+        def close(place: inside.Place) -> None:
+            only = flags.MOUNT_ATTR_RDONLY
+            _linux.mount_setattr(place.root, "", flags.AT_EMPTY_PATH, only, 0, 0, -1)
+
+        inside.run(self.container, close, as_root=False)
 
     def undo(self) -> None:
         """Go all the way back; poststop hooks run if the container's environment had begun to exist."""

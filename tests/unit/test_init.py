@@ -51,7 +51,19 @@ def test_every_name_is_documented() -> None:
 
 
 # Functions of verbs that print, beside main: what only serves the command line.
-PRINTERS = {"main", "_emit", "create", "ls", "inspect", "rm", "prune", "_report", "_confirmed"}
+PRINTERS = {
+    "main",
+    "_emit",
+    "create",
+    "ls",
+    "inspect",
+    "rm",
+    "prune",
+    "_report",
+    "_confirmed",
+    "_print",
+    "_check",
+}
 
 
 def test_only_the_command_line_prints() -> None:
