@@ -93,6 +93,10 @@ class Launch:
         # it has in its own user namespace.
         if steps.AttachRoot in kinds and (steps.ClassicMounts in kinds or os.geteuid() == 0):
             self.child.mounting.open_all(self.child)
+            if "mount" not in self.container.namespaces and self.child.root_tree >= 0:
+                # Nothing but delete will ever take it away again.
+                number, _is_top = _linux.statx_mnt(self.child.root_tree, self.child.mounting.made.mask)
+                self.container.extra["root_mount"] = [self.plan.rootfs, self.child.mounting.made.mask, number]
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
         """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
@@ -416,6 +420,10 @@ class Launch:
             self.pid = 0
         if self.child.kept:
             self.child.mounting.close()
+        if "root_mount" in self.container.extra:
+            from pyrunc.apply import root
+
+            root.leave(self.container)
         if self.paths:
             cgroup.kill_all(self.paths, int(_signal.SIGKILL))
             cgroup.remove(self.paths, manager=self.container.cgroup_manager)

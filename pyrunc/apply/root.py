@@ -14,8 +14,11 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.apply.child import Child
     from pyrunc.plan import steps
+    from pyrunc.store import Container
 
 _EMPTY = flags.AT_EMPTY_PATH
 # What fstatfs(2) and mount_setattr(2) have the same numbers for.
@@ -111,6 +114,28 @@ def _move_root(child: Child) -> None:
                 _linux.mount("tmpfs", row[4], "tmpfs", flags.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
     _linux.mount(".", "/", None, flags.MS_MOVE, None)
     os.chroot(".")
+
+
+def leave(container: Container) -> None:
+    """Unmount the root of a container without a mount namespace of its own, with all that is mounted there.
+
+    It was attached where everybody sees it. Whatever was put on top of it since, or was there before, stays.
+
+    Args:
+        container: its record; its processes have ended.
+
+    """
+    kept: Any = container.extra["root_mount"]  # parent.py wrote it
+    place, mask, number = kept
+    try:
+        top = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if _linux.statx_mnt(top, mask) == (number, True):
+            _linux.umount2(f"/proc/self/fd/{top}", flags.MNT_DETACH)
+    finally:
+        os.close(top)
 
 
 def root_propagation(child: Child, step: steps.RootPropagation) -> None:

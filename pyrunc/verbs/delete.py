@@ -143,6 +143,10 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
         from pyrunc.volumes import release
 
         release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
+    if "root_mount" in container.extra:
+        from pyrunc.apply import root
+
+        root.leave(container)
     if mount_points != "none":
         sweep(container, rootfs=mount_points == "all")
     store.remove(container)

@@ -86,6 +86,39 @@ def test_each_kind_can_be_joined(engine: Engine, bundle: Bundle, sleeper: int, k
     assert of_container(engine, name, kind) == os.readlink(path)
 
 
+@pytest.mark.parametrize("how", ["delete", "force", "foreground", "failure"])
+def test_without_a_mount_namespace_the_host_gets_its_table_back(
+    engine: Engine, bundle: Bundle, how: str
+) -> None:
+    def mounted() -> list[str]:
+        table = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in table if str(bundle.rootfs) in line]
+
+    bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "mount"]
+    for name in ("maskedPaths", "readonlyPaths"):
+        bundle.linux.pop(name, None)
+    # What was there before stays, and is no reason to touch it.
+    subprocess.run(["mount", "--bind", bundle.rootfs, bundle.rootfs], check=True)
+    try:
+        before = mounted()
+        if how == "foreground":
+            engine.front(bundle, "ls -d /proc/self").ok()
+        elif how == "failure":
+            bundle.process["args"] = ["/no/such/program"]
+            engine.front(bundle).fails("/no/such/program")
+        else:
+            name = engine.start(bundle)
+            assert len(mounted()) > len(before)
+            if how == "delete":
+                engine.call("kill", name, "KILL").ok()
+                engine.until(name, "stopped")
+            engine.call("delete", *(["--force"] if how == "force" else []), name).ok()
+        assert mounted() == before
+    finally:
+        while mounted():
+            subprocess.run(["umount", "--recursive", "--lazy", bundle.rootfs], check=True)
+
+
 def test_a_pod_shares_the_namespaces_of_its_first_container(
     engine: Engine, bundle: Bundle, bundles: Callable[[str], Bundle]
 ) -> None:

@@ -6,11 +6,15 @@ writes to /proc/self/attr (labels) or /proc/sys (sysctls) would go to files of t
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tests.support.containers import Bundle, Canary, Runtime
 
 
@@ -51,3 +55,54 @@ def test_a_link_on_the_way_to_it_is_refused(bundle: Bundle, runtime: Runtime) ->
 def test_one_that_is_missing_is_made(bundle: Bundle, runtime: Runtime, name: str) -> None:
     (bundle.rootfs / name).rmdir()
     assert runtime.output(bundle, "test -d /proc/self && test -d /sys/kernel && echo both") == "both\n"
+
+
+# Of a container that shares a volume with ours: the directory at one moment, a link out of it at the next.
+RACE = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+    if (count != 3)
+        return 2;
+    for (;;)
+        renameat2(AT_FDCWD, arguments[1], AT_FDCWD, arguments[2], RENAME_EXCHANGE);
+}
+"""
+TRIES = 25
+
+
+@pytest.fixture
+def race(compiled: Callable[..., Path]) -> Path:
+    return compiled("race", RACE)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("proc", "proc"), ("sys", "sysfs")])
+def test_a_symlink_that_comes_and_goes(
+    bundle: Bundle, runtime: Runtime, race: Path, name: str, kind: str
+) -> None:
+    """Whoever wins: what is mounted is mounted on the directory, or the container is refused."""
+    decoy = bundle.rootfs / "decoy"
+    decoy.mkdir()
+    (bundle.rootfs / "other").symlink_to("/decoy")
+    bundle.process["args"] = ["/bin/sh", "-c", "until cat /proc/self/mountinfo 2>/dev/null; do :; done"]
+    outcomes = set()
+    racer = subprocess.Popen([race, bundle.rootfs / name, bundle.rootfs / "other"])
+    try:
+        for _ in range(TRIES):
+            result = runtime.run(bundle)
+            outcomes.add(result.returncode)
+            assert "Traceback" not in result.stdout
+            if result.returncode == 0:
+                # The directory was mounted on, by whichever name the container knows it now.
+                rows = (line.partition(" - ") for line in result.stdout.splitlines())
+                points = [row.split()[4] for row, _, what in rows if what.split()[0] == kind]
+                assert points[0] in (f"/{name}", "/other")
+            assert not any(decoy.iterdir())
+    finally:
+        racer.kill()
+        racer.wait()
+    assert len(outcomes) > 1, "the race was always won by the same side"
