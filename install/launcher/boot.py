@@ -34,6 +34,7 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 HOT = (
     "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.tree", "pyrunc.plan.build",
+    "pyrunc.apply.seccomp",
 )  # fmt: skip
 
 
