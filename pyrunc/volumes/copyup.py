@@ -343,8 +343,13 @@ class _Copy:
                 if not self.forgiving:
                     raise
         if not stat.S_ISLNK(mode) and mode & 0o7000:
-            # A device's node, which must not be opened: by way of its directory, and it is no symlink.
-            os.chmod(f"/proc/self/fd/{here.target}/{name}", mode & 0o7777)
+            # A device's node, which must not be opened, and which another user of the volume may have changed
+            # into a symlink by now.
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.target)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", mode & 0o7777)
+            finally:
+                os.close(fd)
         if self.attributes:
             way = f"/proc/self/fd/{here.source}/{name}", f"/proc/self/fd/{here.target}/{name}"
             for key in self._names(way[0], follow=False):
