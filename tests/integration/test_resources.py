@@ -350,7 +350,7 @@ class TestRefusals:
 LEAST_MEMORY = 2 * MiB if cgroups.V2 else 512 * 1024
 
 
-@pytest.mark.parametrize("size", [6 * MiB, LEAST_MEMORY])
+@pytest.mark.parametrize("size", [6 * MiB, LEAST_MEMORY], ids=["runc", "least"])
 def test_a_container_starts_in_little_memory(engine: Engine, bundle: Bundle, size: int) -> None:
     """6 MiB is what runc promises."""
     if not cgroups.has("memory"):
