@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,10 @@ settings.register_profile("pyrunc", deadline=None)
 settings.load_profile("pyrunc")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell has its jobs in the background ignore these, and whoever is started like that cannot be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 class Call(Protocol):

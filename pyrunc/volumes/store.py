@@ -205,7 +205,7 @@ class Store:
             if exc.errno not in (_EEXIST, _ENOTEMPTY):
                 raise
             place = f"{self.path}/{volume.name}"
-            if os.path.lexists(place) and not os.path.lexists(f"{place}/{DATA}"):
+            if tree.lacks(place, DATA):
                 raise Failure(f"{place} is in the way: it is no volume") from None
             return False
         finally:

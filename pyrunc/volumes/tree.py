@@ -148,6 +148,28 @@ def _failure(exc: OSError, what: str) -> Failure:
 # -- change every entry ----
 
 
+def lacks(place: str, name: str) -> bool:
+    """Tell whether something is at a place without an entry of this name in it.
+
+    Who removes a directory here renames it first: one that has lost the entry but is there no longer is not
+    in anybody's way.
+    """
+    try:
+        fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        try:
+            os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return os.path.samestat(os.fstat(fd), os.lstat(place))
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 def chown(top: int, uid: int, gid: int, what: str) -> None:
     """Give a directory (or a file) and everything in it to a user.
 

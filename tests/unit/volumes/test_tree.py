@@ -14,6 +14,7 @@ from pyrunc.volumes import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="owners and mounts take root")
 
@@ -219,3 +220,25 @@ def test_count(top: Path) -> None:
         assert tree.count(fd, seconds=-1) == 0
     finally:
         os.close(fd)
+
+
+def test_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    assert not tree.lacks(str(place), "data"), "nothing is there"
+    place.touch()
+    assert tree.lacks(str(place), "data"), "a file"
+    place.unlink()
+    place.mkdir()
+    assert tree.lacks(str(place), "data")
+    (place / "data").mkdir()
+    assert not tree.lacks(str(place), "data")
+    real = os.stat
+
+    def removed_meanwhile(name: str, **how: Any) -> os.stat_result:
+        """What a remover does between two looks."""
+        (tmp_path / "place").rename(tmp_path / "gone")
+        (tmp_path / "gone" / "data").rmdir()
+        return real(name, **how)
+
+    monkeypatch.setattr(os, "stat", removed_meanwhile)
+    assert not tree.lacks(str(place), "data")
