@@ -72,7 +72,7 @@ int main(int count, char **arguments)
         renameat2(AT_FDCWD, arguments[1], AT_FDCWD, arguments[2], RENAME_EXCHANGE);
 }
 """
-TRIES = 25
+TRIES, MOST = 25, 400  # as many as it takes for both sides to win at least once, which 25 have always been
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def race(compiled: Callable[..., Path]) -> Path:
     return compiled("race", RACE)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "kind"), [("proc", "proc"), ("sys", "sysfs")])
 def test_a_symlink_that_comes_and_goes(
     bundle: Bundle, runtime: Runtime, race: Path, name: str, kind: str
@@ -89,10 +90,12 @@ def test_a_symlink_that_comes_and_goes(
     decoy.mkdir()
     (bundle.rootfs / "other").symlink_to("/decoy")
     bundle.process["args"] = ["/bin/sh", "-c", "until cat /proc/self/mountinfo 2>/dev/null; do :; done"]
-    outcomes = set()
+    outcomes: set[int] = set()
     racer = subprocess.Popen([race, bundle.rootfs / name, bundle.rootfs / "other"])
     try:
-        for _ in range(TRIES):
+        for number in range(MOST):
+            if number >= TRIES and len(outcomes) > 1:
+                break
             result = runtime.run(bundle)
             outcomes.add(result.returncode)
             assert "Traceback" not in result.stdout
