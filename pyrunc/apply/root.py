@@ -161,13 +161,6 @@ def readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
 
 def _mount_table() -> list[list[str]]:
     """Return the rows of our mount table; read without a text file's decoder, which may not be loaded yet."""
-    fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while part := os.read(fd, 1 << 16):
-            text += part
-    finally:
-        os.close(fd)
-    # Only a newline ends a line, and only a space a field: a path may hold all else.
-    lines = text.decode("utf-8", "surrogateescape").split("\n")
-    return [line.split(" ") for line in lines if line]
+    table = sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+    # Only a space ends a field, as only a newline ends a line: a path may hold all else.
+    return [line.split(" ") for line in sources.lines(table)]

@@ -228,7 +228,7 @@ def propagate_below(fd: int, flag: int, procfs: int) -> None:
                 os.close(below)
 
 
-def read_all(fd: int) -> str:
+def read_bytes(fd: int) -> bytes:
     """Return all that can be read from a descriptor, and close it."""
     parts = []
     try:
@@ -236,7 +236,12 @@ def read_all(fd: int) -> str:
             parts.append(part)
     finally:
         os.close(fd)
-    return b"".join(parts).decode("utf-8", "surrogateescape")
+    return b"".join(parts)
+
+
+def read_all(fd: int) -> str:
+    """Return all that can be read from a descriptor as text, and close it."""
+    return read_bytes(fd).decode("utf-8", "surrogateescape")
 
 
 def lines(table: str) -> list[str]:

@@ -23,7 +23,7 @@ import time
 
 from pyrunc import jsonio, store
 from pyrunc.apply import mountpoints, target
-from pyrunc.apply.sources import unescape
+from pyrunc.apply.sources import read_bytes, unescape
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 
@@ -387,14 +387,7 @@ def parse(text: bytes) -> Table:
 
 
 def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while part := os.read(fd, 1 << 16):
-            text += part
-    finally:
-        os.close(fd)
-    return text
+    return read_bytes(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _place(fd: int) -> Place | None:
