@@ -6,6 +6,7 @@ What they share is here, and the checks that are the same for each are written o
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from conformance.engines import host, images
@@ -31,7 +32,7 @@ def read_count(shared: str) -> int:
         return 0
 
 
-class Client:
+class Client(ABC):
     """One engine of our own: its files are in a directory, its cgroups below a tag, both the session's."""
 
     session: Session
@@ -48,29 +49,29 @@ class Client:
         self.directory = session.directory
         self.known_leftovers: set[str] = set()
 
+    @abstractmethod
     def argv(self, *words: str) -> list[str]:
         """The words of a command."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self) -> Mapping[str, str]:
         """What the command finds its configuration by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command_lines(self, container: str) -> list[str]:
         """The command lines of a container's processes, by `top`."""
-        raise NotImplementedError
 
     def ask_health(self, container: str) -> str:
         """What the engine thinks of a container's health: "starting", "healthy", "unhealthy"."""
         return self.inspect(container, "{{.State.Health.Status}}")
 
+    @abstractmethod
     def remove_everything(self) -> None:
         """Kill and remove what a test has left, so that the next test starts from nothing."""
-        raise NotImplementedError
 
     def call(
         self,

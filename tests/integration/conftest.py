@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from tests.support.containers import BUSYBOX, Bundle
 from tests.support.engine import Engine
 from tests.support.leaks import Watch
+from tests.support.mounts import HostMounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +52,34 @@ def bundle(place: Path) -> Bundle:
 def bundles(place: Path) -> Callable[[str], Bundle]:
     """Make further bundles, by name."""
     return lambda name: Bundle(place / name)
+
+
+@pytest.fixture
+def source(place: Path) -> Path:
+    """A directory of the host with a file."""
+    made = place / "source"
+    made.mkdir()
+    (made / "file").write_text("of the host\n")
+    return made
+
+
+@pytest.fixture
+def shared(place: Path) -> Iterator[Path]:
+    """A mount that is shared."""
+    made = place / "shared"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "shared", made], check=True)
+    subprocess.run(["mount", "--make-shared", made], check=True)
+    yield made
+    subprocess.run(["umount", "-R", made], check=True)
+
+
+@pytest.fixture
+def host() -> Iterator[HostMounts]:
+    """Mounts of the host's, gone after the test."""
+    made = HostMounts()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -47,17 +47,6 @@ def source(place: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-R", made / "sub"], check=True)
 
 
-@pytest.fixture
-def shared(place: Path) -> Iterator[Path]:
-    """A mount that is shared."""
-    made = place / "shared"
-    made.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "shared", made], check=True)
-    subprocess.run(["mount", "--make-shared", made], check=True)
-    yield made
-    subprocess.run(["umount", "-R", made], check=True)
-
-
 Row = tuple[str, str, str, str, str, str]
 
 

@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(FOREIGN, reason="a verb of our own")
 
 
-@pytest.fixture
-def source(place: Path) -> Path:
-    """A directory of the host with a file."""
-    made = place / "source"
-    made.mkdir()
-    (made / "file").write_text("of the host\n")
-    return made
-
-
 def test_add_and_remove(engine: Engine, bundle: Bundle, source: Path) -> None:
     name = engine.start(bundle)
     engine.call("mounts", name, "--add", f"type=bind,src={source},dst=/new/place").ok()

@@ -7,25 +7,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pyrunc.linux import _linux, flags
 from tests.support.containers import wait_for
 from tests.support.mounts import HostMounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.engine import Engine
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-
-
-@pytest.fixture
-def host() -> Iterator[HostMounts]:
-    made = HostMounts()
-    yield made
-    made.close()
 
 
 def said(engine: Engine, name: str) -> list[str]:

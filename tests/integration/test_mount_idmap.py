@@ -10,7 +10,6 @@ import pytest
 from tests.support.mounts import HostMounts, statmounts, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from tests.support.engine import Engine
 
 HOST = 100000
-
-
-@pytest.fixture
-def host() -> Iterator[HostMounts]:
-    made = HostMounts()
-    yield made
-    made.close()
 
 
 @pytest.fixture

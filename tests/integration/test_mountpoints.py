@@ -34,14 +34,6 @@ def entries(top: Path) -> list[tuple[object, ...]]:
     return [(*found[:4], *found[5:]) for found in listing(top)]
 
 
-@pytest.fixture
-def source(place: Path) -> Path:
-    made = place / "source"
-    made.mkdir()
-    (made / "file").write_text("of the host\n")
-    return made
-
-
 def spent(engine: Engine, bundle: Bundle, script: str) -> str:
     """Run a container and delete it; return what it said."""
     said = engine.front(bundle, script, "--keep").ok().out

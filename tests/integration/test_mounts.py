@@ -5,24 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pyrunc.linux import flags
 from tests.support.mounts import HostMounts, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
-
-
-@pytest.fixture
-def host() -> Iterator[HostMounts]:
-    made = HostMounts()
-    yield made
-    made.close()
 
 
 # -- seven rows that other runtimes have different answers to; mount(8) says which is right

@@ -22,15 +22,6 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 pytestmark = pytest.mark.skipif(FOREIGN, reason="a verb of our own")
 
 
-@pytest.fixture
-def source(place: Path) -> Path:
-    """A directory of the host with a file."""
-    made = place / "source"
-    made.mkdir()
-    (made / "file").write_text("of the host\n")
-    return made
-
-
 def rich(bundle: Bundle, source: Path) -> None:
     """Give a bundle mounts of every kind."""
     (bundle.rootfs / "run").mkdir()

@@ -6,7 +6,6 @@ Source: the kernel's Documentation/filesystems/overlayfs.rst.
 from __future__ import annotations
 
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,6 @@ from tests.support.engine import FOREIGN
 from tests.support.refused import OldOverlay, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.containers import Bundle
@@ -23,17 +21,6 @@ if TYPE_CHECKING:
 
 INSTALLED = bool(os.environ.get("INSTALLED_PYRUNC"))
 pytestmark = pytest.mark.skipif(FOREIGN or INSTALLED, reason="makes this checkout believe in an older kernel")
-
-
-@pytest.fixture
-def shared(place: Path) -> Iterator[Path]:
-    """A mount that is shared."""
-    made = place / "shared"
-    made.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "shared", made], check=True)
-    subprocess.run(["mount", "--make-shared", made], check=True)
-    yield made
-    subprocess.run(["umount", "-R", made], check=True)
 
 
 @pytest.fixture(params=["an old overlayfs", "mount(2)"])

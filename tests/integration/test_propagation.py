@@ -16,20 +16,12 @@ from tests.support.forked import in_child
 from tests.support.mounts import HostMounts, Row, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
 SHARED, PRIVATE, SLAVE = flags.MS_SHARED, flags.MS_PRIVATE, flags.MS_SLAVE
-
-
-@pytest.fixture
-def host() -> Iterator[HostMounts]:
-    made = HostMounts()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -11,20 +11,12 @@ from pyrunc.linux import flags
 from tests.support.mounts import HostMounts, rows, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
 PROC = {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}
-
-
-@pytest.fixture
-def host() -> Iterator[HostMounts]:
-    made = HostMounts()
-    yield made
-    made.close()
 
 
 # -- /proc
