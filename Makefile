@@ -84,7 +84,7 @@ $(VENV)/ready: pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -r $(VENV)/requirements
 	@touch $@
 
-$(EXT): $(wildcard pyrunc/linux/*.[ch]) setup.py | $(VENV)/ready
+$(EXT): $(wildcard pyrunc/linux/*.[ch] pyrunc/init/*) setup.py | $(VENV)/ready
 	@$(PY) setup.py -q build_ext --inplace
 	@touch $@
 

@@ -64,15 +64,19 @@ def lsm_label(child: Child, step: steps.LsmLabel) -> None:
         except FileNotFoundError:
             write_proc(child, "thread-self/attr/exec", text)
     except OSError as exc:
-        name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
-            step.lsm
-        ]
-        raise Failure(
-            f"set {name} label {step.label!r}",
-            pointer=step.pointer,
-            errno=exc.errno or 0,
-            hint=f"is {name} enabled on this host, and is the label loaded ({loads})?",
-        ) from None
+        what, hint = label_words(step)
+        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0, hint=hint) from None
+
+
+def label_words(step: steps.LsmLabel) -> tuple[str, str]:
+    """Return what setting a label is called, and what to look at when it fails."""
+    name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
+        step.lsm
+    ]
+    return (
+        f"set {name} label {step.label!r}",
+        f"is {name} enabled on this host, and is the label loaded ({loads})?",
+    )
 
 
 def scheduler(_child: Child, step: steps.Scheduler) -> None:

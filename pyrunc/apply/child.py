@@ -157,9 +157,7 @@ class Child:
         self.passed = 0
         self.cgroups: list[int] = []
         self.new_user_namespace = False
-        self.entered_user_namespace = False
         self.joins: dict[str, tuple[steps.Join, int]] = {}
-        self.join: tuple[int, int] = (-1, 0)
         self.slave = -1
         self.uid = 0
         self.gid = 0
@@ -247,7 +245,7 @@ def _close_rest(child: Child) -> None:
 
     Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
     """
-    ours = (child.root_tree, child.procfs, child.join[0], *child.kept)
+    ours = (child.root_tree, child.procfs, *child.kept)
     kept = {fd for fd in ours if fd >= 0}
     kept.update(child.mounts.values(), child.cgroups, (fd for _join, fd in child.joins.values()))
     kept.add(child.sock.fileno())
@@ -269,16 +267,6 @@ def _begin(child: Child) -> None:
         identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
     # From here on a process of the container must not be able to look into us (CVE-2016-9962).
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
-    pidfd, kinds = child.join
-    if child.entered_user_namespace:
-        identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
-    if pidfd >= 0 and kinds:
-        try:
-            _linux.setns(pidfd, kinds)
-        except OSError as exc:
-            raise Failure("join the container's namespaces", errno=exc.errno or 0) from None
-        if kinds & flags.CLONE_NEWUSER:
-            identity.become_root(child.uid, child.gid, keep_groups=child.keep_groups)
     if "mount" in child.joins:
         namespaces.enter_opened(*child.joins["mount"])
 
@@ -341,7 +329,6 @@ def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
     child.root_tree = child.procfs = -1
     child.kept = ()
     child.joins.clear()
-    child.join = (-1, child.join[1])
     _close_rest(child)
 
 
@@ -427,7 +414,7 @@ def _execute(child: Child) -> None:
             "there is no process to start", pointer="/process", hint="config.json has no process section"
         )
     if not child.fifos:
-        child.debug("setns_init: about to exec" if child.join[1] else "init: about to exec")
+        child.debug("init: about to exec")
     for fd in range(3, 3 + child.passed):
         os.set_inheritable(fd, True)
     env = {}

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR, _EROFS = 2, 13, 1, 22, 8, 20, 30
 _PASSWD_LIMIT = 1 << 20
 _EXECUTABLE = 0o111
+NO_GROUPS = (
+    "cannot set any additional groups in a rootless container",
+    "this user namespace denies setgroups: give it groups of /etc/subgid in /linux/gidMappings",
+)
+_INFINITY = (1 << 64) - 1  # RLIM_INFINITY
 _LAST = 63  # the kernel's capability sets have 64 bits
 
 
@@ -72,7 +77,7 @@ def cwd(child: Child, step: Cwd) -> None:
             _make_cwd(step.path)
     except OSError as exc:
         if exc.errno not in (_EACCES, _EPERM):
-            raise _cwd_failure(step.path, exc.errno or 0) from None
+            raise cwd_failure(step.path, exc.errno or 0) from None
         return
     _check_cwd()
     child.cwd_pending = False
@@ -99,7 +104,8 @@ def _check_cwd() -> None:
         raise Failure("the working directory is outside the root file system", pointer="/process/cwd")
 
 
-def _cwd_failure(path: str, errno: int) -> Failure:
+def cwd_failure(path: str, errno: int) -> Failure:
+    """Word a working directory that cannot be entered."""
     hint = "it is not there, and cannot be made in a read-only file system" if errno == _EROFS else ""
     message = f'chdir to cwd ("{path}") set in config.json failed'
     return Failure(message, pointer="/process/cwd", errno=errno, hint=hint)
@@ -135,8 +141,7 @@ def become(_child: Child, step: Identity) -> None:
     except OSError as exc:
         hint = ""
         if exc.errno == _EPERM and what == "set the process's groups":
-            what = "cannot set any additional groups in a rootless container"
-            hint = "this user namespace denies setgroups: give it groups of /etc/subgid in /linux/gidMappings"
+            what, hint = NO_GROUPS
         if exc.errno == _EINVAL and what.startswith("set the process's user"):
             hint = "the id has no mapping in /linux/uidMappings"
         elif exc.errno == _EINVAL and what.startswith("set the process's group"):
@@ -177,16 +182,19 @@ def set_rlimit(pid: int, step: Rlimit) -> None:
         resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
     except (OSError, ValueError) as exc:
         # Python words a refused hard limit, EPERM, as a ValueError of its own.
-        if step.soft > step.hard:
-            hint, errno = "the soft limit is above the hard one", _EINVAL
-        else:
-            hard = resource.prlimit(pid, step.number)[1]
-            shown = "unlimited" if hard == -1 else str(hard)
-            hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
-            errno = getattr(exc, "errno", 0) or _EPERM
-        raise Failure(
-            f"set {step.name} to {step.soft}:{step.hard}", pointer=step.pointer, errno=errno, hint=hint
-        ) from None
+        hard = resource.prlimit(pid, step.number)[1]
+        raise rlimit_failure(step, getattr(exc, "errno", 0) or _EPERM, hard) from None
+
+
+def rlimit_failure(step: Rlimit, errno: int, hard: int) -> Failure:
+    """Word a refused limit; hard is the hard limit that is in force, -1 or 2**64 - 1 for none."""
+    if step.soft > step.hard:
+        hint, errno = "the soft limit is above the hard one", _EINVAL
+    else:
+        shown = "unlimited" if hard in (-1, _INFINITY) else str(hard)
+        hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
+    message = f"set {step.name} to {step.soft}:{step.hard}"
+    return Failure(message, pointer=step.pointer, errno=errno, hint=hint)
 
 
 def set_oom_score(pid: int, step: OomScore) -> None:
@@ -218,7 +226,7 @@ def set_oom_score(pid: int, step: OomScore) -> None:
 
 def _rlim(value: int) -> int:
     """Return a limit as the resource module takes it: it calls infinity (2**64-1, unsigned) -1."""
-    return -1 if value >= (1 << 64) - 1 else value
+    return -1 if value >= _INFINITY else value
 
 
 def _drop_bounding(kept: int) -> None:
@@ -283,7 +291,7 @@ def program(child: Child, step: Program) -> None:
         try:
             os.chdir(child.cwd)
         except OSError as exc:
-            raise _cwd_failure(child.cwd, exc.errno or 0) from None
+            raise cwd_failure(child.cwd, exc.errno or 0) from None
         _check_cwd()
     if not step.args or not step.args[0]:
         raise Failure("args must not be empty", pointer=step.pointer)
@@ -329,12 +337,22 @@ def find(name: str, env: tuple[str, ...]) -> str:
             return candidate
         if problem.startswith("perm"):
             denied = candidate
+    raise not_in_path(name, env, denied)
+
+
+def not_in_path(name: str, env: tuple[str, ...], denied: str) -> Failure:
+    """Word a program that is nowhere in the process's PATH; denied is where it is, but not executable."""
+    path = ""
+    for word in env:
+        if word.startswith("PATH="):
+            path = word[5:]
     hint = f"PATH is {path}" if path else "the process's env sets no PATH"
     if denied:
         hint = f"{denied} is there, but it is not executable"
     elif " " in name:
         hint = "each word of a command is an argument of its own"
-    raise Failure(f'exec: "{name}": executable file not found in $PATH', step=step, hint=hint)
+    message = f'exec: "{name}": executable file not found in $PATH'
+    return Failure(message, step="unable to start container process", hint=hint)
 
 
 def _executable(path: str, mode: int) -> str:

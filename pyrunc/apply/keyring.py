@@ -38,9 +38,13 @@ def join_session_keyring(container_id: str, *, userns: bool) -> None:
         errno = exc.errno or 0
         if errno == _ENOSYS:
             return
-        hint = ""
-        if errno == _EDQUOT:
-            hint = "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
-        elif errno in {_EPERM, _EACCES}:
-            hint = "pass --no-new-keyring where keyctl is forbidden, or where another user owns the keyring"
-        raise Failure(f"unable to join session keyring {name}", errno=errno, hint=hint) from exc
+        raise Failure(f"unable to join session keyring {name}", errno=errno, hint=hint(errno)) from exc
+
+
+def hint(errno: int) -> str:
+    """Return what to do about a keyring that cannot be joined, "" when nothing is certain to help."""
+    if errno == _EDQUOT:
+        return "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
+    if errno in {_EPERM, _EACCES}:
+        return "pass --no-new-keyring where keyctl is forbidden, or where another user owns the keyring"
+    return ""

@@ -68,59 +68,6 @@ def entered_by_child(spaces: Namespaces) -> tuple[str, ...]:
     return ("mount", "cgroup")
 
 
-def spawn_into(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
-    """Make a process for `exec` in the pid namespace of another; it enters the other namespaces itself.
-
-    Args:
-        pidfd: the container's init.
-        kinds: CLONE_NEW* flags of the namespaces it does not share with us.
-        cgroup_fd: unified cgroup to be born in, -1 for none.
-        run: the child's side.
-
-    Returns:
-        The pid and a pidfd.
-
-    Raises:
-        Failure: the pid namespace cannot be entered.
-
-    """
-    if not kinds & flags.CLONE_NEWPID:
-        return _clone(0, cgroup_fd, run)
-    if by_helper(kinds):
-        return _fork_helper(lambda: _join_and_clone(pidfd, kinds, cgroup_fd, run))
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    if not _may_return(own, flags.CLONE_NEWPID):
-        os.close(own)
-        return _fork_helper(lambda: _join_and_clone(pidfd, flags.CLONE_NEWPID, cgroup_fd, run))
-    try:
-        _linux.setns(pidfd, flags.CLONE_NEWPID)
-        try:
-            return _clone(0, cgroup_fd, run)
-        finally:
-            _linux.setns(own, flags.CLONE_NEWPID)
-    except OSError as exc:
-        raise Failure("join the container's pid namespace", errno=exc.errno or 0) from None
-    finally:
-        os.close(own)
-
-
-def by_helper(kinds: int) -> bool:
-    """Tell whether spawn_into() enters the user namespace too.
-
-    An ordinary user has no rights outside of it.
-    """
-    return bool(kinds & flags.CLONE_NEWUSER) and os.geteuid() != 0
-
-
-def _join_and_clone(pidfd: int, kinds: int, cgroup_fd: int, run: Callable[[], None]) -> str:
-    try:
-        _linux.setns(pidfd, kinds & (flags.CLONE_NEWUSER | flags.CLONE_NEWPID))
-    except OSError as exc:
-        raise Failure("join the container's pid namespace", errno=exc.errno or 0) from None
-    pid, _pidfd = _clone(flags.CLONE_PARENT, cgroup_fd, run)
-    return str(pid)
-
-
 def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
     try:
         # clone3 takes no signal with CLONE_PARENT: the child then has that of its new parent's child, us.

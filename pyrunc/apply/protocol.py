@@ -17,6 +17,18 @@
       | <--- LOG + a line (only with --debug) -- |  at any time
       | <--- TIMES of steps (only with --trace)- |  after many steps, before READY, at the end
 
+`exec` is shorter: the init program joins the container, clones its process and says who that is.
+
+    parent                                   init program, outside the pid namespace
+      | spawn ----------------------------------> |
+      | <--- CLONED + pidfd, pid --------------- |  (it ends; the process goes on with the same socket)
+      | ---------------------- GO -------------> |
+      | <--- TERMINAL, NOTIFY, TIMES as above -- |
+      | <-------------------- READY ------------ |  (only if the parent is to set limits)
+      | --------------------- START -----------> |
+      | <-------------------- end of file ------ |  execve succeeded
+      | <--- ENDED + operation, errno, detail -- |  at any time; it waits for the end of the socket
+
 Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it
 entered the container's namespaces, so the parent bounds what it reads and takes only descriptors it asked
 for.
@@ -44,6 +56,8 @@ START = b"A"
 FAILED = b"F"
 LOG = b"D"
 TIMES = b"W"
+CLONED = b"C"
+ENDED = b"X"
 
 _LIMIT = 1 << 16
 

@@ -43,6 +43,12 @@ _MOST_ENTRIES = 128
 _AGENT_PATIENCE = 10.0
 _OTHERS = 0o077
 _EFAULT = 14
+# What the kernel's answer means to who loads a filter, by error number.
+HINTS = {
+    13: "without noNewPrivileges the process needs CAP_SYS_ADMIN",
+    16: "another filter of this process has a listener already, and there can be only one",
+    22: "a flag may be newer than this kernel: see `features`, linux.seccomp.supportedFlags",
+}
 
 
 class Program(Record):
@@ -121,14 +127,9 @@ def load(program: Program) -> int:
     try:
         answer = _linux.seccomp(SECCOMP_SET_MODE_FILTER, program.flags, program.bpf)
     except OSError as exc:
-        hints = {
-            13: "without noNewPrivileges the process needs CAP_SYS_ADMIN",
-            16: "another filter of this process has a listener already, and there can be only one",
-            22: "a flag may be newer than this kernel: see `features`, linux.seccomp.supportedFlags",
-        }
         errno = exc.errno or 0
         text = "loading the seccomp filter"
-        raise Failure(text, pointer=program.pointer, errno=errno, hint=hints.get(errno, "")) from exc
+        raise Failure(text, pointer=program.pointer, errno=errno, hint=HINTS.get(errno, "")) from exc
     return answer if program.flags & NEW_LISTENER else -1
 
 

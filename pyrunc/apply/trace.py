@@ -74,10 +74,20 @@ class Trace:
         """Return a function of a step that is measured."""
         return lambda step: self.measure(step, do, step)
 
-    def take(self, payload: bytes) -> None:
-        """Note the times of a message from the container's side."""
+    def take(self, payload: bytes, by_number: list[int] | None = None) -> None:
+        """Note the times of a message from the container's side.
+
+        Args:
+            payload: what, begin and end, each of 8 bytes.
+            by_number: what is the number of an operation; the id of the step each belongs to.
+
+        """
         for at in range(0, len(payload) - _RECORD + 1, _RECORD):
             step, begin, end = (int.from_bytes(payload[at + k : at + k + 8], "little") for k in (0, 8, 16))
+            if by_number is not None:
+                if step >= len(by_number):
+                    continue
+                step = by_number[step]
             _add(self.child, step, begin, end)
 
     # -- the child ----

@@ -435,7 +435,7 @@ static METHOD(bpf_prog_get_fd_by_id)
 
 #define ENTRY(name) {#name, linux_##name, METH_VARARGS, NULL}
 static PyMethodDef methods[] = {
-    ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
+    ENTRY(spawn), ENTRY(init_image), ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
     ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen), ENTRY(fsconfig),
     ENTRY(fsmount), ENTRY(fspick), ENTRY(mount), ENTRY(umount2), ENTRY(pivot_root),
     ENTRY(statmount), ENTRY(listmount), ENTRY(openat2), ENTRY(fstatfs), ENTRY(statx_mnt),

@@ -96,7 +96,9 @@ const char *text(PyObject *bytes);
         return NULL
 #define PATH PyUnicode_FSConverter
 
-/* Defined in _clone.c and _files.c, listed in the module in _linux.c. */
+/* Defined in _clone.c, _files.c and _spawn.c, listed in the module in _linux.c. */
+METHOD(spawn);
+METHOD(init_image);
 METHOD(clone3);
 METHOD(clone);
 METHOD(open_tree);

@@ -21,6 +21,30 @@ Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 
 # ---- processes and namespaces
 
+def spawn(
+    flags: int, cgroup_fd: int, procs_fd: int, image_fd: int, name: str, word: str, keep: bytes, older: int, /
+) -> tuple[int, int, int]:
+    """Start a program in one go: clone3(2) with CLONE_VM and CLONE_VFORK, then execveat(2).
+
+    Nothing of the interpreter runs in the child or is copied for it. All its signals are blocked.
+
+    Args:
+        flags: CLONE_NEW*; CLONE_PIDFD is added.
+        cgroup_fd: a cgroup v2 directory the child begins in (CLONE_INTO_CGROUP, Linux 5.7), or -1.
+        procs_fd: a cgroup.procs that the child writes itself to, or -1.
+        image_fd: the program, which is executed without an environment.
+        name: argv[0].
+        word: argv[1].
+        keep: descriptors that stay open, as C ints.
+        older: 1 for clone(2), which knows neither CLONE_INTO_CGROUP nor CLONE_NEWTIME.
+
+    Returns:
+        (pid, pidfd, 0); the child is executing the program. (pid, pidfd, errno): it could not, and ends.
+    """
+
+def init_image() -> bytes:
+    """Return the init program: an ELF file (pyrunc/init)."""
+
 def clone3(flags: int, exit_signal: int, cgroup_fd: int, /) -> tuple[int, int]:
     """Fork with namespaces: clone3(2), Linux 5.3.
 

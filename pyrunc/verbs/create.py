@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import child, descriptors, facts, parent, seal
+from pyrunc.apply import child, conversation, descriptors, facts, parent, seal
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -50,7 +50,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
     """
     store.check_id(cmd.id)
-    trace = parent.traced(cmd.trace)
+    trace = conversation.traced(cmd.trace)
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(config_path(cmd, bundle))
     command: Process = config.get("process") or {"cwd": "/"}
@@ -77,7 +77,8 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         lock = store.lock(container)
         _fill(container, config, plan)
         launch = parent.Launch(container, plan, tools)
-        launch.child.passed, launch.child.trace = passed, trace
+        launch.child.passed = passed
+        launch.trace = launch.child.trace = trace
     except BaseException:
         store.remove(container)
         raise
@@ -268,7 +269,7 @@ def finish(cmd: Command, launch: parent.Launch) -> None:
         launch.hand_pidfd("standard")
         launch.stored()
         if cmd.pid_file:
-            parent.write_pid_file(cmd.pid_file, launch.pid)
+            conversation.write_pid_file(cmd.pid_file, launch.pid)
     except BaseException:
         undo(launch, store.load_config(launch.container))  # type: ignore[arg-type]
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import child, descriptors, parent, seal
+from pyrunc.apply import conversation, descriptors, enter
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import build, namespaces
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 def main(cmd: Command) -> int:
     """Run a process in a container; the exit status is its own, 128+n when signal n ended it."""
-    launch = begin(cmd)
+    entry = begin(cmd)
     if cmd.detach:
         return 0
     from pyrunc.apply import foreground
 
-    return foreground.wait(launch.pid, launch.pidfd, master=launch.master if launch.master >= 0 else None)
+    return foreground.wait(entry.pid, entry.pidfd, master=entry.master if entry.master >= 0 else None)
 
 
-def begin(cmd: Command) -> parent.Launch:
+def begin(cmd: Command) -> enter.Entry:
     """Bring a process to its program in a container.
 
     Args:
         cmd: the options of exec.
 
     Returns:
-        The launch; the process is our child.
+        The entry; the process is our child.
 
     Raises:
         Failure: anything; everything done has been undone.
 
     """
-    trace = parent.traced(cmd.trace)
+    trace = conversation.traced(cmd.trace)
     root = cmd.root or store.default_root()
     container = store.open_container(root, cmd.id)
     state = store.status(container)
@@ -72,40 +72,24 @@ def begin(cmd: Command) -> parent.Launch:
         new_keyring="no_keyring" not in container.extra,
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
-    tools = child.load(plan, root + "/@cache/seccomp")
-    seal.seal_process()
-    launch = parent.Launch(container, plan, tools)
-    launch.child.passed, launch.child.trace = passed, trace
+    entry = enter.Entry(container, plan, root + "/@cache/seccomp")
+    entry.trace = trace
+    entry.patient = bool(cmd.ignore_paused)
     try:
-        launch.open_channels(cmd.console_socket, cmd.pidfd_socket, foreground=not cmd.detach)
-        launch.prepare()
-        init = _open_init(container)
+        entry.open_channels(cmd.console_socket, cmd.pidfd_socket, foreground=not cmd.detach)
         kinds = 0
         for kind in container.namespaces:
             kinds |= namespaces.FLAGS[kind]
-        launch.fork_into(init, kinds, _cgroup(cmd, container), elsewhere=not cmd.cgroup)
-        launch.until_ready()
-        launch.hand_pidfd("setns")
-        launch.go()
+        entry.begin(kinds, _cgroup(cmd, container), passed, elsewhere=not cmd.cgroup)
+        entry.hand_pidfd("setns")
+        entry.run()
         if cmd.pid_file:
-            parent.write_pid_file(cmd.pid_file, launch.pid)
+            conversation.write_pid_file(cmd.pid_file, entry.pid)
     except BaseException:
-        launch.abort()
+        entry.abort()
         raise
-    launch.report()
-    return launch
-
-
-def _open_init(container: store.Container) -> int:
-    """Return a pidfd that is the container's init, whose number may be another process's by now."""
-    try:
-        pidfd = os.pidfd_open(container.pid)
-    except ProcessLookupError:
-        raise Failure("cannot exec in a stopped container") from None
-    stat = store.process_stat(container.pid)
-    if stat is None or stat[2] != container.start:
-        raise Failure("cannot exec in a stopped container")
-    return pidfd
+    entry.report()
+    return entry
 
 
 def _process(cmd: Command, config: Config) -> Process:

@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import cgroup, criu, criu_mounts, criu_rpc, foreground, parent
+from pyrunc.apply import cgroup, conversation, criu, criu_mounts, criu_rpc, foreground
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu as plan_criu
@@ -60,7 +60,7 @@ def main(cmd: Command) -> int:
         restore.prepare(bundle)
         restore.run(path, images, checkpoint.work_path(cmd, images))
         if cmd.pid_file:
-            parent.write_pid_file(cmd.pid_file, container.pid)
+            conversation.write_pid_file(cmd.pid_file, container.pid)
     except BaseException:
         restore.undo()
         raise

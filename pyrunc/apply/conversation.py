@@ -1,0 +1,233 @@
+"""The parent's side of the conversation with init: channels, terminal, listener, limits, the end.
+
+Law 5: the other side may be under a container's control once it is inside, so only what was asked for is
+taken, and every descriptor is looked at. The messages are drawn in protocol.py.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from pyrunc import store
+from pyrunc.apply import identity, protocol
+from pyrunc.errors import Failure
+from pyrunc.plan import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from pyrunc.apply.terminal import Settings
+    from pyrunc.apply.trace import Trace
+    from pyrunc.plan.seccomp import Filter
+    from pyrunc.store import Container
+
+    Result = TypeVar("Result")
+
+_PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
+
+
+class Conversation:
+    """What the start of a container and of one more process in it have in common.
+
+    Attributes:
+        container: its record.
+        plan: what to do.
+        sock: the parent's end of the socket.
+        master: the terminal's master, -1 without one (or once it was handed over).
+        pid, pidfd: the process; 0 and -1 before there is one.
+        status: what the container's state says to a seccomp agent.
+        section: the seccomp section, for its listener.
+        settings: how the terminal begins.
+        trace: the times of the steps, with --trace.
+
+    """
+
+    status = "creating"
+
+    def __init__(self, container: Container, plan: steps.Plan) -> None:
+        """Open the socket; far is the other end."""
+        self.container = container
+        self.plan = plan
+        self.master = -1
+        self.pid = 0
+        self.pidfd = -1
+        self.sock, self.far = protocol.pair()
+        self.console: _socket.socket | None = None
+        self.pidfd_socket: _socket.socket | None = None
+        self.section: Filter | None = None
+        self.settings: Settings | None = None
+        self.signal_mask: set[int] | None = None
+        self.trace: Trace | None = None
+
+    def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
+        """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
+
+        Args:
+            console: path of --console-socket.
+            pidfd: path of --pidfd-socket.
+            foreground: we stay in front of the process, and pass signals on to it.
+
+        """
+        if self.plan.terminal:
+            from pyrunc.apply import sockets, terminal
+
+            step = next(step for step in self.plan.child if isinstance(step, steps.Terminal))
+            self.settings = terminal.settings(step, foreground=foreground)
+            if console:
+                self.console = sockets.connect(console, "--console-socket")
+        if pidfd:
+            from pyrunc.apply import sockets
+
+            self.pidfd_socket = sockets.connect(pidfd, "--pidfd-socket")
+        if foreground:
+            from pyrunc.apply import foreground as front
+
+            self.signal_mask = front.block_signals()
+
+    def do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+        """Carry out a step of the parent; with --trace its time is noted."""
+        if self.trace is None:
+            return do(*arguments, **named)
+        return self.trace.measure(step, do, *arguments, **named)
+
+    def receive(self) -> tuple[bytes, bytes, int]:
+        """Return the next message, (b"", b"", -1) at the end, however that comes."""
+        try:
+            return protocol.receive(self.sock)
+        except ConnectionError:
+            return b"", b"", -1
+
+    def take_terminal(self, name: str, fd: int) -> None:
+        """Take a terminal's master, and hand it over where somebody waits for it.
+
+        Raises:
+            Failure: it is something else: the other side may be under a container's control.
+
+        """
+        found = os.fstat(fd)
+        if found.st_mode & 0o170000 != 0o020000 or found.st_rdev != _PTMX or self.master >= 0:
+            os.close(fd)
+            raise Failure("the container's side sent something else than a terminal")
+        if self.console is None:
+            self.master = fd
+            return
+        from pyrunc.apply import sockets
+
+        sockets.hand_over(self.console, "--console-socket", name[:64], fd)
+        self.console = None
+        os.close(fd)
+
+    def hand_listener(self, fd: int, number: bytes) -> None:
+        """Give the agent the listener that came with the message, or the one of that number in the child."""
+        from pyrunc.apply import seccomp
+        from pyrunc.plan import seccomp as plan_seccomp
+
+        by_number = fd < 0
+        if by_number:
+            fd = seccomp.fetch_listener(self.pidfd, number)
+        seccomp.check_listener(fd)
+        state = store.oci_state(self.container, self.status)
+        if self.section is None:
+            raise Failure("the container sent a listener that no filter asked for")
+        message = plan_seccomp.process_state(self.section, version="1.3.0", pid=self.pid, state=state)
+        seccomp.send_notify_fd(self.section.listener, fd, message)
+        os.close(fd)
+        if by_number:
+            protocol.send(self.sock, protocol.GO)
+
+    def set_limits(self) -> None:
+        """Set what only the parent may set on the process: limits, OOM score."""
+        for step in self.plan.parent:
+            if isinstance(step, steps.Rlimit):
+                self.do(step, identity.set_rlimit, self.pid, step)
+            elif isinstance(step, steps.OomScore):
+                self.do(step, identity.set_oom_score, self.pid, step)
+
+    def died(self) -> Failure:
+        """Say why the child is gone without a word."""
+        _pid, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        if code == -_signal.SIGKILL:
+            pointer = "/linux/resources/memory/limit"
+            groups = [step.plan for step in self.plan.parent if isinstance(step, steps.Cgroup)]
+            limit = [write.value for group in groups for write in group.writes if write.pointer == pointer]
+            # systemd has the limit as a property, not as a file.
+            maybe = limit or any(group.manager == "systemd" for group in groups)
+            return Failure(
+                "container init was OOM-killed (memory limit too low?), or killed by another process",
+                step="unable to start container process",
+                pointer=pointer if maybe else "",
+                hint=f"the limit is {limit[0]} bytes" if limit else "",
+            )
+        how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
+        return Failure(f"container init {how} before the container was ready")
+
+    def executed(self) -> None:
+        """Look whether the process has really executed its program, now that the socket is closed.
+
+        Raises:
+            Failure: it died before.
+
+        """
+        self.sock.close()
+        stat = store.process_stat(self.pid)
+        if stat is not None and stat[1] & store.PF_FORKNOEXEC:
+            raise self.died()
+
+    def hand_pidfd(self, kind: str) -> None:
+        """Give whoever listens at --pidfd-socket the process's pidfd; kind is what runc calls it."""
+        if self.pidfd_socket is not None:
+            from pyrunc.apply import sockets
+
+            sockets.hand_over(self.pidfd_socket, "--pidfd-socket", kind, self.pidfd)
+
+    def report(self) -> None:
+        """Say what the steps took, if that was asked for."""
+        if self.trace is not None:
+            self.trace.report(self.plan)
+            self.trace = None
+
+    def kill(self) -> None:
+        """Kill the process and collect it; it may be gone."""
+        if not self.pid:
+            return
+        try:
+            _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except OSError:
+            pass  # it has been collected
+        self.pid = 0
+
+
+def traced(target: str | None) -> Trace | None:
+    """Return what notes how long the steps take, if --trace asks for it."""
+    if target is None:
+        return None
+    from pyrunc.apply import trace
+
+    return trace.Trace(target)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid file as engines read it: digits, no newline, there at once or not at all.
+
+    Raises:
+        Failure: it cannot be written.
+
+    """
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}" if directory or path.startswith("/") else f".{name}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as exc:
+        raise Failure(f"write pid file {path}", errno=exc.errno or 0) from None

@@ -1,0 +1,181 @@
+"""The words for an operation of the init program that failed: what, where, what the kernel said.
+
+Law 2: nobody imports this before something has failed. Law 5: the init reports numbers; what they mean is
+looked up here, on the host, and what else there is to know is looked at while the init waits.
+"""
+
+from __future__ import annotations
+
+import errno as codes
+
+from pyrunc.apply import identity
+from pyrunc.errors import Failure
+from pyrunc.plan import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.plan.program import Operation
+
+    Words = tuple[str, str]
+
+_START = "unable to start container process"
+_PTS = (
+    "",
+    "open /dev/pts in the container",
+    "/dev/pts in the container is not a devpts",
+    "open /dev/pts/ptmx in the container",
+    "/dev/pts/ptmx in the container is covered by another file",
+    "unlock the terminal",
+    "open the other side of /dev/pts/{}",
+    "set up /dev/pts/{}",
+    "hand over the terminal",
+    "make the terminal the controlling one",
+)
+_NOT_DEVPTS, _COVERED = 2, 4
+
+
+def failure(operation: Operation, errno: int, detail: int, root: int = -1) -> Failure:
+    """Return the Failure for a report of the init.
+
+    Args:
+        operation: what it was doing.
+        errno: the kernel's answer.
+        detail: what the operation says beside it (see pyrunc/init).
+        root: descriptor of the root the process has, -1 if it cannot be had.
+
+    """
+    if operation.name == "FIND":
+        return _not_found(operation, errno, detail)
+    if operation.name == "EXEC":
+        return _not_executed(operation, errno, root)
+    step = operation.step
+    pointer = step.pointer
+    if operation.name == "TERMINAL":
+        kind = detail & 0xFFFFFFFF
+        hint = ""
+        if kind == _NOT_DEVPTS:
+            hint = "a terminal needs an entry of type devpts with destination /dev/pts in /mounts"
+        elif errno == codes.ENOSPC:
+            hint = "see /proc/sys/kernel/pty/max and the option max= of the devpts"
+        found = 0 if kind in (_NOT_DEVPTS, _COVERED) else errno
+        return Failure(_PTS[kind].format(detail >> 32), pointer=pointer, errno=found, hint=hint)
+    if operation.name in ("CWD", "CWD_AGAIN"):
+        if detail:
+            return Failure("the working directory is outside the root file system", pointer=pointer)
+        return identity.cwd_failure(step.path, errno)  # type: ignore[attr-defined]
+    if operation.name == "RLIMIT" and isinstance(step, steps.Rlimit):
+        return identity.rlimit_failure(step, errno, detail)
+    text, hint = _WORDS.get(operation.name, _enter)(step, errno)
+    return Failure(text, pointer=pointer, errno=errno, hint=hint)
+
+
+def _enter(_step: steps.Step, _errno: int) -> Words:
+    return "enter the container", ""
+
+
+def _plain(text: str) -> Callable[[steps.Step, int], Words]:
+    return lambda _step, _errno: (text, "")
+
+
+def _keyring(step: steps.Step, errno: int) -> Words:
+    from pyrunc.apply import keyring
+
+    name = step.name if isinstance(step, steps.Keyring) else ""
+    return f"unable to join session keyring {name}", keyring.hint(errno)
+
+
+def _scheduler(step: steps.Step, errno: int) -> Words:
+    if isinstance(step, steps.Scheduler) and step.cpuset and errno == codes.EPERM:
+        # sched(7): a deadline task may not be confined to a part of its scheduling domain.
+        return "process scheduler can't be used together with AllowedCPUs", ""
+    return "set the process's scheduler", ""
+
+
+def _affinity(step: steps.Step, _errno: int) -> Words:
+    return f"run on CPUs {step.cpus if isinstance(step, steps.Affinity) else ''}", ""
+
+
+def _label(step: steps.Step, _errno: int) -> Words:
+    from pyrunc.apply import attributes
+
+    return attributes.label_words(step) if isinstance(step, steps.LsmLabel) else ("set the label", "")
+
+
+def _seccomp(_step: steps.Step, errno: int) -> Words:
+    from pyrunc.apply import seccomp
+
+    return "loading the seccomp filter", seccomp.HINTS.get(errno, "")
+
+
+def _groups(_step: steps.Step, errno: int) -> Words:
+    if errno == codes.EPERM:
+        return identity.NO_GROUPS
+    return "set the process's groups", ""
+
+
+def _group(step: steps.Step, errno: int) -> Words:
+    hint = "the id has no mapping in /linux/gidMappings" if errno == codes.EINVAL else ""
+    return f"set the process's group to {step.gid if isinstance(step, steps.Identity) else ''}", hint
+
+
+def _user(step: steps.Step, errno: int) -> Words:
+    hint = "the id has no mapping in /linux/uidMappings" if errno == codes.EINVAL else ""
+    return f"set the process's user to {step.uid if isinstance(step, steps.Identity) else ''}", hint
+
+
+def _prctl(step: steps.Step, _errno: int) -> Words:
+    return ("set no_new_privs" if isinstance(step, steps.Identity) else "enter the container"), ""
+
+
+_WORDS: dict[str, Callable[[steps.Step, int], Words]] = {
+    "PRCTL": _prctl,
+    "AFFINITY": _affinity,
+    "WRITE": _plain("join the container's cgroup"),
+    "SETNS": _plain("join the container's namespaces"),
+    "CHROOT": _plain("enter the container's root file system"),
+    "CLONE": _plain("make a process in the container's pid namespace"),
+    "KEYRING": _keyring,
+    "SCHEDULER": _scheduler,
+    "IO_PRIORITY": _plain("set the process's I/O priority"),
+    "PERSONALITY": _plain("set the personality"),
+    "MEMORY_POLICY": _plain("set the memory policy"),
+    "PROCFS": _label,
+    "LABEL": _label,
+    "SECCOMP": _seccomp,
+    "BOUNDING": _plain("drop capabilities from the bounding set"),
+    "GROUPS": _groups,
+    "GROUP": _group,
+    "USER": _user,
+    "CAPABILITIES": _plain("set the process's capabilities"),
+    "AMBIENT": _plain("set the process's capabilities"),
+}
+
+_NOT_THERE, _DIRECTORY, _NO_MODE = 1, 2, 3
+
+
+def _not_found(operation: Operation, errno: int, detail: int) -> Failure:
+    from pyrunc.plan import process_program
+
+    step = operation.about
+    if not isinstance(step, steps.Program):
+        return Failure("find the program", step=_START, errno=errno)
+    name = step.args[0]
+    problem, place = detail & 0xFFFFFFFF, (detail >> 32) - 1
+    if "/" in name:
+        if problem == _NOT_THERE:
+            return Failure(f'exec: "{name}": stat {name}', step=_START, errno=errno)
+        text = "is a directory" if problem == _DIRECTORY else "permission denied"
+        hint = "the file has no x in its mode; chmod +x" if problem == _NO_MODE else ""
+        return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
+    tried = process_program.candidates(step)
+    denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and place < len(tried) else ""
+    return identity.not_in_path(name, step.env, denied)
+
+
+def _not_executed(operation: Operation, errno: int, root: int) -> Failure:
+    step = operation.about
+    if isinstance(step, steps.Program):
+        return identity.exec_failure(step.args[0], errno)
+    return Failure("execute the program", step=_START, errno=errno)

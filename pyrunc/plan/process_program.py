@@ -1,0 +1,258 @@
+"""The operations that make a process: what it is, and its program.
+
+Used for every process that the init program makes in a container. Source: runtime-spec config.md "Process",
+capabilities(7), credentials(7). The order within Identity is the one in which nothing is held longer than
+needed nor dropped too early.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+from pyrunc.errors import Failure
+from pyrunc.plan import steps
+from pyrunc.plan.namespaces import NEWUSER
+from pyrunc.plan.program import SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Protocol, TypeAlias
+
+    from pyrunc.plan.program import Program
+
+    class Filter(Protocol):
+        """A compiled filter (apply/seccomp)."""
+
+        bpf: bytes
+        flags: int
+        sendmsg: bool
+
+    Filters: TypeAlias = Mapping[int, Filter]
+
+    class Given(Protocol):
+        """What the parent gives: see program_exec.Entering."""
+
+        kinds: int
+        passed: int
+        size: bytes
+        clean: bool
+        filters: Filters
+
+
+_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 8, 38
+# keyctl(2), KEYCTL_SETPERM: search for the key's owner, search for everybody.
+_SEARCH_OWNER, _SEARCH_OTHER = 0x00080000, 0x00000008
+_NEW_LISTENER = 8  # seccomp(2), SECCOMP_FILTER_FLAG_NEW_LISTENER
+_SCHED_ATTR = 48  # sched_setattr(2): struct sched_attr as of Linux 3.14
+_LIMIT = (1 << 64) - 1
+
+
+class _Lowering:
+    """What the lowering of one step needs to know beside the step."""
+
+    def __init__(self, program: Program, plan: steps.Plan, given: Given) -> None:
+        self.program = program
+        self.given = given
+        self.first = 3 + given.passed  # the lowest descriptor that does not go to the program
+        self.uid = identity(plan).uid
+        self.names_home = any(
+            word.startswith("HOME=") and word != "HOME="
+            for step in plan.child
+            if isinstance(step, steps.Program)
+            for word in step.env
+        )
+
+
+def identity(plan: steps.Plan) -> steps.Identity:
+    """Return the step that says who the process will be.
+
+    Raises:
+        Failure: the configuration has no process.
+
+    """
+    for step in plan.child:
+        if isinstance(step, steps.Identity):
+            return step
+    raise Failure("there is no process to start", pointer="/process")
+
+
+def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given: Given) -> None:
+    """Append the operations of steps.
+
+    Args:
+        program: where.
+        todo: the steps.
+        plan: which they are from.
+        given: what the parent has prepared.
+
+    Raises:
+        Failure: what a step asks for can be seen to be impossible.
+
+    """
+    lowering = _Lowering(program, plan, given)
+    for step in todo:
+        _LOWER[type(step)](lowering, step)
+
+
+def _keyring(on: _Lowering, step: steps.Keyring) -> None:
+    # The users of a user namespace are not the keyring's owner.
+    search = _SEARCH_OTHER if on.given.kinds & NEWUSER else _SEARCH_OWNER
+    on.program.add(step, "KEYRING", on.program.text(step.name), search)
+
+
+def _scheduler(on: _Lowering, step: steps.Scheduler) -> None:
+    attributes = _struct.pack(
+        "=IIQiIQQQ",
+        _SCHED_ATTR,
+        step.policy,
+        step.flags,
+        step.nice,
+        step.priority,
+        step.runtime,
+        step.deadline,
+        step.period,
+    )
+    on.program.add(step, "SCHEDULER", on.program.blob(attributes))
+
+
+def _memory_policy(on: _Lowering, step: steps.MemoryPolicy) -> None:
+    words = [0] * (max(step.nodes, default=0) // 64 + 1) if step.nodes else []
+    for node in step.nodes:
+        words[node // 64] |= 1 << node % 64
+    mask = on.program.blob(_struct.pack(f"={len(words)}Q", *words))
+    on.program.add(step, "MEMORY_POLICY", step.mode, mask, len(words) * 64 + 1 if words else 0)
+
+
+def _label(on: _Lowering, step: steps.LsmLabel) -> None:
+    program = on.program
+    text = step.label.encode("utf-8", "surrogateescape")
+    plain = program.text("thread-self/attr/exec")
+    place = plain
+    if step.lsm == "apparmor":
+        # Linux 5.8 gave AppArmor a directory of its own; before that, and without other modules, this one
+        # does.
+        place = program.text("thread-self/attr/apparmor/exec")
+        text = b"exec " + text
+    slot = program.slot("procfs")
+    program.add(step, "PROCFS", slot)
+    program.add(step, "LABEL", slot, place, plain, program.blob(text))
+
+
+def _terminal(on: _Lowering, step: steps.Terminal) -> None:
+    on.program.add(step, "TERMINAL", on.program.blob(on.given.size), on.given.clean, on.uid)
+
+
+def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
+    # The last look at a file of the container: a filter may not allow openat2 later.
+    if not on.names_home:
+        on.program.add(step, "HOME", on.uid)
+    on.program.add(step, "KEEP", on.first, 1 << SOCKET)
+
+
+def _cwd(on: _Lowering, step: steps.Cwd) -> None:
+    if not step.path.startswith("/"):
+        raise Failure("Cwd must be an absolute path", pointer=step.pointer)
+    on.program.add(step, "CWD", _text(on.program, step, step.path))
+
+
+def _seccomp(on: _Lowering, step: steps.Seccomp) -> None:
+    found = on.given.filters[id(step)]
+    listener = 0
+    if found.flags & _NEW_LISTENER:
+        listener = 1 if found.sendmsg else 2
+    on.program.add(step, "SECCOMP", found.flags, on.program.blob(found.bpf), listener)
+
+
+def _rlimit(on: _Lowering, step: steps.Rlimit) -> None:
+    on.program.add(step, "RLIMIT", step.number, min(step.soft, _LIMIT), min(step.hard, _LIMIT))
+
+
+def _identity(on: _Lowering, step: steps.Identity) -> None:
+    add = on.program.add
+    keep_capabilities = step.bounding is not None and step.uid != 0
+    add(step, "STDIO_OWNER", step.uid)
+    if step.bounding is not None:
+        add(step, "BOUNDING", step.bounding)
+    if keep_capabilities:
+        add(step, "PRCTL", _PR_SET_KEEPCAPS, 1)
+    if step.gids is not None:
+        add(step, "GROUPS", on.program.blob(_struct.pack(f"={len(step.gids)}I", *step.gids)))
+    add(step, "GROUP", step.gid)
+    add(step, "USER", step.uid)
+    if step.bounding is not None:
+        add(step, "CAPABILITIES", step.effective, step.permitted, step.inheritable)
+    if keep_capabilities:
+        add(step, "PRCTL", _PR_SET_KEEPCAPS, 0)
+    if step.bounding is not None:
+        add(step, "AMBIENT", step.ambient)
+    if step.no_new_privileges:
+        add(step, "PRCTL", _PR_SET_NO_NEW_PRIVS, 1)
+    if step.umask is not None:
+        add(step, "UMASK", step.umask)
+
+
+def _program(on: _Lowering, step: steps.Program) -> None:
+    if not step.args or not step.args[0]:
+        raise Failure("args must not be empty", pointer=step.pointer)
+    on.program.add(step, "FIND", _list(on.program, step, candidates(step)), about=step)
+
+
+def execute(program: Program, plan: steps.Plan) -> None:
+    """Append the end of a program: the working directory that only the user may enter comes before."""
+    step = next(step for step in plan.child if isinstance(step, steps.Program))
+    # The user's home is used where the environment names none.
+    env = [word for word in step.env if word != "HOME="]
+    words, variables = _list(program, step, step.args), _list(program, step, env)
+    program.add(step, "EXEC", words, variables, about=step)
+
+
+def candidates(step: steps.Program) -> list[str]:
+    """Return the paths under which the program may be, as execvp(3) tries them with the process's PATH."""
+    name = step.args[0]
+    if "/" in name:
+        return [name]
+    path = ""
+    for word in step.env:
+        if word.startswith("PATH="):
+            path = word[5:]
+    return [f"{directory or '.'}/{name}" for directory in path.split(":")] if path else []
+
+
+def _text(program: Program, step: steps.Step, word: str) -> int:
+    try:
+        return program.text(word)
+    except ValueError:
+        raise Failure(f"{word!r} has a NUL inside", pointer=step.pointer) from None
+
+
+def _list(program: Program, step: steps.Step, words: Iterable[str]) -> int:
+    found = list(words)
+    for word in found:
+        _text(program, step, word)
+    return program.list(found)
+
+
+def _simple(name: str, field: str = "") -> Callable[[_Lowering, Any], None]:
+    def lowered(on: _Lowering, step: Any) -> None:
+        on.program.add(step, name, *([getattr(step, field)] if field else []))
+
+    return lowered
+
+
+_LOWER: dict[type[steps.Step], Callable[[_Lowering, Any], None]] = {
+    steps.OwnNull: _simple("OWN_NULL"),
+    steps.Keyring: _keyring,
+    steps.Scheduler: _scheduler,
+    steps.IoPriority: _simple("IO_PRIORITY", "value"),
+    steps.Personality: _simple("PERSONALITY", "domain"),
+    steps.MemoryPolicy: _memory_policy,
+    steps.LsmLabel: _label,
+    steps.Terminal: _terminal,
+    steps.CloseDescriptors: _close,
+    steps.Cwd: _cwd,
+    steps.Seccomp: _seccomp,
+    steps.Rlimit: _rlimit,
+    steps.Identity: _identity,
+    steps.Program: _program,
+}

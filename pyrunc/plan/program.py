@@ -1,0 +1,167 @@
+"""Steps -> operations: the program that the init carries out (pyrunc/init).
+
+Law 1: what people see are the steps; an operation is one action of the kernel's that belongs to a step, and
+nothing is done that is not the operation of a step. Law 5: all is decided here; the init only obeys. Pure:
+a program is bytes, made and tested without any right.
+
+The layout of the bytes is in pyrunc/init/program.h, the operations' list in pyrunc/init/operations.def.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pyrunc.plan.steps import Step
+
+# The order is the numbering; what the letters mean is in operations.def.
+SIGNATURES = {
+    "PRCTL": "nn",
+    "KEEP": "nn",
+    "SIGNALS": "",
+    "STDIO_NULL": "i",
+    "ALL_CPUS": "",
+    "AFFINITY": "b",
+    "WRITE": "ib",
+    "SETNS": "in",
+    "BECOME_ROOT": "nnn",
+    "CHROOT": "i",
+    "CLONE": "n",
+    "WAIT": "n",
+    "SEND": "n",
+    "SETSID": "",
+    "OWN_NULL": "",
+    "KEYRING": "sn",
+    "SCHEDULER": "b",
+    "IO_PRIORITY": "n",
+    "PERSONALITY": "n",
+    "MEMORY_POLICY": "nbn",
+    "PROCFS": "o",
+    "LABEL": "issb",
+    "TERMINAL": "bnn",
+    "HOME": "n",
+    "CWD": "s",
+    "CWD_AGAIN": "s",
+    "SECCOMP": "nbn",
+    "RLIMIT": "nnn",
+    "STDIO_OWNER": "n",
+    "BOUNDING": "n",
+    "GROUPS": "b",
+    "GROUP": "n",
+    "USER": "n",
+    "CAPABILITIES": "nnn",
+    "AMBIENT": "n",
+    "UMASK": "n",
+    "FIND": "l",
+    "EXEC": "ll",
+}
+_CODES = {name: number for number, name in enumerate(SIGNATURES)}
+
+_MAGIC, _VERSION, _TRACE = 0x7079696E, 1, 1
+_HEADER = _struct.Struct("=6I")
+_OPERATION = _struct.Struct("=IIQQQQ")
+_WORD = (1 << 64) - 1
+SOCKET = 0  # the slot of the socket to the parent
+
+
+class Operation(Record):
+    """One operation: its name, its arguments as the init gets them, and the step it belongs to.
+
+    about is what a message about its failure needs and the init does not.
+    """
+
+    name: str
+    arguments: tuple[int, ...]
+    step: Step
+    about: object = None
+
+
+class Program:
+    """A program in the making.
+
+    Attributes:
+        operations: what has been added, in order.
+        slots: the names of the slots; the first one is the socket.
+
+    """
+
+    def __init__(self) -> None:
+        """Begin with no operation, and the socket's slot."""
+        self.operations: list[Operation] = []
+        self.slots = ["socket"]
+        self._strings = bytearray(b"\0")
+        self._known: dict[bytes, int] = {b"": 0}
+
+    def slot(self, name: str) -> int:
+        """Return the number of a slot, made when it is not there yet."""
+        if name not in self.slots:
+            self.slots.append(name)
+        return self.slots.index(name)
+
+    def add(self, step: Step, name: str, *arguments: int, about: object = None) -> None:
+        """Append an operation; negative numbers are taken as the kernel's unsigned ones."""
+        given = tuple(argument & _WORD for argument in arguments)
+        self.operations.append(Operation(name=name, arguments=given, step=step, about=about))
+
+    def text(self, word: str | bytes) -> int:
+        """Return the offset of a string.
+
+        Raises:
+            ValueError: there is a NUL inside, which no string of the kernel's can have.
+
+        """
+        data = word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
+        place = self._known.get(data)
+        if place is None:
+            if 0 in data:
+                raise ValueError("a string with a NUL inside")
+            place = self._known[data] = len(self._strings)
+            self._strings += data + b"\0"
+        return place
+
+    def blob(self, data: bytes) -> int:
+        """Return where bytes are, and how many, as one argument. They are aligned for any number in them."""
+        self._strings += bytes(-len(self._strings) % 8)
+        place = len(self._strings)
+        self._strings += data + b"\0"
+        return place | len(data) << 32
+
+    def list(self, words: Iterable[str]) -> int:
+        """Return where a list of strings is, as one argument.
+
+        Raises:
+            ValueError: as text().
+
+        """
+        places = [self.text(word) for word in words]
+        return self.blob(_struct.pack(f"={len(places)}I", *places))
+
+    def encode(self, descriptors: Mapping[str, int], *, trace: bool = False) -> bytes:
+        """Return the bytes.
+
+        Args:
+            descriptors: name of a slot -> the descriptor that is in it from the beginning.
+            trace: the init is to note when each operation began and ended.
+
+        """
+        slots = [descriptors.get(name, -1) for name in self.slots]
+        slots += [-1] * (len(slots) % 2)
+        strings = bytes(self._strings)
+        counts = len(self.operations), len(self.slots), len(strings)
+        pack, none = _OPERATION.pack, (0, 0, 0, 0)
+        rows = [pack(_CODES[o.name], 0, *(o.arguments + none)[:4]) for o in self.operations]
+        return b"".join(
+            (
+                _HEADER.pack(_MAGIC, _VERSION, _TRACE if trace else 0, *counts),
+                *rows,
+                _struct.pack(f"={len(slots)}i", *slots),
+                strings,
+                bytes(-len(strings) % 8),
+                bytes(16 * len(self.operations) if trace else 0),
+            )
+        )

@@ -1,0 +1,123 @@
+"""The program of `exec`: one more process in a container.
+
+Law 6: the first half runs in a process that is in the container's cgroups but not in its pid namespace, so
+that nothing in the container sees it. It joins all the other namespaces, enters the container's root and
+closes everything; then it clones the process that the second half is about, which is whole when it is first
+seen.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces, process_program, steps
+from pyrunc.plan.program import SOCKET, Program
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.process_program import Filters
+
+_CLONE_PARENT = 0x8000
+_PR_SET_DUMPABLE = 4
+_ONLY_SOCKET = 1 << SOCKET
+
+
+class Entering(Record):
+    """What the parent has found out and opened for one process.
+
+    Attributes:
+        kinds: CLONE_NEW* flags of the namespaces to join.
+        tasks: how many `tasks` files of version 1 cgroups it opened, in slots "tasks0", "tasks1", ...
+        null: it opened a null device of its own for stdio that is the host's, in the slot "null".
+        passed: how many descriptors from 3 on go to the program.
+        limits: it will set limits before the program is started, and wants to be asked.
+        size: struct winsize of the terminal, b"" for the kernel's.
+        clean: the terminal leaves newlines as they are.
+        filters: id of a Seccomp step -> its compiled filter.
+
+    """
+
+    kinds: int
+    tasks: int = 0
+    null: bool = False
+    passed: int = 0
+    limits: bool = False
+    size: bytes = b""
+    clean: bool = False
+    filters: Filters
+
+
+def lower(plan: steps.Plan, entering: Entering) -> Program:
+    """Return the program that makes a process of a container.
+
+    Args:
+        plan: what build_exec() returned.
+        entering: what the parent knows.
+
+    Raises:
+        Failure: what is asked for can be seen to be impossible.
+
+    """
+    program = Program()
+    space = plan.namespaces
+    first = 3 + entering.passed
+    stay = [program.slot("init")]
+    stay += [program.slot(f"tasks{number}") for number in range(entering.tasks)]
+    if not entering.kinds & namespaces.NEWNS:
+        stay.append(program.slot("root"))
+    if entering.null:
+        stay.append(program.slot("null"))
+    program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    program.add(space, "KEEP", first, _ONLY_SOCKET | sum(1 << slot for slot in stay))
+    program.add(space, "SIGNALS")
+    if entering.null:
+        program.add(space, "STDIO_NULL", program.slot("null"))
+    joined = _outside(program, plan, entering)
+    program.add(space, "SETNS", program.slot("init"), entering.kinds)
+    who = process_program.identity(plan)
+    if entering.kinds & namespaces.NEWUSER:
+        program.add(space, "BECOME_ROOT", who.uid, who.gid, who.gids is None)
+    if not entering.kinds & namespaces.NEWNS:
+        program.add(space, "CHROOT", program.slot("root"))
+    program.add(space, "KEEP", first, _ONLY_SOCKET)
+    program.add(space, "CLONE", _CLONE_PARENT)
+    program.add(space, "WAIT", ord("O"))
+    program.add(space, "SETSID")
+    process_program.lower(program, plan.child[joined:], plan, entering)
+    if entering.limits:
+        program.add(space, "SEND", ord("R"))
+        program.add(space, "WAIT", ord("A"))
+    process_program.lower(program, plan.start, plan, entering)
+    process_program.execute(program, plan)
+    return program
+
+
+def _outside(program: Program, plan: steps.Plan, entering: Entering) -> int:
+    """Add what has to be done before the namespaces are joined; return how many steps that were.
+
+    These are the process's CPUs, before and after it has joined the container's cgroups, whose cpuset says
+    where it may run.
+    """
+    joined = False
+    for number, step in enumerate(plan.child):
+        if isinstance(step, steps.AllCpus):
+            program.add(step, "ALL_CPUS")
+        elif isinstance(step, steps.Affinity):
+            program.add(step, "AFFINITY", program.blob(_cpu_set(step.cpus)))
+        elif isinstance(step, steps.EnterCgroupNamespace) and not joined:
+            joined = True
+            for task in range(entering.tasks):
+                program.add(step, "WRITE", program.slot(f"tasks{task}"), program.blob(b"0"))
+        else:
+            return number
+    raise Failure("there is no process to start", pointer="/process")
+
+
+def _cpu_set(cpus: tuple[int, ...]) -> bytes:
+    """Return a cpu_set_t, in words of 64 bits (sched_setaffinity(2))."""
+    words = [0] * (max(cpus) // 64 + 1)
+    for cpu in cpus:
+        words[cpu // 64] |= 1 << cpu % 64
+    return _struct.pack(f"={len(words)}Q", *words)
