@@ -115,7 +115,17 @@ def cgroups(ids: list[str]) -> list[str]:
     """Return the cgroup directories, in any hierarchy, that carry the name of one of these containers."""
     if not ids:
         return []
-    return [path for path, _, _ in os.walk(CGROUPS) if any(name in os.path.basename(path) for name in ids)]
+    found = []
+    todo = [str(CGROUPS)]
+    while todo:  # os.walk calls itself, and a test may nest more cgroups than Python takes
+        path = todo.pop()
+        if any(name in os.path.basename(path) for name in ids):
+            found.append(path)
+        try:
+            todo += [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # gone meanwhile
+    return found
 
 
 def members(path: str) -> list[str]:
