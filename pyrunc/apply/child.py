@@ -20,14 +20,15 @@ from pyrunc.apply import (
     cgroup,
     identity,
     keyring,
+    machine,
     namespaces,
     protocol,
     target,
 )
-from pyrunc.apply.foreground import restore_signals
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import steps
+from pyrunc.plan import program_first, steps
+from pyrunc.plan.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.apply.mounting import Mounting
-    from pyrunc.apply.seccomp import Program
+    from pyrunc.apply.seccomp import Program as CompiledFilter
     from pyrunc.apply.terminal import Settings
     from pyrunc.apply.trace import Trace
     from pyrunc.plan.seccomp import Filter
@@ -50,27 +51,24 @@ class Tools:
     """What only some plans need, imported by the parent for those that do (law 6).
 
     Attributes:
-        open_pty, take: apply/terminal's.
+        open_pty: apply/terminal's.
         run_hooks: apply/hooks'.
-        load_filter: apply/seccomp's.
         steps: how the steps of a mount tree are carried out; empty for exec.
         console, mounting: what they share, see apply/tree.
-        programs: id of a Seccomp step -> its compiled filter.
+        filters: id of a Seccomp step -> its compiled filter.
         section: the seccomp section, for its listener.
 
     """
 
     open_pty: Callable[..., tuple[int, int, int]]
-    take: Callable[[int, int], None]
     run_hooks: Callable[..., None]
-    load_filter: Callable[[Program], int]
     console: Callable[[Child, int, int], None]
     mounting: Mounting
 
     def __init__(self) -> None:
         """Begin with an empty box."""
         self.steps: dict[type[steps.Step], Callable[[Child, Any], None]] = {}
-        self.programs: dict[int, Program] = {}
+        self.filters: dict[int, CompiledFilter] = {}
         self.section: Filter | None = None
 
 
@@ -99,21 +97,18 @@ def load(plan: steps.Plan, cache: str) -> Tools:
         from pyrunc.apply import terminal
 
         libraries.append(termios)
-        tools.open_pty, tools.take = terminal.open_pty, terminal.take
-    if steps.ContainerHooks in kinds or steps.Hooks in kinds:
+        tools.open_pty = terminal.open_pty
+    if steps.ContainerHooks in kinds:
         from pyrunc.apply import hooks
 
         tools.run_hooks = hooks.run
-    if steps.Rlimit in kinds:
-        identity.prepare_rlimits()
     if steps.Seccomp in kinds:
         from pyrunc.apply import seccomp
 
-        tools.load_filter = seccomp.load
         for step in every:
             if isinstance(step, steps.Seccomp):
                 tools.section = step.section
-                tools.programs[id(step)] = seccomp.compile(step.section, cache)
+                tools.filters[id(step)] = seccomp.compile(step.section, cache)
     for module in libraries:
         dir(module)  # the installed command loads it only when it is asked for something
     return tools
@@ -126,7 +121,10 @@ class Child:
         plan: what to do.
         tools: what was imported for it.
         sock: our end of the protocol.
-        fifos: exec.fifo and report/exec.fifo, empty when the parent itself starts us (`run`, `exec`).
+        fifos: exec.fifo and report/exec.fifo, empty when the parent itself starts us (`run`).
+        program, image: what the init program carries out when the tree stands, and the init program.
+        pid_namespace: descriptor of the pid namespace to join, -1 for none.
+        proc_contexts: file system contexts of that pid namespace's procfs, one for each mount of one.
         mounts: id of a step -> detached mount opened by the parent.
         kept: descriptors of the parent that stay open as long as mount points may be made.
         root: descriptor of the root mount; -1 before AttachRoot.
@@ -153,7 +151,6 @@ class Child:
         self.kept: tuple[int, ...] = ()
         self.settings: Settings | None = None
         self.state: dict[str, object] = {}
-        self.signal_mask: set[int] | None = None
         self.passed = 0
         self.cgroups: list[int] = []
         self.new_user_namespace = False
@@ -163,13 +160,10 @@ class Child:
         self.gid = 0
         self.keep_groups = False
         self.user_namespace = False
-        self.env: tuple[str, ...] = ()
-        self.home = ""
-        self.cwd = "/"
-        self.cwd_pending = False
-        self.program = ""
-        self.args: tuple[str, ...] = ()
-        self.exec_env: list[str] = []
+        self.program = Program()
+        self.image = -1
+        self.pid_namespace = -1
+        self.proc_contexts: list[int] = []
         self.trace: Trace | None = None
 
     @property
@@ -211,14 +205,9 @@ def run(child: Child) -> None:
             do = {**DO, **child.tools.steps}
             if child.trace is not None:
                 do = child.trace.wrap(do)
-            for step in child.plan.child:
+            for step in child.plan.child[: program_first.begins_at(child.plan)]:
                 do[type(step)](child, step)
-            _wait_for_start(child)
-            for step in child.plan.start:
-                do[type(step)](child, step)
-            if child.trace is not None:
-                child.trace.send(child)
-            _execute(child)
+            _become_init(child)
         except OSError as exc:
             # A step that words its own failures never gets here; the step's name is the least there is to
             # say.
@@ -245,7 +234,14 @@ def _close_rest(child: Child) -> None:
 
     Close-on-exec is not enough (CVE-2024-21626), and the lock of the state directory would stay taken.
     """
-    ours = (child.root_tree, child.procfs, *child.kept)
+    ours = (
+        child.root_tree,
+        child.procfs,
+        child.image,
+        child.pid_namespace,
+        *child.proc_contexts,
+        *child.kept,
+    )
     kept = {fd for fd in ours if fd >= 0}
     kept.update(child.mounts.values(), child.cgroups, (fd for _join, fd in child.joins.values()))
     kept.add(child.sock.fileno())
@@ -302,7 +298,7 @@ def _terminal(child: Child, step: steps.Terminal) -> None:
         child.tools.console(child, from_devpts, number)
     protocol.send(child.sock, protocol.TERMINAL, f"/dev/pts/{number}".encode(), master)
     os.close(master)
-    child.tools.take(slave, child.uid)
+    child.slave = slave
 
 
 def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
@@ -311,39 +307,10 @@ def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
     child.expect(protocol.GO)
 
 
-def _hooks(child: Child, step: steps.ContainerHooks | steps.Hooks) -> None:
-    if isinstance(step, steps.ContainerHooks):
-        child.mounting.settle()
-        # Hooks that prepare the tree name its files relative to the root file system, where runc starts them.
-        child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs)
-    else:
-        state = {**child.state, "status": "created"}
-        child.tools.run_hooks(step.kind, step.hooks, state, cwd="/", env=child.exec_env)
-
-
-def _close_descriptors(child: Child, _step: steps.CloseDescriptors) -> None:
-    # The last look at a file of the container: a filter may not allow openat2 later.
-    child.home = identity.home(child, child.uid)
-    child.close_tree()
-    child.mounts.clear()
-    child.root_tree = child.procfs = -1
-    child.kept = ()
-    child.joins.clear()
-    _close_rest(child)
-
-
-def _seccomp(child: Child, step: steps.Seccomp) -> None:
-    program = child.tools.programs[id(step)]
-    child.debug(f"seccomp filter flags: {program.flags}")
-    fd = child.tools.load_filter(program)
-    if fd < 0:
-        return
-    if program.sendmsg:
-        protocol.send(child.sock, protocol.NOTIFY, b"", fd)
-    else:
-        protocol.send(child.sock, protocol.NOTIFY, b"%d" % fd)
-        child.expect(protocol.GO)
-    os.close(fd)
+def _hooks(child: Child, step: steps.ContainerHooks) -> None:
+    child.mounting.settle()
+    # Hooks that prepare the tree name its files relative to the root file system, where runc starts them.
+    child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs)
 
 
 DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
@@ -353,76 +320,29 @@ DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {
     steps.Terminal: _terminal,
     steps.WaitForHooks: _wait_for_hooks,
     steps.ContainerHooks: _hooks,
-    steps.Hooks: _hooks,
     steps.Hostname: attributes.hostname,
     steps.Domainname: attributes.domainname,
     steps.Sysctl: attributes.sysctl,
-    steps.LsmLabel: attributes.lsm_label,
-    steps.Scheduler: attributes.scheduler,
-    steps.IoPriority: attributes.io_priority,
     steps.AllCpus: attributes.all_cpus,
-    steps.Affinity: attributes.affinity,
-    steps.Personality: attributes.personality,
-    steps.MemoryPolicy: attributes.memory_policy,
-    steps.CloseDescriptors: _close_descriptors,
-    steps.Seccomp: _seccomp,
-    steps.Rlimit: identity.rlimit,
-    steps.Identity: identity.become,
-    steps.Cwd: identity.cwd,
-    steps.Program: identity.program,
 }
 
 
-# -- from ready to execve ------------------------------------------------------------------------------------
+# -- the rest is the init program's
+# ---------------------------------------------------------------------------
 
 
-def _wait_for_start(child: Child) -> None:
-    """Report ready, wait until the state is stored and somebody starts us, whom child.sock then leads to.
-
-    What waits is a read(2) of a fifo: the seccomp filter may be in force, and no filter forbids that, while
-    one for a program without network forbids accept4(2).
-    """
-    child.debug("init: closing the pipe to signal completion")
+def _become_init(child: Child) -> None:
+    """Execute the init program, which carries out the rest: no Python waits for `start` or is seen inside."""
     if child.trace is not None:
         child.trace.send(child)
-    protocol.send(child.sock, protocol.READY)
-    child.expect(protocol.STORED)
-    if not child.fifos:
-        child.expect(protocol.START)
-        return
-    child.sock.close()
-    go, answers = child.fifos
-    # pid 1 of a pid namespace ignores what has no handler, and a created container must be killable.
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
-        _signal.signal(number, _end)
-    while os.read(go, 1) != protocol.START:
-        pass
-    os.close(go)
-    child.sock = protocol.Pipe(answers)
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
-        _signal.signal(number, _signal.SIG_DFL)
-
-
-def _end(number: int, _frame: object) -> None:
-    os._exit(128 + number)
-
-
-def _execute(child: Child) -> None:
-    """Execve: only stdio, the passed descriptors and the channel (close-on-exec) are open."""
-    if not child.program:
-        raise Failure(
-            "there is no process to start", pointer="/process", hint="config.json has no process section"
-        )
-    if not child.fifos:
-        child.debug("init: about to exec")
-    for fd in range(3, 3 + child.passed):
-        os.set_inheritable(fd, True)
-    env = {}
-    for word in child.exec_env:
-        name, _, value = word.partition("=")
-        env[name] = value
-    restore_signals(child.signal_mask)
+    child.close_tree()
+    slots = {"socket": child.sock.fileno(), "pidns": child.pid_namespace, "slave": child.slave}
+    if child.fifos:
+        slots["go"], slots["answers"] = child.fifos
+    data = child.program.encode(slots, trace=child.trace is not None)
+    inherited = [fd for fd in slots.values() if fd >= 0]
+    identity.keep_rights()
     try:
-        os.execve(child.program, child.args, env)  # noqa: S606 - this is what a runtime is for
+        machine.become(child.image, data, (*inherited, *range(3, 3 + child.passed)))
     except OSError as exc:
-        raise identity.exec_failure(child.program, exc.errno or 0) from None
+        raise Failure("start the init program", errno=exc.errno or 0, hint=machine.hint(exc.errno)) from None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pyrunc.apply.terminal import Settings
     from pyrunc.apply.trace import Trace
+    from pyrunc.plan.program import Program
     from pyrunc.plan.seccomp import Filter
     from pyrunc.store import Container
 
@@ -43,6 +44,7 @@ class Conversation:
         section: the seccomp section, for its listener.
         settings: how the terminal begins.
         trace: the times of the steps, with --trace.
+        program: what the init program carries out.
 
     """
 
@@ -60,8 +62,8 @@ class Conversation:
         self.pidfd_socket: _socket.socket | None = None
         self.section: Filter | None = None
         self.settings: Settings | None = None
-        self.signal_mask: set[int] | None = None
         self.trace: Trace | None = None
+        self.program: Program | None = None
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
         """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
@@ -86,7 +88,7 @@ class Conversation:
         if foreground:
             from pyrunc.apply import foreground as front
 
-            self.signal_mask = front.block_signals()
+            front.block_signals()
 
     def do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """Carry out a step of the parent; with --trace its time is noted."""
@@ -95,11 +97,49 @@ class Conversation:
         return self.trace.measure(step, do, *arguments, **named)
 
     def receive(self) -> tuple[bytes, bytes, int]:
-        """Return the next message, (b"", b"", -1) at the end, however that comes."""
-        try:
-            return protocol.receive(self.sock)
-        except ConnectionError:
-            return b"", b"", -1
+        """Return the next message, (b"", b"", -1) at the end, however that comes.
+
+        Raises:
+            Failure: the other side reports one.
+
+        """
+        while True:
+            try:
+                kind, payload, fd = protocol.receive(self.sock)
+            except ConnectionError:
+                return b"", b"", -1
+            if kind == protocol.PROGRAM_TIMES:
+                if self.trace is not None and self.program is not None:
+                    steps_of = [id(operation.step) for operation in self.program.operations]
+                    self.trace.take(payload, steps_of)
+            elif kind == protocol.ENDED:
+                raise self._reported(payload)
+            else:
+                return kind, payload, fd
+
+    def _reported(self, payload: bytes) -> Failure:
+        """Return the Failure for a report of the init program, which a container may have forged."""
+        from pyrunc.apply import words
+
+        report = words.Report.read(payload)
+        operations = self.program.operations if self.program is not None else []
+        if report is None or report.operation >= len(operations):
+            return Failure("the container's side sent a malformed error report")
+        return words.failure(operations[report.operation].step, report)
+
+    def take_over(self, payload: bytes, fd: int) -> None:
+        """Take the process that our child has cloned for ours; the child ends.
+
+        Args:
+            payload: the pid, as the host numbers it.
+            fd: a pidfd.
+
+        """
+        helper, helper_fd = self.pid, self.pidfd
+        self.pid, self.pidfd = int.from_bytes(payload, "little"), fd
+        os.waitpid(helper, 0)
+        os.close(helper_fd)
+        protocol.send(self.sock, protocol.GO)
 
     def take_terminal(self, name: str, fd: int) -> None:
         """Take a terminal's master, and hand it over where somebody waits for it.

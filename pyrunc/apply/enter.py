@@ -19,7 +19,6 @@ from pyrunc.plan.program_exec import Entering
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.seccomp import Program as Filter
-    from pyrunc.plan.program import Program
     from pyrunc.store import Container
 
 _ENOENT, _EBUSY = 2, 16
@@ -47,7 +46,6 @@ class Entry(Conversation):
         super().__init__(container, plan)
         self.filters: dict[int, Filter] = {}
         self.patient = False
-        self.program: Program | None = None
         self.outer = 0
         for step in (*plan.child, *plan.start):
             if isinstance(step, steps.Seccomp):
@@ -158,14 +156,10 @@ class Entry(Conversation):
         kind, payload, fd = self._next()
         if kind != protocol.CLONED or fd < 0 or len(payload) != 4:
             raise self.died()
-        helper, helper_fd = self.pid, self.pidfd
-        self.pid, self.pidfd = int.from_bytes(payload, "little"), fd
-        os.waitpid(helper, 0)
-        os.close(helper_fd)
-        protocol.send(self.sock, protocol.GO)
+        self.take_over(payload, fd)
 
     def _next(self) -> tuple[bytes, bytes, int]:
-        """Return the next message that is not about times; a report of a failure is raised in words.
+        """Return the next message.
 
         Raises:
             Failure: an operation failed, or the process does not answer: what runs in the container can stop
@@ -174,16 +168,9 @@ class Entry(Conversation):
         """
         while True:
             try:
-                kind, payload, fd = self.receive()
+                return self.receive()
             except TimeoutError:
                 self._look()
-                continue
-            if kind == protocol.TIMES:
-                self._take_times(payload)
-            elif kind == protocol.ENDED:
-                raise self._failure(payload)
-            else:
-                return kind, payload, fd
 
     def _look(self) -> None:
         """Look why the process says nothing, and give up where that can last for ever."""
@@ -198,22 +185,6 @@ class Entry(Conversation):
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
             )
-
-    def _take_times(self, payload: bytes) -> None:
-        if self.trace is None or self.program is None:
-            return
-        self.trace.take(payload, [id(operation.step) for operation in self.program.operations])
-
-    def _failure(self, payload: bytes) -> Failure:
-        """Return the Failure for a report, which the container may have forged."""
-        from pyrunc.apply import words
-
-        program = self.program
-        number = int.from_bytes(payload[:4], "little")
-        if len(payload) != 16 or program is None or number >= len(program.operations):
-            return Failure("the container's side sent a malformed error report")
-        errno, detail = (int.from_bytes(payload[4:8], "little"), int.from_bytes(payload[8:], "little"))
-        return words.failure(program.operations[number], errno, detail)
 
     def run(self) -> None:
         """Let the process go on to its program, and wait until execve has succeeded.

@@ -32,7 +32,7 @@ _LONGEST = 255
 _LONGEST_OF_MOUNT = 3500
 
 
-def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
+def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1, context: int = -1) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
@@ -40,13 +40,14 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
         cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
         root: descriptor of the root, for layers that are inside it.
         lower: descriptor of an overlay's lower layer where that is no ordinary directory.
+        context: a file system context that is open already, closed here.
 
     Raises:
         Failure: the kernel refuses; its messages are quoted.
 
     """
     try:
-        fs = sources.calls.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+        fs = context if context >= 0 else sources.calls.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
     except OSError as exc:
         raise _failure(step, "", -1, exc) from None
     layers: list[int] = []

@@ -104,27 +104,59 @@ def _run_one(
     cwd, env = start
     path = hook["path"]
     args = hook.get("args") or [path]
-    # runc's words up to here, because people and engines search for them; ours name the program and the
-    # place.
-    message = f"error running {name}"
     began = time.monotonic()
     child = _Child(hook.get("timeout"), text, logs)
     try:
         child.spawn(path, args, _environment(hook.get("env"), env), cwd)
         problem = child.wait()
     except OSError as exc:
-        raise Failure(
-            f"{message}: fork/exec {path}", pointer=pointer, errno=exc.errno or 0, hint=_unstarted(path, exc)
-        ) from exc
+        raise unstarted(name, pointer, hook, exc.errno or 0, _unstarted(path, exc)) from exc
     finally:
         child.close()
     if problem:
         took = time.monotonic() - began
-        raise Failure(
-            f"{message}: {problem}, stdout: {_tail(child.stdout)}, stderr: {_tail(child.stderr)}",
-            pointer=pointer,
-            hint=f"it was {' '.join([path, *args[1:]])}, and ran {took:.2f} s",
-        )
+        raise failed(name, pointer, hook, problem, (child.stdout, child.stderr), took=took)
+
+
+def unstarted(name: str, pointer: str, hook: Mapping[str, Any], errno: int, hint: str = "") -> Failure:
+    """Word a hook that could not be executed.
+
+    runc's words up to the path, because people and engines search for them; ours name the program and the
+    place.
+    """
+    return Failure(
+        f"error running {name}: fork/exec {hook.get('path')}", pointer=pointer, errno=errno, hint=hint
+    )
+
+
+def failed(
+    name: str,
+    pointer: str,
+    hook: Mapping[str, Any],
+    problem: str,
+    outputs: tuple[bytes, bytes],
+    *,
+    took: float,
+) -> Failure:
+    """Word a hook that did not end well; took is in seconds."""
+    words = [str(hook.get("path")), *(hook.get("args") or ())[1:]]
+    return Failure(
+        f"error running {name}: {problem}, stdout: {_tail(outputs[0])}, stderr: {_tail(outputs[1])}",
+        pointer=pointer,
+        hint=f"it was {' '.join(words)}, and ran {took:.2f} s",
+    )
+
+
+def ended_by(code: int) -> str:
+    """Return what was wrong with a hook's end, "" for nothing; code is minus the number of a signal."""
+    if code < 0:
+        return f"signal: {(_signal.strsignal(-code) or str(-code)).lower()}"
+    return f"exit status {code}" if code else ""
+
+
+def late(hook: Mapping[str, Any]) -> str:
+    """Return what is wrong with a hook whose time was over."""
+    return f"hook ran past specified timeout of {hook.get('timeout') or 0:.1f}s"
 
 
 def _environment(own: Sequence[str] | None, default: Sequence[str]) -> dict[str, str]:
@@ -247,10 +279,7 @@ class _Child:
                 os.close(pidfd)
         self._pid = 0
         self._read_rest()
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            return f"signal: {(_signal.strsignal(-code) or str(-code)).lower()}"
-        return f"exit status {code}" if code else ""
+        return ended_by(os.waitstatus_to_exitcode(status))
 
     def _left(self) -> int | None:
         """Return the milliseconds left, None for no limit."""

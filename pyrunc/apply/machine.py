@@ -11,11 +11,18 @@ import os
 import sys
 from fcntl import fcntl
 
+from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
+from pyrunc.plan import program_first
+from pyrunc.plan.program import NAME
 
-_EPERM, _EINVAL, _ENOSYS = 1, 22, 38
-_NAME = "pyrunc:[init]"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NoReturn
+
+_EPERM, _EACCES, _EINVAL, _ENOSYS = 1, 13, 22, 38
 
 
 def sealed(name: str, data: bytes, *, executable: bool = False) -> int:
@@ -85,14 +92,50 @@ def start(program: bytes, descriptors: list[int], cgroup: int = -1, new: int = 0
     if error:
         os.close(pidfd)
         os.waitpid(pid, 0)
-        hint = "sysctl vm.memfd_noexec = 2 forbids programs in memory" if error == 13 else ""
-        raise Failure("start the init program", errno=error, hint=hint)
+        raise Failure("start the init program", errno=error, hint=hint(error))
     return pid, pidfd
+
+
+def image() -> int:
+    """Return a sealed memory file with the init program.
+
+    Raises:
+        Failure: it cannot be made.
+
+    """
+    try:
+        return sealed("pyrunc-init", _linux.init_image(), executable=True)
+    except OSError as exc:
+        raise Failure("start the init program", errno=exc.errno or 0) from None
+
+
+def hint(errno: int | None) -> str:
+    """Return what to do about an init program that cannot be executed, "" when nothing is certain to help."""
+    return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == _EACCES else ""
+
+
+def become(image: int, program: bytes, descriptors: Iterable[int]) -> NoReturn:
+    """Execute the init program in the place of the calling process.
+
+    Args:
+        image: what image() returned.
+        program: what Program.encode() returned.
+        descriptors: those in its slots, and those that go to the container's program.
+
+    Raises:
+        OSError: the kernel refuses.
+
+    """
+    made = sealed("pyrunc-program", program)
+    for fd in (*descriptors, made):
+        os.set_inheritable(fd, True)
+    _linux.execveat(image, "", [NAME, str(made)], [], flags.AT_EMPTY_PATH)
+    raise OSError(_ENOSYS, os.strerror(_ENOSYS))
 
 
 def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[int, int, int]:
     try:
-        return _linux.spawn(new, cgroup, -1, image, _NAME, word, keep, 0)
+        return _linux.spawn(new, cgroup, -1, image, NAME, word, keep, 0)
     except OSError as exc:
         if exc.errno not in (_EPERM, _ENOSYS):
             raise
@@ -102,10 +145,52 @@ def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[i
     try:
         if cgroup >= 0:
             procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
-        return _linux.spawn(new, -1, procs, image, _NAME, word, keep, 1)
+        return _linux.spawn(new, -1, procs, image, NAME, word, keep, 1)
     finally:
         if procs >= 0:
             os.close(procs)
+
+
+def proc_context(pid_namespace: int, users: int | None) -> int:
+    """Return a file system context for a procfs of a pid namespace that we are not in (fsopen(2)).
+
+    It remembers the namespace it was opened in. So a process opens it there that has nothing else: its root
+    is an empty directory, in a mount namespace of its own.
+
+    Args:
+        pid_namespace: its descriptor.
+        users: descriptor of a user namespace with the rights for that, closed here; None for our own rights.
+
+    Raises:
+        Failure: it cannot be had.
+
+    """
+    ours, far = protocol.pair()
+    pidfd = -1
+    try:
+        program = program_first.proc_context(users is not None)
+        slots = {"socket": far.fileno(), "pidns": pid_namespace, "users": -1 if users is None else users}
+        data = program.encode(slots)
+        pid, pidfd = start(data, [fd for fd in slots.values() if fd >= 0])
+        far.close()
+        kind, payload, fd = protocol.receive(ours)
+        os.waitpid(pid, 0)
+        if kind == protocol.CLONED and fd >= 0:
+            os.close(fd)
+            pid = int.from_bytes(payload, "little")
+            kind, payload, fd = protocol.receive(ours)
+            ours.close()
+            os.waitpid(pid, 0)
+        if kind != protocol.PROC or fd < 0:
+            errno = int.from_bytes(payload[12:16], "little") if kind == protocol.ENDED else 0
+            raise Failure("open a procfs of the pid namespace to join", errno=errno)
+        return fd
+    finally:
+        ours.close()
+        far.close()
+        for fd in (pidfd, -1 if users is None else users):
+            if fd >= 0:
+                os.close(fd)
 
 
 def null_device() -> int:

@@ -95,7 +95,9 @@ def _mount_new(child: Child, step: Mount) -> None:
     fd = child.mounts.pop(id(step), -1)
     if fd < 0:
         cover = -1 if mounting.made.count > before else place
-        fd = filesystems.open_new(step, cover=cover, root=child.root)
+        joined = step.fstype == "proc" and child.proc_contexts
+        context = child.proc_contexts.pop() if joined else -1
+        fd = filesystems.open_new(step, cover=cover, root=child.root, context=context)
         if step.id_maps or step.id_space:
             mounting.map_ids(child, step, fd)
     if step.copy_up:

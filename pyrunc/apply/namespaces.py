@@ -15,24 +15,28 @@ from pyrunc import jsonio
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.namespaces import FLAGS
+from pyrunc.plan.steps import ClassicMounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.plan.steps import Join, Namespaces
+    from pyrunc.plan.steps import Join, Namespaces, Plan
 
 _EINVAL, _EPERM, _ENOSYS = 22, 1, 38
 _FILES = {"network": "net", "mount": "mnt"}
 
 
-def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
+def spawn(
+    spaces: Namespaces, cgroup_fd: int, run: Callable[[], None], *, not_now: Join | None = None
+) -> tuple[int, int]:
     """Make the init process; run is called in it and never returns.
 
     Args:
         spaces: what to make and enter; those of entered_by_child() are entered by init itself.
         cgroup_fd: unified cgroup to be born in, -1 for none.
         run: the child's side.
+        not_now: a namespace that is joined later.
 
     Returns:
         init's pid and a pidfd.
@@ -41,7 +45,8 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
         Failure: a namespace cannot be entered or made.
 
     """
-    joins = [join for join in spaces.joins if join.kind not in entered_by_child(spaces)]
+    later = entered_by_child(spaces)
+    joins = [join for join in spaces.joins if join.kind not in later and join is not not_now]
     new = spaces.flags & ~flags.CLONE_NEWCGROUP
     if any(join.kind == "user" for join in joins):
         return _through_helper(joins, spaces, new, cgroup_fd, run)
@@ -55,6 +60,16 @@ def spawn(spaces: Namespaces, cgroup_fd: int, run: Callable[[], None]) -> tuple[
         for fd, kind in back:
             _linux.setns(fd, kind)
             os.close(fd)
+
+
+def joined_pid(plan: Plan) -> Join | None:
+    """Return the pid namespace that a container joins last of all, by the init program; None for none.
+
+    With mount(2) there is no procfs of a namespace that one is not in: then init is made in it.
+    """
+    if any(isinstance(step, ClassicMounts) for step in plan.child):
+        return None
+    return next((join for join in plan.namespaces.joins if join.kind == "pid"), None)
 
 
 def entered_by_child(spaces: Namespaces) -> tuple[str, ...]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc import store
-from pyrunc.apply import cgroup, namespaces, protocol
+from pyrunc import jsonio, store
+from pyrunc.apply import cgroup, machine, namespaces, protocol
 from pyrunc.apply import child as child_side
 from pyrunc.apply.conversation import Conversation
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import steps
+from pyrunc.plan import namespaces as plan_namespaces
+from pyrunc.plan import process_program, program_first, steps
+from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,16 +51,15 @@ class Launch(Conversation):
             or (isinstance(step, steps.Mount) and step.below)
             for step in self.plan.child
         )
-        if tables or kinds & {steps.Sysctl, steps.LsmLabel, steps.ClassicMounts}:
+        if tables or kinds & {steps.Sysctl, steps.ClassicMounts}:
             self.child.procfs = private_procfs()
         if steps.AttachRoot in kinds:
             self.child.kept = self.child.mounting.prepare(self.plan, self.container.directory)
-        for step in self.plan.child:
-            if isinstance(step, steps.Identity):
-                self.child.uid, self.child.gid = step.uid, step.gid
-                self.child.keep_groups = step.gids is None
-            elif isinstance(step, steps.Program):
-                self.child.env = step.env
+        who = process_program.identity(self.plan)
+        if who is not None:
+            self.child.uid, self.child.gid = who.uid, who.gid
+            self.child.keep_groups = who.gids is None
+        self._make_program()
         self.child.user_namespace = "user" in self.container.namespaces
         self.child.new_user_namespace = bool(self.plan.namespaces.flags & flags.CLONE_NEWUSER) or any(
             join.kind == "user" for join in self.plan.namespaces.joins
@@ -74,6 +75,33 @@ class Launch(Conversation):
                 # Nothing but delete will ever take it away again.
                 number, _is_top = _linux.statx_mnt(self.child.root_tree, self.child.mounting.made.mask)
                 self.container.extra["root_mount"] = [self.plan.rootfs, self.child.mounting.made.mask, number]
+
+    def _make_program(self) -> None:
+        """Make what the init program carries out once the mount tree stands, and open what it joins."""
+        join = namespaces.joined_pid(self.plan)
+        if join is not None:
+            self.child.pid_namespace = namespaces.open_join(join)
+            users = next((each for each in self.plan.namespaces.joins if each.kind == "user"), None)
+            for step in self.plan.child:
+                if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
+                    rights = None if users is None else namespaces.open_join(users)
+                    context = machine.proc_context(self.child.pid_namespace, rights)
+                    self.child.proc_contexts.append(context)
+        kinds = 0
+        for kind in self.container.namespaces:
+            kinds |= plan_namespaces.FLAGS[kind]
+        state = {**store.oci_state(self.container, "created"), "pid": process_program.STATE_PID}
+        beginning = Beginning(
+            kinds=kinds,
+            joins_pid=join is not None,
+            waits=bool(self.child.fifos),
+            terminal=self.plan.terminal,
+            passed=self.child.passed,
+            filters=self.child.tools.filters,
+            state=jsonio.dumps(state),
+        )
+        self.program = self.child.program = program_first.lower(self.plan, beginning)
+        self.child.image = machine.image()
 
     # -- the fork --------------------------------------------------------------------------------------------
 
@@ -93,11 +121,15 @@ class Launch(Conversation):
         into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
         spaces = self.plan.namespaces
-        self.pid, self.pidfd = self.do(spaces, namespaces.spawn, spaces, into, self._run_child)
+        self.pid, self.pidfd = self.do(
+            spaces, namespaces.spawn, spaces, into, self._run_child, not_now=namespaces.joined_pid(self.plan)
+        )
         self.far.close()
         if into >= 0:
             os.close(into)
-        for fd in (*self.child.cgroups, *self.child.mounts.values(), self.child.root_tree, self.child.procfs):
+        child = self.child
+        opened = (child.root_tree, child.procfs, child.image, child.pid_namespace, *child.proc_contexts)
+        for fd in (*child.cgroups, *child.mounts.values(), *opened):
             if fd >= 0:
                 os.close(fd)
         self.child.mounts.clear()
@@ -116,7 +148,6 @@ class Launch(Conversation):
     def _run_child(self) -> None:
         self.sock.close()
         self.child.settings = self.settings
-        self.child.signal_mask = self.signal_mask
         self.child.state = store.oci_state(self.container, "creating")
         self.child.state["pid"] = os.getpid()
         child_side.run(self.child)
@@ -159,6 +190,8 @@ class Launch(Conversation):
                 self.hand_listener(fd, payload)
             elif kind == protocol.TIMES and self.trace is not None:
                 self.trace.take(payload)
+            elif kind == protocol.CLONED and fd >= 0 and self.child.pid_namespace >= 0:
+                self.take_over(payload, fd)
             elif kind == protocol.IDMAP and fd >= 0:
                 self.child.mounting.map_for_child(payload, fd, self.plan)
                 protocol.send(self.sock, protocol.GO)

@@ -57,6 +57,8 @@ FAILED = b"F"
 LOG = b"D"
 TIMES = b"W"
 CLONED = b"C"
+PROGRAM_TIMES = b"w"
+PROC = b"P"
 ENDED = b"X"
 
 _LIMIT = 1 << 16

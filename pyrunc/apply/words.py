@@ -6,17 +6,18 @@ looked up here, on the host, and what else there is to know is looked at while t
 
 from __future__ import annotations
 
+import _struct
 import errno as codes
+import sys
 
 from pyrunc.apply import identity
 from pyrunc.errors import Failure
-from pyrunc.plan import steps
+from pyrunc.plan import program, steps
+from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pyrunc.plan.program import Operation
 
     Words = tuple[str, str]
 
@@ -36,23 +37,65 @@ _PTS = (
 _NOT_DEVPTS, _COVERED = 2, 4
 
 
-def failure(operation: Operation, errno: int, detail: int, root: int = -1) -> Failure:
-    """Return the Failure for a report of the init.
+_HEAD = _struct.Struct("=IIIiQ")
 
-    Args:
-        operation: what it was doing.
+
+class Report(Record):
+    """What the init program says about its end.
+
+    Attributes:
+        operation: number of the operation.
+        name: its name.
+        tag: what the lowering has put there.
         errno: the kernel's answer.
         detail: what the operation says beside it (see pyrunc/init).
+        said: the same, as bytes.
+
+    """
+
+    operation: int
+    name: str
+    tag: int
+    errno: int
+    detail: int
+    said: bytes
+
+    @classmethod
+    def read(cls, payload: bytes) -> Report | None:
+        """Return what a message says, None if it is malformed: a container may have sent it."""
+        if len(payload) < _HEAD.size:
+            return None
+        operation, code, tag, errno, detail = _HEAD.unpack_from(payload)
+        if code >= len(program.NAMES):
+            return None
+        return cls(
+            operation=operation,
+            name=program.NAMES[code],
+            tag=tag,
+            errno=errno,
+            detail=detail,
+            said=payload[_HEAD.size :],
+        )
+
+
+def failure(step: steps.Step, report: Report, root: int = -1) -> Failure:
+    """Return the Failure for a report of the init program.
+
+    Args:
+        step: the step that the operation belongs to.
+        report: what the program says.
         root: descriptor of the root the process has, -1 if it cannot be had.
 
     """
-    if operation.name == "FIND":
-        return _not_found(operation, errno, detail)
-    if operation.name == "EXEC":
-        return _not_executed(operation, errno, root)
-    step = operation.step
+    errno, detail = report.errno, report.detail
+    if report.name == "FIND":
+        return _not_found(step, errno, detail)
+    if report.name == "EXEC":
+        return _not_executed(step, errno, root)
+    if report.name == "HOOK" and isinstance(step, steps.Hooks):
+        return _hook(step, report)
     pointer = step.pointer
-    if operation.name == "TERMINAL":
+    if report.name in ("TERMINAL", "TAKE_TERMINAL"):
         kind = detail & 0xFFFFFFFF
         hint = ""
         if kind == _NOT_DEVPTS:
@@ -61,13 +104,13 @@ def failure(operation: Operation, errno: int, detail: int, root: int = -1) -> Fa
             hint = "see /proc/sys/kernel/pty/max and the option max= of the devpts"
         found = 0 if kind in (_NOT_DEVPTS, _COVERED) else errno
         return Failure(_PTS[kind].format(detail >> 32), pointer=pointer, errno=found, hint=hint)
-    if operation.name in ("CWD", "CWD_AGAIN"):
+    if report.name in ("CWD", "CWD_AGAIN"):
         if detail:
             return Failure("the working directory is outside the root file system", pointer=pointer)
         return identity.cwd_failure(step.path, errno)  # type: ignore[attr-defined]
-    if operation.name == "RLIMIT" and isinstance(step, steps.Rlimit):
+    if report.name == "RLIMIT" and isinstance(step, steps.Rlimit):
         return identity.rlimit_failure(step, errno, detail)
-    text, hint = _WORDS.get(operation.name, _enter)(step, errno)
+    text, hint = _WORDS.get(report.name, _enter)(step, errno)
     return Failure(text, pointer=pointer, errno=errno, hint=hint)
 
 
@@ -155,10 +198,9 @@ _WORDS: dict[str, Callable[[steps.Step, int], Words]] = {
 _NOT_THERE, _DIRECTORY, _NO_MODE = 1, 2, 3
 
 
-def _not_found(operation: Operation, errno: int, detail: int) -> Failure:
+def _not_found(step: steps.Step, errno: int, detail: int) -> Failure:
     from pyrunc.plan import process_program
 
-    step = operation.about
     if not isinstance(step, steps.Program):
         return Failure("find the program", step=_START, errno=errno)
     name = step.args[0]
@@ -174,8 +216,30 @@ def _not_found(operation: Operation, errno: int, detail: int) -> Failure:
     return identity.not_in_path(name, step.env, denied)
 
 
-def _not_executed(operation: Operation, errno: int, root: int) -> Failure:
-    step = operation.about
+def _not_executed(step: steps.Step, errno: int, root: int) -> Failure:
     if isinstance(step, steps.Program):
         return identity.exec_failure(step.args[0], errno)
-    return Failure("execute the program", step=_START, errno=errno)
+    return Failure(
+        "there is no process to start", pointer="/process", hint="config.json has no process section"
+    )
+
+
+_UNSTARTED, _EXITED, _SIGNALLED, _LATE = 1, 2, 3, 4
+
+
+def _hook(step: steps.Hooks, report: Report) -> Failure:
+    from pyrunc.apply import hooks
+
+    kind, value, took = report.detail & 0xFF, report.detail >> 8 & 0xFF, report.detail >> 32
+    hook = step.hooks[report.tag] if report.tag < len(step.hooks) else {}
+    name, pointer = f"{step.kind} hook #{report.tag}", f"/hooks/{step.kind}/{report.tag}"
+    if kind == _UNSTARTED:
+        return hooks.unstarted(name, pointer, hook, report.errno)
+    if kind not in (_EXITED, _SIGNALLED, _LATE):
+        return Failure(f"error running {name}", pointer=pointer, errno=report.errno)
+    size = int.from_bytes(report.said[:4], sys.byteorder)
+    outputs = report.said[4 : 4 + size], report.said[8 + size :]
+    problem = hooks.late(hook)
+    if kind != _LATE:
+        problem = hooks.ended_by(-value if kind == _SIGNALLED else value)
+    return hooks.failed(name, pointer, hook, problem, outputs, took=took / 1000)

@@ -11,6 +11,11 @@ long do_PRCTL(struct state *state, const uint64_t *argument)
     return SYS5(prctl, argument[0], argument[1], 0, 0, 0);
 }
 
+long do_NAME(struct state *state, const uint64_t *argument)
+{
+    return SYS5(prctl, 15 /* PR_SET_NAME */, string_at(state, argument[0]), 0, 0, 0);
+}
+
 /* Really close: close-on-exec is not enough (CVE-2024-21626). */
 long do_KEEP(struct state *state, const uint64_t *argument)
 {
@@ -149,6 +154,50 @@ long do_CHROOT(struct state *state, const uint64_t *argument)
     return result < 0 ? result : SYS1(chroot, ".");
 }
 
+enum { FSOPEN_CLOEXEC = 1, FSMOUNT_CLOEXEC = 1, SET_STRING = 1, CREATE = 6, MS_REC = 0x4000, MS_PRIVATE = 0x40000,
+       ATTACH = 0x4 | 0x40 /* MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH */, MNT_DETACH = 2,
+       CLONE_NEWNS = 0x20000 };
+
+/* A detached tmpfs. */
+long make_tmpfs(uint64_t attributes)
+{
+    long made = SYS2(fsopen, "tmpfs", FSOPEN_CLOEXEC);
+    if (made < 0)
+        return made;
+    long mount = SYS5(fsconfig, made, CREATE, 0, 0, 0);
+    if (mount == 0)
+        mount = SYS3(fsmount, made, FSMOUNT_CLOEXEC, attributes);
+    SYS1(close, made);
+    return mount;
+}
+
+/* For a process that has to be in another's pid namespace, where its processes see it: it gets a mount namespace
+ * and a root with nothing in them. */
+long do_ALONE(struct state *state, const uint64_t *argument)
+{
+    (void)state, (void)argument;
+    long result = SYS1(unshare, CLONE_NEWNS);
+    if (result == 0)
+        result = SYS5(mount, 0, "/", 0, MS_REC | MS_PRIVATE, 0);
+    if (result < 0)
+        return result;
+    long tree = make_tmpfs(1 | 2 | 4 | 8 /* MOUNT_ATTR_RDONLY, _NOSUID, _NODEV, _NOEXEC */);
+    struct open_how how = {O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0};
+    long top = SYS4(openat2, AT_FDCWD, "/", &how, sizeof(how));
+    if (tree < 0 || top < 0)
+        return tree < 0 ? tree : top;
+    result = SYS5(move_mount, tree, "", top, "", ATTACH);
+    if (result == 0)
+        result = SYS1(fchdir, tree);
+    if (result == 0)
+        result = SYS2(pivot_root, ".", ".");
+    if (result == 0)
+        result = SYS2(umount2, ".", MNT_DETACH);
+    SYS1(close, tree);
+    SYS1(close, top);
+    return result < 0 ? result : SYS1(chdir, "/");
+}
+
 struct clone_arguments { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls; };
 enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGCHLD = 17 };
 
@@ -163,13 +212,8 @@ long do_CLONE(struct state *state, const uint64_t *argument)
     if (!(how & CLONE_PARENT))
         request.exit_signal = SIGCHLD;
     long pid = SYS2(clone3, &request, sizeof(request));
-#if defined(__x86_64__)
     if (pid == -ENOSYS || pid == -EPERM)
-        pid = sys6(56, L(how | request.exit_signal), 0, L(&pidfd), 0, 0, 0);
-#else
-    if (pid == -ENOSYS || pid == -EPERM)
-        pid = sys6(220, L(how | request.exit_signal), 0, L(&pidfd), 0, 0, 0);
-#endif
+        pid = sys6(NR_clone, L(how | request.exit_signal), 0, L(&pidfd), 0, 0, 0);
     if (pid <= 0)
         return pid;
     struct __attribute__((packed)) {
@@ -193,6 +237,48 @@ long do_WAIT(struct state *state, const uint64_t *argument)
         for (;;)
             SYS1(exit_group, 1);
     return 0;
+}
+
+static void ended(int number)
+{
+    for (;;)
+        SYS1(exit_group, 128 + number);
+}
+
+/* Wait until somebody starts the container, whom the answers go to from then on. What waits is a read(2) of a fifo:
+ * the filter may be in force, and no filter forbids that. Whoever is pid 1 of a pid namespace ignores signals that
+ * have no handler, and a created container must be killable. */
+long do_AWAIT(struct state *state, const uint64_t *argument)
+{
+    static const int DEADLY[] = {1 /* SIGHUP */, 2 /* SIGINT */, 3 /* SIGQUIT */, 15 /* SIGTERM */};
+    struct { void (*handler)(int); uint64_t rest[3]; } action = {ended, {0}}, nothing = {NULL, {0}};
+    int go = state->slots[argument[0]];
+    char answer = 0;
+#if defined(__x86_64__)
+    action.rest[0] = 0x04000000; /* SA_RESTORER, without which the kernel delivers nothing; it never returns */
+    action.rest[1] = (uint64_t)(uintptr_t)ended;
+#endif
+    for (size_t i = 0; i < 4; i++)
+        SYS4(sigaction, DEADLY[i], &action, 0, 8);
+    while (answer != 'A') {
+        long got = SYS3(read, go, &answer, 1);
+        if (got < 0 && got != -EINTR)
+            return got;
+    }
+    SYS1(close, go);
+    SYS1(close, state->slots[SOCKET]);
+    state->slots[argument[0]] = -1;
+    state->slots[SOCKET] = state->slots[argument[1]];
+    state->to_pipe = 1;
+    for (size_t i = 0; i < 4; i++)
+        SYS4(sigaction, DEADLY[i], &nothing, 0, 8);
+    return 0;
+}
+
+/* clone(2) and not clone3(2): filters that look into flags know only that. */
+long fork_process(void)
+{
+    return sys6(NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
 }
 
 long do_SEND(struct state *state, const uint64_t *argument)

@@ -59,8 +59,8 @@ void send_times(struct state *self)
         char data[TIMES_AT_ONCE * 24];
     } message; /* not initialized: that would be 48 KB of the file */
     size_t filled = 0;
-    message.kind = 'W';
-    for (; self->times && self->sent < self->header->operations; self->sent++) {
+    message.kind = 'w';
+    for (; self->times && !self->to_pipe && self->sent < self->header->operations; self->sent++) {
         uint64_t *time = self->times + 2 * (size_t)self->sent;
         if (!time[1])
             break;
@@ -79,15 +79,25 @@ void send_times(struct state *self)
 /* Tell what failed, and end when the parent has looked: it closes its end then. */
 static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint64_t detail)
 {
-    struct __attribute__((packed)) {
+    static struct __attribute__((packed)) {
         char kind;
-        uint32_t operation;
+        uint32_t operation, code, tag;
         int32_t error;
         uint64_t detail;
-    } report = {'X', operation, (int32_t)-error, detail};
+        char said[MOST_SAID];
+    } report;
+    const struct operation *failed = state.operations + operation;
+    uint32_t more = state.said_size < MOST_SAID ? state.said_size : MOST_SAID;
+    report.kind = 'X';
+    report.operation = operation;
+    report.code = failed->code;
+    report.tag = failed->tag;
+    report.error = (int32_t)-error;
+    report.detail = detail;
+    memcpy(report.said, state.said, more);
     char answer;
     send_times(&state);
-    if (send_message(&state, &report, sizeof(report), -1) == 0)
+    if (send_message(&state, &report, sizeof(report) - MOST_SAID + more, -1) == 0 && !state.to_pipe)
         while (SYS3(read, state.slots[SOCKET], &answer, 1) == -EINTR)
             ;
     for (;;)
@@ -207,7 +217,7 @@ static int check(const char *block, size_t size, struct state *self)
 
 /* ---- running ---------------------------------------------------------------------------- */
 
-static uint64_t now(void)
+uint64_t now(void)
 {
     struct timespec time = {0, 0};
     SYS2(clock_gettime, 1 /* CLOCK_MONOTONIC */, &time);
@@ -221,6 +231,7 @@ static __attribute__((noreturn)) void run(void)
         const struct operation *each = state.operations + i;
         uint64_t begin = state.timing ? now() : 0;
         state.detail = 0;
+        state.said_size = 0;
         long result = TABLE[each->code].perform(&state, each->argument);
         if (state.timing) {
             state.times[2 * (size_t)i] = begin;

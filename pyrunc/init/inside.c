@@ -96,6 +96,18 @@ long do_PROCFS(struct state *state, const uint64_t *argument)
     return 0;
 }
 
+/* For a procfs of a pid namespace that another process mounts: the context remembers where it was opened. */
+long do_OPEN_PROC(struct state *state, const uint64_t *argument)
+{
+    (void)argument;
+    long made = SYS2(fsopen, "proc", 1 /* FSOPEN_CLOEXEC */);
+    if (made < 0)
+        return made;
+    long result = send_message(state, "P", 1, (int)made);
+    SYS1(close, made);
+    return result;
+}
+
 long do_LABEL(struct state *state, const uint64_t *argument)
 {
     struct open_how how = {O_WRONLY | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
@@ -170,6 +182,17 @@ static long announce(struct state *state, int master, uint32_t number)
     return send_message(state, text, size, master);
 }
 
+static long take(int slave, uint64_t uid)
+{
+    SYS3(fchown, slave, uid, -1); /* a user namespace without that user: it can use it all the same */
+    long result = SYS3(ioctl, slave, TIOCSCTTY, 0);
+    for (int fd = 0; fd < 3 && result >= 0; fd++)
+        result = SYS3(dup3, slave, fd, 0);
+    if (slave > 2)
+        SYS1(close, slave);
+    return result;
+}
+
 /* Make a terminal in the container's devpts, give its master to the parent and its slave to ourselves. */
 long do_TERMINAL(struct state *state, const uint64_t *argument)
 {
@@ -199,14 +222,14 @@ long do_TERMINAL(struct state *state, const uint64_t *argument)
     if (result < 0)
         return result;
     SYS1(close, master);
-    SYS3(fchown, slave, argument[2], -1); /* a user namespace without that user: it can use it all the same */
     state->detail = high | CONTROL;
-    result = SYS3(ioctl, slave, TIOCSCTTY, 0);
-    for (int fd = 0; fd < 3 && result >= 0; fd++)
-        result = SYS3(dup3, slave, fd, 0);
-    if (slave > 2)
-        SYS1(close, slave);
-    return result;
+    return take((int)slave, argument[2]);
+}
+
+long do_TAKE_TERMINAL(struct state *state, const uint64_t *argument)
+{
+    state->detail = CONTROL;
+    return take(state->slots[argument[0]], argument[1]);
 }
 
 /* ---- the user --------------------------------------------------------------------------- */

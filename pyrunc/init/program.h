@@ -25,7 +25,7 @@ struct header {
 };
 
 struct operation {
-    uint32_t code, pad;
+    uint32_t code, tag; /* the tag goes into the report of a failure */
     uint64_t argument[ARGUMENTS];
 };
 
@@ -45,6 +45,9 @@ struct state {
     char *strings;
     uint64_t *times; /* begin and end of each operation; NULL without TRACE */
     uint64_t detail;
+    const char *said; /* more about a failure, at most MOST_SAID bytes */
+    uint32_t said_size;
+    int to_pipe; /* slot 0 is a fifo: nobody answers */
     uint32_t sent; /* operations whose times the parent has */
     int timing;
     int cwd_pending;
@@ -64,6 +67,10 @@ static inline void *blob_at(struct state *state, uint64_t argument)
 
 /* Kinds of messages; pyrunc/apply/protocol.py draws the conversation. Slot 0 is the socket. */
 enum { SOCKET = 0 };
+enum { MOST_SAID = 2 * 8192 + 8 };
+long make_tmpfs(uint64_t attributes);
+long fork_process(void);
+uint64_t now(void);
 long send_message(struct state *state, const void *data, size_t size, int fd);
 long read_whole(int fd, void *buffer, size_t size);
 long write_whole(int fd, const void *data, size_t size);

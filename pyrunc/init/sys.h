@@ -20,7 +20,8 @@ enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
     NR_fstatfs = 138, NR_prctl = 157, NR_chroot = 161, NR_sched_setaffinity = 203, NR_sched_getaffinity = 204,
     NR_clock_gettime = 228, NR_exit_group = 231, NR_set_mempolicy = 238, NR_keyctl = 250, NR_ioprio_set = 251,
     NR_newfstatat = 262, NR_dup3 = 292, NR_prlimit64 = 302, NR_setns = 308, NR_sched_setattr = 314,
-    NR_seccomp = 317,
+    NR_seccomp = 317, NR_clone = 56, NR_wait4 = 61, NR_kill = 62, NR_setpgid = 109, NR_pivot_root = 155,
+    NR_mount = 165, NR_umount2 = 166, NR_unshare = 272, NR_ppoll = 271, NR_pipe2 = 293,
 };
 #elif defined(__aarch64__) || (defined(__riscv) && __riscv_xlen == 64)
 enum { /* include/uapi/asm-generic/unistd.h */
@@ -31,13 +32,14 @@ enum { /* include/uapi/asm-generic/unistd.h */
     NR_sigprocmask = 135, NR_setresuid = 147, NR_setresgid = 149, NR_setsid = 157, NR_setgroups = 159,
     NR_umask = 166, NR_prctl = 167, NR_getpid = 172, NR_sendmsg = 211, NR_munmap = 215, NR_keyctl = 219,
     NR_execve = 221, NR_mmap = 222, NR_set_mempolicy = 237, NR_prlimit64 = 261, NR_setns = 268,
-    NR_sched_setattr = 274, NR_seccomp = 277,
+    NR_sched_setattr = 274, NR_seccomp = 277, NR_umount2 = 39, NR_mount = 40, NR_pivot_root = 41, NR_pipe2 = 59,
+    NR_ppoll = 73, NR_unshare = 97, NR_kill = 129, NR_setpgid = 154, NR_clone = 220, NR_wait4 = 260,
 };
 #else
 #error "the init program does not know the system calls of this architecture"
 #endif
 enum { /* the same on every architecture since 424 */
-    NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_clone3 = 435, NR_close_range = 436,
+    NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_clone3 = 435, NR_close_range = 436,
     NR_openat2 = 437, NR_faccessat2 = 439,
 };
 
@@ -94,7 +96,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 
 enum { /* asm-generic/errno.h */
     EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, E2BIG = 7, EBADF = 9, EACCES = 13, EINVAL = 22, ERANGE = 34,
-    ENOSYS = 38, EPROTO = 71,
+    EAGAIN = 11, ESRCH = 3, EPIPE = 32, ENOSYS = 38, EPROTO = 71,
 };
 enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm */
     O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000,

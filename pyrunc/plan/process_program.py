@@ -12,7 +12,6 @@ import _struct
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
 from pyrunc.plan.namespaces import NEWUSER
-from pyrunc.plan.program import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +33,12 @@ if TYPE_CHECKING:
         """What the parent gives: see program_exec.Entering."""
 
         kinds: int
+        stay: int
         passed: int
         size: bytes
         clean: bool
         filters: Filters
+        state: str
 
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 8, 38
@@ -53,9 +54,10 @@ class _Lowering:
 
     def __init__(self, program: Program, plan: steps.Plan, given: Given) -> None:
         self.program = program
+        self.plan = plan
         self.given = given
         self.first = 3 + given.passed  # the lowest descriptor that does not go to the program
-        self.uid = identity(plan).uid
+        self.uid = uid_of(plan)
         self.names_home = any(
             word.startswith("HOME=") and word != "HOME="
             for step in plan.child
@@ -64,17 +66,15 @@ class _Lowering:
         )
 
 
-def identity(plan: steps.Plan) -> steps.Identity:
-    """Return the step that says who the process will be.
+def identity(plan: steps.Plan) -> steps.Identity | None:
+    """Return the step that says who the process will be; None for a configuration without a process."""
+    return next((step for step in plan.child if isinstance(step, steps.Identity)), None)
 
-    Raises:
-        Failure: the configuration has no process.
 
-    """
-    for step in plan.child:
-        if isinstance(step, steps.Identity):
-            return step
-    raise Failure("there is no process to start", pointer="/process")
+def uid_of(plan: steps.Plan) -> int:
+    """Return the process's user."""
+    who = identity(plan)
+    return 0 if who is None else who.uid
 
 
 def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given: Given) -> None:
@@ -147,7 +147,7 @@ def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
     # The last look at a file of the container: a filter may not allow openat2 later.
     if not on.names_home:
         on.program.add(step, "HOME", on.uid)
-    on.program.add(step, "KEEP", on.first, 1 << SOCKET)
+    on.program.add(step, "KEEP", on.first, on.given.stay)
 
 
 def _cwd(on: _Lowering, step: steps.Cwd) -> None:
@@ -184,8 +184,8 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
         add(step, "CAPABILITIES", step.effective, step.permitted, step.inheritable)
     if keep_capabilities:
         add(step, "PRCTL", _PR_SET_KEEPCAPS, 0)
-    if step.bounding is not None:
-        add(step, "AMBIENT", step.ambient)
+    # What the container does not speak of is left as it is, but for what may come from our caller.
+    add(step, "AMBIENT", step.ambient)
     if step.no_new_privileges:
         add(step, "PRCTL", _PR_SET_NO_NEW_PRIVS, 1)
     if step.umask is not None:
@@ -195,16 +195,19 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
 def _program(on: _Lowering, step: steps.Program) -> None:
     if not step.args or not step.args[0]:
         raise Failure("args must not be empty", pointer=step.pointer)
-    on.program.add(step, "FIND", _list(on.program, step, candidates(step)), about=step)
+    on.program.add(step, "FIND", _list(on.program, step, candidates(step)))
 
 
 def execute(program: Program, plan: steps.Plan) -> None:
     """Append the end of a program: the working directory that only the user may enter comes before."""
-    step = next(step for step in plan.child if isinstance(step, steps.Program))
+    step = next((step for step in plan.child if isinstance(step, steps.Program)), None)
+    if step is None:  # there is nothing to execute, which only `start` minds
+        program.add(plan.namespaces, "EXEC", program.list(()), program.list(()))
+        return
     # The user's home is used where the environment names none.
     env = [word for word in step.env if word != "HOME="]
     words, variables = _list(program, step, step.args), _list(program, step, env)
-    program.add(step, "EXEC", words, variables, about=step)
+    program.add(step, "EXEC", words, variables)
 
 
 def candidates(step: steps.Program) -> list[str]:
@@ -233,6 +236,34 @@ def _list(program: Program, step: steps.Step, words: Iterable[str]) -> int:
     return program.list(found)
 
 
+STATE_PID = 1 << 62  # stands for the pid in a state that is written before there is one
+_SECOND = 1_000_000_000
+_LONGEST = (1 << 63) // _SECOND  # seconds that fit into nanoseconds
+
+
+def _hooks(on: _Lowering, step: steps.Hooks) -> None:
+    """Lower hooks that run where the process will, with its environment where they have none of their own."""
+    program = on.program
+    own = next((each.env for each in on.plan.child if isinstance(each, steps.Program)), ())
+    before, _, after = on.given.state.partition(str(STATE_PID))
+    for index, hook in enumerate(step.hooks):
+        found: Mapping[str, Any] = hook
+        path = found["path"]
+        env = found.get("env")
+        default = [word for word in own if word != "HOME="]
+        timeout = found.get("timeout")
+        limit = 0 if timeout is None else int(min(timeout, _LONGEST) * _SECOND)
+        program.add(
+            step,
+            "HOOK",
+            _list(program, step, [path, *(found.get("args") or [path])]),
+            _list(program, step, default if env is None else env),
+            program.list([before, after]),
+            program.blob(_struct.pack("=QQ", limit, env is None)),
+            tag=index,
+        )
+
+
 def _simple(name: str, field: str = "") -> Callable[[_Lowering, Any], None]:
     def lowered(on: _Lowering, step: Any) -> None:
         on.program.add(step, name, *([getattr(step, field)] if field else []))
@@ -252,6 +283,7 @@ _LOWER: dict[type[steps.Step], Callable[[_Lowering, Any], None]] = {
     steps.CloseDescriptors: _close,
     steps.Cwd: _cwd,
     steps.Seccomp: _seccomp,
+    steps.Hooks: _hooks,
     steps.Rlimit: _rlimit,
     steps.Identity: _identity,
     steps.Program: _program,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The order is the numbering; what the letters mean is in operations.def.
 SIGNATURES = {
     "PRCTL": "nn",
+    "NAME": "s",
     "KEEP": "nn",
     "SIGNALS": "",
     "STDIO_NULL": "i",
@@ -31,6 +32,7 @@ SIGNATURES = {
     "SETNS": "in",
     "BECOME_ROOT": "nnn",
     "CHROOT": "i",
+    "ALONE": "",
     "CLONE": "n",
     "WAIT": "n",
     "SEND": "n",
@@ -44,10 +46,14 @@ SIGNATURES = {
     "PROCFS": "o",
     "LABEL": "issb",
     "TERMINAL": "bnn",
+    "TAKE_TERMINAL": "in",
+    "OPEN_PROC": "",
     "HOME": "n",
     "CWD": "s",
     "CWD_AGAIN": "s",
     "SECCOMP": "nbn",
+    "AWAIT": "ii",
+    "HOOK": "lllb",
     "RLIMIT": "nnn",
     "STDIO_OWNER": "n",
     "BOUNDING": "n",
@@ -60,25 +66,28 @@ SIGNATURES = {
     "FIND": "l",
     "EXEC": "ll",
 }
-_CODES = {name: number for number, name in enumerate(SIGNATURES)}
+NAMES = tuple(SIGNATURES)
+_CODES = {name: number for number, name in enumerate(NAMES)}
 
 _MAGIC, _VERSION, _TRACE = 0x7079696E, 1, 1
 _HEADER = _struct.Struct("=6I")
 _OPERATION = _struct.Struct("=IIQQQQ")
 _WORD = (1 << 64) - 1
+# What the process is called until it executes its program; `status` knows it by that.
+NAME = "pyrunc:[init]"
 SOCKET = 0  # the slot of the socket to the parent
 
 
 class Operation(Record):
     """One operation: its name, its arguments as the init gets them, and the step it belongs to.
 
-    about is what a message about its failure needs and the init does not.
+    tag is a number of ours that comes back with the report of a failure.
     """
 
     name: str
     arguments: tuple[int, ...]
     step: Step
-    about: object = None
+    tag: int = 0
 
 
 class Program:
@@ -103,10 +112,10 @@ class Program:
             self.slots.append(name)
         return self.slots.index(name)
 
-    def add(self, step: Step, name: str, *arguments: int, about: object = None) -> None:
+    def add(self, step: Step, name: str, *arguments: int, tag: int = 0) -> None:
         """Append an operation; negative numbers are taken as the kernel's unsigned ones."""
         given = tuple(argument & _WORD for argument in arguments)
-        self.operations.append(Operation(name=name, arguments=given, step=step, about=about))
+        self.operations.append(Operation(name=name, arguments=given, step=step, tag=tag))
 
     def text(self, word: str | bytes) -> int:
         """Return the offset of a string.
@@ -154,7 +163,7 @@ class Program:
         strings = bytes(self._strings)
         counts = len(self.operations), len(self.slots), len(strings)
         pack, none = _OPERATION.pack, (0, 0, 0, 0)
-        rows = [pack(_CODES[o.name], 0, *(o.arguments + none)[:4]) for o in self.operations]
+        rows = [pack(_CODES[o.name], o.tag, *(o.arguments + none)[:4]) for o in self.operations]
         return b"".join(
             (
                 _HEADER.pack(_MAGIC, _VERSION, _TRACE if trace else 0, *counts),

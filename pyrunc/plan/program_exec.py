@@ -12,7 +12,7 @@ import _struct
 
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces, process_program, steps
-from pyrunc.plan.program import SOCKET, Program
+from pyrunc.plan.program import NAME, SOCKET, Program
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -36,6 +36,8 @@ class Entering(Record):
         size: struct winsize of the terminal, b"" for the kernel's.
         clean: the terminal leaves newlines as they are.
         filters: id of a Seccomp step -> its compiled filter.
+        stay: bits of the slots that stay open to the end.
+        state: unused: the hooks of `start` are the first process's.
 
     """
 
@@ -47,6 +49,8 @@ class Entering(Record):
     size: bytes = b""
     clean: bool = False
     filters: Filters
+    stay: int = 1 << SOCKET
+    state: str = ""
 
 
 def lower(plan: steps.Plan, entering: Entering) -> Program:
@@ -70,6 +74,7 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     if entering.null:
         stay.append(program.slot("null"))
     program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    program.add(space, "NAME", program.text(NAME))
     program.add(space, "KEEP", first, _ONLY_SOCKET | sum(1 << slot for slot in stay))
     program.add(space, "SIGNALS")
     if entering.null:
@@ -77,6 +82,8 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     joined = _outside(program, plan, entering)
     program.add(space, "SETNS", program.slot("init"), entering.kinds)
     who = process_program.identity(plan)
+    if who is None:
+        raise Failure("there is no process to start", pointer="/process")
     if entering.kinds & namespaces.NEWUSER:
         program.add(space, "BECOME_ROOT", who.uid, who.gid, who.gids is None)
     if not entering.kinds & namespaces.NEWNS:
@@ -112,7 +119,7 @@ def _outside(program: Program, plan: steps.Plan, entering: Entering) -> int:
                 program.add(step, "WRITE", program.slot(f"tasks{task}"), program.blob(b"0"))
         else:
             return number
-    raise Failure("there is no process to start", pointer="/process")
+    return len(plan.child)
 
 
 def _cpu_set(cpus: tuple[int, ...]) -> bytes:

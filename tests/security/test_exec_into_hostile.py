@@ -1,8 +1,8 @@
 """A process that enters a container is whole when it is first seen: the class of CVE-2016-9962, in full.
 
-The spy has every capability, CAP_SYS_PTRACE included, so no access right keeps it out. It stops each new process as
-soon as it appears, and then looks: at the root, the working directory, the descriptors, the program, the mount
-namespace, and through the whole memory for a variable of the runtime's own environment.
+The spy has every capability, CAP_SYS_PTRACE included, so no access right keeps it out. It stops each new
+process as soon as it appears, and then looks: at the root, the working directory, the descriptors, the
+program, the mount namespace, and through the whole memory for a variable of the runtime's own environment.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ static void look_at_files(const char *pid)
     }
     snprintf(path, sizeof path, "/proc/%s/ns/mnt", pid);
     char own[100] = "", other[100] = "";
-    if (readlink(path, other, sizeof other - 1) > 0 && readlink("/proc/self/ns/mnt", own, sizeof own - 1) > 0 &&
-        strcmp(own, other))
+    if (readlink(path, other, sizeof other - 1) > 0 &&
+        readlink("/proc/self/ns/mnt", own, sizeof own - 1) > 0 && strcmp(own, other))
         note(pid, "mount namespace", other);
     snprintf(path, sizeof path, "/proc/%s/exe", pid);
     memset(text, 0, sizeof text);
@@ -156,7 +156,8 @@ int main(void)
 }
 """
 SECRET = "of-the-engine-and-nobody-else"
-ALL = [f"CAP_{name}" for name in "SYS_PTRACE SYS_ADMIN DAC_OVERRIDE DAC_READ_SEARCH KILL CHOWN FOWNER".split()]
+NAMES = "SYS_PTRACE SYS_ADMIN DAC_OVERRIDE DAC_READ_SEARCH KILL CHOWN FOWNER"
+ALL = [f"CAP_{name}" for name in NAMES.split()]
 
 
 def spied(bundle: Bundle, runtime: Runtime, program: Path, *options: str, rounds: int = 40) -> str:
@@ -194,7 +195,6 @@ def test_what_enters_is_whole_when_it_is_seen(
     first, *notes = seen.splitlines()
     assert int(first.split()[3]) > 0, f"no process was caught on its way in: {seen}"
     assert not notes, seen
-
 
 
 def test_a_process_stopped_on_its_way_in_hangs_nobody(
