@@ -16,7 +16,9 @@ from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Stat: TypeAlias = tuple[str, int, int, bytes]
 
 STATE = "state.json"
 CONFIG = "config.json"
@@ -26,7 +28,8 @@ START = "exec.fifo"
 REPORT = "report/exec.fifo"
 
 # include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
-PF_FORKNOEXEC = 0x40
+# What the init program is called until it executes the container's (plan/program.NAME).
+INIT_NAME = b"pyrunc:[init]"
 # Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state
 # letter, until the last of its descendants has been collected by whoever that is.
 PF_EXITING = 0x4
@@ -299,10 +302,10 @@ def _creator_lives(container: Container) -> bool:
     return False
 
 
-def process_stat(pid: int) -> tuple[str, int, int] | None:
-    """Return (state letter, task flags, start time in ticks) of a process, or None when there is none.
+def process_stat(pid: int) -> Stat | None:
+    """Return (state letter, task flags, start time in ticks, name) of a process, or None when there is none.
 
-    Source: proc_pid_stat(5), fields 3, 9 and 22.
+    Source: proc_pid_stat(5), fields 3, 9, 22 and 2.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -313,8 +316,9 @@ def process_stat(pid: int) -> tuple[str, int, int] | None:
     except OSError:
         return None
     # The command name in parentheses may hold anything, parentheses included.
-    fields = line[line.rfind(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[6]), int(fields[19])
+    end = line.rfind(b")")
+    fields = line[end + 2 :].split()
+    return fields[0].decode(), int(fields[6]), int(fields[19]), line[line.find(b"(") + 1 : end]
 
 
 def status(container: Container) -> str:
@@ -326,9 +330,16 @@ def status(container: Container) -> str:
         return "stopped"
     if frozen(container):
         return "paused"
-    if stat[1] & PF_FORKNOEXEC and not container.restored:
-        return "created"
-    return "running"
+    return "created" if waits(container, stat) else "running"
+
+
+def waits(container: Container, stat: Stat) -> bool:
+    """Tell whether a container's init waits for `start`.
+
+    It is called as the init program is, and the fifo of `start` is there; a program of the same name does not
+    bring that back.
+    """
+    return stat[3] == INIT_NAME and os.path.lexists(f"{container.directory}/{START}")
 
 
 def frozen(container: Container) -> bool:

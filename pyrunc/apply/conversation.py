@@ -216,7 +216,7 @@ class Conversation:
         """
         self.sock.close()
         stat = store.process_stat(self.pid)
-        if stat is not None and stat[1] & store.PF_FORKNOEXEC:
+        if stat is not None and stat[3] == store.INIT_NAME:
             raise self.died()
 
     def hand_pidfd(self, kind: str) -> None:

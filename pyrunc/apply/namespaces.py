@@ -219,13 +219,14 @@ def enter_opened(join: Join, fd: int) -> None:
     try:
         _linux.setns(fd, FLAGS[join.kind])
     except OSError as exc:
-        if exc.errno == _EINVAL:
-            raise Failure(
-                f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer
-            ) from None
-        raise Failure(
-            f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0
-        ) from None
+        raise refused(join, exc.errno or 0) from None
+
+
+def refused(join: Join, errno: int) -> Failure:
+    """Word a namespace that cannot be joined."""
+    if errno == _EINVAL:
+        return Failure(f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer)
+    return Failure(f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=errno)
 
 
 def _through_helper(

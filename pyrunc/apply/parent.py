@@ -85,7 +85,10 @@ class Launch(Conversation):
             for step in self.plan.child:
                 if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
                     rights = None if users is None else namespaces.open_join(users)
-                    context = machine.proc_context(self.child.pid_namespace, rights)
+                    try:
+                        context = machine.proc_context(self.child.pid_namespace, rights)
+                    except Failure as problem:
+                        raise namespaces.refused(join, problem.errno) from None
                     self.child.proc_contexts.append(context)
         kinds = 0
         for kind in self.container.namespaces:

@@ -10,6 +10,7 @@ import _struct
 import errno as codes
 import sys
 
+from pyrunc import store
 from pyrunc.apply import identity
 from pyrunc.errors import Failure
 from pyrunc.plan import program, steps
@@ -18,6 +19,9 @@ from pyrunc.plan.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.store import Container
 
     Words = tuple[str, str]
 
@@ -94,6 +98,10 @@ def failure(step: steps.Step, report: Report, root: int = -1) -> Failure:
         return _not_executed(step, errno, root)
     if report.name == "HOOK" and isinstance(step, steps.Hooks):
         return _hook(step, report)
+    if report.name == "SETNS" and isinstance(step, steps.Join):
+        from pyrunc.apply import namespaces
+
+        return namespaces.refused(step, errno)
     pointer = step.pointer
     if report.name in ("TERMINAL", "TAKE_TERMINAL"):
         kind = detail & 0xFFFFFFFF
@@ -112,6 +120,24 @@ def failure(step: steps.Step, report: Report, root: int = -1) -> Failure:
         return identity.rlimit_failure(step, errno, detail)
     text, hint = _WORDS.get(report.name, _enter)(step, errno)
     return Failure(text, pointer=pointer, errno=errno, hint=hint)
+
+
+def at_start(container: Container, payload: bytes) -> Failure:
+    """Return the Failure for a report that `start` gets; its step is in the container's configuration."""
+    from pyrunc.plan import hooks, process
+
+    report = Report.read(payload)
+    if report is None:
+        return Failure("the container's side sent a malformed error report")
+    config: Any = store.load_config(container)
+    step = steps.Step()
+    if report.name == "EXEC" and config.get("process"):
+        step = process.program(config["process"])
+    elif report.name == "HOOK":
+        step = next(iter(hooks.lower(config, "startContainer")), step)
+    elif report.name == "SECCOMP":
+        step = steps.Step(pointer="/linux/seccomp")
+    return failure(step, report)
 
 
 def _enter(_step: steps.Step, _errno: int) -> Words:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import jsonio, store
-from pyrunc.errors import Failure, from_facts
+from pyrunc import store
+from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,13 +78,12 @@ def release(container: store.Container) -> None:
         for fd in (go, report):
             if fd >= 0:
                 os.close(fd)
-    if answer[:1] == b"F":
-        try:
-            raise from_facts(jsonio.loads(answer[1:].decode("utf-8", "replace")))
-        except ValueError:
-            raise from_facts(None) from None
+    if answer[:1] == b"X":
+        from pyrunc.apply import words
+
+        raise words.at_start(container, answer[1:])
     stat = store.process_stat(container.pid)
-    if stat is not None and stat[2] == container.start and stat[1] & store.PF_FORKNOEXEC:
+    if stat is not None and stat[2] == container.start and stat[3] == store.INIT_NAME:
         raise Failure("the container's init died before it executed its program", step=container.id)
     for name in (store.START, store.REPORT):
         try:
