@@ -7,17 +7,18 @@ program, the mount namespace, and through the whole memory for a variable of the
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.containers import wait_for
+from tests.support.containers import Bundle, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.containers import Bundle, Runtime
+    from tests.support.containers import Runtime
 
 SPY = r"""
 #define _GNU_SOURCE
@@ -76,7 +77,7 @@ static void look_at_files(const char *pid)
     snprintf(path, sizeof path, "/proc/%s/fd", pid);
     DIR *fds = opendir(path);
     for (struct dirent *entry; fds && (entry = readdir(fds));) {
-        struct stat seen, null;
+        struct stat seen;
         snprintf(path, sizeof path, "/proc/%s/fd/%s", pid, entry->d_name);
         memset(text, 0, sizeof text);
         if (entry->d_name[0] == '.' || readlink(path, text, sizeof text - 1) < 0)
@@ -84,8 +85,7 @@ static void look_at_files(const char *pid)
         if (atoi(entry->d_name) > 2 && strncmp(text, "socket:", 7))
             note(pid, "descriptor", text);
         if (atoi(entry->d_name) < 3 && !stat(path, &seen) && S_ISCHR(seen.st_mode)) {
-            if (!stat("/dev/null", &null) && (null.st_dev != seen.st_dev || null.st_ino != seen.st_ino) &&
-                !chmod(path, seen.st_mode & 07777))
+            if (seen.st_dev == NULL_DEVICE && seen.st_ino == NULL_INODE && !chmod(path, seen.st_mode & 07777))
                 note(pid, "null device of the host can be changed", text);
         }
     }
@@ -160,16 +160,15 @@ NAMES = "SYS_PTRACE SYS_ADMIN DAC_OVERRIDE DAC_READ_SEARCH KILL CHOWN FOWNER"
 ALL = [f"CAP_{name}" for name in NAMES.split()]
 
 
-def spied(bundle: Bundle, runtime: Runtime, program: Path, *options: str, rounds: int = 40) -> str:
-    """Return what the spy saw while processes entered its container."""
+def spied(bundle: Bundle, runtime: Runtime, program: Path, enter: Callable[[str], None]) -> str:
+    """Return what the spy saw while processes entered its container or its pid namespace."""
     (bundle.rootfs / "spy").write_bytes(program.read_bytes())
     (bundle.rootfs / "spy").chmod(0o755)
     bundle.rootfs.chmod(0o777)
     name = runtime.started(bundle, "/spy; sleep 1000")
     assert wait_for((bundle.rootfs / "ready").exists)
-    for _ in range(rounds):
-        done = runtime("exec", *options, name, "/bin/true")
-        assert done.returncode == 0, done
+    for _ in range(40):
+        enter(name)
     (bundle.rootfs / "stop").touch()
     result = bundle.rootfs / "result"
     assert wait_for(result.exists)
@@ -180,7 +179,16 @@ def spied(bundle: Bundle, runtime: Runtime, program: Path, *options: str, rounds
 def spy(compiled: Callable[..., Path], tmp_path: Path) -> Path:
     canary = tmp_path / "canary-of-the-host"
     canary.touch()
-    return compiled("stopper", SPY, "-static", f'-DCANARY="{str(canary)[1:]}"', f'-DSECRET="{SECRET}"')
+    null = os.stat("/dev/null")
+    return compiled(
+        "stopper",
+        SPY,
+        "-static",
+        f'-DCANARY="{str(canary)[1:]}"',
+        f'-DSECRET="{SECRET}"',
+        f"-DNULL_DEVICE={null.st_dev}",
+        f"-DNULL_INODE={null.st_ino}",
+    )
 
 
 @pytest.mark.parametrize("user_namespace", [False, True])
@@ -191,10 +199,57 @@ def test_what_enters_is_whole_when_it_is_seen(
     bundle.capabilities(*ALL)
     if user_namespace:
         bundle.user_namespace()
-    seen = spied(bundle, runtime, spy)
+
+    def enter(name: str) -> None:
+        done = runtime("exec", name, "/bin/true")
+        assert done.returncode == 0, done
+
+    whole(spied(bundle, runtime, spy, enter))
+
+
+def whole(seen: str) -> None:
+    """Insist that processes were seen on their way in, and that nothing was wrong with one."""
     first, *notes = seen.splitlines()
     assert int(first.split()[3]) > 0, f"no process was caught on its way in: {seen}"
     assert not notes, seen
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_what_joins_the_pid_namespace_is_whole_when_it_is_seen(
+    bundle: Bundle,
+    runtime: Runtime,
+    spy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    user_namespace: bool,
+) -> None:
+    """A container that is created in another one's pid namespace, as those of a pod are."""
+    monkeypatch.setenv("RUNTIME_SECRET", SECRET)
+    bundle.capabilities(*ALL)
+    if user_namespace:
+        bundle.user_namespace()
+
+    def enter(name: str) -> None:
+        other = Bundle(tmp_path / f"other-{len(runtime.ids)}")
+        pid = runtime.pid(name)
+        for entry in other.linux["namespaces"]:
+            if entry["type"] == "pid":
+                entry["path"] = f"/proc/{pid}/ns/pid"
+        if user_namespace:
+            other.user_namespace()
+            other.linux["namespaces"][-1]["path"] = f"/proc/{pid}/ns/user"
+            other.linux["namespaces"] = [e for e in other.linux["namespaces"] if e["type"] != "cgroup"]
+        said = runtime.output(other, "ps; readlink /proc/self")
+        assert "/spy" in said, said
+
+    # The root that the spy compares with is its own: here another one is right, but never the host's.
+    seen = [
+        line
+        for line in spied(bundle, runtime, spy, enter).splitlines()
+        if "is not the container's" not in line
+    ]
+    whole("\n".join(line for line in seen if "mount namespace" not in line))
 
 
 def test_a_process_stopped_on_its_way_in_hangs_nobody(
