@@ -70,6 +70,7 @@ static void look_at_files(const char *pid)
     memset(text, 0, sizeof text);
     if (readlink(path, text, sizeof text - 1) > 0 && strncmp(text, "/bin/", 5) && strncmp(text, "/memfd:", 7))
         note(pid, "exe", text);
+    int arrived = !strncmp(text, "/bin/", 5); /* its program may open what it likes */
     int fd = open(path, O_RDWR);
     if (fd >= 0)
         note(pid, "exe", "can be written to");
@@ -82,7 +83,7 @@ static void look_at_files(const char *pid)
         memset(text, 0, sizeof text);
         if (entry->d_name[0] == '.' || readlink(path, text, sizeof text - 1) < 0)
             continue;
-        if (atoi(entry->d_name) > 2 && strncmp(text, "socket:", 7))
+        if (!arrived && atoi(entry->d_name) > 2 && strncmp(text, "socket:", 7))
             note(pid, "descriptor", text);
         if (atoi(entry->d_name) < 3 && !stat(path, &seen) && S_ISCHR(seen.st_mode)) {
             if (seen.st_dev == NULL_DEVICE && seen.st_ino == NULL_INODE && !chmod(path, seen.st_mode & 07777))
