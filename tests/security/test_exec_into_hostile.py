@@ -168,7 +168,7 @@ def spied(bundle: Bundle, runtime: Runtime, program: Path, enter: Callable[[str]
     bundle.rootfs.chmod(0o777)
     name = runtime.started(bundle, "/spy; sleep 1000")
     assert wait_for((bundle.rootfs / "ready").exists)
-    for _ in range(40):
+    for _ in range(15):
         enter(name)
     (bundle.rootfs / "stop").touch()
     result = bundle.rootfs / "result"
