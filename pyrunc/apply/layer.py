@@ -235,8 +235,7 @@ def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     try:
         with open(f"{state}/config.json", "rb", buffering=0) as file:
             config: Any = jsonio.loads(file.readall().decode())
-        linux = config.get("linux") or {}
-        uids, gids = (namespaces.id_maps(linux.get(kind)) for kind in ("uidMappings", "gidMappings"))
+        uids, gids = namespaces.own_ids(config)
     except (OSError, ValueError, AttributeError):
         return False
     reader, writer = os.pipe()

@@ -46,10 +46,10 @@ def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
         hint: what may help.
 
     """
-    message = (
-        f"{step.source} on {step.destination}: {what}" if what else f"{step.source} on {step.destination}"
+    place = f"{step.source} on {step.spelled or step.destination}"
+    return Failure(
+        f"{place}: {what}" if what else place, step=STEP, pointer=step.pointer, errno=errno, hint=hint
     )
-    return Failure(message, step=STEP, pointer=step.pointer, errno=errno, hint=hint)
 
 
 def open_source(step: Mount) -> int:

@@ -302,13 +302,13 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
             raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=2)
         hosts.check(request, text)
         hosts.settle(request.source, request, tree.config, text)
-    linux = tree.config.get("linux") or {}
+    uids, gids = namespaces.own_ids(tree.config)
     return entries.entry(
         request,
         request.source,
         layer="",
-        uids=namespaces.id_maps(linux.get("uidMappings")),
-        gids=namespaces.id_maps(linux.get("gidMappings")),
+        uids=uids,
+        gids=gids,
     )
 
 

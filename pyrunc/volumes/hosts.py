@@ -182,13 +182,9 @@ def owner(config: Config) -> tuple[int, int]:
     """
     process: Any = config.get("process") or {}
     user = process.get("user") or {}
-    linux = config.get("linux") or {}
+    uids, gids = namespaces.own_ids(config)
     found = []
-    for key, number, maps in (
-        ("uid", user.get("uid", 0), linux.get("uidMappings")),
-        ("gid", user.get("gid", 0), linux.get("gidMappings")),
-    ):
-        ranges = namespaces.id_maps(maps)
+    for key, number, ranges in (("uid", user.get("uid", 0), uids), ("gid", user.get("gid", 0), gids)):
         outside = number if not ranges else -1
         for inside, base, size in ranges:
             if inside <= number < inside + size:

@@ -26,7 +26,7 @@ LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
 def step(*words: str, **fields: Any) -> steps.Mount:
     """Return a bind with options, as the planner makes it."""
     entry: Any = {"destination": "/data", "source": "/source", "options": ["rbind", *words]}
-    made = mounts._entry(3, entry, {"ociVersion": "1.3.0"}, {})
+    made = mounts._entry(3, entry, {"ociVersion": "1.3.0"}, {}, "/r")
     mounts._expect(made, 0, whole=False)
     for name, value in fields.items():
         setattr(made, name, value)

@@ -99,11 +99,13 @@ def test_propagation_needs_a_mount_that_has_it(tmp_path: Path, made: str, wanted
 def test_the_containers_user_on_the_host() -> None:
     assert hosts.owner(config()) == (0, 0)
     assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}})) == (7, 8)
-    maps = {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}]}
+    maps: dict[str, object] = {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}]}
     maps["gidMappings"] = [
         {"containerID": 0, "hostID": 5, "size": 1},
         {"containerID": 1, "hostID": 200000, "size": 10},
     ]
+    assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}}, linux=maps)) == (7, 8)
+    maps["namespaces"] = [{"type": "user"}]
     assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}}, linux=maps)) == (100007, 200007)
     with pytest.raises(Failure, match="gid 11 is not mapped"):
         hosts.owner(config(process={"user": {"uid": 7, "gid": 11}}, linux=maps))
