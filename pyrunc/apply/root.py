@@ -139,7 +139,13 @@ def leave(container: Container) -> None:
 
 
 def root_propagation(child: Child, step: steps.RootPropagation) -> None:
-    """Set linux.rootfsPropagation; mounts with words about it of their own keep what they say."""
+    """Set linux.rootfsPropagation; mounts with words about it of their own keep what they say.
+
+    A shared root begins a peer group of its own: of the host's mount that it is a copy of it was a slave
+    until now, and would stay one.
+    """
+    if step.flag == flags.MS_SHARED:
+        _linux.mount(None, "/", None, flags.MS_PRIVATE, None)
     _linux.mount(None, "/", None, step.flag | (flags.MS_REC if step.recursive else 0), None)
     mounts.propagate_again(child)
 

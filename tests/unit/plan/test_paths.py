@@ -55,7 +55,7 @@ def test_a_read_only_root_is_asked_for_in_its_own_place() -> None:
     ],
 )
 def test_what_would_protect_nothing_is_refused(key: str, path: str, said: str) -> None:
+    linux: dict[str, Any] = {key: ["/proc/kcore", path]}
     with pytest.raises(Failure, match=said) as caught:
-        linux: dict[str, Any] = {key: ["/proc/kcore", path]}
         plan(with_linux(**linux))
     assert caught.value.pointer == f"/linux/{key}/1"
