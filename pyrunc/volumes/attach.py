@@ -159,7 +159,13 @@ class Additions:
                     self._fill(locked, request.destination, rootfs)
                 locked.volume.state = USED
                 locked.save()
-            hosts.settle(self.store.mountpoint(item.name), request, self.config, item.asked)
+            if request.chown or request.relabel:
+                data = locked.open_data()
+                try:
+                    source = self.store.mountpoint(item.name)
+                    hosts.settle(source, request, self.config, item.asked, opened=data)
+                finally:
+                    os.close(data)
 
     def _empty(self, locked: Locked) -> None:
         """Begin anew with a volume whose filling was killed halfway."""

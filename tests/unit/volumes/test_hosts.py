@@ -50,6 +50,42 @@ def test_the_systems_own_directories_are_left_alone(source: str, fields: dict[st
     hosts.check(bind(source), "-v ...")
 
 
+@root
+@pytest.mark.parametrize("way", ["link", "mount", "//etc", "swapped"])
+@pytest.mark.parametrize("fields", [{"chown": True}, {"relabel": "Z"}])
+def test_the_systems_own_by_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, fields: dict[str, Any]
+) -> None:
+    """What counts is what is opened: the path of a source may lead through another container's volume."""
+    monkeypatch.setattr(hosts, "_SELINUX", str(tmp_path))
+    changed: list[object] = []
+    monkeypatch.setattr(hosts.tree, "chown", lambda *words: changed.append(words))
+    monkeypatch.setattr(hosts.tree, "label", lambda *words: changed.append(words))
+    source = tmp_path / "source"
+    if way in ("mount", "swapped"):
+        source.mkdir()
+    if way == "mount":
+        subprocess.run(["mount", "--bind", "/etc", source], check=True)
+    if way == "link":
+        source.symlink_to("/etc")
+    request = bind("//etc" if way == "//etc" else source, **fields)
+    made = config(linux={"mountLabel": LABEL})
+    try:
+        if way == "swapped":
+            hosts.check(request, "-v ...")
+            source.rmdir()
+            source.symlink_to("/etc")
+        else:
+            with pytest.raises(Failure, match=r"\(/etc\) is not allowed: the host needs it as it is"):
+                hosts.check(request, "-v ...")
+        with pytest.raises(Failure, match=r"\(/etc\) is not allowed: the host needs it as it is"):
+            hosts.settle(request.source, request, made, "-v ...")
+    finally:
+        if way == "mount":
+            subprocess.run(["umount", source], check=True)
+    assert changed == []
+
+
 def test_missing_parents(tmp_path: Path) -> None:
     assert hosts.missing(str(tmp_path)) == []
     assert hosts.missing(f"{tmp_path}/a/b") == [f"{tmp_path}/a", f"{tmp_path}/a/b"]
@@ -120,6 +156,11 @@ def test_settle_gives_the_source_away(tmp_path: Path) -> None:
     assert (tmp_path / "source").stat().st_uid == 0
     hosts.settle(str(tmp_path / "source"), bind(tmp_path / "source", chown=True), made, "-v ...")
     assert (tmp_path / "source/file").stat().st_uid == 1234
+    (tmp_path / "link").symlink_to("source")
+    link = bind(tmp_path / "link", chown=True, nofollow=True)
+    hosts.settle(str(tmp_path / "link"), link, config(process={"user": {"uid": 77}}), "-v ...")
+    owners = [(tmp_path / name).lstat().st_uid for name in ("link", "source", "source/file")]
+    assert owners == [77, 1234, 1234], "a link that is meant itself is given away, not what it leads to"
     with pytest.raises(Failure, match=r"-v \.\.\.: open"):
         hosts.settle(str(tmp_path / "no"), bind(tmp_path / "no", chown=True), made, "-v ...")
 
