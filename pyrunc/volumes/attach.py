@@ -15,7 +15,7 @@ import os
 
 from pyrunc import jsonio
 from pyrunc import store as containers
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
@@ -305,12 +305,8 @@ def _taken(config: Config) -> dict[str, str]:
 def _claim(item: Item, taken: dict[str, str]) -> None:
     other = taken.setdefault(item.destination, item.asked)
     if other is not item.asked:
-        both = f"{_one_line(other)} and by {_one_line(item.asked)}"
+        both = f"{printable(other)} and by {printable(item.asked)}"
         raise Failure(f"Duplicate mount point: {item.destination} is wanted by {both}")
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else ascii(text)
 
 
 # -- borrowing ----
