@@ -39,8 +39,11 @@ def open_source(step: Device) -> int:
         except FileNotFoundError:
             fd = sources.calls.open_tree(flags.AT_FDCWD, _host_path(step), how)
     except OSError as exc:
+        why = "and the host has none to bind"
+        if exc.errno != _ENOENT:
+            why = "and the host's cannot be bound"
         raise Failure(
-            f"device {step.path} cannot be made in a user namespace, and the host has none to bind",
+            f"device {step.path} cannot be made in a user namespace, {why}",
             pointer=step.pointer,
             errno=exc.errno or 0,
         ) from None

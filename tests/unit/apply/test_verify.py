@@ -187,6 +187,21 @@ def test_a_mount_that_is_gone(check: Any) -> None:
     assert caught.value.pointer == "/mounts/3"
 
 
+def test_a_kernel_that_does_not_answer_has_no_mount_removed(
+    check: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    def refuse(*_words: object) -> bytes:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(_linux, "statmount", refuse)
+    if "statmount" not in request.node.name:
+        check(step())
+        return
+    with pytest.raises(Failure, match="ask the kernel what it has become") as caught:
+        check(step())
+    assert caught.value.errno == 1
+
+
 def test_an_id_that_is_another_mount_s(check: Any, request: pytest.FixtureRequest) -> None:
     """Before Linux 6.8 the next mount gets the id of one that is gone; it lies somewhere else."""
     if "statmount" in request.node.name:

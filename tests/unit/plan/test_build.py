@@ -218,6 +218,20 @@ def test_a_bound_dev_is_left_alone() -> None:
     assert not one(plan(config).child, steps.Terminal).console
 
 
+@pytest.mark.parametrize("host", [{}, {"in_user_namespace": True}])
+def test_mappings_without_a_user_namespace_do_not_count(host: dict[str, Any]) -> None:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    made = plan(with_linux(uidMappings=maps, gidMappings=maps), **host)
+    assert "IdMaps" not in names(made.parent)
+    assert [word for word in made.warnings if "nothing is mapped" in word] == [
+        f"/linux/{key}: the container has no user namespace, so nothing is mapped"
+        for key in ("uidMappings", "gidMappings")
+    ]
+    made = plan(with_linux(also=("user",), uidMappings=maps, gidMappings=maps), **host)
+    assert "IdMaps" in names(made.parent)
+    assert not [word for word in made.warnings if "nothing is mapped" in word]
+
+
 def test_kcore_and_ptmx() -> None:
     links = {step.path: step for step in plan(small(), kcore=True).child if isinstance(step, steps.Symlink)}
     assert links["/dev/core"].target == "/proc/kcore"
