@@ -164,7 +164,7 @@ def submounts(path: str) -> list[str]:
     """Return what is mounted below a directory of the host: a layer over it does not show that."""
     from pyrunc.apply.sources import lines, unescape
 
-    top = path.rstrip("/") + "/"
+    top = os.path.realpath(path).rstrip("/") + "/"  # the kernel's name for it
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         table = file.readall().decode("utf-8", "surrogateescape")
     points = (unescape(line.split(" ", 5)[4]) for line in lines(table))

@@ -50,7 +50,8 @@ def main(cmd: Command) -> int:
         if cmd.id == _ADD:
             tree.add([(f"{file}: {entry['destination']}", entry) for entry in entries], force=cmd.force)
         else:
-            tree.remove([str(entry["destination"]) for entry in entries], force=cmd.force)
+            rootfs = tree.container.rootfs
+            tree.remove([mounts.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
     elif added or removed:
         # What goes makes room for what comes.
         wishes = [(f"--add {text}", _entry(text, tree)) for text in added]

@@ -76,7 +76,10 @@ def test_files_of_crun(engine: Engine, bundle: Bundle, source: Path, tmp_path: P
     ]
     (tmp_path / "array.json").write_text(json.dumps(entries))
     (tmp_path / "object.json").write_text(json.dumps({"mounts": entries}))
-    for file in ("array.json", "object.json"):
+    spelled = ["//one/.", f"{bundle.rootfs}/x/../two"]
+    odd = [{**entry, "destination": place} for entry, place in zip(entries, spelled, strict=True)]
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    for file in ("array.json", "object.json", "odd.json"):
         engine.call("mounts", "add", name, str(tmp_path / file)).ok()
         assert execute(engine, name, "cat /one/file /two").out == "of the host\n" * 2
         clean(engine, name)

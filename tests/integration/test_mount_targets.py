@@ -303,6 +303,24 @@ def test_the_root_itself_is_not_covered(
     engine.front(bundle, "exit 0").fails("/mounts/5", "root")
 
 
+@pytest.mark.parametrize("path", ["/self", "/up"])
+@pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
+def test_a_path_that_leads_to_the_root_would_cover_nothing(
+    engine: Engine, bundle: Bundle, key: str, path: str
+) -> None:
+    (bundle.rootfs / "self").symlink_to(".")
+    (bundle.rootfs / "up").symlink_to("../../..")
+    bundle.linux[key] = ["/proc/keys", path]
+    engine.front(bundle, "exit 0").fails(f"/linux/{key}/1: {path} leads to the root of the file system")
+
+
+@pytest.mark.parametrize("path", ["/", ".", "/proc/.."])
+def test_the_root_as_a_read_only_path(engine: Engine, bundle: Bundle, path: str) -> None:
+    bundle.linux["readonlyPaths"] = [path]
+    engine.front(bundle, "touch /new").fails("Read-only file system")
+    assert not (bundle.rootfs / "new").exists()
+
+
 def test_a_destination_as_the_host_names_it(engine: Engine, bundle: Bundle, things: Path) -> None:
     """Some callers write the path of the mount point on the host."""
     bundle.mount(f"{bundle.rootfs}/data", things / "dir", "bind")
