@@ -126,16 +126,26 @@ def _directory(child: Child, path: str) -> tuple[int, str]:
 def _refuse_bound(child: Child) -> None:
     """Refuse to fill a directory of the host's that /dev leads to, by a symlink of the image's.
 
-    What is bound on /dev itself is left alone, so nobody has come here then.
+    What is bound on /dev itself is left alone, so nobody has come here then. A mount that is nobody's step
+    came along below another one: of the root, as somebody has prepared it, or of a bind.
     """
-    made = child.mounting.made
-    mount = _linux.statx_mnt(child.dev, made.mask)[0]
-    if mount != _linux.statx_mnt(child.root, made.mask)[0] and mount in made.bases:
+    mounting = child.mounting
+    mask = mounting.made.mask
+    mount = _linux.statx_mnt(child.dev, mask)[0]
+    if mount == _linux.statx_mnt(child.root, mask)[0]:
+        return
+    kinds = [step.kind for number, step in mounting.noted if number == mount]
+    if "bind" in kinds or (not kinds and _is_link(child.root, "dev")):
+        where = mounting.made.bases.get(mount, "a directory")
         raise Failure(
-            f"/dev leads to {made.bases[mount]} of the host by a symlink in the root file system:"
+            f"/dev leads to {where} of the host by a symlink in the root file system:"
             " no devices are made there",
             hint="bind it on /dev, or mount a tmpfs there",
         )
+
+
+def _is_link(directory: int, name: str) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def _close(child: Child, directory: int) -> None:

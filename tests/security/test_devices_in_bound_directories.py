@@ -7,6 +7,7 @@ config.json spells it, and no symlink of an image makes a bound directory /dev.
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,32 @@ def test_a_link_of_the_image(bundle: Bundle, runtime: Runtime, bound: Path, way:
     assert os.listdir(bound) == []
     assert done.returncode != 0
     assert f"/dev leads to {bound} of the host by a symlink" in done.stdout
+
+
+def test_a_link_to_what_is_mounted_below_a_bind(bundle: Bundle, runtime: Runtime, bound: Path) -> None:
+    """It came along with a recursive bind, so that no entry names it."""
+    bundle.without_mount("/dev")
+    (bound / "sub").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "host", bound / "sub"], check=True)
+    try:
+        (bundle.rootfs / "dev").rmdir()
+        (bundle.rootfs / "dev").symlink_to("data/sub")
+        bundle.mount("/data", bound, "rbind")
+        done = runtime.run(bundle, "true")
+        assert os.listdir(bound / "sub") == []
+        assert "of the host by a symlink in the root file system" in done.stdout
+    finally:
+        subprocess.run(["umount", bound / "sub"], check=True)
+
+
+def test_a_root_whose_dev_is_a_mount(bundle: Bundle, runtime: Runtime) -> None:
+    """Somebody has prepared it: it belongs to the root."""
+    bundle.without_mount("/dev")
+    subprocess.run(["mount", "-t", "tmpfs", "host", bundle.rootfs / "dev"], check=True)
+    try:
+        assert runtime.output(bundle, "stat -c %t:%T /dev/null") == "1:3\n"
+    finally:
+        subprocess.run(["umount", bundle.rootfs / "dev"], check=True)
 
 
 def test_devices_that_are_asked_for_by_another_spelling(bundle: Bundle, runtime: Runtime) -> None:
