@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,3 +81,26 @@ def test_devices_that_another_container_may_use_stay(
     assert engine.call("create", "--bundle", str(bundle.path), engine.new_id()).code == 1
     assert sorted(os.listdir(bundle.rootfs / "dev")) == made
     engine.call("delete", "--force", holder).ok()
+
+
+def test_devices_of_a_creation_that_is_killed(engine: Engine, bundle: Bundle, source: Path) -> None:
+    """`delete --force` takes them away: a hook holds it up when all are made."""
+    without_dev(bundle)
+    bundle.mount("/data", source, "bind")
+    gate = bundle.path / "gate"
+    os.mkfifo(gate)
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/cat", "args": ["cat", str(gate)]}]}
+    bundle.write()
+    before = entries(bundle.rootfs), entries(source)
+    name = engine.new_id()
+    call = engine.begin("create", "--bundle", str(bundle.path), name, stderr=-3)
+    held = gate.open("wb", buffering=0)  # returns when the hook has opened it, too
+    try:
+        assert os.path.lexists(bundle.rootfs / "dev/ptmx")
+        assert (source / "null").exists()
+    finally:
+        call.send_signal(signal.SIGKILL)
+        call.wait(60)
+        held.close()
+    engine.delete(name)
+    assert (entries(bundle.rootfs), entries(source)) == before
