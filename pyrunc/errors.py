@@ -21,7 +21,12 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         code: exit status of the command.
         bare: the program could not be executed: engines know this one line, without the verb before it.
 
+    Attributes:
+        lines: the message is a report of several lines, all of them ours.
+
     """
+
+    lines = False
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep all facts through pickle, which else keeps only the message."""
-        return from_facts, (self.facts(),)
+        return from_facts, (self.facts(),), {"lines": self.lines}
 
     def text(self) -> str:
         """Return the one line a person reads.
@@ -70,6 +75,22 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
     def facts(self) -> list[object]:
         """Return the facts as a JSON-able list, for the way from the container's side to the parent."""
         return [self.message, self.step, self.pointer, self.errno, self.hint, self.code, self.bare]
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return words that somebody else chose as they may be shown: what is no printable character, escaped.
+
+    A path of an image, a source or an option must not steer the terminal it is shown on, nor begin a line
+    that looks like one of ours. All that is printed for people goes through here; JSON has its own escapes.
+
+    Args:
+        text: the words.
+        keep: characters that are left, as "\n" where lines are ours.
+
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
 
 
 def from_facts(facts: object) -> Failure:

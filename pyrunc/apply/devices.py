@@ -11,10 +11,12 @@ import os
 
 from pyrunc.apply import sources, target
 from pyrunc.errors import Failure
-from pyrunc.linux import flags
+from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.apply.child import Child
     from pyrunc.plan.steps import Device, OwnNull, Symlink
 
@@ -37,8 +39,11 @@ def open_source(step: Device) -> int:
         except FileNotFoundError:
             fd = sources.calls.open_tree(flags.AT_FDCWD, _host_path(step), how)
     except OSError as exc:
+        why = "and the host has none to bind"
+        if exc.errno != _ENOENT:
+            why = "and the host's cannot be bound"
         raise Failure(
-            f"device {step.path} cannot be made in a user namespace, and the host has none to bind",
+            f"device {step.path} cannot be made in a user namespace, {why}",
             pointer=step.pointer,
             errno=exc.errno or 0,
         ) from None
@@ -75,14 +80,9 @@ def device(child: Child, step: Device) -> None:
             _bind(child, step)
             return
         directory, name = _directory(child, step.path)
+        kind, number = step.mode | _TYPES[step.type], os.makedev(step.major, step.minor)
         try:
-            try:
-                os.mknod(
-                    name, step.mode | _TYPES[step.type], os.makedev(step.major, step.minor), dir_fd=directory
-                )
-            except FileExistsError:
-                pass
-            else:
+            if _made(child, directory, name, lambda: os.mknod(name, kind, number, dir_fd=directory)):
                 if step.uid or step.gid:
                     os.chown(name, step.uid, step.gid, dir_fd=directory, follow_symlinks=False)
             if not _is(step, os.stat(name, dir_fd=directory, follow_symlinks=False)):
@@ -91,6 +91,11 @@ def device(child: Child, step: Device) -> None:
             _close(child, directory)
     except OSError as exc:
         raise Failure(f"make device {step.path}", pointer=step.pointer, errno=exc.errno or 0) from None
+
+
+def _made(child: Child, directory: int, name: str, make: Callable[[], object]) -> bool:
+    """Make something in a directory, and note it; tell whether it was not there already."""
+    return child.mounting.made.make_in(directory, name, make)
 
 
 def _bind(child: Child, step: Device) -> None:
@@ -114,7 +119,33 @@ def _directory(child: Child, path: str) -> tuple[int, str]:
         return target.parent(child.root, path, made=child.mounting.made)
     if child.dev < 0:
         child.dev = target.make(child.root, "/dev", "dir", made=child.mounting.made)
+        _refuse_bound(child)
     return child.dev, name
+
+
+def _refuse_bound(child: Child) -> None:
+    """Refuse to fill a directory of the host's that /dev leads to, by a symlink of the image's.
+
+    What is bound on /dev itself is left alone, so nobody has come here then. A mount that is nobody's step
+    came along below another one: of the root, as somebody has prepared it, or of a bind.
+    """
+    mounting = child.mounting
+    mask = mounting.made.mask
+    mount = _linux.statx_mnt(child.dev, mask)[0]
+    if mount == _linux.statx_mnt(child.root, mask)[0]:
+        return
+    kinds = [step.kind for number, step in mounting.noted if number == mount]
+    if "bind" in kinds or (not kinds and _is_link(child.root, "dev")):
+        where = mounting.made.bases.get(mount, "a directory")
+        raise Failure(
+            f"/dev leads to {where} of the host by a symlink in the root file system:"
+            " no devices are made there",
+            hint="bind it on /dev, or mount a tmpfs there",
+        )
+
+
+def _is_link(directory: int, name: str) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def _close(child: Child, directory: int) -> None:
@@ -126,16 +157,13 @@ def symlink(child: Child, step: Symlink) -> None:
     """Make one symlink; an existing one with the same target is as good."""
     directory, name = _directory(child, step.path)
     try:
-        if step.replace:
+        if step.replace and not target.is_link(directory, name, step.target):
             try:
                 os.unlink(name, dir_fd=directory)
             except FileNotFoundError:
                 pass
-        try:
-            os.symlink(step.target, name, dir_fd=directory)
-        except FileExistsError:
-            # An image may bring the link, or something else under that name: that is the image's affair.
-            return
+        # An image may bring the link, or something else under that name: that is the image's affair.
+        _made(child, directory, name, lambda: os.symlink(step.target, name, dir_fd=directory))
     except OSError as exc:
         raise Failure(
             f"link {step.path} to {step.target}", pointer=step.pointer, errno=exc.errno or 0
@@ -187,17 +215,8 @@ def console(child: Child, devpts: int, number: int) -> None:
     """
     directory, name = _directory(child, "/dev/console")
     try:
-        try:
-            os.close(
-                os.open(
-                    name,
-                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                    0o666,
-                    dir_fd=directory,
-                )
-            )
-        except FileExistsError:
-            pass
+        how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        _made(child, directory, name, lambda: os.close(os.open(name, how, 0o666, dir_fd=directory)))
         tfd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
             mode = os.fstat(tfd).st_mode

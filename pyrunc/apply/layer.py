@@ -164,7 +164,7 @@ def submounts(path: str) -> list[str]:
     """Return what is mounted below a directory of the host: a layer over it does not show that."""
     from pyrunc.apply.sources import lines, unescape
 
-    top = path.rstrip("/") + "/"
+    top = os.path.realpath(path).rstrip("/") + "/"  # the kernel's name for it
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         table = file.readall().decode("utf-8", "surrogateescape")
     points = (unescape(line.split(" ", 5)[4]) for line in lines(table))
@@ -235,8 +235,7 @@ def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     try:
         with open(f"{state}/config.json", "rb", buffering=0) as file:
             config: Any = jsonio.loads(file.readall().decode())
-        linux = config.get("linux") or {}
-        uids, gids = (namespaces.id_maps(linux.get(kind)) for kind in ("uidMappings", "gidMappings"))
+        uids, gids = namespaces.own_ids(config)
     except (OSError, ValueError, AttributeError):
         return False
     reader, writer = os.pipe()

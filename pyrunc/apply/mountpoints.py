@@ -8,6 +8,9 @@ Written down one by one, and before each is made: whenever init is killed, nothi
     [number]                                                                            not made: it was there
     [-1, directory, path, its device and inode, device and inode of what was made]      of another container
 
+Device nodes and links in /dev are on it, too: only what undoes a creation takes these away, as another
+container of the same root file system may have found and used them.
+
 What lies on a file system made for the container goes with it and is not noted; neither is what lies on
 something mounted below a bind's source, of which only the kernel knows where it comes from.
 """
@@ -21,7 +24,12 @@ from pyrunc import jsonio
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FILE = "made"
+_EEXIST = 17
 
 
 class Made:
@@ -85,6 +93,55 @@ class Made:
                     self._write([self.noted, base, path, top.st_dev, top.st_ino])
                 return
 
+    def make_in(self, directory: int, name: str, make: Callable[[], object]) -> bool:
+        """Make something in a directory of which only the descriptor is known, and note it.
+
+        Args:
+            directory: its descriptor.
+            name: what will be made in it.
+            make: makes it.
+
+        Returns:
+            Whether it was made: if not, something was there.
+
+        Raises:
+            OSError: as make().
+
+        """
+        self.noted = 0
+        # Most are on a tmpfs.
+        if self.file >= 0 and _linux.statx_mnt(directory, self.mask)[0] in self.bases:
+            if _is_there(directory, name):
+                return False  # a note of it could cost the image its own, if we were killed here
+            self._intend_in(directory, name)
+        try:
+            make()
+        except OSError as exc:
+            self.retract()
+            if exc.errno != _EEXIST:
+                raise
+            return False
+        if self.noted:
+            made = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            self._write([self.noted, made.st_dev, made.st_ino])
+        return True
+
+    def _intend_in(self, directory: int, name: str) -> None:
+        stack = [os.dup(directory)]
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while not _linux.statx_mnt(stack[0], self.mask)[1]:
+                stack.insert(0, os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=stack[0]))
+            # Only its end counts, so it does not matter whether the directory can be reached by it.
+            os.fchdir(directory)
+            text = os.fsdecode(_linux.getcwd())
+            depth = len(stack) - 1
+            self.intend(stack, text.split("/")[-depth:] if depth else [], name)
+        finally:
+            os.fchdir(back)
+            for fd in (back, *stack):
+                os.close(fd)
+
     def confirm(self, fd: int) -> None:
         """Note that it was made, and which it is."""
         self.count += 1
@@ -98,7 +155,22 @@ class Made:
             self._write([self.noted])
 
     def _write(self, line: object) -> None:
-        os.write(self.file, jsonio.dumps(line).encode() + b"\n")
+        try:
+            os.write(self.file, jsonio.dumps(line).encode() + b"\n")
+        except OSError as exc:
+            # Not the mount point's fault, nor the root file system's.
+            raise Failure(
+                f"write the list of mount points, {FILE} in the container's state directory",
+                errno=exc.errno or 0,
+            ) from None
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def hold(rootfs: str) -> int:

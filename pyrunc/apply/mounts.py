@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
-_ENOENT, _EAGAIN, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 40, 20, 22
+_ENOENT, _EAGAIN, _EEXIST, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 17, 40, 20, 22
 # When a mount point is not found at once: there is none, a symlink is on the way, or something was moved just
 # now.
 _LATER = (_ENOENT, _ELOOP, _EAGAIN)
@@ -135,6 +135,8 @@ def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool 
             _check_place(child, step, place, fd, plain=plain)
             sources.calls.move_mount(fd, "", place, "", _ATTACH)
         except FileNotFoundError:
+            if sources.deleted(fd):
+                raise sources.deleted_failure(step) from None
             # It was removed meanwhile, by somebody with the same root file system: make it again.
             if attempt + 1 < _TRIES:
                 continue
@@ -278,23 +280,15 @@ def _copied_link(child: Child, step: Mount) -> bool:
     try:
         directory, name = target.parent(child.root, step.destination, made=child.mounting.made)
         try:
-            try:
-                os.symlink(text, name, dir_fd=directory)
-            except FileExistsError:
-                if not _is_link(name, directory, text):
-                    raise
+            make = child.mounting.made.make_in
+            if not make(directory, name, lambda: os.symlink(text, name, dir_fd=directory)):
+                if not target.is_link(directory, name, text):
+                    raise FileExistsError(_EEXIST, os.strerror(_EEXIST), name)
         finally:
             os.close(directory)
     except OSError as exc:
         raise sources.failure(step, f"make it a symlink to {text}", exc.errno or 0) from None
     return True
-
-
-def _is_link(name: str, directory: int, text: str) -> bool:
-    try:
-        return os.readlink(name, dir_fd=directory) == text
-    except OSError:
-        return False
 
 
 # -- at the end ----
@@ -349,7 +343,10 @@ def _place_failure(step: Mount, exc: OSError) -> Failure:
             pointer=step.pointer,
         )
     what = f"make mount point {step.destination} in the root file system"
-    return sources.failure(step, what, exc.errno or 0)
+    hint = ""
+    if exc.errno == _ELOOP:
+        hint = "symlinks on its way go round in a circle, or one is a door of /proc, as /proc/self/cwd is"
+    return sources.failure(step, what, exc.errno or 0, hint)
 
 
 def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:

@@ -11,7 +11,7 @@ import os
 
 from pyrunc.apply import sources, target
 from pyrunc.errors import Failure
-from pyrunc.linux import flags
+from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,13 +24,26 @@ _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
 
 
 def _open(child: Child, path: str, pointer: str) -> int:
-    """Open what is to be covered, -1 when it does not exist."""
+    """Open what is to be covered, -1 when it does not exist.
+
+    Raises:
+        Failure: it cannot be opened, or is the root, which nothing can cover for those who are in it.
+
+    """
     try:
-        return target.resolve(child.root, path)
+        fd = target.resolve(child.root, path)
     except OSError as exc:
         if exc.errno in (_ENOENT, _ENOTDIR):
             return -1
         raise Failure(f"open {path}", pointer=pointer, errno=exc.errno or 0) from None
+    if _linux.statx_mnt(fd) == _linux.statx_mnt(child.root) and _linux.statx_mnt(fd)[1]:
+        os.close(fd)
+        raise Failure(
+            f"{path} leads to the root of the file system, which nothing can cover",
+            pointer=pointer,
+            hint="a read-only root is asked for with /root/readonly",
+        )
+    return fd
 
 
 def readonly(child: Child, step: ReadonlyPath) -> None:

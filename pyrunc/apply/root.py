@@ -103,15 +103,19 @@ def _move_root(child: Child) -> None:
     Unlike pivot_root this leaves the host's tree mounted underneath, so its procfs and sysfs are removed
     first: as long as a full one is in the namespace, the kernel lets a user namespace mount another.
     """
-    place = child.plan.rootfs
+    # We are in it: the kernel's name for it, whatever symlinks the configured one goes through.
+    here = os.fsdecode(_linux.getcwd())
+    place = here if here.startswith("/") else child.plan.rootfs
     for row in reversed(_mount_table()):
-        kind = row[row.index("-") + 1]
-        if kind in ("proc", "sysfs") and row[4] != place and not row[4].startswith(place + "/"):
+        kind, point = row[row.index("-") + 1], sources.unescape(row[4])
+        if kind in ("proc", "sysfs") and point != place and not point.startswith(place + "/"):
             try:
-                _linux.umount2(row[4], flags.MNT_DETACH)
+                _linux.umount2(point, flags.MNT_DETACH)
+            except FileNotFoundError:
+                continue  # it lay on one that has just gone
             except OSError:
                 # Locked to its parent by a user namespace: covered instead.
-                _linux.mount("tmpfs", row[4], "tmpfs", flags.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
+                _linux.mount("tmpfs", point, "tmpfs", flags.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
     _linux.mount(".", "/", None, flags.MS_MOVE, None)
     os.chroot(".")
 
@@ -139,7 +143,13 @@ def leave(container: Container) -> None:
 
 
 def root_propagation(child: Child, step: steps.RootPropagation) -> None:
-    """Set linux.rootfsPropagation; mounts with words about it of their own keep what they say."""
+    """Set linux.rootfsPropagation; mounts with words about it of their own keep what they say.
+
+    A shared root begins a peer group of its own: of the host's mount that it is a copy of it was a slave
+    until now, and would stay one.
+    """
+    if step.flag == flags.MS_SHARED:
+        _linux.mount(None, "/", None, flags.MS_PRIVATE, None)
     _linux.mount(None, "/", None, step.flag | (flags.MS_REC if step.recursive else 0), None)
     mounts.propagate_again(child)
 
@@ -160,7 +170,10 @@ def readonly_root(child: Child, step: steps.ReadonlyRoot) -> None:
 
 
 def _mount_table() -> list[list[str]]:
-    """Return the rows of our mount table; read without a text file's decoder, which may not be loaded yet."""
+    """Return the rows of our mount table, paths escaped; read without a text file's decoder.
+
+    That may not be loaded yet.
+    """
     table = sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
     # Only a space ends a field, as only a newline ends a line: a path may hold all else.
     return [line.split(" ") for line in sources.lines(table)]

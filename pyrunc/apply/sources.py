@@ -46,10 +46,10 @@ def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
         hint: what may help.
 
     """
-    message = (
-        f"{step.source} on {step.destination}: {what}" if what else f"{step.source} on {step.destination}"
+    place = f"{step.source} on {step.spelled or step.destination}"
+    return Failure(
+        f"{place}: {what}" if what else place, step=STEP, pointer=step.pointer, errno=errno, hint=hint
     )
-    return Failure(message, step=STEP, pointer=step.pointer, errno=errno, hint=hint)
 
 
 def open_source(step: Mount) -> int:
@@ -306,10 +306,28 @@ def _is_locked_readonly(fd: int) -> bool:
 # -- wording: only reached when something failed ----
 
 
+def deleted(fd: int) -> bool:
+    """Tell whether a file has no name any more, so that the kernel lets nobody mount it."""
+    return not os.fstat(fd).st_nlink
+
+
+def deleted_failure(step: Mount) -> Failure:
+    """Return the failure of mounting what was deleted, as a mount point may go on to show it."""
+    return failure(
+        step,
+        f"bind source {step.source} shows a file or directory that has been deleted",
+        _ENOENT,
+        "what is mounted there (findmnt shows it) has to be unmounted, or to be made anew and mounted again",
+    )
+
+
 def source_failure(step: Mount, source: str, exc: OSError) -> Failure:
     """Return the failure of opening a bind's source."""
     if exc.errno == _ENOENT:
-        return failure(step, f"bind source {source} does not exist", _ENOENT)
+        hint = ""
+        if not step.subpath and os.path.islink(source):
+            hint = f"it is a symlink to {os.readlink(source)}, and that is missing"
+        return failure(step, f"bind source {source} does not exist", _ENOENT, hint)
     hint = ""
     if exc.errno == _EINVAL:
         hint = "an unbindable mount cannot be bound"

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     # mount id -> (device, root of the mount in its file system, mount point, id of the parent)
     Table: TypeAlias = dict[int, tuple[str, str, str, int]]
 
+_ABSENT = "container does not exist"
+
 # Seconds to wait for who is just coming or going, and whom nothing can be left to: making mount points and
 # mounting takes some milliseconds, and so does dying.
 _PATIENCE = 0.5
@@ -70,7 +72,7 @@ class Entry:
         self.inherited = False
 
 
-def take_away(container: Container, file: int, *, rootfs: bool) -> None:
+def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> None:
     """Remove the mount points of a container that has ended; what cannot be removed stays.
 
     The list is unlinked before it is read to its end, and who adds to another's list looks whether it still
@@ -80,9 +82,12 @@ def take_away(container: Container, file: int, *, rootfs: bool) -> None:
         container: its record; without a pid its creation was killed, and its init may not know yet.
         file: descriptor of its list.
         rootfs: also those that were made for it in its root file system.
+        undo: it never was created, so that devices and links that were made for it go, too.
 
     """
     bases = _Bases()
+    if undo:
+        bases.shared = _others(container)
     offset = 0
     try:
         if not container.pid:
@@ -147,7 +152,7 @@ def _sweep(
             if place is None or (place[0], join(place[1], entry.path)) in used:
                 waiting.add(entry)
                 left.append(entry)
-            elif not _remove(bases.fds[entry.base], entry):
+            elif not _remove(bases.fds[entry.base], entry, nodes=bases.private(entry.base)):
                 left.append(entry)
         return left, waiting
     finally:
@@ -194,6 +199,8 @@ class _Bases:
     Attributes:
         fds: directory -> descriptor, of those that can be opened.
         places: directory -> its place, of those that are locked.
+        shared: device and inode of those that other containers have, which may use nodes in it by now; None
+            if nobody knows.
 
     """
 
@@ -201,6 +208,7 @@ class _Bases:
         """Begin with none."""
         self.fds: dict[str, int] = {}
         self.places: dict[str, Place] = {}
+        self.shared: set[tuple[int, int]] | None = None
         self._tops: dict[str, tuple[int, int]] = {}
 
     def open(self, base: str) -> None:
@@ -217,6 +225,10 @@ class _Bases:
     def known(self, entry: Entry) -> bool:
         """Tell whether a directory still is the one an entry was made below."""
         return self._tops.get(entry.base) == entry.top
+
+    def private(self, base: str) -> bool:
+        """Tell whether a directory is nobody else's, so that all nodes made in it are."""
+        return self.shared is not None and self._tops.get(base) not in self.shared
 
     def lock(self, end: float) -> None:
         """Keep new containers from looking for mount points; do without what stays locked until a time."""
@@ -252,8 +264,15 @@ def _locked(fd: int, end: float) -> bool:
             return True
 
 
-def _remove(base: int, entry: Entry) -> bool:
-    """Remove a mount point if it is what was made, and empty; tell whether nothing of ours is left there."""
+def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
+    """Remove a mount point if it is what was made, and empty; tell whether nothing of ours is left there.
+
+    Args:
+        base: descriptor of the directory below which it was made.
+        entry: the mount point.
+        nodes: devices and links go, too.
+
+    """
     name = entry.path.rpartition("/")[2]
     try:
         here = target.directory_of(base, entry.path)
@@ -265,7 +284,10 @@ def _remove(base: int, entry: Entry) -> bool:
             return True
         if stat.S_ISDIR(found.st_mode):
             os.rmdir(name, dir_fd=here)
-        elif stat.S_ISREG(found.st_mode) and not found.st_size and found.st_nlink == 1:
+        elif stat.S_ISREG(found.st_mode):
+            if not found.st_size and found.st_nlink == 1:
+                os.unlink(name, dir_fd=here)
+        elif nodes:
             os.unlink(name, dir_fd=here)
     except FileNotFoundError:
         return True
@@ -297,6 +319,32 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
         except (OSError, Failure):
             continue  # deleted at this moment, or nobody's
     return list(text)
+
+
+def _others(container: Container) -> set[tuple[int, int]] | None:
+    """Return (device, inode) of the directories that other containers have, None if one cannot be asked.
+
+    One without a record has not looked for anything yet, or keeps us from it by its lock.
+    """
+    found = set()
+    for name in store.ids(container.root):
+        if name == container.id:
+            continue
+        try:
+            theirs = bases_of(store.open_container(container.root, name))
+        except FileNotFoundError:
+            continue  # deleted at this moment
+        except (OSError, Failure) as problem:
+            if isinstance(problem, Failure) and problem.message == _ABSENT:
+                continue
+            return None
+        for base in theirs:
+            try:
+                status = os.stat(base)
+            except OSError:
+                continue
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def bases_of(container: Container) -> set[str]:

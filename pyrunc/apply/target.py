@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.mountpoints import Made
 
-_EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR = 11, 2, 40, 17, 20
+_EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR, _EXDEV = 11, 2, 40, 17, 20, 18
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
 _REAL = (
     flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_NO_XDEV
@@ -141,6 +141,7 @@ class _Walk:
             fd = self._create(here, name)
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode) and (self.todo or self.follow):
+            _refuse_magic(here, name)
             self._follow(fd)
             return -1
         if self.todo or stat.S_ISDIR(mode):
@@ -188,6 +189,21 @@ class _Walk:
         self.todo[:0] = _components(target)
 
 
+def _refuse_magic(here: int, name: str) -> None:
+    """Refuse a symlink that is no text but a door, as /proc/self/cwd is; what it reads as leads elsewhere.
+
+    Raises:
+        OSError: ELOOP, as the kernel has it, or what else keeps us from knowing.
+
+    """
+    try:
+        os.close(_linux.openat2(here, name, _PLAIN, 0, flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS))
+    except OSError as exc:
+        # An ordinary one leads out of its directory, or to what is to be made.
+        if exc.errno not in (_EXDEV, _ENOENT, _EAGAIN, _ENOTDIR):
+            raise
+
+
 def _components(path: str) -> list[str]:
     return [name for name in path.split("/") if name not in ("", ".")]
 
@@ -214,6 +230,14 @@ def parent(root: int, path: str, *, made: Made | None = None) -> tuple[int, str]
     if name in ("", ".", ".."):
         raise Failure(f"{path!r} does not name a file")
     return make(root, head or "/", "dir", made=made), name
+
+
+def is_link(directory: int, name: str, text: str) -> bool:
+    """Tell whether a name in a directory is a symlink with this text."""
+    try:
+        return os.readlink(name, dir_fd=directory) == text
+    except OSError:
+        return False
 
 
 def read(root: int, path: str, limit: int) -> bytes:

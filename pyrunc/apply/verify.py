@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
 _ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
-_ENOENT = 2
+_ENOENT, _EINVAL = 2, 22
 
 # The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro come out of what is left unsaid as well.
 _WORDS = {
@@ -109,7 +109,10 @@ def compare(mounting: Mounting, table: Table, *, by_id: bool) -> None:
                 attributes, propagation = unpack_from("=QQ", ask(mount, what, _SIZE), _ATTRIBUTES)
             else:
                 attributes, propagation = table[mount]
-        except (OSError, KeyError):
+        except (OSError, KeyError) as exc:
+            # EINVAL is the answer to a number that no mount can have.
+            if isinstance(exc, OSError) and exc.errno not in (_ENOENT, _EINVAL):
+                raise sources.failure(each, "ask the kernel what it has become", exc.errno or 0) from None
             raise sources.failure(
                 each, "the mount is not there any more", _ENOENT, "a later mount or a hook removed it"
             ) from None

@@ -12,7 +12,7 @@ import os
 import time
 
 from pyrunc import cli
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 
 TYPE_CHECKING = False
@@ -89,13 +89,10 @@ def record(level: str, message: str) -> None:
 
 
 def _plain(level: str, message: str) -> str:
-    """Return what a person reads on stderr.
-
-    A name in it may come from an image, and must not steer the terminal it is shown on.
-    """
-    if not message.isprintable():
-        message = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)
-    return f"warning: {message}\n" if level == "warning" else message + "\n"
+    """Return what a person reads on stderr; only an error may have several lines (report.py)."""
+    if level == "warning":
+        return "warning: " + printable(message, keep="\t") + "\n"
+    return printable(message, keep="\n\t") + "\n"
 
 
 def _line(level: str, message: str) -> str:
@@ -110,10 +107,11 @@ def _framed(level: str, message: str) -> str:
     """Return a record as the log's reader wants it."""
     kind, _, name = cli.log_service.partition(":")
     if kind == "syslog":
-        return f"<{_FACILITY_DAEMON | _PRIORITIES[level]}>{name or 'pyrunc'}[{os.getpid()}]: {message}"
+        text = printable(message, keep="\n\t")
+        return f"<{_FACILITY_DAEMON | _PRIORITIES[level]}>{name or 'pyrunc'}[{os.getpid()}]: {text}"
     if kind == "journald":
         # The journal's own protocol: one NAME=value a line, so the message must not hold a line end.
-        text = message.replace("\n", "\\n")
+        text = printable(message, keep="\t")
         return f"PRIORITY={_PRIORITIES[level]}\nSYSLOG_IDENTIFIER={name or 'pyrunc'}\nMESSAGE={text}\n"
     return _line(level, message)
 

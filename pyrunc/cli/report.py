@@ -11,7 +11,7 @@ import os
 
 from pyrunc import cli
 from pyrunc.cli import log
-from pyrunc.errors import Failure, strerror
+from pyrunc.errors import Failure, printable, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def failure(verb: str, exc: BaseException) -> int:
         text, code = exc.text(), exc.code
     else:
         text, code = _internal(exc), 1
+    if not (isinstance(exc, Failure) and exc.lines):
+        text = printable(text, keep="\t")
     # A report of several lines (config.json:LINE: ...) begins on a line of its own.
     prefix = _PREFIXES.get(verb, "")
     if isinstance(exc, Failure) and exc.bare:
@@ -46,7 +48,7 @@ def failure(verb: str, exc: BaseException) -> int:
         # engines pass on as it is. Logs and people at a terminal get the reason as well.
         prefix = ""
         if cli.log_fd < 0 and not os.isatty(2):
-            text = exc.message
+            text = printable(exc.message, keep="\t")
     log.record("error", prefix.rstrip() + "\n" + text if prefix and "\n" in text else prefix + text)
     if cli.debugging:
         _traceback(exc)

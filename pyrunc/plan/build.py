@@ -66,6 +66,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     ]
     warnings = (
         *_annotated(config),
+        *namespaces.warnings(config),
         *process.capability_warnings(command, _available(config, facts.capabilities)),
     )
     if not facts.new_mount_api:
@@ -123,22 +124,16 @@ def _rootfs(config: Config, request: Request) -> str:
     if not root:
         raise Failure("root must be specified", pointer="/root")
     path = root["path"]
-    joined = path if path.startswith("/") else f"{request.bundle}/{path}"
-    return joined.rstrip("/") or "/"
+    return mounts.clean(path if path.startswith("/") else f"{request.bundle}/{path}")
 
 
 def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]:
     linux = config.get("linux") or {}
     command = _process(config)
     found: list[steps.Step] = []
-    if linux.get("uidMappings") or linux.get("gidMappings"):
-        found.append(
-            steps.IdMaps(
-                uids=namespaces.id_maps(linux.get("uidMappings")),
-                gids=namespaces.id_maps(linux.get("gidMappings")),
-                pointer="/linux/uidMappings",
-            )
-        )
+    uids, gids = namespaces.own_ids(config)
+    if uids or gids:
+        found.append(steps.IdMaps(uids=uids, gids=gids, pointer="/linux/uidMappings"))
     found.append(steps.Cgroup(plan=cgroup, pointer="/linux/cgroupsPath"))
     found += [
         steps.NetDevice(
@@ -182,10 +177,9 @@ def _tree(
         overlay.over_root(attach, config, request, facts)
     found.append(attach)
     found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs=rootfs, bundle=request.bundle)
-    fill_dev = devices.wanted(config)
+    fill_dev = devices.wanted(found)
     if fill_dev:
-        found += devices.lower(config, facts, user_namespace=bound)
-    if fill_dev:
+        found += devices.lower(config, facts, found, user_namespace=bound)
         found.append(steps.OwnNull())
     found += process.terminal(_process(config), console=fill_dev)
     if hooks.of(config, "prestart") or hooks.of(config, "createRuntime"):
@@ -204,13 +198,13 @@ def _tree(
             )
         )
     found.append(steps.ReadonlyLast())
-    root: Mapping[str, Any] = config.get("root") or {}
-    if root.get("readonly"):
-        found.append(steps.ReadonlyRoot(pointer="/root/readonly"))
+    readonly = paths.root_readonly(config)
+    if readonly:
+        found.append(steps.ReadonlyRoot(pointer=readonly))
     found.append(
         steps.VerifyMounts(
             by_id=facts.statmount,
-            readonly=bool(root.get("readonly")),
+            readonly=bool(readonly),
             propagation=flag if own_tree else 0,
         )
     )

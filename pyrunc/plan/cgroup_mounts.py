@@ -41,6 +41,10 @@ def lower(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, 
     host = facts.cgroup
     if host.version == 0:
         raise Failure("no cgroup hierarchy is mounted on this host", pointer=mount.pointer)
+    if host.version != 2 and mount.fstype == "cgroup2":
+        # A host with both versions, or with none of version 2 mounted: it is the one that is meant.
+        own = paths.get("") or host.mounts.get("", "")
+        return [mount] if own_view or not own else [_part(mount, mount.destination, "bind", bound=own)]
     if host.version != 2:
         return _hierarchies(mount, facts, paths, own_view=own_view)
     mount.fstype = "cgroup2"

@@ -367,15 +367,20 @@ def _owner(config: dict[str, Any]) -> int:
     linux = config.get("linux") or {}
     if not any(ns.get("type") == "cgroup" and not ns.get("path") for ns in linux.get("namespaces") or ()):
         return -1
+    from pyrunc.plan import mount_options, mounts
+
     for mount in config.get("mounts") or ():
-        if mount.get("source") == "cgroup" and mount.get("destination") == "/sys/fs/cgroup":
-            if "ro" in (mount.get("options") or ()):
+        if mount.get("source") == "cgroup" and mounts.clean(mount["destination"]) == "/sys/fs/cgroup":
+            options = mount_options.parse(mount.get("options") or [])
+            if (options.attr_set | options.rattr_set) & mount_options.RDONLY:
                 return -1
             break
     else:
         return -1
     uid = ((config.get("process") or {}).get("user") or {}).get("uid") or 0
     mappings = linux.get("uidMappings") or ()
+    if not any(ns.get("type") == "user" for ns in linux.get("namespaces") or ()):
+        mappings = ()
     if not mappings:
         return int(uid) or -1
     for mapping in mappings:

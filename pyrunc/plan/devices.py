@@ -5,10 +5,14 @@ Source: runtime-spec config-linux.md "Default Devices" and "Devices", config.md 
 
 from __future__ import annotations
 
-from pyrunc.plan.steps import Device, Step, Symlink
+from pyrunc.errors import Failure
+from pyrunc.plan.mounts import clean
+from pyrunc.plan.steps import Device, Mount, Step, Symlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrunc.plan.facts import Facts
     from pyrunc.spec.types import Config
 
@@ -29,26 +33,50 @@ LINKS = (
 )
 
 
-def wanted(config: Config) -> bool:
-    """Tell whether /dev is ours to fill: a bind of the host's /dev is left as it is."""
-    for mount in config.get("mounts") or ():
-        if mount["destination"].rstrip("/") in ("/dev", "dev"):
-            options = mount.get("options") or ()
-            if "bind" in options or "rbind" in options:
-                return False
-    return True
+# Made by nobody's wish but the specification's: the container's own, whatever stands there.
+PTMX = "/dev/ptmx"
 
 
-def lower(config: Config, facts: Facts, *, user_namespace: bool) -> list[Step]:
-    """Return the steps that fill /dev. In a user namespace nodes cannot be made, so the host's are bound."""
+def wanted(tree: Sequence[Step]) -> bool:
+    """Tell whether /dev is ours to fill: a bind of the host's /dev is left as it is.
+
+    Args:
+        tree: the steps of the mounts.
+
+    """
+    return not any(
+        isinstance(step, Mount) and step.destination == "/dev" and step.options.bind for step in tree
+    )
+
+
+def lower(config: Config, facts: Facts, tree: Sequence[Step], *, user_namespace: bool) -> list[Step]:
+    """Return the steps that fill /dev.
+
+    Args:
+        config: an accepted config.json.
+        facts: the host.
+        tree: the steps of the mounts.
+        user_namespace: nodes cannot be made, so the host's are bound.
+
+    Raises:
+        Failure: a device has no name.
+
+    """
     linux = config.get("linux") or {}
     own: list[Step] = []
     named = set()
     for index, device in enumerate(linux.get("devices") or ()):
         mode = device.get("fileMode")
+        path = clean(device["path"])
+        if path == "/":
+            raise Failure(
+                f"device path {device['path']} does not name a file", pointer=f"/linux/devices/{index}/path"
+            )
+        if path == PTMX:
+            continue  # the link below stands for it, as in runc
         own.append(
             Device(
-                path=device["path"],
+                path=path,
                 type="c" if device["type"] == "u" else device["type"],
                 major=device.get("major") or 0,
                 minor=device.get("minor") or 0,
@@ -59,7 +87,7 @@ def lower(config: Config, facts: Facts, *, user_namespace: bool) -> list[Step]:
                 pointer=f"/linux/devices/{index}",
             )
         )
-        named.add(device["path"])
+        named.add(path)
     steps: list[Step] = [
         Device(
             path=path,
@@ -79,7 +107,7 @@ def lower(config: Config, facts: Facts, *, user_namespace: bool) -> list[Step]:
     steps += [Symlink(path=path, target=target) for path, target in LINKS]
     if facts.kcore:
         steps.append(Symlink(path="/dev/core", target="/proc/kcore"))
-    if any(mount["destination"].rstrip("/") == "/dev/pts" for mount in config.get("mounts") or ()):
+    if not any(isinstance(step, Mount) and step.destination == PTMX for step in tree):
         # The image may bring a node of its own there, which would be the host's pty device.
-        steps.append(Symlink(path="/dev/ptmx", target="pts/ptmx", replace=True))
+        steps.append(Symlink(path=PTMX, target="pts/ptmx", replace=True))
     return steps

@@ -51,11 +51,8 @@ def lower(mount: Mount, entry: MountEntry, config: Config) -> None:
             )
         mount.id_maps = namespaces.id_maps(users), namespaces.id_maps(groups)
     elif text:
-        linux = config.get("linux") or {}
-        own = {"uids": linux.get("uidMappings"), "gids": linux.get("gidMappings")}
-        mount.id_maps = _parse(
-            text, {kind: namespaces.id_maps(maps) for kind, maps in own.items()}, mount.pointer
-        )
+        own = namespaces.own_ids(config)
+        mount.id_maps = _parse(text, {"uids": own[0], "gids": own[1]}, mount.pointer)
     else:
         _container(mount, word, config)
 
@@ -72,8 +69,7 @@ def _container(mount: Mount, word: str, config: Config) -> None:
     if path:
         mount.id_space = path
         return
-    linux = config.get("linux") or {}
-    mount.id_maps = namespaces.id_maps(linux.get("uidMappings")), namespaces.id_maps(linux.get("gidMappings"))
+    mount.id_maps = namespaces.own_ids(config)
 
 
 def _parse(text: str, own: dict[str, IdMap], pointer: str) -> tuple[IdMap, IdMap]:

@@ -2,8 +2,9 @@
 
 Each row is name -> (kind, what). Of conflicting words the last one wins, per group: every attribute bit is a
 group of its own, the access-time words are one group together, and a recursive word beats an earlier plain
-one of its group. Words the table does not know are data for the file system (runtime-spec, config.md,
-"mounts").
+one of its group. What a recursive word restricts stays restricted, whatever a plain word after it says: rro,
+rw is read-only, as in runc and crun, which set recursive words last. Words the table does not know are data
+for the file system (runtime-spec, config.md, "mounts").
 
 Law 1: pure. The numbers are the kernel's own (mount_setattr(2), Linux 5.12; MOUNT_ATTR_NOSYMFOLLOW 5.14).
 """
@@ -132,6 +133,17 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "unbindable": (PROPAGATION, UNBINDABLE),
 }
 
+# Words with a path, in which a comma is a comma unless one of the words that may follow begins behind it.
+_LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
+_OVERLAY_WORDS = frozenset(
+    (
+        *("default_permissions", "fsync", "index", "metacopy", "nfs_export", "override_creds"),
+        *("nooverride_creds", "redirect_dir", "userxattr", "uuid", "verity", "volatile", "xino"),
+        *_LAYERS,
+    )
+)
+_LABELS = ("context", "fscontext", "defcontext", "rootcontext")
+
 # Words that undo each other: the later one takes the earlier one's place.
 _OPPOSITES = {
     "async": "sync",
@@ -206,6 +218,61 @@ def demand(own: tuple[int, int, int], deep: tuple[int, int]) -> tuple[int, int]:
     return mask | deep_set | deep_clear, own_set | (deep_set & ~mask)
 
 
+def separate(words: list[str]) -> list[str]:
+    """Return options one by one: several may be in one string, and an empty string is none.
+
+    mount(2) takes all of them in one string, so callers have written "size=1m,mode=700" as one, and a program
+    that splits an empty text at commas gets an empty string (Podman 5.4 with --systemd=always).
+
+    Args:
+        words: config.json's `/mounts/N/options`.
+
+    """
+    found: list[str] = []
+    for word in words:
+        if "," in word:
+            found += _split(word)
+        elif word:
+            found.append(word)
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """Return the words of a string with commas, which may also be part of one."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and _goes_on(found[-1], part):
+            found[-1] += "," + part
+        elif part:
+            found.append(part)
+    return [_bare(word) for word in found]
+
+
+def _goes_on(word: str, part: str) -> bool:
+    """Tell whether what comes after a comma still belongs to the word before it."""
+    name, _, value = word.partition("=")
+    if name == "subpath":
+        return True
+    if name in _LAYERS:
+        # A comma may be escaped, as overlayfs has it.
+        escaped = (len(word) - len(word.rstrip("\\"))) % 2
+        return bool(escaped) or (part not in OPTIONS and part.partition("=")[0] not in _OVERLAY_WORDS)
+    if name in _LABELS:
+        # In quotes, as mount(8) has it, or the categories of an SELinux context: s0:c1,c2.
+        return value.count('"') == 1 or (value[:1] != '"' and part[:1] == "c" and part[1:2].isdecimal())
+    return name == "mpol" and part[:1].isdecimal()  # its nodes: bind:0,2 (tmpfs(5))
+
+
+def _bare(word: str) -> str:
+    """Return a word without the quotes or backslashes that its commas needed."""
+    name, _, value = word.partition("=")
+    if name in _LABELS and len(value) > 1 and value[0] == value[-1] == '"':
+        return f"{name}={value[1:-1]}"
+    if name in _LAYERS and name != "lowerdir":  # of that one overlay.py takes them away
+        return word.replace("\\,", ",")
+    return word
+
+
 def parse(words: list[str]) -> Options:
     """Return what a mount's `options` mean; total: any list of strings has a meaning.
 
@@ -214,7 +281,7 @@ def parse(words: list[str]) -> Options:
 
     """
     got = Options()
-    for word in words:
+    for word in separate(words):
         kind, what = OPTIONS.get(word, (-1, ""))
         if kind == -1:
             if word.startswith(("idmap=", "ridmap=")):
@@ -268,7 +335,7 @@ def _attribute(got: Options, kind: int, bit: int) -> None:
         got.attr_set |= bit
         got.attr_clear &= ~bit
     elif kind == CLEAR:
-        got.attr_clear |= bit
+        got.attr_clear |= bit & ~got.rattr_set
         got.attr_set &= ~bit
     else:
         got.attr_set &= ~bit

@@ -86,8 +86,8 @@ def at_once(config: Config) -> bool:
     flag, recursive = root_propagation(config)
     if flag == mount_options.SHARED:
         return recursive
-    words = {word for entry in config.get("mounts") or () for word in entry.get("options") or ()}
-    return recursive and flag == mount_options.UNBINDABLE and words.isdisjoint(_CONNECTED)
+    words = (mount_options.separate(entry.get("options") or []) for entry in config.get("mounts") or ())
+    return recursive and flag == mount_options.UNBINDABLE and all(map(_CONNECTED.isdisjoint, words))
 
 
 def problems(config: Config) -> list[Failure]:
@@ -95,7 +95,7 @@ def problems(config: Config) -> list[Failure]:
     found = []
     for index, entry in enumerate(config.get("mounts") or ()):
         try:
-            mount = _entry(index, entry, config, {})
+            mount = _entry(index, entry, config, {}, "/")
             if mount.fstype == "overlay" and mount.kind == "new":
                 from pyrunc.plan import overlay
 
@@ -145,7 +145,7 @@ def lower(
     entered = shared = False
     known: Known = {}
     for index, entry in enumerate(config.get("mounts") or ()):
-        mount = _entry(index, entry, config, known)
+        mount = _entry(index, entry, config, known, rootfs)
         _place(mount, rootfs, bundle)
         if mount.fstype == "sysfs" and mount.kind == "new" and _needs_host_sys(spaces, facts, kinds):
             _bind_sys(mount)
@@ -243,6 +243,8 @@ def _dotted(version: tuple[int, int]) -> str:
 
 def clean(path: str) -> str:
     """Return an absolute path without empty components, "." and ".." (which nothing is above /)."""
+    if path[:1] == "/" and path[-1] != "/" and "//" not in path and "/." not in path:
+        return path  # nearly every one
     found: list[str] = []
     for name in path.split("/"):
         if name == "..":
@@ -252,24 +254,49 @@ def clean(path: str) -> str:
     return "/" + "/".join(found)
 
 
-def _place(mount: Mount, rootfs: str, bundle: str) -> None:
-    """Find out on which side of the root file system a mount's ends are.
+def inside(path: str, rootfs: str) -> str:
+    """Return the path inside the root file system of one on the host, "" if it lies elsewhere.
 
-    Some callers name the mount point as the host sees it; every runtime takes that for the place inside. And
-    what lies at a source inside the root is known only once the mounts before it are made: order is the
+    Args:
+        path: an absolute path, spelled in any way.
+        rootfs: absolute path of the root file system on the host.
+
+    """
+    path = clean(path)
+    if rootfs != "/" and (path + "/").startswith(rootfs + "/"):
+        return path[len(rootfs) :] or "/"
+    return ""
+
+
+def place(destination: str, rootfs: str) -> str:
+    """Return the one spelling of a mount point inside the root file system by which it is known from here on.
+
+    Some callers name the mount point as the host sees it; every runtime takes that for the place inside. What
+    is in its way, symlinks too, is looked at when it is opened.
+
+    Args:
+        destination: as config.json has it.
+        rootfs: absolute path of the root file system on the host.
+
+    """
+    path = clean(destination)
+    within = inside(path, rootfs)
+    return within if len(within) > 1 else path
+
+
+def _place(mount: Mount, rootfs: str, bundle: str) -> None:
+    """Find out on which side of the root file system a bind's source is.
+
+    What lies at a source inside the root is known only once the mounts before it are made: order is the
     list's order.
     """
-    if rootfs != "/" and mount.destination.startswith(rootfs + "/"):
-        mount.destination = mount.destination[len(rootfs) :]
     if mount.kind != "bind":
         return
     if not mount.source.startswith("/"):
         mount.source = f"{bundle}/{mount.source}"
-    source = mount.source
-    if "/." in source or "//" in source:
-        source = clean(source)
-    if rootfs != "/" and (source + "/").startswith(rootfs + "/"):
-        mount.kind, mount.source = "inner-bind", source[len(rootfs) :] or "/"
+    source = inside(mount.source, rootfs)
+    if source:
+        mount.kind, mount.source = "inner-bind", source
 
 
 def _bind_sys(mount: Mount) -> None:
@@ -297,7 +324,7 @@ def _needs_host_sys(spaces: Namespaces, facts: Facts, kinds: dict[str, str]) -> 
     return bool(owner) and not ("network" in kinds and not kinds["network"])
 
 
-def _entry(index: int, entry: MountEntry, config: Config, known: Known) -> Mount:
+def _entry(index: int, entry: MountEntry, config: Config, known: Known, rootfs: str) -> Mount:
     """Return the step of one entry.
 
     Args:
@@ -305,6 +332,7 @@ def _entry(index: int, entry: MountEntry, config: Config, known: Known) -> Mount
         entry: the entry.
         config: the configuration, for what counts for all mounts.
         known: options that were parsed before: most mounts of a container have the same. Filled.
+        rootfs: absolute path of the root file system on the host.
 
     Raises:
         Failure: it can never be mounted.
@@ -321,7 +349,7 @@ def _entry(index: int, entry: MountEntry, config: Config, known: Known) -> Mount
     mount = Mount(
         kind="new",
         index=index,
-        destination="/" + entry["destination"].strip("/"),
+        destination=place(entry["destination"], rootfs),
         source=entry.get("source") or "",
         fstype=entry.get("type") or "",
         options=options,
@@ -334,6 +362,8 @@ def _entry(index: int, entry: MountEntry, config: Config, known: Known) -> Mount
         must_be=value,
         pointer=pointer,
     )
+    if entry["destination"].rstrip("/") != mount.destination:
+        mount.spelled = entry["destination"]
     if mount.destination == "/":
         raise Failure(
             "the mount point is on the top of rootfs: nothing can be mounted on /",
@@ -414,10 +444,11 @@ def _remount(mount: Mount, words: list[str]) -> None:
 def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
     import difflib  # the configuration is refused: from here on explaining well counts, not speed
 
+    at = next(at for at, given in enumerate(words) if word in mount_options.separate([given]))
     near = difflib.get_close_matches(word, mount_options.OPTIONS, 1)
     guess = f', did you mean "{near[0]}"?' if near else ""
     return Failure(
         f'"{word}" is not a mount option{guess} (bind mounts cannot have any filesystem-specific options'
         " applied)",
-        pointer=f"{pointer}/options/{words.index(word)}",
+        pointer=f"{pointer}/options/{at}",
     )

@@ -9,6 +9,7 @@ from pyrunc.plan.steps import Join, Namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
 
 NEWTIME = 0x00000080
@@ -62,6 +63,29 @@ def paths(config: Config) -> dict[str, str]:
     """Return type -> path joined, "" for one made for the container; absent types are the runtime's own."""
     linux = config.get("linux") or {}
     return {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+
+
+def own_ids(config: Config) -> tuple[IdMap, IdMap]:
+    """Return the user and group ids of the container's user namespace, (), () for none.
+
+    Without such a namespace the configuration's mappings mean nothing (as in runc and crun).
+    """
+    if "user" not in paths(config):
+        return (), ()
+    linux = config.get("linux") or {}
+    return id_maps(linux.get("uidMappings")), id_maps(linux.get("gidMappings"))
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what is there without a namespace that it could be for, and does not count."""
+    linux = config.get("linux") or {}
+    if "user" in paths(config):
+        return []
+    return [
+        f"/linux/{key}: the container has no user namespace, so nothing is mapped"
+        for key in ("uidMappings", "gidMappings")
+        if linux.get(key)
+    ]
 
 
 def id_maps(entries: object) -> tuple[tuple[int, int, int], ...]:

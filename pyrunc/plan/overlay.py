@@ -109,9 +109,8 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
     """Return a layer's path, and whether it is one inside the root, where the mounts before it count."""
     if not path.startswith("/"):
         path = f"{bundle}/{path}"
-    if rootfs != "/" and (path + "/").startswith(rootfs + "/"):
-        return path[len(rootfs) :] or "/", True
-    return path, False
+    within = mounts.inside(path, rootfs)
+    return (within, True) if within else (path, False)
 
 
 def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts) -> None:
@@ -157,17 +156,9 @@ def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts
         layer_fds=facts.kernel >= LAYER_FDS,
         pointer=attach.pointer,
     )
-    maps = _id_maps(config, kinds)
-    if host and maps and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
+    maps = namespaces.own_ids(config)
+    if host and maps[0] and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
         attach.layer_ids = maps
-
-
-def _id_maps(config: Config, kinds: dict[str, str]) -> tuple[IdMap, IdMap] | None:
-    """Return the mappings of the container's own user namespace, None without one."""
-    linux = config.get("linux") or {}
-    if "user" not in kinds or not linux.get("uidMappings"):
-        return None
-    return namespaces.id_maps(linux.get("uidMappings")), namespaces.id_maps(linux.get("gidMappings"))
 
 
 def _maps_to(ids: IdMap, host: int) -> bool:

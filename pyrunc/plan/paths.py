@@ -1,34 +1,61 @@
 """Masked and read-only paths.
 
-Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left alone.
+Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left alone. What is
+asked for holds or is refused: a path is known by one spelling, and the root file system itself, whose
+covering nobody in it would notice, becomes read-only as a mount (as in runc) and cannot be masked.
 """
 
 from __future__ import annotations
 
+from pyrunc.errors import Failure
+from pyrunc.plan.mounts import clean
 from pyrunc.plan.steps import MaskedPath, ReadonlyPath, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Config
 
+_READONLY, _MASKED = "/linux/readonlyPaths", "/linux/maskedPaths"
+
 
 def lower(config: Config) -> list[Step]:
-    """Return read-only paths, then masked paths: a mask may lie on a read-only path."""
+    """Return read-only paths, then masked paths: a mask may lie on a read-only path.
+
+    Raises:
+        Failure: a path names nothing, or the root is to be masked.
+
+    """
     linux = config.get("linux") or {}
     steps: list[Step] = [
-        ReadonlyPath(path=path, pointer=f"/linux/readonlyPaths/{index}")
-        for path, index in _once(linux.get("readonlyPaths")).items()
+        ReadonlyPath(path=path, pointer=pointer)
+        for path, pointer in _once(linux.get("readonlyPaths"), _READONLY).items()
+        if path != "/"
     ]
-    steps += [
-        MaskedPath(path=path, pointer=f"/linux/maskedPaths/{index}")
-        for path, index in _once(linux.get("maskedPaths")).items()
-    ]
+    for path, pointer in _once(linux.get("maskedPaths"), _MASKED).items():
+        if path == "/":
+            raise Failure(
+                "the root file system as a whole cannot be masked",
+                pointer=pointer,
+                hint="name what is in it, or leave this path out",
+            )
+        steps.append(MaskedPath(path=path, pointer=pointer))
     return steps
 
 
-def _once(paths: list[str] | None) -> dict[str, int]:
+def root_readonly(config: Config) -> str:
+    """Return the place that asks for a read-only root file system, "" if none does."""
+    root = config.get("root")
+    if root and root.get("readonly"):
+        return "/root/readonly"
+    given = (config.get("linux") or {}).get("readonlyPaths")
+    return _once(given, _READONLY).get("/", "")
+
+
+def _once(given: list[str] | None, pointer: str) -> dict[str, str]:
     """Return path -> place of its first mention: covering one twice would only leave a second mount."""
-    first: dict[str, int] = {}
-    for index, path in enumerate(paths or ()):
-        first.setdefault(path.rstrip("/") or "/", index)
+    first: dict[str, str] = {}
+    for index, path in enumerate(given or ()):
+        if not path:
+            raise Failure("an empty path names nothing", pointer=f"{pointer}/{index}", hint="leave it out")
+        first.setdefault(clean(path), f"{pointer}/{index}")
     return first

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
+from pyrunc.plan.mount_options import separate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def check(config: Config) -> None:
 def _mount_ids(config: Config, kind: str, maps: tuple[tuple[int, int, int], ...]) -> None:
     """Refuse file systems for ids the container does not have: the kernel only says "invalid argument"."""
     for index, mount in enumerate(config.get("mounts") or ()):
-        for place, option in enumerate(mount.get("options") or ()):
+        given = mount.get("options") or ()
+        for place, option in ((at, word) for at, text in enumerate(given) for word in separate([text])):
             number = option.removeprefix(f"{kind}=")
             if number == option or not number.isdecimal():
                 continue

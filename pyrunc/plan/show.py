@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrunc.errors import printable
 from pyrunc.plan import mount_options, namespaces, process, steps
 from pyrunc.plan.record import Record
 
@@ -95,8 +96,8 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
     none = ("",) * len(numbers)
     cells = [("STEP", "BY", *numbers, "WHAT", "WHY")]
     for row, own in zip(found, values or [none] * len(found), strict=True):
-        first, *more = row.text.splitlines()
-        cells.append((str(row.number), row.by, *own, first, row.step.pointer))
+        first, *more = map(printable, _lines(row))
+        cells.append((str(row.number), row.by, *own, first, printable(row.step.pointer)))
         cells += [("", "", *none, "  " + line, "") for line in more]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     # One very long program line must not push everybody's pointer out of sight.
@@ -110,6 +111,11 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
         for line in cells
     )
     return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _lines(row: Row) -> list[str]:
+    """Return a row's lines: only a cgroup has several, and a line end elsewhere is in somebody's words."""
+    return row.text.split("\n") if isinstance(row.step, steps.Cgroup) else [row.text]
 
 
 def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:
@@ -307,7 +313,7 @@ def _flagged(flag: int, *, recursive: bool) -> str:
 
 DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.Provide: _provide,
-    steps.Cgroup: lambda step: "\n".join(step.plan.describe()) or "no cgroup",
+    steps.Cgroup: lambda step: "\n".join(map(printable, step.plan.describe())) or "no cgroup",
     steps.IdMaps: lambda step: f"map ids: users {_maps(step.uids)}, groups {_maps(step.gids)}",
     steps.OomScore: lambda step: f"oom_score_adj {step.value}",
     steps.Rlimit: lambda step: f"{step.name} {step.soft} (at most {step.hard})",

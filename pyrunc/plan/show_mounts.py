@@ -6,6 +6,7 @@ for microseconds here.
 
 from __future__ import annotations
 
+from pyrunc.errors import printable
 from pyrunc.plan import mount_origins, mount_table, steps
 
 TYPE_CHECKING = False
@@ -59,19 +60,19 @@ def table(rows: list[Row], found: Origins, volumes: dict[str, str]) -> str:
         volumes: mount point -> name of the volume there.
 
     """
-    cells = [("TARGET", "SOURCE", "TYPE", "PROPAGATION", "FROM", "OPTIONS")]
+    cells: list[tuple[str, ...]] = [("TARGET", "SOURCE", "TYPE", "PROPAGATION", "FROM", "OPTIONS")]
     covered = _covered(rows)
     for row, branch in _branches(rows):
         origin = found.of[row.id]
         come = origin_text(origin, volumes.get(row.point, ""))
         cells.append(
             (
-                branch + _printable(row.point),
-                _short(_printable(_source(row, origin)), _LONGEST_SOURCE),
-                row.fstype,
+                branch + printable(row.point),
+                _short(printable(_source(row, origin)), _LONGEST_SOURCE),
+                printable(row.fstype),
                 propagation(row),
-                come + (", covered" if row.id in covered else ""),
-                _options(row, origin),
+                printable(come) + (", covered" if row.id in covered else ""),
+                printable(_options(row, origin)),
             )
         )
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
@@ -153,11 +154,6 @@ def _short(text: str, longest: int) -> str:
     return "..." + text[3 - longest :] if text.startswith("/") else text[: longest - 3] + "..."
 
 
-def _printable(text: str) -> str:
-    """A container names its mount points itself: no control characters reach the terminal."""
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
 def document(rows: list[Row], found: Origins, volumes: dict[str, str]) -> list[dict[str, object]]:
     """Return the mounts as JSON-able data, in the order of the tree; docs/mounts.md explains the keys."""
     covered = _covered(rows)
@@ -201,4 +197,4 @@ def _kinds(row: Row) -> list[str]:
 
 def line(pointer: str, target: str, text: str) -> str:
     """Return one difference as a line for people."""
-    return f"{pointer or '-'} {_printable(target)}: {text}"
+    return printable(f"{pointer or '-'} {target}: {text}")

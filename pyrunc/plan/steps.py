@@ -183,7 +183,8 @@ class Mount(Step):
             "new" (a file system made inside the container's namespaces) or "remount" (what is already
             mounted there is changed).
         index: place in config.json's array.
-        destination: path inside the root.
+        destination: path inside the root, without anything that could be left out: the one that is compared.
+        spelled: how config.json has it, for messages; "" if it is the same.
         options: what the options say, for readers; what is done is in the fields below.
         data: the words for a new file system itself.
         make: what to make when the destination is missing: "dir", "file" or "source" (as the source is).
@@ -247,6 +248,7 @@ class Mount(Step):
     layers: tuple[tuple[str, str, bool], ...] = ()
     layer_fds: bool = True
     label: str = ""
+    spelled: str = ""
 
 
 class Symlink(Step):

@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry, Resource
 
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.json_slow import Document, Malformed
@@ -66,9 +66,9 @@ class Problem(NamedTuple):
         if self.column:
             words[0] += f":{self.column}"
         if self.pointer:
-            # Names of properties are the file's: no control character of theirs gets to a terminal.
             words.append(quoted(self.pointer)[1:-1])
-        return ": ".join([*words, self.text])
+        # Names of properties and words of options are the file's.
+        return printable(": ".join([*words, self.text]))
 
 
 def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
@@ -93,7 +93,7 @@ def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
     shown = [problem.shown(path) for problem in problems[:MOST_SHOWN]]
     if len(problems) > MOST_SHOWN:
         shown.append(f"{path}: and {len(problems) - MOST_SHOWN} more problems; pyrunc validate shows all")
-    raise Failure("\n".join(shown))
+    raise _lines(shown)
 
 
 def place(problem: Failure, raw: bytes, path: str) -> Failure:
@@ -110,7 +110,13 @@ def place(problem: Failure, raw: bytes, path: str) -> Failure:
     if all(known.pointer != problem.pointer for known in lines):
         own = Problem(report.document.line(problem.pointer), problem.pointer, _sentence(problem))
         lines = sorted([*lines, own])
-    return Failure("\n".join(line.shown(path) for line in lines[:MOST_SHOWN]), code=problem.code)
+    return _lines([line.shown(path) for line in lines[:MOST_SHOWN]], code=problem.code)
+
+
+def _lines(shown: list[str], code: int = 1) -> Failure:
+    report = Failure("\n".join(shown), code=code)
+    report.lines = True
+    return report
 
 
 def _sentence(problem: Failure) -> str:

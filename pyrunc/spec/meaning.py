@@ -139,12 +139,9 @@ def names(view: View, found: list[Finding]) -> None:
 
 
 def users(view: View, found: list[Finding]) -> None:
-    """A new user namespace has mappings, mappings have a user namespace, and ids in use are mapped."""
+    """A new user namespace has mappings, and ids in use are mapped; mappings without one do not count."""
     uids, gids = view.linux.get("uidMappings"), view.linux.get("gidMappings")
-    if "user" not in view.spaces:
-        text = "user namespace mappings specified, but user namespace isn't enabled in the config"
-        found.extend((f"/linux/{key}", text) for key in ("uidMappings", "gidMappings") if view.linux.get(key))
-    elif view.makes("user"):
+    if view.makes("user"):
         if not uids and not gids:
             text = "user namespaces enabled, but no namespace path to join nor mappings to apply specified"
             found.append(("/linux/uidMappings", text))

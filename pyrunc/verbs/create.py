@@ -290,5 +290,5 @@ def undo(launch: parent.Launch, config: Config) -> None:
         release.leave(launch.container, unfinished=True)
     from pyrunc.verbs import delete
 
-    delete.sweep(launch.container, rootfs=True)
+    delete.sweep(launch.container, rootfs=True, undo=True)
     store.remove(launch.container)

@@ -159,7 +159,7 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
             cli.warn(problem.text())
 
 
-def sweep(container: store.Container, *, rootfs: bool) -> None:
+def sweep(container: store.Container, *, rootfs: bool, undo: bool = False) -> None:
     """Take away the mount points that were made for a container and are empty.
 
     Without a pid its creation was killed, and may only just begin to notice.
@@ -167,6 +167,7 @@ def sweep(container: store.Container, *, rootfs: bool) -> None:
     Args:
         container: its record.
         rootfs: also those in its root file system.
+        undo: its creation failed, and what else was made in it goes as well; true of what was killed, too.
 
     """
     path = f"{container.directory}/made"
@@ -182,7 +183,7 @@ def sweep(container: store.Container, *, rootfs: bool) -> None:
                 return
         from pyrunc.apply import sweep as apply_sweep
 
-        apply_sweep.take_away(container, file, rootfs=rootfs)
+        apply_sweep.take_away(container, file, rootfs=rootfs, undo=undo or not container.pid)
     except OSError as exc:
         from pyrunc import cli
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.verbs import state
 
 TYPE_CHECKING = False
@@ -75,6 +75,7 @@ def owner(directory: str) -> str:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """Return rows as runc's tab writer aligns them: cells at least 12 wide, 3 spaces between."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(12, max(len(row[at]) for row in rows) + 3) for at in range(len(rows[0]) - 1)]
     lines = []
     for row in rows:

@@ -50,7 +50,8 @@ def main(cmd: Command) -> int:
         if cmd.id == _ADD:
             tree.add([(f"{file}: {entry['destination']}", entry) for entry in entries], force=cmd.force)
         else:
-            tree.remove([str(entry["destination"]) for entry in entries], force=cmd.force)
+            rootfs = tree.container.rootfs
+            tree.remove([mounts.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
     elif added or removed:
         # What goes makes room for what comes.
         wishes = [(f"--add {text}", _entry(text, tree)) for text in added]
@@ -302,13 +303,13 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
             raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=2)
         hosts.check(request, text)
         hosts.settle(request.source, request, tree.config, text)
-    linux = tree.config.get("linux") or {}
+    uids, gids = namespaces.own_ids(tree.config)
     return entries.entry(
         request,
         request.source,
         layer="",
-        uids=namespaces.id_maps(linux.get("uidMappings")),
-        gids=namespaces.id_maps(linux.get("gidMappings")),
+        uids=uids,
+        gids=gids,
     )
 
 

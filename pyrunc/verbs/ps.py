@@ -10,7 +10,7 @@ import os
 
 from pyrunc import store
 from pyrunc.apply import cgroup
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 
 TYPE_CHECKING = False
@@ -32,17 +32,17 @@ def main(cmd: Command) -> int:
     if cmd.format == "json":
         print(dumps(pids))
         return 0
-    lines = _ps(list(cmd.args) or ["-ef"]).splitlines()
+    lines = [line for line in _ps(list(cmd.args) or ["-ef"]).split("\n") if line]
     titles = lines[0].split() if lines else []
     if "PID" not in titles:
         raise Failure("couldn't find PID field in ps output")
     column = titles.index("PID")
     shown = set(map(str, pids))
-    print(lines[0])
+    print(printable(lines[0], keep="\t"))
     for line in lines[1:]:
         fields = line.split()
         if len(fields) > column and fields[column] in shown:
-            print(line)
+            print(printable(line, keep="\t"))
     return 0
 
 

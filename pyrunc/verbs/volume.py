@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.volumes.store import DRIVER, MissingError, Store, default_path, new_name
 
 TYPE_CHECKING = False
@@ -45,9 +45,9 @@ def ls(cmd: Command, store: Store) -> int:
     if cmd.format == "json":
         lines = [jsonio.dumps(_row(store, store.read(name))) for name in names]
     elif cmd.quiet:
-        lines = names
+        lines = [printable(name) for name in names]
     else:
-        lines = [f"{'DRIVER':<10}VOLUME NAME", *(f"{DRIVER:<10}{name}" for name in names)]
+        lines = [f"{'DRIVER':<10}VOLUME NAME", *(f"{DRIVER:<10}{printable(name)}" for name in names)]
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
 
@@ -106,13 +106,13 @@ def prune(cmd: Command, store: Store) -> int:
             if "volume is in use" not in problem.message:
                 problems.append(problem)
     if cmd.dry_run:
-        sys.stdout.write("".join(name + "\n" for name in removed))
+        sys.stdout.write("".join(printable(name) + "\n" for name in removed))
         return 0
     from pyrunc.volumes.progress import human
 
     if removed:
         print("Deleted Volumes:")
-        sys.stdout.write("".join(name + "\n" for name in removed))
+        sys.stdout.write("".join(printable(name) + "\n" for name in removed))
         print()
     print(f"Total reclaimed space: {human(size)}")
     return _report(problems)
@@ -139,7 +139,9 @@ def _report(problems: list[Failure]) -> int:
     sys.stdout.flush()
     if len(problems) == 1:
         raise problems[0]
-    raise Failure("\n".join(problem.text() for problem in problems))
+    report = Failure("\n".join(printable(problem.text()) for problem in problems))
+    report.lines = True
+    raise report
 
 
 def _confirmed(*, everything: bool) -> bool:

@@ -15,8 +15,8 @@ import os
 
 from pyrunc import jsonio
 from pyrunc import store as containers
-from pyrunc.errors import Failure
-from pyrunc.plan import namespaces
+from pyrunc.errors import Failure, printable
+from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
 from pyrunc.volumes import entries, grammar, hosts
@@ -91,7 +91,7 @@ class Additions:
 
     def record(self) -> dict[str, object]:
         """Return what the container's record keeps: enough to lend, to leave and to undo."""
-        mounts = [
+        added = [
             {
                 "destination": item.destination,
                 "name": item.name,
@@ -109,7 +109,7 @@ class Additions:
         return {
             "store": self.store.path,
             "asked": self.asked,
-            "mounts": mounts,
+            "mounts": added,
             "directories": missing,
             "remove": self.remove,
         }
@@ -159,7 +159,13 @@ class Additions:
                     self._fill(locked, request.destination, rootfs)
                 locked.volume.state = USED
                 locked.save()
-            hosts.settle(self.store.mountpoint(item.name), request, self.config, item.asked)
+            if request.chown or request.relabel:
+                data = locked.open_data()
+                try:
+                    source = self.store.mountpoint(item.name)
+                    hosts.settle(source, request, self.config, item.asked, opened=data)
+                finally:
+                    os.close(data)
 
     def _empty(self, locked: Locked) -> None:
         """Begin anew with a volume whose filling was killed halfway."""
@@ -223,7 +229,7 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
     # Those nearer to the root first, or they would hide the others; else in the order of the flags.
     items.sort(key=lambda item: item.destination.count("/"))
     state = f"{root}/{cmd.id}"
-    maps = {kind: (config.get("linux") or {}).get(kind) for kind in ("uidMappings", "gidMappings")}
+    uids, gids = namespaces.own_ids(config)
     for number, item in enumerate(items):
         if item.request:
             source = store.mountpoint(item.name) if item.name else item.request.source
@@ -232,8 +238,8 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
                 item.request,
                 source,
                 layer=entries.layer(state, number),
-                uids=namespaces.id_maps(maps["uidMappings"]),
-                gids=namespaces.id_maps(maps["gidMappings"]),
+                uids=uids,
+                gids=gids,
             )
             step = _step(item, item.request, store, config, layer=entries.layer(state, number))
             step.pointer = f"/mounts/{len(config.get('mounts') or ()) + number}"
@@ -241,8 +247,8 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
                 step.make, step.fill = False, ""
             if item.name or step.make or step.owner or step.label or step.layer:
                 item.step = step
-    mounts: list[Any] = [*(config.get("mounts") or ()), *(item.entry for item in items)]
-    config["mounts"] = mounts
+    amended: list[Any] = [*(config.get("mounts") or ()), *(item.entry for item in items)]
+    config["mounts"] = amended
     additions = Additions(store, items, config, state)
     additions.raw = jsonio.dumps_indent(config).encode()
     additions.remove = bool(getattr(cmd, "rm_volumes", False))
@@ -292,20 +298,15 @@ def _taken(config: Config) -> dict[str, str]:
     """Return the destinations of config.json, each with who wants it."""
     found = {}
     for number, mount in enumerate(config.get("mounts") or ()):
-        names = [name for name in mount["destination"].split("/") if name not in ("", ".")]
-        found["/" + "/".join(names)] = f"/mounts/{number} of config.json"
+        found[mounts.clean(mount["destination"])] = f"/mounts/{number} of config.json"
     return found
 
 
 def _claim(item: Item, taken: dict[str, str]) -> None:
     other = taken.setdefault(item.destination, item.asked)
     if other is not item.asked:
-        both = f"{_one_line(other)} and by {_one_line(item.asked)}"
+        both = f"{printable(other)} and by {printable(item.asked)}"
         raise Failure(f"Duplicate mount point: {item.destination} is wanted by {both}")
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else ascii(text)
 
 
 # -- borrowing ----
@@ -362,10 +363,10 @@ def _lent(loan: grammar.Loan, root: str) -> list[Item]:
                 entry={},
             )
         )
-    mounts: Any = config.get("mounts") or ()
-    for mount in mounts:
+    configured: Any = config.get("mounts") or ()
+    for mount in configured:
         lent = entries.lend(mount, lender.bundle, loan.mode)
-        place = str(mount["destination"])
+        place = mounts.clean(str(mount["destination"]))
         if (
             lent
             and place not in own

@@ -20,7 +20,7 @@ import os
 import stat  # noqa: TID253 - os imports it
 
 from pyrunc.apply import target
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.linux import _linux, flags
 from pyrunc.volumes import tree
 from pyrunc.volumes.progress import Progress
@@ -412,11 +412,7 @@ class _Copy:
         self, here: _Directory, name: str, why: str, exc: OSError | None = None, hint: str = ""
     ) -> Failure:
         path = "/".join(part for part in (self.path, here.path, name) if part)
-        message = (
-            f"copy {path!a} of the image into {self.into}"
-            if not path.isprintable()
-            else f"copy {path} of the image into {self.into}"
-        )
+        message = f"copy {printable(path)} of the image into {self.into}"
         return Failure(
             f"{message}: {why}" if why else message, errno=(exc.errno or 0) if exc else 0, hint=hint
         )

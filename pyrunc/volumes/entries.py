@@ -80,7 +80,11 @@ def entry(
 
 def _overlay(request: Request, source: str, layer: str) -> dict[str, object]:
     upper, work = request.upper or layer + "/upper", request.work or layer + "/work"
-    words = ["lowerdir=" + _escaped(source), "upperdir=" + upper, "workdir=" + work]
+    words = [
+        "lowerdir=" + _escaped(source),
+        "upperdir=" + upper.replace(",", "\\,"),
+        "workdir=" + work.replace(",", "\\,"),
+    ]
     if request.mode in ("ro", "rro"):
         words.append("ro")
     return {
@@ -92,8 +96,8 @@ def _overlay(request: Request, source: str, layer: str) -> dict[str, object]:
 
 
 def _escaped(path: str) -> str:
-    """Return a path for lowerdir=, where a colon separates layers; the other directories are one each."""
-    return path.replace("\\", "\\\\").replace(":", "\\:")
+    """Return a path for lowerdir=, where a colon separates layers and a comma options."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def _range(one: tuple[int, int, int, bool], maps: Maps) -> dict[str, int]:

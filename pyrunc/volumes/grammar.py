@@ -136,7 +136,7 @@ def parse_volume(text: str) -> Request:
 
     """
     parts = text.split(":")
-    if len(parts) > 3 or "" in parts:
+    if len(parts) > 3 or "" in parts[:2]:
         hint = "a path with a colon in it can be named with --mount" if len(parts) > 3 else ""
         raise invalid(text, "it has the form [SOURCE:]DESTINATION[:OPTIONS]", hint)
     if len(parts) == 1:
@@ -151,7 +151,7 @@ def parse_volume(text: str) -> Request:
     else:
         request.create = True
     if len(parts) == 3:
-        _options(request, parts[2].split(","), text)
+        _options(request, _words(parts[2]), text)
     check(request, text)
     return request
 
@@ -159,6 +159,11 @@ def parse_volume(text: str) -> Request:
 def is_path(source: str) -> bool:
     """Tell a host path from a volume's name, as Docker and Podman do."""
     return source[:1] in ("/", ".")
+
+
+def _words(text: str) -> list[str]:
+    """Return what stands between commas; nothing is no word: scripts put lists together."""
+    return [word for word in text.split(",") if word]
 
 
 def _is_option(word: str) -> bool:
@@ -232,12 +237,11 @@ def parse_tmpfs(text: str) -> Request:
         Failure: with the reason.
 
     """
-    path, colon, words = text.partition(":")
+    path, _, words = text.partition(":")
     request = Request(kind="tmpfs", destination=destination(path, text))
-    if colon:
-        request.flags = tuple(words.split(","))
-        for word in request.flags:
-            check_tmpfs(word, text)
+    request.flags = tuple(_words(words))
+    for word in request.flags:
+        check_tmpfs(word, text)
     return request
 
 

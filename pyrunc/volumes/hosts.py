@@ -80,11 +80,23 @@ def check(request: Request, asked: str) -> None:
             + shown(source, quote=""),
             hint="-v would make a directory",
         )
-    if (request.chown or request.relabel) and os.path.realpath(source) in _SYSTEM:
-        what = "chown (U)" if request.chown else f"SELinux relabeling ({request.relabel})"
-        raise invalid(asked, f"{what} of {source} is not allowed: the host needs it as it is")
+    if there and (request.chown or request.relabel):
+        _refuse_system(os.stat(source, follow_symlinks=not request.nofollow), request, asked)
     if request.propagation.removeprefix("r") in ("shared", "slave"):
         _check_propagation(source, request.propagation)
+
+
+def _refuse_system(found: os.stat_result, request: Request, asked: str) -> None:
+    """Refuse to change what is the host's, by whatever path it was reached."""
+    for path in _SYSTEM:
+        try:
+            same = os.path.samestat(found, os.stat(path))
+        except OSError:
+            continue
+        if same:
+            what = "chown (U)" if request.chown else f"SELinux relabeling ({request.relabel})"
+            source = request.source if request.source == path else f"{request.source} ({path})"
+            raise invalid(asked, f"{what} of {source} is not allowed: the host needs it as it is")
 
 
 def _check_propagation(source: str, wanted: str) -> None:
@@ -143,27 +155,33 @@ def ready(request: Request, asked: str) -> None:
         ) from None
 
 
-def settle(source: str, request: Request, config: Config, asked: str) -> None:
+def settle(source: str, request: Request, config: Config, asked: str, *, opened: int = -1) -> None:
     """Give a source to the container's user (U) and label it (z, Z), where that is asked for.
+
+    It may lie where another container can change what its path leads to. So it is opened once, and what was
+    opened is what is looked at and changed.
 
     Args:
         source: the directory or file.
         request: what is asked for.
         config: tells the container's user and label.
         asked: the flag, for messages.
+        opened: its descriptor, where the caller has one.
 
     Raises:
-        Failure: it cannot be done.
+        Failure: it cannot be done, or it is the system's own.
 
     """
     context = label(request.relabel, config) if request.relabel else ""
     if not request.chown and not context:
         return
+    how = os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if request.nofollow else 0)
     try:
-        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        fd = os.dup(opened) if opened >= 0 else os.open(source, how)
     except OSError as exc:
         raise Failure(f"{shown(asked, quote='')}: open {source}", errno=exc.errno or 0) from None
     try:
+        _refuse_system(os.fstat(fd), request, asked)
         if request.chown:
             uid, gid = owner(config)
             tree.chown(fd, uid, gid, source)
@@ -182,13 +200,9 @@ def owner(config: Config) -> tuple[int, int]:
     """
     process: Any = config.get("process") or {}
     user = process.get("user") or {}
-    linux = config.get("linux") or {}
+    uids, gids = namespaces.own_ids(config)
     found = []
-    for key, number, maps in (
-        ("uid", user.get("uid", 0), linux.get("uidMappings")),
-        ("gid", user.get("gid", 0), linux.get("gidMappings")),
-    ):
-        ranges = namespaces.id_maps(maps)
+    for key, number, ranges in (("uid", user.get("uid", 0), uids), ("gid", user.get("gid", 0), gids)):
         outside = number if not ranges else -1
         for inside, base, size in ranges:
             if inside <= number < inside + size:

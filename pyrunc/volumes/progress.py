@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 
+from pyrunc.errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,7 @@ class Progress:
 
     def __init__(self, title: str, total: Callable[[], int]) -> None:
         """Begin to count the time."""
-        self.title = title
+        self.title = printable(title)
         self._count = total
         self._total = -1
         self._next = time.monotonic() + _PATIENCE

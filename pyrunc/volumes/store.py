@@ -17,7 +17,7 @@ import os
 
 from pyrunc import jsonio
 from pyrunc import store as containers
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, printable
 from pyrunc.plan.record import Record
 from pyrunc.volumes import tree
 from pyrunc.volumes.grammar import check_name
@@ -43,9 +43,7 @@ class MissingError(Failure):
 
     def __init__(self, name: str) -> None:
         """Say so in Docker's words."""
-        super().__init__(
-            f"get {name}: no such volume" if name.isprintable() else f"get {name!a}: no such volume"
-        )
+        super().__init__(f"get {printable(name)}: no such volume")
 
 
 class Volume(Record):

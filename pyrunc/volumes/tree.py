@@ -24,7 +24,7 @@ READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEEPEST = 400
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
 _LABEL = "security.selinux"
-_EBUSY, _EXDEV = 16, 18
+_EBUSY, _EXDEV, _ENOTDIR, _ELOOP = 16, 18, 20, 40
 
 
 def remove(parent: int, name: str, what: str) -> int:
@@ -214,8 +214,10 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
         action(top, "")
         try:
             fd = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except NotADirectoryError:
-            return
+        except OSError as exc:
+            if exc.errno in (_ENOTDIR, _ELOOP):
+                return  # a file, or a symlink that is meant itself
+            raise
         stack.append((fd, []))
         _visit(fd, action, stack[-1][1])
         while stack:

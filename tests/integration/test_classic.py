@@ -346,7 +346,7 @@ def test_missing_sources_are_told_before_anything_happens(
     ("change", "said"),
     [
         (lambda b: b.mount("/a", "/tmp", "rbind", "idmap=uids=0-1-1;gids=0-1-1"), "takes mount_setattr(2)"),
-        (lambda b: b.mount("/a", "t", "size=1m,mode=700", kind="tmpfs"), "/mounts/5/options/0"),
+        (lambda b: b.mount("/a", "t", "mpol=bind:0,1", kind="tmpfs"), "/mounts/5/options/0"),
         (lambda b: b.mount("/a", "o", "x" * 5000, kind="tmpfs"), "no more than 4095 bytes"),
     ],
 )

@@ -149,7 +149,7 @@ CASES = {
     "tmpfs unbindable": Case("tmpfs", "runbindable", propagation="unbindable"),
     # several at once; what is not said goes, said deep stays
     "many": Case("plain", "rbind,ro,nosuid,nodev,noexec,noatime", "ro,nosuid,nodev,noexec,noatime", PLAIN),
-    "ro rro": Case("plain", "rbind,rro,rw", PLAIN, "ro,relatime"),
+    "ro rro": Case("plain", "rbind,rro,rw", "ro,relatime", "ro,relatime"),
     "deep and top": Case("plain", "rbind,rnosuid,nodev", "rw,nosuid,nodev,relatime", "rw,nosuid,relatime"),
     "times": Case("plain", "rbind,rnoatime,strictatime", "rw", "rw,noatime"),
     "slave shared": _shared("rbind,slave,shared", "shared+master", "master"),

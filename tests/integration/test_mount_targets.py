@@ -112,7 +112,27 @@ def test_a_source_that_is_missing(engine: Engine, bundle: Bundle, source: str) -
     full = source if source.startswith("/") else f"{bundle.path}/{source}"
     told = engine.front(bundle, "exit 0").fails("/mounts/5", f"bind source {full} does not exist")
     assert "no such file or directory" in told.err
+    assert ("it is a symlink to nowhere" in told.err) is ("dangling" in source)
     assert sorted(os.walk(bundle.rootfs)) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "dir"])
+def test_a_source_that_has_been_deleted(engine: Engine, bundle: Bundle, place: Path, kind: str) -> None:
+    """What is mounted over a path stays when it is deleted, and can be mounted nowhere else."""
+    shown, gone = place / "shown", place / "gone"
+    for each in (shown, gone):
+        each.mkdir() if kind == "dir" else each.touch()
+    subprocess.run(["mount", "--bind", gone, shown], check=True)
+    try:
+        gone.rmdir() if kind == "dir" else gone.unlink()
+        bundle.mount("/new", shown, "rbind", "ro")
+        told = engine.front(bundle, "exit 0").fails(
+            "/mounts/5", f"bind source {shown} shows a file or directory"
+        )
+        assert "has been deleted" in told.err
+        assert "mount point" not in told.err
+    finally:
+        subprocess.run(["umount", shown], check=True)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +203,7 @@ WAYS = {
     "a chain": ({"one": "two", "two": "/three", "three": "etc"}, "/one/new", "/etc/new"),
     "in the middle": ({"root/way": "../tmp"}, "/root/way/new", "/tmp/new"),
     "dots": ({}, "/tmp/../../../../new", "/new"),
-    "dots after a link": ({"way": "/usr/lib/deep"}, "/way/../new", "/usr/lib/new"),
+    "dots after a link": ({"way": "/usr/lib/deep"}, "/way/../new", "/new"),  # cleaned first, as by runc
     "the host's own path": ({"way": "{canary}"}, "/way/new", "{canary}/new"),
     "slashes": ({}, "//etc///new/", "/etc/new"),
 }
@@ -223,27 +243,54 @@ def test_a_loop(engine: Engine, bundle: Bundle, things: Path, link: str) -> None
 
 
 @pytest.mark.parametrize(
-    "way", ["/proc/self/root", "/proc/1/root", "/proc/self/cwd", "/proc/self/fd/0", "/link"]
+    "way",
+    [
+        "/proc/self/root",
+        "/proc/1/root",
+        "/proc/self/cwd",
+        "/proc/self/fd/0",
+        "/proc/1/exe",
+        "/link",
+        "/thread",
+    ],
 )
-def test_magic_links(engine: Engine, bundle: Bundle, things: Path, canary: Canary, way: str) -> None:
+@pytest.mark.parametrize(("kind", "last"), [("dir", True), ("file", True), ("tmpfs", True), ("dir", False)])
+def test_magic_links(  # noqa: PLR0917 - a way, and what is mounted there
+    engine: Engine,
+    bundle: Bundle,
+    things: Path,
+    canary: Canary,
+    way: str,
+    kind: str,
+    last: bool,
+) -> None:
     """Of a procfs that shows the host's processes they would lead to the host's tree.
 
-    What they say is taken for what it is, a path, and followed inside the root.
+    What they say is no path to be followed inside the root either: they are refused.
     """
     bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "pid"]
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc", "rbind")
     (bundle.rootfs / "link").symlink_to("/proc/self/root")
-    bundle.mount(f"{way}{canary.path}/new", things / "dir", "bind")
-    done = engine.front(bundle, "cat /proc/self/mountinfo")
+    (bundle.rootfs / "thread").symlink_to("proc/thread-self/cwd")
+    destination = way if last else f"{way}{canary.path}/new"
+    if kind == "tmpfs":
+        bundle.mount(destination, "tmpfs", "rw", kind="tmpfs")
+    else:
+        bundle.mount(destination, things / kind, "bind")
+    done = engine.front(bundle, "exit 0")
     assert canary.untouched()
     assert "secret" in os.listdir(canary.path)
-    if done.code == 0:
-        place = [at for at, row in rows(done.out).items() if row.root.endswith("/things/dir")]
-        assert len(place) == 1
-        assert place[0].endswith(f"{canary.path}/new")
-    else:
-        assert "permission denied" in done.err or "/dev/null" in done.err, done
+    # Of the host's init the kernel does not even say where they lead.
+    done.fails(f"make mount point {destination} in the root file system")
+    assert "too many levels of symbolic links" in done.err or "permission denied" in done.err
+
+
+def test_a_link_of_proc_that_is_a_path(engine: Engine, bundle: Bundle, things: Path) -> None:
+    """/proc/self and /proc/mounts are symlinks as any other: what is said is that it is inside /proc."""
+    (bundle.rootfs / "way").symlink_to("/proc/mounts")
+    bundle.mount("/way", things / "file", "bind")
+    engine.front(bundle, "exit 0").fails("is inside /proc and cannot be mounted on")
 
 
 @pytest.mark.parametrize("destination", ["/", "//", "/.", "/tmp/..", "/self", "/up"])
@@ -254,6 +301,24 @@ def test_the_root_itself_is_not_covered(
     (bundle.rootfs / "up").symlink_to("../../..")
     bundle.mount(destination, things / "dir", "bind")
     engine.front(bundle, "exit 0").fails("/mounts/5", "root")
+
+
+@pytest.mark.parametrize("path", ["/self", "/up"])
+@pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
+def test_a_path_that_leads_to_the_root_would_cover_nothing(
+    engine: Engine, bundle: Bundle, key: str, path: str
+) -> None:
+    (bundle.rootfs / "self").symlink_to(".")
+    (bundle.rootfs / "up").symlink_to("../../..")
+    bundle.linux[key] = ["/proc/keys", path]
+    engine.front(bundle, "exit 0").fails(f"/linux/{key}/1: {path} leads to the root of the file system")
+
+
+@pytest.mark.parametrize("path", ["/", ".", "/proc/.."])
+def test_the_root_as_a_read_only_path(engine: Engine, bundle: Bundle, path: str) -> None:
+    bundle.linux["readonlyPaths"] = [path]
+    engine.front(bundle, "touch /new").fails("Read-only file system")
+    assert not (bundle.rootfs / "new").exists()
 
 
 def test_a_destination_as_the_host_names_it(engine: Engine, bundle: Bundle, things: Path) -> None:

@@ -62,6 +62,21 @@ def test_without_pivot_root(engine: Engine, bundle: Bundle, odd: Path) -> None:
     assert engine.front(bundle, "echo started", "--no-pivot").ok().out == "started\n"
 
 
+@pytest.mark.parametrize("way", ["link", "a name with spaces and \\ in it"])
+def test_without_pivot_root_the_containers_own_proc_stays(
+    engine: Engine, bundle: Bundle, place: Path, way: str
+) -> None:
+    """The host's are taken away first; what is the container's is known by the kernel's name for its root."""
+    if way == "link":
+        (place / way).symlink_to(bundle.path)
+    else:
+        bundle.path.rename(place / way)
+    bundle.path = place / way
+    bundle.rootfs = bundle.path / "rootfs"
+    out = engine.front(bundle, "ls -d /proc/self /sys/kernel", "--no-pivot").ok().out
+    assert out == "/proc/self\n/sys/kernel\n"
+
+
 def test_mount_points_beside_those_of_others(engine: Engine, bundle: Bundle, odd: Path) -> None:
     """Delete reads the tables of all other containers, one of which has such a mount."""
     link = bundle.path / "way"

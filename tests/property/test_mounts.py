@@ -321,7 +321,9 @@ def test_set_and_clear_never_overlap(words: list[str]) -> None:
 @given(words=st.lists(WORDS | st.text(max_size=6), max_size=12))
 def test_data_stays_in_order(words: list[str]) -> None:
     known = (*TABLE, "idmap", "ridmap")
-    assert parse(words).data == tuple(word for word in words if word.partition("=")[0] not in known)
+    each = mount_options.separate(words)
+    assert parse(words).data == tuple(word for word in each if word.partition("=")[0] not in known)
+    assert "" not in each
 
 
 @MANY
@@ -334,6 +336,11 @@ def test_what_must_hold_is_what_the_last_word_about_it_says(words: list[str]) ->
         about = [TABLE[word][0] for word in words if group(word) == bit]
         if about:
             assert mask & bit
-            assert bool(value & bit) is (about[-1] in (mount_options.SET, mount_options.RSET))
+            # What is restricted everywhere stays so, whatever a plain word after it says.
+            deep = [kind for kind in about if kind in DEEP]
+            restricted = deep[-1:] == [mount_options.RSET]
+            assert bool(value & bit) is (
+                about[-1] in (mount_options.SET, mount_options.RSET) or (restricted and about[-1] in PLAIN)
+            )
         else:
             assert not mask & bit

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import pickle
 
 import pytest
 
-from pyrunc.errors import Failure, from_facts, strerror
+from pyrunc.errors import Failure, from_facts, printable, strerror
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,31 @@ def test_facts_survive_the_way() -> None:
 )
 def test_a_malformed_report_is_itself_a_failure(facts: object) -> None:
     assert "malformed" in from_facts(facts).message
+
+
+def test_a_report_of_several_lines_stays_one_through_pickle() -> None:
+    report = Failure("a\nb", code=3)
+    report.lines = True
+    found = pickle.loads(pickle.dumps(report))
+    assert (found.facts(), found.lines) == (report.facts(), True)
+    assert not pickle.loads(pickle.dumps(Failure("a"))).lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, with spaces, and ünïcode", "plain, with spaces, and ünïcode"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x9b\x07\x00", r"\x9b\x07\x00"),
+        ("\u202e\u2028\ufeff", r"\u202e\u2028\ufeff"),
+        (os.fsdecode(b"\xff"), r"\udcff"),
+    ],
+)
+def test_what_others_wrote_does_not_steer_a_terminal(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+    assert printable("a\n\x1b", keep="\n") == "a\n\\x1b"
 
 
 def test_strerror_has_the_spelling_engines_match_on() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrunc.apply import mountpoints, sweep, target
+from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.store import Container
 
@@ -24,7 +25,7 @@ def remove(container: Container) -> None:
     """Do what delete does."""
     file = os.open(f"{container.directory}/{mountpoints.FILE}", os.O_RDONLY)
     try:
-        sweep.take_away(container, file, rootfs=True)
+        sweep.take_away(container, file, rootfs=True, undo=False)
     finally:
         os.close(file)
 
@@ -103,6 +104,18 @@ def test_what_somebody_else_made_first_is_taken_back(container: Container, top: 
     os.close(made.file)
     remove(container)
     assert sorted(os.listdir(top)) == ["theirs"]
+
+
+def test_a_list_that_cannot_be_written_is_what_is_blamed(container: Container, top: Path) -> None:
+    made = mountpoints.Made()
+    made.file = os.open("/dev/full", os.O_WRONLY)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
+    with pytest.raises(Failure, match="the list of mount points, made in the container's state directory"):
+        target.make(root, "/a", "dir", made=made)
+    os.close(root)
+    os.close(made.file)
+    assert not (top / "a").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[", '["/nowhere","a",1,2]\n', "null\n", '["/nowhere"'])

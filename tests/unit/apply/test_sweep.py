@@ -54,10 +54,10 @@ def read(owner: Container) -> list[tuple[str, str, tuple[int, int], tuple[int, i
         os.close(file)
 
 
-def take_away(owner: Container, *, rootfs: bool = True) -> None:
+def take_away(owner: Container, *, rootfs: bool = True, undo: bool = False) -> None:
     file = os.open(f"{owner.directory}/{mountpoints.FILE}", os.O_RDONLY)
     try:
-        sweep.take_away(owner, file, rootfs=rootfs)
+        sweep.take_away(owner, file, rootfs=rootfs, undo=undo)
     finally:
         os.close(file)
     assert not (Path(owner.directory) / mountpoints.FILE).exists()

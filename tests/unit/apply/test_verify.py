@@ -26,7 +26,7 @@ LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
 def step(*words: str, **fields: Any) -> steps.Mount:
     """Return a bind with options, as the planner makes it."""
     entry: Any = {"destination": "/data", "source": "/source", "options": ["rbind", *words]}
-    made = mounts._entry(3, entry, {"ociVersion": "1.3.0"}, {})
+    made = mounts._entry(3, entry, {"ociVersion": "1.3.0"}, {}, "/r")
     mounts._expect(made, 0, whole=False)
     for name, value in fields.items():
         setattr(made, name, value)
@@ -185,6 +185,21 @@ def test_a_mount_that_is_gone(check: Any) -> None:
     with pytest.raises(Failure, match="the mount is not there any more") as caught:
         check(step(), number=0x7FFFFFFF)
     assert caught.value.pointer == "/mounts/3"
+
+
+def test_a_kernel_that_does_not_answer_has_no_mount_removed(
+    check: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    def refuse(*_words: object) -> bytes:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(_linux, "statmount", refuse)
+    if "statmount" not in request.node.name:
+        check(step())
+        return
+    with pytest.raises(Failure, match="ask the kernel what it has become") as caught:
+        check(step())
+    assert caught.value.errno == 1
 
 
 def test_an_id_that_is_another_mount_s(check: Any, request: pytest.FixtureRequest) -> None:

@@ -112,7 +112,9 @@ def test_prefix_and_status(
 
 
 def test_a_report_of_several_lines_begins_on_its_own(capfd: pytest.CaptureFixture[str]) -> None:
-    report.failure("run", Failure("config.json:1: a\nconfig.json:2: b"))
+    problem = Failure("config.json:1: a\nconfig.json:2: b")
+    problem.lines = True
+    report.failure("run", problem)
     assert capfd.readouterr().err == "pyrunc run failed:\nconfig.json:1: a\nconfig.json:2: b\n"
 
 
@@ -231,7 +233,9 @@ def test_logs_that_are_services(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
         settle(f"--log {service}")
-        report.failure("state", Failure("two\nlines"))
+        problem = Failure("two\nlines")
+        problem.lines = True
+        report.failure("state", problem)
         assert server.recv(1000).decode() == expected
 
 

@@ -43,7 +43,7 @@ def one(found: tuple[steps.Step, ...], kind: type[steps.Step]) -> Any:
 
 def test_the_order_of_a_small_container() -> None:
     made = plan(small(hostname="h"))
-    devices = ["Device"] * 6 + ["Symlink"] * 4
+    devices = ["Device"] * 6 + ["Symlink"] * 5
     assert names(made.child) == [
         "AllCpus",
         "Keyring",
@@ -218,12 +218,24 @@ def test_a_bound_dev_is_left_alone() -> None:
     assert not one(plan(config).child, steps.Terminal).console
 
 
+@pytest.mark.parametrize("host", [{}, {"in_user_namespace": True}])
+def test_mappings_without_a_user_namespace_do_not_count(host: dict[str, Any]) -> None:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    made = plan(with_linux(uidMappings=maps, gidMappings=maps), **host)
+    assert "IdMaps" not in names(made.parent)
+    assert [word for word in made.warnings if "nothing is mapped" in word] == [
+        f"/linux/{key}: the container has no user namespace, so nothing is mapped"
+        for key in ("uidMappings", "gidMappings")
+    ]
+    made = plan(with_linux(also=("user",), uidMappings=maps, gidMappings=maps), **host)
+    assert "IdMaps" in names(made.parent)
+    assert not [word for word in made.warnings if "nothing is mapped" in word]
+
+
 def test_kcore_and_ptmx() -> None:
-    config = small(mounts=[{"destination": "/dev/pts", "type": "devpts", "source": "devpts"}])
-    links = {step.path: step for step in plan(config, kcore=True).child if isinstance(step, steps.Symlink)}
+    links = {step.path: step for step in plan(small(), kcore=True).child if isinstance(step, steps.Symlink)}
     assert links["/dev/core"].target == "/proc/kcore"
-    assert links["/dev/ptmx"].replace
-    assert "/dev/ptmx" not in {step.path for step in plan(small()).child if isinstance(step, steps.Symlink)}
+    assert (links["/dev/ptmx"].target, links["/dev/ptmx"].replace) == ("pts/ptmx", True)
 
 
 def test_own_devices_take_the_place_of_default_ones() -> None:

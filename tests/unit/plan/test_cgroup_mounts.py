@@ -8,6 +8,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, steps
+from pyrunc.plan.cgroups import CgroupFacts
 from pyrunc.plan.facts import Request
 from tests.support.cgroup_hosts import V1_NAMES, hybrid, v2
 from tests.support.specs import with_linux
@@ -51,6 +52,26 @@ def test_version_2_without_the_right_to_mount_it_is_a_bind_of_its_part() -> None
     assert step.source.startswith("/sys/fs/cgroup/")
     assert step.own_set == SAFE | mount_options.RDONLY
     assert step.pointer == "/mounts/0"
+
+
+@pytest.mark.parametrize(
+    ("host", "without", "kind", "source"),
+    [
+        (hybrid(), (), "new", "cgroup2"),
+        (hybrid(), ("cgroup",), "late-bind", "/sys/fs/cgroup/unified/c1"),
+        (hybrid(mounts={"pids": "/p"}, own={"pids": "/"}, rootless=True), ("cgroup",), "new", "cgroup2"),
+        (v2(), (), "new", "cgroup2"),
+        (v2(), ("cgroup",), "late-bind", "/sys/fs/cgroup"),
+    ],
+)
+def test_type_cgroup2_is_the_unified_hierarchy(
+    host: CgroupFacts, without: tuple[str, ...], kind: str, source: str
+) -> None:
+    config = with_linux(without=without)
+    config["mounts"] = [{"destination": "/m", "type": "cgroup2", "source": "cgroup2"}]
+    (step,) = mounts([*plan(config, cgroup=host).child])
+    assert (step.kind, step.source, step.destination) == (kind, source, "/m")
+    assert kind != "new" or step.fstype == "cgroup2"
 
 
 def test_version_1_with_a_namespace_mounts_every_hierarchy() -> None:

@@ -178,7 +178,10 @@ class TestOwner:
         made: dict[str, Any] = {
             "mounts": [{"destination": "/proc", "source": "proc"}, MOUNT],
             "process": {"user": {"uid": 7}},
-            "linux": {"namespaces": [{"type": "pid"}, {"type": "cgroup"}], "uidMappings": MAPS},
+            "linux": {
+                "namespaces": [{"type": "pid"}, {"type": "cgroup"}, {"type": "user"}],
+                "uidMappings": MAPS,
+            },
         }
         made.update(changes)
         return made
@@ -195,12 +198,28 @@ class TestOwner:
         spaces = {"namespaces": [{"type": "cgroup"}]}
         assert cgroups.plan(self.full(linux=spaces), v2(), "id").owner == 7
         assert cgroups.plan(self.full(linux=spaces, process={"user": {"uid": 0}}), v2(), "id").owner == -1
+        # Mappings that nothing is mapped by.
+        assert cgroups.plan(self.full(linux={**spaces, "uidMappings": MAPS}), v2(), "id").owner == 7
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"destination": "//sys/./fs/cgroup/"},
+            {"options": ["nosuid,rw"]},
+            {"options": None},
+        ],
+    )
+    def test_however_the_mount_is_spelled(self, changes: dict[str, Any]) -> None:
+        assert cgroups.plan(self.full(mounts=[{**MOUNT, **changes}]), v2(), "id").owner == 100007
 
     @pytest.mark.parametrize(
         "changes",
         [
             {"mounts": []},
             {"mounts": [{**MOUNT, "options": ["ro"]}]},
+            {"mounts": [{**MOUNT, "options": ["nosuid,ro"]}]},
+            {"mounts": [{**MOUNT, "options": ["rro"]}]},
+            {"mounts": [{**MOUNT, "destination": "/sys//fs/cgroup", "options": ["ro"]}]},
             {"mounts": [{**MOUNT, "source": "tmpfs"}]},
             {"linux": {"namespaces": [{"type": "cgroup", "path": "/proc/1/ns/cgroup"}], "uidMappings": MAPS}},
             {"linux": {"uidMappings": MAPS}},

@@ -81,7 +81,7 @@ def test_id_mapped_mounts_are_refused(more: dict[str, Any]) -> None:
 
 
 def test_a_comma_in_a_word() -> None:
-    assert refused(with_mount("size=1m", "mode=7,0", kind="tmpfs")).pointer == "/mounts/0/options/1"
+    assert refused(with_mount("size=1m", "mpol=bind:0,1", kind="tmpfs")).pointer == "/mounts/0/options/1"
     labelled = with_mount("size=1m", kind="tmpfs")
     labelled["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
     assert refused(labelled).pointer == "/mounts/0"

@@ -62,11 +62,56 @@ def test_a_recursive_word_beats_an_earlier_plain_one_and_the_other_way_round() -
     got = parse(["ro", "rrw"])
     assert (got.attr_set, got.rattr_clear) == (0, mo.RDONLY)
     assert got.own()[2] == mo.FLAGS & ~mo.RDONLY, "what is said about all is not undone for the top"
-    got = parse(["rro", "rw"])
-    assert (got.attr_clear, got.rattr_set) == (mo.RDONLY, mo.RDONLY)
+    got = parse(["rrw", "ro"])
+    assert (got.attr_set, got.rattr_clear) == (mo.RDONLY, mo.RDONLY)
     assert parse(["rrw", "rro"]).deep() == (mo.RDONLY, 0)
     assert parse(["rro", "rrw"]).deep() == (0, mo.RDONLY)
     assert parse(["noatime", "rstrictatime"]).atime is None
+
+
+@pytest.mark.parametrize("bit", ["ro", "nosuid", "nodev", "noexec"])
+def test_what_is_restricted_everywhere_no_plain_word_takes_back(bit: str) -> None:
+    undone = {"ro": "rw"}.get(bit, bit.removeprefix("no"))
+    number = mo.OPTIONS[bit][1]
+    for words in (["r" + bit, undone], [bit, "r" + bit, undone], [undone, "r" + bit, undone, "bind"]):
+        got = parse(words)
+        mask, value = mo.demand(got.own(), got.deep())
+        assert mask & value & int(number), words
+        assert not got.own()[2] & int(number)
+
+
+SELINUX = "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [
+        ([], []),
+        (["", "rbind", ""], ["rbind"]),
+        ([",", ",,"], []),
+        (["size=1m,mode=700"], ["size=1m", "mode=700"]),
+        (["nosuid,ro,", "x"], ["nosuid", "ro", "x"]),
+        (["subpath=a,ro"], ["subpath=a,ro"]),
+        (["ro,subpath=a,b"], ["ro", "subpath=a,b"]),
+        (["mpol=bind:0,2,size=1m"], ["mpol=bind:0,2", "size=1m"]),
+        (["mpol=local,size=1m"], ["mpol=local", "size=1m"]),
+        ([f"context={SELINUX}"], [f"context={SELINUX}"]),
+        ([f"size=1m,context={SELINUX},ro"], ["size=1m", f"context={SELINUX}", "ro"]),
+        ([f'context="{SELINUX}",ro'], [f"context={SELINUX}", "ro"]),
+        (['context="', "ro"], ['context="', "ro"]),
+        (["lowerdir=/a:/b,upperdir=/u,workdir=/w"], ["lowerdir=/a:/b", "upperdir=/u", "workdir=/w"]),
+        (["lowerdir=/a,b", "upperdir=/u,v"], ["lowerdir=/a,b", "upperdir=/u,v"]),
+        ([r"lowerdir=/a\,ro,volatile"], [r"lowerdir=/a\,ro", "volatile"]),
+        ([r"upperdir=/a\,ro,index=off,ro"], ["upperdir=/a,ro", "index=off", "ro"]),
+        ([r"lowerdir=/a\\,ro"], [r"lowerdir=/a\\", "ro"]),
+    ],
+)
+def test_options_one_by_one(words: list[str], each: list[str]) -> None:
+    assert mo.separate(words) == each
+
+
+def test_a_mount_is_what_all_its_words_say_however_they_are_put_together() -> None:
+    assert parse(["", "rbind,ro", "size=1m,mode=700"]) == parse(["rbind", "ro", "size=1m", "mode=700"])
 
 
 def test_recursive_access_times() -> None:

@@ -88,6 +88,52 @@ def test_clean(path: str, cleaned: str) -> None:
     assert mounts.clean(path) == cleaned
 
 
+SPELLINGS = [
+    "/d/e",
+    "//d/e",
+    "/d//e",
+    "/./d/e",
+    "/d/e/.",
+    "/d/e/",
+    "/x/../d/e",
+    "/../d/e",
+    "d/e",
+    "/b/rootfs/d/e",
+]
+
+
+@pytest.mark.parametrize("destination", [*SPELLINGS, "/b/./rootfs//d/e"])
+@pytest.mark.parametrize("entry", [bind(), tmpfs(), tmpfs("bind", "remount")])
+def test_a_mount_point_is_known_by_one_spelling(destination: str, entry: dict[str, Any]) -> None:
+    step = mounted({**entry, "destination": destination})
+    assert step.destination == "/d/e"
+    assert step.spelled == ("" if destination in ("/d/e", "/d/e/") else destination)
+
+
+@pytest.mark.parametrize(
+    "path", ["rootfs", "rootfs/", "./rootfs", "x/../rootfs", "/b/rootfs", "//b/rootfs/."]
+)
+def test_the_root_is_known_by_one_spelling(path: str) -> None:
+    made = plan(small(root={"path": path}, mounts=[bind(source="rootfs/x", destination="/b/rootfs/d")]))
+    assert made.rootfs == one(made.child, steps.AttachRoot).path == "/b/rootfs"
+    step = one(made.child, steps.Mount)
+    assert (step.kind, step.source, step.destination) == ("inner-bind", "/x", "/d")
+
+
+@pytest.mark.parametrize("destination", ["/", "//", "/.", "/..", "/a/..", "."])
+def test_nothing_is_mounted_on_the_root(destination: str) -> None:
+    assert refused(bind(destination=destination)).pointer == "/mounts/0/destination"
+
+
+def test_options_in_one_string_and_empty_ones() -> None:
+    step = mounted(tmpfs("", "size=1m,mode=700,noexec", ""))
+    assert (step.data, step.own_set & mo.NOEXEC) == (("size=1m", "mode=700"), mo.NOEXEC)
+    step = mounted({"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind,ro", ""]})
+    assert (step.kind, step.options.bind, step.own_set) == ("bind", "rbind", mo.RDONLY)
+    problem = refused(bind("ro", "nosuid,size=1m"))
+    assert (problem.pointer, problem.message[:8]) == ("/mounts/0/options/2", '"size=1m')
+
+
 def test_a_volumes_subpath() -> None:
     assert mounted(bind("subpath=a/b")).subpath == "a/b"
 

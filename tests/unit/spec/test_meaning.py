@@ -39,6 +39,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "a namespace to join, with mappings": with_linux(
         also=({"type": "user", "path": "/n"},), uidMappings=ONE_ID, gidMappings=ONE_ID
     ),
+    "mappings without a namespace do not count": with_linux(uidMappings=ONE_ID, gidMappings=ONE_ID),
     "empty mappings ask for nothing": with_linux(uidMappings=[], gidMappings=[]),
     "mapped users without a process": without(
         with_linux(also=("user",), uidMappings=ONE_ID, gidMappings=ONE_ID), "process"
@@ -121,7 +122,6 @@ def test_what_is_right(config: dict[str, Any]) -> None:
 
 
 SYS = "unable to restrict sys entries without a private MNT namespace"
-MAPPINGS = "user namespace mappings specified, but user namespace isn't enabled in the config"
 DEADLINE = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
 TIME_TWICE = (
     "time namespace enabled, but both namespace path and time offsets specified -- you may only provide one"
@@ -210,10 +210,6 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (
         small(hostname="\u00e9" * 33),
         [("/hostname", "hostname is longer than the 64 bytes the kernel keeps")],
-    ),
-    (
-        with_linux(uidMappings=ONE_ID, gidMappings=ONE_ID),
-        [("/linux/uidMappings", MAPPINGS), ("/linux/gidMappings", MAPPINGS)],
     ),
     (
         with_linux(also=("user",)),

@@ -109,9 +109,11 @@ def test_anonymous_volumes_get_names(host: Host) -> None:
         (["-v", "a1:/x/", "--tmpfs", "/y/../x"], ("-v a1:/x/", "--tmpfs /y/../x")),
         (["-v", "a1:/x", "-v", "a1:/x"], ("-v a1:/x", "-v a1:/x")),
         (["--tmpfs", "/proc"], ("/mounts/0 of config.json", "--tmpfs /proc")),
+        (["--tmpfs", "/odd"], ("/mounts/1 of config.json", "--tmpfs /odd")),
     ],
 )
 def test_one_place_cannot_be_wanted_twice(host: Host, words: list[str], both: tuple[str, str]) -> None:
+    host.config["mounts"].append({"destination": "/x/..//odd/.", "type": "tmpfs"})
     with pytest.raises(Failure) as caught:
         host.prepare(*words)
     text = caught.value.text()
@@ -147,6 +149,7 @@ def test_volumes_and_binds_are_lent_alike(host: Host) -> None:
         {"destination": "/etc/conf", "type": "bind", "source": "conf", "options": ["rbind", "ro"]},
         {"destination": "/dev/extra", "type": "bind", "source": "/dev/null", "options": ["bind"]},
         {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind"]},
+        {"destination": "//dev/./more", "type": "bind", "source": "/dev/null", "options": ["bind"]},
     ]
     host.create(
         "-v",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
+from pyrunc.plan import mount_options
 from pyrunc.volumes import entries
 from pyrunc.volumes.grammar import parse_tmpfs, parse_volume
 from pyrunc.volumes.mount_words import parse_mount
@@ -57,6 +58,13 @@ def test_overlay_of_a_path_with_a_colon() -> None:
     words = made["options"]
     assert isinstance(words, list)
     assert words[:2] == [r"lowerdir=/a\:b\\c", "upperdir=/l:m/upper"]
+
+
+def test_overlay_of_paths_with_commas() -> None:
+    request = parse_mount("type=bind,src=/a,dst=/x,overlay")
+    made = entries.entry(request, "/a,ro", layer="/l,volatile")
+    words = mount_options.parse(made["options"])  # type: ignore[arg-type]
+    assert words.data == (r"lowerdir=/a\,ro", "upperdir=/l,volatile/upper", "workdir=/l,volatile/work")
 
 
 def test_tmpfs() -> None:

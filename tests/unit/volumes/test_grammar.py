@@ -52,6 +52,8 @@ VOLUME: list[tuple[str, dict[str, Any]]] = [
         {"kind": "bind", "source": "/srv", "idmap": "uids=0-1-2#@5-6-7;gids=0-0-1"},
     ),
     ("/srv:/data:cached", {"kind": "bind", "source": "/srv"}),
+    ("/srv:/data:", {"kind": "bind", "source": "/srv"}),
+    ("/srv:/data:,ro,", {"kind": "bind", "source": "/srv", "mode": "ro"}),
     ("/srv:/data:ro,ro", {"kind": "bind", "source": "/srv", "mode": "ro"}),
 ]
 
@@ -69,7 +71,6 @@ def test_what_v_means(text: str, fields: dict[str, Any]) -> None:
         (":", "it has the form"),
         ("a:", "it has the form"),
         (":/b", "it has the form"),
-        ("a:/b:", "it has the form"),
         ("a:/b:ro:z", "a path with a colon in it can be named with --mount"),
         ("b", "mount path must be absolute"),
         ("vol:b", "mount path must be absolute"),
@@ -81,7 +82,6 @@ def test_what_v_means(text: str, fields: dict[str, Any]) -> None:
         ("/data:ro,z", "options need a source"),
         ("/srv:/b:roo", 'did you mean "ro"?'),
         ("/srv:/b:rslaev", 'did you mean "rslave"?'),
-        ("/srv:/b:ro,", '"" is no option'),
         ("/srv:/b:ro,rw", '"ro" and "rw" contradict each other'),
         ("/srv:/b:z,Z", '"z" and "Z" contradict each other'),
         ("/srv:/b:shared,private", '"shared" and "private" contradict each other'),
@@ -134,6 +134,8 @@ def test_every_word_is_taken_somewhere(word: str) -> None:
     ("text", "flags"),
     [
         ("/run", ()),
+        ("/run:", ()),
+        ("/run:,size=64m,", ("size=64m",)),
         ("/run:size=64m", ("size=64m",)),
         ("/run:rw,size=65536k,mode=1770,uid=7,gid=8", ("rw", "size=65536k", "mode=1770", "uid=7", "gid=8")),
         (
@@ -153,7 +155,6 @@ def test_what_tmpfs_means(text: str, flags: tuple[str, ...]) -> None:
         ("", "mount path must be absolute"),
         ("run", "mount path must be absolute"),
         ("/", "destination can't be '/'"),
-        ("/run:", '"" is no option of a tmpfs'),
         ("/run:sise=1m", 'did you mean "size"?'),
         ("/run:size", '"size" is no option of a tmpfs'),
         ("/run:size=big", '"size=big" has no meaning'),

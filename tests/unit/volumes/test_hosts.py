@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.volumes import hosts
+from pyrunc.volumes import hosts, tree
 from pyrunc.volumes.grammar import Request
 from pyrunc.volumes.mount_words import parse_mount
 
@@ -48,6 +48,42 @@ def test_the_systems_own_directories_are_left_alone(source: str, fields: dict[st
     with pytest.raises(Failure, match="is not allowed: the host needs it as it is"):
         hosts.check(bind(source, **fields), "-v ...")
     hosts.check(bind(source), "-v ...")
+
+
+@root
+@pytest.mark.parametrize("way", ["link", "mount", "//etc", "swapped"])
+@pytest.mark.parametrize("fields", [{"chown": True}, {"relabel": "Z"}])
+def test_the_systems_own_by_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, fields: dict[str, Any]
+) -> None:
+    """What counts is what is opened: the path of a source may lead through another container's volume."""
+    monkeypatch.setattr(hosts, "_SELINUX", str(tmp_path))
+    changed: list[object] = []
+    monkeypatch.setattr(tree, "chown", lambda *words: changed.append(words))
+    monkeypatch.setattr(tree, "label", lambda *words: changed.append(words))
+    source = tmp_path / "source"
+    if way in ("mount", "swapped"):
+        source.mkdir()
+    if way == "mount":
+        subprocess.run(["mount", "--bind", "/etc", source], check=True)
+    if way == "link":
+        source.symlink_to("/etc")
+    request = bind("//etc" if way == "//etc" else source, **fields)
+    made = config(linux={"mountLabel": LABEL})
+    try:
+        if way == "swapped":
+            hosts.check(request, "-v ...")
+            source.rmdir()
+            source.symlink_to("/etc")
+        else:
+            with pytest.raises(Failure, match=r"\(/etc\) is not allowed: the host needs it as it is"):
+                hosts.check(request, "-v ...")
+        with pytest.raises(Failure, match=r"\(/etc\) is not allowed: the host needs it as it is"):
+            hosts.settle(request.source, request, made, "-v ...")
+    finally:
+        if way == "mount":
+            subprocess.run(["umount", source], check=True)
+    assert changed == []
 
 
 def test_missing_parents(tmp_path: Path) -> None:
@@ -99,11 +135,13 @@ def test_propagation_needs_a_mount_that_has_it(tmp_path: Path, made: str, wanted
 def test_the_containers_user_on_the_host() -> None:
     assert hosts.owner(config()) == (0, 0)
     assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}})) == (7, 8)
-    maps = {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}]}
+    maps: dict[str, object] = {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}]}
     maps["gidMappings"] = [
         {"containerID": 0, "hostID": 5, "size": 1},
         {"containerID": 1, "hostID": 200000, "size": 10},
     ]
+    assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}}, linux=maps)) == (7, 8)
+    maps["namespaces"] = [{"type": "user"}]
     assert hosts.owner(config(process={"user": {"uid": 7, "gid": 8}}, linux=maps)) == (100007, 200007)
     with pytest.raises(Failure, match="gid 11 is not mapped"):
         hosts.owner(config(process={"user": {"uid": 7, "gid": 11}}, linux=maps))
@@ -118,6 +156,11 @@ def test_settle_gives_the_source_away(tmp_path: Path) -> None:
     assert (tmp_path / "source").stat().st_uid == 0
     hosts.settle(str(tmp_path / "source"), bind(tmp_path / "source", chown=True), made, "-v ...")
     assert (tmp_path / "source/file").stat().st_uid == 1234
+    (tmp_path / "link").symlink_to("source")
+    link = bind(tmp_path / "link", chown=True, nofollow=True)
+    hosts.settle(str(tmp_path / "link"), link, config(process={"user": {"uid": 77}}), "-v ...")
+    owners = [(tmp_path / name).lstat().st_uid for name in ("link", "source", "source/file")]
+    assert owners == [77, 1234, 1234], "a link that is meant itself is given away, not what it leads to"
     with pytest.raises(Failure, match=r"-v \.\.\.: open"):
         hosts.settle(str(tmp_path / "no"), bind(tmp_path / "no", chown=True), made, "-v ...")
 
