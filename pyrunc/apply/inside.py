@@ -14,7 +14,6 @@ import os
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
 from pyrunc.apply import identity, parent, sources, target
-from pyrunc.apply.seal import seal_process
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_table
@@ -51,15 +50,6 @@ class Place:
         how = os.O_RDONLY | os.O_CLOEXEC
         fd = _linux.openat2(self.procfs, self.pid + "/mountinfo", how, 0, _BENEATH)
         return sources.read_all(fd)
-
-
-def seal(container: store.Container) -> None:
-    """Make our executable unwritable for a container that may see the helper; before the first effect.
-
-    A container in a pid namespace of its own cannot: the helper does not enter that.
-    """
-    if container.namespaces.get("pid") != "":
-        seal_process()
 
 
 def run(

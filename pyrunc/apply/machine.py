@@ -109,6 +109,15 @@ def image() -> int:
         raise Failure("start the init program", errno=exc.errno or 0) from None
 
 
+def hide() -> None:
+    """Let no other process of our user look into this one, nor into what is forked from it (CVE-2016-9962).
+
+    An ordinary user could then no longer write the id maps of a child: PR_SET_DUMPABLE(2const).
+    """
+    if os.geteuid() == 0:
+        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def hint(errno: int | None) -> str:
     """Return what to do about an init program that cannot be executed, "" when nothing is certain to help."""
     return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == _EACCES else ""

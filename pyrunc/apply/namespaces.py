@@ -62,6 +62,11 @@ def spawn(
             os.close(fd)
 
 
+def seen_while_made(plan: Plan) -> bool:
+    """Tell whether processes of another container see init make its mount tree: see joined_pid()."""
+    return joined_pid(plan) is None and any(join.kind == "pid" for join in plan.namespaces.joins)
+
+
 def joined_pid(plan: Plan) -> Join | None:
     """Return the pid namespace that a container joins last of all, by the init program; None for none.
 

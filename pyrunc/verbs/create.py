@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import child, conversation, descriptors, facts, parent, seal
+from pyrunc.apply import child, conversation, descriptors, facts, machine, parent
+from pyrunc.apply import namespaces as spaces
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -68,7 +69,11 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
     tools = child.load(plan, root + "/@cache/seccomp")
-    seal.seal_process()
+    machine.hide()
+    if spaces.seen_while_made(plan):
+        from pyrunc.apply import seal
+
+        seal.seal_process()
     # Only now: where sealing begins the command anew, all before it is done twice.
     for warning in plan.warnings:
         cli.warn(warning)

@@ -103,7 +103,6 @@ class Tree:
             raise Failure("the container is just being created", step=name, hint="ask again when it is there")
         self.config: Config = store.load_config(self.container)  # type: ignore[assignment]
         self.configured = len(self.config.get("mounts") or ())
-        inside.seal(self.container)
 
     @property
     def wishes(self) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ one step before doing harm: opened for appending is enough to be guilty.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -58,6 +59,7 @@ mv /tried /result
 WATCH = r"""
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +78,15 @@ static int foreign(int fd)
     return other.st_ino != watch.st_ino && other.st_ino != busybox.st_ino;
 }
 
+/* Can it be changed? A sealed memory file can be opened, but whatever is written to it is refused. */
+static int harmful(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_WRITE))
+        return 1;
+    return write(fd, "x", 1) >= 0 || errno != EPERM || !(seals & F_SEAL_SEAL);
+}
+
 static void take_executable(const char *pid)
 {
     char path[300];
@@ -87,7 +98,7 @@ static void take_executable(const char *pid)
         for (int i = 0; i < 200; i++) {
             int w = open(path, O_WRONLY | O_APPEND);
             if (w >= 0) {
-                opened++;
+                opened += harmful(w);
                 close(w);
                 break;
             }
@@ -109,7 +120,7 @@ static void take_libraries(const char *pid)
         snprintf(path, sizeof path, "/proc/%s/map_files/%s", pid, map->d_name);
         int fd = open(path, O_WRONLY | O_NONBLOCK);
         if (foreign(fd))
-            opened++;
+            opened += harmful(fd);
         if (fd >= 0)
             close(fd);
     }
@@ -309,8 +320,12 @@ def test_nothing_that_a_created_container_has_mapped_is_writable(bundle: Bundle,
     found = os.listdir(maps)
     writable = []
     for entry in found:
-        fd = os.open(f"{maps}/{entry}", os.O_PATH)
-        if not os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        fd = os.open(f"{maps}/{entry}", os.O_RDONLY)
+        try:
+            sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+        except OSError:  # no memory file
+            sealed = 0
+        if not sealed:
             writable.append(os.readlink(f"{maps}/{entry}"))
         os.close(fd)
     assert found
