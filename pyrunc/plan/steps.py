@@ -282,7 +282,7 @@ class Terminal(Step):
 
 
 class OwnNull(Step):
-    """Exchange stdio that is the host's /dev/null for the container's, which a checkpoint can name."""
+    """Exchange stdio that is the host's /dev/null, which a process could change, for the container's."""
 
 
 class WaitForHooks(Step):
@@ -430,16 +430,12 @@ class CloseDescriptors(Step):
 
 
 class Identity(Step):
-    """Become the process's user, with its groups and capabilities.
-
-    In the one safe order: bounding set, keepcaps, groups, gid, uid, capability sets, ambient set,
-    no_new_privs.
-    """
+    """Become the process's user, with its groups and capabilities, in the one safe order (apply/identity)."""
 
     uid: int
     gid: int
     gids: tuple[int, ...] | None
-    umask: int | None
+    umask: int
     bounding: int | None
     effective: int
     permitted: int
@@ -449,7 +445,13 @@ class Identity(Step):
 
 
 class Cwd(Step):
-    """Go to the process's working directory, making it when it is missing."""
+    """Go to the process's working directory, which must be there."""
+
+    path: str
+
+
+class MakeCwd(Step):
+    """Make the first process's working directory if it is missing, before what it is in is read-only."""
 
     path: str
 
