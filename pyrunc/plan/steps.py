@@ -422,15 +422,11 @@ class Seccomp(Step):
 
 
 class CloseDescriptors(Step):
-    """Close all but stdio, the passed descriptors and the channel to the parent.
-
-    Before a seccomp filter, which need not allow it, and before the working directory is entered: a directory
-    still open could be reached as /proc/self/fd/N (CVE-2024-21626).
-    """
+    """Close all but stdio, passed descriptors and the channel, before Cwd (CVE-2024-21626) and any filter."""
 
 
 class Identity(Step):
-    """Become the process's user, with its groups and capabilities, in the one safe order (apply/identity)."""
+    """Become the process's user, with its groups and capabilities, in a safe order (process_program)."""
 
     uid: int
     gid: int
