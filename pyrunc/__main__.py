@@ -8,6 +8,7 @@ own ending.
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
@@ -29,6 +30,10 @@ _SIGINT, _SIGPIPE = 2, 13
 def main() -> NoReturn:
     """Do what the command line says and end the process."""
     _open_standard_descriptors()
+    # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws the exit
+    # statuses of hooks and helpers away (waitpid(2), NOTES).
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _forget_locale()
     verb, code = "", 1
     try:
         command = _command(sys.argv[1:])
@@ -147,10 +152,27 @@ def _open_standard_descriptors() -> None:
             os.set_inheritable(fd, True)
 
 
+def _forget_locale() -> None:
+    """Take back the LC_CTYPE that the interpreter has set itself for want of a locale (PEP 538).
+
+    Hooks, ps and CRIU have the caller's environment, of which it is no part.
+    """
+    if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return
+    try:
+        fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            given = os.read(fd, 1 << 20)
+        finally:
+            os.close(fd)
+    except OSError:
+        return
+    if b"\0LC_CTYPE=" not in b"\0" + given:
+        del os.environ["LC_CTYPE"]
+
+
 def _die_of(signum: int) -> NoReturn:
     """End as a signal ends a process: a shell sees 128 + signum, and stops its script where it should."""
-    import _signal
-
     _signal.signal(signum, _signal.SIG_DFL)
     os.kill(os.getpid(), signum)
     os._exit(128 + signum)  # still here: the first process of a pid namespace does not die of its own signals

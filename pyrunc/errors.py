@@ -19,7 +19,6 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         errno: the kernel's answer, 0 when the kernel was not asked.
         hint: what to do about it, "" when nothing is certain to help.
         code: exit status of the command.
-        bare: the program could not be executed: engines know this one line, without the verb before it.
 
     Attributes:
         lines: the message is a report of several lines, all of them ours.
@@ -37,7 +36,6 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         errno: int = 0,
         hint: str = "",
         code: int = 1,
-        bare: bool = False,
     ) -> None:
         """Keep the facts; nothing is formatted here."""
         super().__init__(message)
@@ -47,7 +45,6 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         self.errno = errno
         self.hint = hint
         self.code = code
-        self.bare = bare
 
     def __str__(self) -> str:
         """Return text()."""
@@ -74,7 +71,7 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
 
     def facts(self) -> list[object]:
         """Return the facts as a JSON-able list, for the way from the container's side to the parent."""
-        return [self.message, self.step, self.pointer, self.errno, self.hint, self.code, self.bare]
+        return [self.message, self.step, self.pointer, self.errno, self.hint, self.code]
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -98,13 +95,11 @@ def from_facts(facts: object) -> Failure:
 
     The sender may be under a container's control, so a malformed message is itself a Failure.
     """
-    if isinstance(facts, list) and len(facts) == 7:
-        message, step, pointer, errno, hint, code, bare = facts
+    if isinstance(facts, list) and len(facts) == 6:
+        message, step, pointer, errno, hint, code = facts
         if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
             if isinstance(errno, int) and isinstance(hint, str) and isinstance(code, int):
-                return Failure(
-                    message, step=step, pointer=pointer, errno=errno, hint=hint, code=code, bare=bool(bare)
-                )
+                return Failure(message, step=step, pointer=pointer, errno=errno, hint=hint, code=code)
     return Failure("the container's side sent a malformed error report")
 
 

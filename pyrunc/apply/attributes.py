@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pyrunc.plan import steps
 
 
+_ENOSYS, _EDQUOT, _EPERM, _EACCES = 38, 122, 1, 13
+# keyctl(2), KEYCTL_SETPERM: search for the key's owner, search for everybody.
+_SEARCH_OWNER = 0x00080000
+_SEARCH_OTHER = 0x00000008
+
+
 def hostname(_child: Child, step: steps.Hostname) -> None:
     """Set the host name."""
     _linux.sethostname(step.name)
@@ -150,3 +156,41 @@ def loopback_up(_child: Child, _step: steps.LoopbackUp) -> None:
         fcntl.ioctl(sock.fileno(), 0x8914, request + up + bytes(22))
     finally:
         sock.close()
+
+
+def join_session_keyring(container_id: str, *, userns: bool) -> None:
+    """Join the session keyring "_ses.ID", made if there is none; exec finds the same one by that name.
+
+    Keys are in no namespace (keyrings(7)): without it a container would hold the keys of whoever started it.
+
+    Args:
+        container_id: names the keyring.
+        userns: the container has a user namespace; its users are then "others" to the keyring's owner.
+
+    Raises:
+        Failure: the quota of keys is spent, or the call is forbidden. A kernel without keyrings is no
+            failure.
+
+    """
+    name = f"_ses.{container_id}"
+    try:
+        ring = _linux.keyctl_join(name)
+        # type;uid;gid;permissions in hexadecimal;description
+        now = int(_linux.keyctl_describe(ring).split(";")[3], 16)
+        # Without the possessor's and owner's right to search, keys of the ring cannot be used after setuid.
+        _linux.keyctl_setperm(ring, now | (_SEARCH_OTHER if userns else _SEARCH_OWNER))
+    except OSError as exc:
+        errno = exc.errno or 0
+        if errno == _ENOSYS:
+            return
+        hint = keyring_hint(errno)
+        raise Failure(f"unable to join session keyring {name}", errno=errno, hint=hint) from exc
+
+
+def keyring_hint(errno: int) -> str:
+    """Return what to do about a keyring that cannot be joined, "" when nothing is certain to help."""
+    if errno == _EDQUOT:
+        return "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
+    if errno in {_EPERM, _EACCES}:
+        return "pass --no-new-keyring where keyctl is forbidden, or where another user owns the keyring"
+    return ""

@@ -76,21 +76,22 @@ def start(plan: CgroupPlan) -> None:
 
 def _hold() -> int:
     """Begin the placeholder and return its id."""
-    global _placeholder  # noqa: PLW0603 - at most one container is made by a process
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _linux.prctl(flags.PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-            _linux.close_range(0, 2**32 - 1, 0)
-            if os.getppid() == parent:
-                import _signal
+    from pyrunc.apply import foreground
 
-                _signal.pause()
-        finally:
-            os._exit(0)
-    _placeholder = pid
-    return pid
+    global _placeholder
+    parent = os.getpid()
+    _placeholder, _pidfd = foreground.fork(lambda: _wait(parent))
+    return _placeholder
+
+
+def _wait(parent: int) -> None:
+    """Be the placeholder."""
+    import _signal
+
+    _linux.prctl(flags.PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    _linux.close_range(0, 2**32 - 1, 0)
+    if os.getppid() == parent:
+        _signal.pause()
 
 
 def settle() -> None:

@@ -19,7 +19,6 @@ from pyrunc.apply import (
     attributes,
     cgroup,
     identity,
-    keyring,
     machine,
     namespaces,
     protocol,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _LAST_FD = 0xFFFFFFFF
+_HOOKS_UMASK = 0o022  # of createContainer hooks: ours is 0, for the nodes and mount points we make
 
 
 class Tools:
@@ -280,7 +280,7 @@ def _enter_cgroup_namespace(child: Child, step: steps.EnterCgroupNamespace) -> N
 
 
 def _keyring(child: Child, step: steps.Keyring) -> None:
-    keyring.join_session_keyring(step.name.removeprefix("_ses."), userns=child.user_namespace)
+    attributes.join_session_keyring(step.name.removeprefix("_ses."), userns=child.user_namespace)
 
 
 def _terminal(child: Child, step: steps.Terminal) -> None:
@@ -309,8 +309,11 @@ def _wait_for_hooks(child: Child, _step: steps.WaitForHooks) -> None:
 
 def _hooks(child: Child, step: steps.ContainerHooks) -> None:
     child.mounting.settle()
+    own = os.umask(_HOOKS_UMASK)
     # Hooks that prepare the tree name its files relative to the root file system, where runc starts them.
-    child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs)
+    # Nor do they have variables of our caller's: a process of the container may see them.
+    child.tools.run_hooks("createContainer", step.hooks, child.state, cwd=child.plan.rootfs, env=())
+    os.umask(own)
 
 
 DO: dict[type[steps.Step], Callable[[Child, Any], None]] = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, jsonio
-from pyrunc.apply import mount_calls, protocol, root, sources, verify
+from pyrunc.apply import foreground, mount_calls, protocol, root, sources, verify
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
@@ -114,8 +114,8 @@ class Sources:
 
         """
         reader, writer = os.pipe()
-        helper = os.fork()
-        if helper == 0:
+
+        def help_out() -> None:
             answer = ""
             try:
                 self._open_inside(plan, init, sock)
@@ -124,7 +124,8 @@ class Sources:
             except BaseException as exc:  # noqa: BLE001 - the parent words it
                 answer = jsonio.dumps(Failure(repr(exc), step="open mount sources").facts())
             os.write(writer, answer.encode())
-            os._exit(0)
+
+        helper, _pidfd = foreground.fork(help_out)
         os.close(writer)
         try:
             answer = os.read(reader, 1 << 16).decode("utf-8", "replace")

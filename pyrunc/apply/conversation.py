@@ -125,7 +125,11 @@ class Conversation:
         operations = self.program.operations if self.program is not None else []
         if report is None or report.operation >= len(operations):
             return Failure("the container's side sent a malformed error report")
-        return words.failure(operations[report.operation].step, report)
+        every = (*self.plan.child, *self.plan.start)
+        filtered = any(isinstance(step, steps.Seccomp) for step in every)
+        mapped = "user" in self.container.namespaces
+        why = words.looking(every, self.pid, mapped=mapped, filtered=filtered)
+        return words.failure(operations[report.operation].step, report, why)
 
     def take_over(self, payload: bytes, fd: int) -> None:
         """Take the process that our child has cloned for ours; the child ends.
@@ -205,7 +209,11 @@ class Conversation:
                 hint=f"the limit is {limit[0]} bytes" if limit else "",
             )
         how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
-        return Failure(f"container init {how} before the container was ready")
+        hint = pointer = ""
+        if code == -_signal.SIGSYS:
+            pointer = "/linux/seccomp"
+            hint = "the seccomp filter kills it for what it needs to start, most likely execve"
+        return Failure(f"container init {how} before the container was ready", pointer=pointer, hint=hint)
 
     def executed(self) -> None:
         """Look whether the process has really executed its program, now that the socket is closed.

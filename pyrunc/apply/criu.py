@@ -19,14 +19,14 @@ import sys
 
 from pyrunc import cli, jsonio
 from pyrunc.apply import criu_rpc
-from pyrunc.apply.foreground import restore_signals
+from pyrunc.apply.foreground import fork, restore_signals
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux
 from pyrunc.plan import criu as plan_criu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Message = dict[str, Any]
@@ -96,7 +96,6 @@ class Worker:
         fds: Sequence[int] = (),
         into: int = -1,
         before: Callable[[], object] | None = None,
-        mask: Iterable[int] | None = None,
     ) -> None:
         """Start it.
 
@@ -107,7 +106,6 @@ class Worker:
             fds: descriptors it gets after those.
             into: unified cgroup it is born in, -1 for ours.
             before: called in the new process before it becomes criu.
-            mask: signal mask it is to have, None for ours.
 
         Raises:
             Failure: it cannot be started, or what `before` raised.
@@ -115,9 +113,11 @@ class Worker:
         """
         self.path = path
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, 0)
-        self.pid, pidfd = _linux.clone3(0, int(_signal.SIGCHLD), into)
-        if self.pid == 0:
-            _Start(path, theirs, directories, fds).run(own_stdio=own_stdio, before=before, mask=mask)
+        start = _Start(path, theirs, directories, fds)
+        self.pid, pidfd = fork(
+            lambda: start.run(own_stdio=own_stdio, before=before),
+            lambda: _linux.clone3(0, int(_signal.SIGCHLD), into),
+        )
         os.close(pidfd)
         theirs.close()
         self.sock: _socket.socket | None = None
@@ -256,16 +256,14 @@ class _Start:
         self.directories = directories
         self.fds = fds
 
-    def run(
-        self, *, own_stdio: bool, before: Callable[[], object] | None, mask: Iterable[int] | None
-    ) -> None:
+    def run(self, *, own_stdio: bool, before: Callable[[], object] | None) -> None:
         """Prepare, arrange the descriptors, execute criu; never returns."""
         try:
             try:
                 self._say("report", before() if before is not None else None)
                 opened = [_directory(path) for path in self.directories]
                 self._arrange(self._socket(), *opened, *self.fds, own_stdio=own_stdio)
-                restore_signals(mask)
+                restore_signals()
                 os.execve(self.path, ["criu", "swrk", str(_SOCKET)], os.environ)  # noqa: S606 - this is CRIU
             except OSError as exc:
                 raise Failure(f"execute {self.path}", errno=exc.errno or 0) from exc

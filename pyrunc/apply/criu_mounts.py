@@ -13,7 +13,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc.apply import idmap, mounting, mounts, target
+from pyrunc.apply import foreground, idmap, mounting, mounts, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu, mount_table
@@ -247,10 +247,7 @@ def _map(tree: int, owner: int) -> None:
 
 def _user_namespace(maps: steps.IdMaps) -> int:
     """Return a user namespace with these mappings, made by a process that waits in it for its end."""
-    pid, pidfd = _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1)
-    if pid == 0:
-        while True:
-            _signal.pause()
+    pid, pidfd = foreground.fork(_wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1))
     try:
         idmap.write(pid, maps)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -258,3 +255,10 @@ def _user_namespace(maps: steps.IdMaps) -> int:
         _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(pidfd)
+
+
+def _wait() -> None:
+    """Be a process that is only there, until it is killed; it does not outlive us."""
+    _linux.prctl(flags.PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+    while True:
+        _signal.pause()

@@ -17,7 +17,7 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Watcher(Protocol):
@@ -50,35 +50,64 @@ def _ours() -> set[int]:
     return {int(number) for number in _signal.valid_signals()} - left_alone
 
 
-def block_signals() -> set[int]:
-    """Hold back every signal that wait() will read; to be called before the container's process is made.
-
-    Returns:
-        The signal mask as it was, for restore_signals() in the child.
-
-    """
+def block_signals() -> None:
+    """Hold back every signal that wait() will read; to be called before the container's process is made."""
     # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws exit statuses
     # away (waitpid(2), NOTES).
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    mask: set[int] = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ours())
-    return mask
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _ours())
 
 
-def restore_signals(mask: Iterable[int] | None = None) -> None:
-    """Give the container's process the signals our caller had; to be called in the child, just before execve.
+def default_signals() -> set[int]:
+    """Return the signals that a program of somebody else is to find as they are by default: all that can be.
+
+    What our caller ignores or holds back (nohup, a service manager) is meant for us, and the interpreter
+    ignores two for itself; but an ignored signal stays ignored through execve, a blocked one blocked.
+    """
+    return {int(number) for number in _signal.valid_signals()} - {int(_signal.SIGKILL), int(_signal.SIGSTOP)}
+
+
+def restore_signals() -> None:
+    """Give a program the signals as they are by default; to be called in the child, just before execve."""
+    # First the handlers: unblocked while Python's stand, a signal would become an exception before execve.
+    for number in default_signals():
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def fork(work: Callable[[], object], clone: Callable[[], tuple[int, int]] | None = None) -> tuple[int, int]:
+    """Make a child that does some work and ends.
+
+    Whatever happens in the child, nothing ever leaves it: an exception (SIGINT's, or no memory) would go on
+    to what the parent does when it fails, and undo in the child's name what the parent is making. So every
+    signal is blocked across the fork, the child keeps them so, and whoever begins as it ends as it.
 
     Args:
-        mask: what block_signals() returned in the parent; None when it was not called.
+        work: the child's; when it returns or fails, the child ends with status 1.
+        clone: makes the child and returns its pid and a pidfd, in the child 0 and anything; fork(2) if
+            None, which makes no pidfd.
+
+    Returns:
+        The child's pid and pidfd.
+
+    Raises:
+        OSError: no child can be made.
 
     """
-    # The interpreter ignores these two when it starts, and an ignored signal stays ignored through execve.
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        # Unblocked while Python's handler stands, it would become an exception between here and execve.
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    if mask is not None:
+    pid, pidfd = -1, -1
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        if clone is None:
+            pid = os.fork()
+        else:
+            pid, pidfd = clone()
+        if pid == 0:
+            work()
+    finally:
+        if pid == 0:
+            os._exit(1)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    return pid, pidfd
 
 
 def wait(

@@ -13,7 +13,9 @@ import select
 import time
 
 from pyrunc import jsonio
+from pyrunc.apply import foreground, unstarted
 from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ _KEPT_BYTES = 8192
 _KEPT_LINES = 5
 # Where pidfd_open(2) is missing or forbidden, a hook's end is looked for this often (milliseconds).
 _GLANCE = 10
+_LAST_FD = 0xFFFFFFFF
 
 
 def run(
@@ -33,7 +36,7 @@ def run(
     state: Mapping[str, Any],
     *,
     cwd: str | None = None,
-    env: Sequence[str] = (),
+    env: Sequence[str] | None = None,
 ) -> None:
     """Run the hooks of one kind in their order; the first that fails ends it.
 
@@ -41,9 +44,10 @@ def run(
         kind: prestart, createRuntime, createContainer, startContainer, poststart or poststop.
         hooks: the entries of /hooks/KIND.
         state: the state of the container, written to each one's stdin (runtime.md, "State").
-        cwd: the directory they start in, the bundle; None for the current one.
-        env: the environment, as KEY=VALUE, of a hook that does not set its own. A set one, also an empty one,
-            is exact.
+        cwd: the directory they start in, the bundle; / if it is gone; None for the current one.
+        env: the environment, as KEY=VALUE, of a hook that does not set its own; None for ours, which hooks of
+            the host are written for (runc and crun hand theirs on, too). A set one, also an empty one, is
+            exact.
 
     Raises:
         Failure: a hook could not be started, did not exit with 0, or ran out of time; the message names it
@@ -62,7 +66,7 @@ def run_all_warn(
     state: Mapping[str, Any],
     *,
     cwd: str | None = None,
-    env: Sequence[str] = (),
+    env: Sequence[str] | None = None,
 ) -> list[Failure]:
     """Run the hooks of one kind whatever happens (poststop: runtime.md, "Lifecycle", step 13: log and go on).
 
@@ -97,7 +101,7 @@ def _run_one(
     pointer: str,
     hook: Mapping[str, Any],
     text: bytes,
-    start: tuple[str | None, Sequence[str]],
+    start: tuple[str | None, Sequence[str] | None],
     *,
     logs: tuple[str, str],
 ) -> None:
@@ -110,7 +114,7 @@ def _run_one(
         child.spawn(path, args, _environment(hook.get("env"), env), cwd)
         problem = child.wait()
     except OSError as exc:
-        raise unstarted(name, pointer, hook, exc.errno or 0, _unstarted(path, exc)) from exc
+        raise not_started(name, pointer, hook, exc.errno or 0, _unstarted(path, exc)) from exc
     finally:
         child.close()
     if problem:
@@ -118,7 +122,7 @@ def _run_one(
         raise failed(name, pointer, hook, problem, (child.stdout, child.stderr), took=took)
 
 
-def unstarted(name: str, pointer: str, hook: Mapping[str, Any], errno: int, hint: str = "") -> Failure:
+def not_started(name: str, pointer: str, hook: Mapping[str, Any], errno: int, hint: str = "") -> Failure:
     """Word a hook that could not be executed.
 
     runc's words up to the path, because people and engines search for them; ours name the program and the
@@ -159,19 +163,22 @@ def late(hook: Mapping[str, Any]) -> str:
     return f"hook ran past specified timeout of {hook.get('timeout') or 0:.1f}s"
 
 
-def _environment(own: Sequence[str] | None, default: Sequence[str]) -> dict[str, str]:
+def _environment(own: Sequence[str] | None, default: Sequence[str] | None) -> dict[str, str]:
     entries = default if own is None else own
+    if entries is None:
+        return dict(os.environ)
     pairs = [entry.partition("=") for entry in entries]
     return {key: value for key, equals, value in pairs if equals}
 
 
 def _unstarted(path: str, exc: OSError) -> str:
-    """Say more than the kernel does when its answer is about another file (execve(2), ENOENT and ENOEXEC)."""
-    if isinstance(exc, FileNotFoundError) and os.path.exists(path):
-        return "the file exists, the interpreter on its first line does not"
-    if exc.errno == 8:  # ENOEXEC
-        return "it has no #! line, or is a program for another machine"
-    return ""
+    """Say more than the kernel does when its answer is about another file."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        uid, gids = os.geteuid(), {os.getegid(), *os.getgroups()}
+        return unstarted.why(root, path, exc.errno or 0, uid=uid, gids=gids, override=uid == 0)
+    finally:
+        os.close(root)
 
 
 def _tail(data: bytes) -> str:
@@ -220,7 +227,7 @@ class _Child:
             os.set_blocking(fd, False)
 
     def spawn(self, path: str, args: list[str], env: Mapping[str, str], cwd: str | None) -> None:
-        """Start the program in a process group of its own, with an empty signal mask.
+        """Start the program in a process group of its own, with all signals as they are by default.
 
         Raises:
             OSError: it cannot be executed; nothing is running then.
@@ -231,7 +238,12 @@ class _Child:
         if cwd is not None:
             # posix_spawn has no chdir everywhere; we have no threads, so a detour of our own harms nobody.
             back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.chdir(cwd)
+            try:
+                os.chdir(cwd)
+            except OSError:
+                os.chdir("/")  # an engine may have removed the bundle; what a hook cleans up is to be done
+        # It has three descriptors, whatever our caller left open for us or has us pass to the program.
+        self._close_on_exec()
         try:
             self._pid = os.posix_spawn(
                 path,
@@ -240,7 +252,7 @@ class _Child:
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ),
+                setsigdef=foreground.default_signals(),
             )
         finally:
             if back >= 0:
@@ -251,6 +263,13 @@ class _Child:
         for fd in self._theirs:
             os.close(fd)
         self._theirs = []
+
+    @staticmethod
+    def _close_on_exec() -> None:
+        try:
+            _linux.close_range(3, _LAST_FD, flags.CLOSE_RANGE_CLOEXEC)
+        except OSError:
+            pass  # before Linux 5.11, or under a filter that refuses it (startContainer)
 
     def wait(self) -> str:
         """Feed and drain the hook until its process ends or its time is over.

@@ -11,12 +11,13 @@ import os
 
 from pyrunc import cli
 from pyrunc.apply import target
-from pyrunc.errors import Failure, strerror
+from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.steps import OomScore, Rlimit
+    from pyrunc.apply.child import Child
+    from pyrunc.plan.steps import MakeCwd, OomScore, Rlimit
 
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR, _EROFS = 2, 13, 1, 22, 8, 20, 30
 _PASSWD_LIMIT = 1 << 20
@@ -58,19 +59,27 @@ def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
                 break
 
 
-def _make_cwd(path: str) -> None:
-    """Make the working directory and go there.
+def make_cwd(_child: Child, step: MakeCwd) -> None:
+    """Make the working directory of the container's first process, if nothing is there.
 
     An image chooses this path and what lies on the way: in a container that sees the host's processes,
     /proc/1/root leads to the host's tree, so it is made in-root and without magic links (CVE-2024-45310).
     """
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not step.path.startswith("/"):
+        raise Failure("Cwd must be an absolute path", pointer=step.pointer)
     try:
-        made = target.make(root, path, "dir")
-    finally:
-        os.close(root)
-    os.fchdir(made)
-    os.close(made)
+        try:
+            os.stat(step.path)
+        except FileNotFoundError:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.close(target.make(root, step.path, "dir"))
+            finally:
+                os.close(root)
+    except OSError as exc:
+        # Where we may not even look, the process's user may; going there will tell.
+        if exc.errno not in (_EACCES, _EPERM):
+            raise cwd_failure(step.path, exc.errno or 0) from None
 
 
 def keep_rights() -> None:
@@ -161,50 +170,16 @@ def _rlim(value: int) -> int:
     return -1 if value >= _INFINITY else value
 
 
-def not_in_path(name: str, env: tuple[str, ...], denied: str) -> Failure:
-    """Word a program that is nowhere in the process's PATH; denied is where it is, but not executable."""
+def not_in_path(name: str, env: tuple[str, ...], denied: str, why: str) -> Failure:
+    """Word a program that is nowhere in PATH; denied is where it is but must not be executed, and why."""
     path = ""
     for word in env:
         if word.startswith("PATH="):
             path = word[5:]
     hint = f"PATH is {path}" if path else "the process's env sets no PATH"
     if denied:
-        hint = f"{denied} is there, but it is not executable"
+        hint = why or f"{denied} is there, but it is not executable"
     elif " " in name:
         hint = "each word of a command is an argument of its own"
     message = f'exec: "{name}": executable file not found in $PATH'
     return Failure(message, step="unable to start container process", hint=hint)
-
-
-def exec_failure(path: str, errno: int) -> Failure:
-    """Word a refused execve: most often the file is there and what it needs is not."""
-    hint = ""
-    if errno in (_ENOENT, _ENOEXEC, _EACCES):
-        hint = _explain(path, errno)
-    return Failure(f"exec {path}: {strerror(errno)}", hint=hint, bare=True)
-
-
-def _explain(path: str, errno: int) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            head = os.read(fd, 256)
-        finally:
-            os.close(fd)
-    except OSError:
-        return ""
-    if head.startswith(b"#!"):
-        words = head[2:].split(b"\n", 1)[0]
-        interpreter = words.strip(b" \t").split(b" ")[0].decode("utf-8", "replace")
-        ending = " (the line ends as on Windows)" if interpreter.endswith("\r") else ""
-        return f"{path} exists, but its interpreter {interpreter.rstrip(chr(13))!r} does not{ending}"
-    if head.startswith(b"\x7fELF"):
-        if errno == _ENOENT:
-            return (
-                f"{path} exists, but the program loader it names does not: a library or C library is missing"
-            )
-        machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
-        return f"{path} is a program for another machine (ELF machine {machine})"
-    if errno == _ENOEXEC:
-        return f"{path} is neither a program nor a script with a #! line"
-    return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc.apply import foreground
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -129,7 +130,8 @@ def _helper(pid: int, maps: Maps, pointer: str, helper: str) -> None:
         words += [str(number) for number in entry]
     reader, writer = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, writer, 2), (os.POSIX_SPAWN_DUP2, writer, 1)]
-    child = os.posix_spawn(path, words, {}, file_actions=actions)
+    signals = foreground.default_signals()
+    child = os.posix_spawn(path, words, {}, file_actions=actions, setsigdef=signals, setsigmask=())
     os.close(writer)
     said = os.read(reader, 4096).decode("utf-8", "replace").strip()
     os.close(reader)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply import idmap, sources
+from pyrunc.apply import foreground, idmap, sources
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.steps import IdMaps
@@ -104,11 +104,12 @@ def _make(maps: tuple[IdMap, IdMap]) -> int:
 
     """
     reader, writer = os.pipe()
-    pid, pidfd = _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1)
-    if not pid:
+
+    def wait() -> None:
         os.close(writer)
         os.read(reader, 1)  # until the parent has seen enough, or is gone
-        os._exit(0)
+
+    pid, pidfd = foreground.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1))
     os.close(reader)
     try:
         idmap.write(pid, IdMaps(uids=maps[0], gids=maps[1]))

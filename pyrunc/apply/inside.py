@@ -13,7 +13,7 @@ import os
 
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
-from pyrunc.apply import identity, parent, sources, target
+from pyrunc.apply import foreground, identity, parent, sources, target
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_table
@@ -81,10 +81,12 @@ def run(
         kinds |= flags.CLONE_NEWUSER
     procfs = parent.private_procfs()
     reader, writer = os.pipe()
-    helper = os.fork()
-    if helper == 0:
+
+    def help_out() -> None:
         os.close(reader)
         _help(lambda: work(_enter(container, init, kinds, procfs, before)), writer)
+
+    helper, _pidfd = foreground.fork(help_out)
     os.close(writer)
     os.close(init)
     os.close(procfs)
@@ -128,6 +130,7 @@ def _help(work: Callable[[], object], writer: int) -> None:
     """Be the helper; never returns."""
     try:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
         _signal.alarm(_SECONDS)
         child_side.close_door()
         os.umask(0)

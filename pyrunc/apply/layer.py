@@ -228,7 +228,7 @@ def _remove(places: list[tuple[str, str]]) -> None:
 def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     """Remove layers as root of a user namespace like the container's; tell whether that has worked."""
     from pyrunc import jsonio
-    from pyrunc.apply import idmap
+    from pyrunc.apply import foreground, idmap
     from pyrunc.plan import namespaces
     from pyrunc.plan.steps import IdMaps
 
@@ -239,11 +239,9 @@ def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     reader, writer = os.pipe()
-    pid, pidfd = _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1)
-    if not pid:
-        os.close(writer)
-        os.read(reader, 1)
-        _end(places)
+    pid, pidfd = foreground.fork(
+        lambda: _end(places, reader, writer), lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1)
+    )
     os.close(reader)
     try:
         idmap.write(pid, IdMaps(uids=uids, gids=gids))
@@ -254,13 +252,12 @@ def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     return not status
 
 
-def _end(places: list[tuple[str, str]]) -> None:
-    """Be the process that removes layers as root of its user namespace, and end."""
+def _end(places: list[tuple[str, str]], reader: int, writer: int) -> None:
+    """Be the process that removes layers as root of its user namespace, and end with 0 if it could."""
     from pyrunc.apply import identity
 
-    try:
-        identity.become_root(0, 0)
-        _remove(places)
-    except (OSError, Failure):
-        os._exit(1)
+    os.close(writer)
+    os.read(reader, 1)
+    identity.become_root(0, 0)
+    _remove(places)
     os._exit(0)

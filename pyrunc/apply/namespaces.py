@@ -12,6 +12,7 @@ import _signal
 import os
 
 from pyrunc import jsonio
+from pyrunc.apply import foreground
 from pyrunc.errors import Failure, from_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.namespaces import FLAGS
@@ -89,20 +90,16 @@ def entered_by_child(spaces: Namespaces) -> tuple[str, ...]:
 
 
 def _clone(new: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
+    # clone3 takes no signal with CLONE_PARENT: the child then has that of its new parent's child, us.
+    exit_signal = 0 if new & flags.CLONE_PARENT else int(_signal.SIGCHLD)
     try:
-        # clone3 takes no signal with CLONE_PARENT: the child then has that of its new parent's child, us.
-        exit_signal = 0 if new & flags.CLONE_PARENT else int(_signal.SIGCHLD)
-        pid, pidfd = _linux.clone3(new, exit_signal, cgroup_fd)
+        return foreground.fork(run, lambda: _linux.clone3(new, exit_signal, cgroup_fd))
     except OSError as exc:
         if exc.errno in (_EPERM, _ENOSYS):
             return _clone_by_filter(new, exit_signal, cgroup_fd, run)
         raise Failure(
             "make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0
         ) from None
-    if pid == 0:
-        run()
-        os._exit(1)
-    return pid, pidfd
 
 
 def _clone_by_filter(new: int, exit_signal: int, cgroup_fd: int, run: Callable[[], None]) -> tuple[int, int]:
@@ -112,25 +109,23 @@ def _clone_by_filter(new: int, exit_signal: int, cgroup_fd: int, run: Callable[[
     child goes there first of all. Where it was not a filter that refused, this is refused in the same way.
     """
     procs = -1
+
+    def begin() -> None:
+        if procs >= 0:
+            os.write(procs, b"0")  # outside of its cgroup it must not go on; the parent says that it is gone
+        run()
+
     try:
         if cgroup_fd >= 0:
             procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup_fd)
-        pid, pidfd = _linux.clone(new, exit_signal)
+        return foreground.fork(begin, lambda: _linux.clone(new, exit_signal))
     except OSError as exc:
         raise Failure(
             "make the container's namespaces", pointer="/linux/namespaces", errno=exc.errno or 0
         ) from None
-    if pid == 0:
-        try:
-            if procs >= 0:
-                os.write(procs, b"0")
-        except OSError:
-            os._exit(1)  # outside of its cgroup it must not go on; the parent says that it is gone
-        run()
-        os._exit(1)
-    if procs >= 0:
-        os.close(procs)
-    return pid, pidfd
+    finally:
+        if procs >= 0:
+            os.close(procs)
 
 
 def _way_back(joins: list[Join], spaces: Namespaces) -> list[tuple[int, int]] | None:
@@ -243,8 +238,8 @@ def _through_helper(
 
 def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
     reader, writer = os.pipe()
-    helper = os.fork()
-    if helper == 0:
+
+    def help_out() -> None:
         try:
             answer = work()
         except Failure as problem:
@@ -252,7 +247,8 @@ def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
         except BaseException as exc:  # noqa: BLE001 - the parent words it
             answer = "!" + jsonio.dumps(Failure(repr(exc), step="join namespaces").facts())
         os.write(writer, answer.encode())
-        os._exit(0)
+
+    helper, _pidfd = foreground.fork(help_out)
     os.close(writer)
     try:
         answer = os.read(reader, 4096).decode("utf-8", "replace")

@@ -11,12 +11,15 @@ import _socket
 import os
 import select
 
+from pyrunc import cli
 from pyrunc.apply import sockets
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrunc.spec.types import Config
 
 VARIABLE = "NOTIFY_SOCKET"
 _DIRECTORY = "notify"
@@ -29,6 +32,7 @@ _RELAYED = (
 )  # fmt: skip
 # How long the service manager may take to see who sent a message, before we may exit (sd_notify_barrier(3)).
 _BARRIER_MS = 30_000
+_SHOWN = 80  # characters of an address in a message
 
 
 def additions(state_dir: str) -> tuple[dict[str, Any], str]:
@@ -47,6 +51,12 @@ def additions(state_dir: str) -> tuple[dict[str, Any], str]:
     return mount, f"{VARIABLE}={_INSIDE}/{_NAME}"
 
 
+def wanted(config: Config, state_dir: str) -> bool:
+    """Tell whether additions() are part of a configuration."""
+    source = f"{state_dir}/{_DIRECTORY}"
+    return any(mount.get("source") == source for mount in config.get("mounts") or ())
+
+
 def prepare(state_dir: str) -> None:
     """Make the directory that the container will see; in create, before the mounts.
 
@@ -63,7 +73,48 @@ def prepare(state_dir: str) -> None:
         raise Failure(f"make {directory}", errno=exc.errno or 0) from exc
 
 
-def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay:
+def usable(host: str) -> bool:
+    """Tell whether our NOTIFY_SOCKET leads to a service manager.
+
+    One that does not (it is stale, or was set to /dev/null) is warned of and left: it is no reason to keep a
+    container from running.
+
+    Args:
+        host: its value.
+
+    """
+    try:
+        _connect(host).close()
+    except OSError as exc:
+        _warn(host, exc)
+        return False
+    return True
+
+
+def _warn(host: str, exc: OSError) -> None:
+    why = strerror(exc.errno) if exc.errno else str(exc)
+    cli.warn(f"{VARIABLE}={host[:_SHOWN]}: {why}: nobody is told when the container is ready")
+
+
+def _connect(host: str) -> _socket.socket:
+    """Return a socket that sends to the service manager.
+
+    Raises:
+        OSError: nobody is there, or the address is none (sd_notify(3)).
+
+    """
+    if not host.startswith(("/", "@")):
+        raise OSError("it is neither an absolute path nor an abstract name (@...)")
+    client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        client.connect(b"\0" + os.fsencode(host[1:]) if host.startswith("@") else os.fsencode(host))
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay | None:
     """Begin to relay; to be called before the container's process is started.
 
     Args:
@@ -73,28 +124,35 @@ def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay:
             init.
         once: stop after READY=1 (nobody stays to relay more).
 
+    Returns:
+        What relays; None, with a warning, when the service manager has gone.
+
     Raises:
-        Failure: one of the two sockets cannot be used.
+        Failure: our own socket cannot be made.
 
     """
+    try:
+        client = _connect(host)
+    except OSError as exc:
+        _warn(host, exc)
+        return None
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
-    client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    what = f"{VARIABLE}: make {state_dir}/{_DIRECTORY}/{_NAME}"
+    # Any user of the container may notify, as any process of a service may (NotifyAccess= decides on the
+    # host). The socket is born like that: by its path, in a directory the container sees, something else
+    # could be made accessible.
+    umask = os.umask(0)
     try:
         try:
             os.unlink(f"{state_dir}/{_DIRECTORY}/{_NAME}")  # a start that failed has left its socket
         except FileNotFoundError:
             pass
         sockets.bind(sock, f"{state_dir}/{_DIRECTORY}", _NAME)
-        # Any user of the container may notify, as any process of a service may (NotifyAccess= decides on the
-        # host).
-        os.chmod(f"{state_dir}/{_DIRECTORY}/{_NAME}", 0o777)  # noqa: S103 - as said above
-        what = f"{VARIABLE}: connect to {host}"
-        client.connect(b"\0" + os.fsencode(host[1:]) if host.startswith("@") else os.fsencode(host))
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         sock.close()
         client.close()
-        raise Failure(what, errno=getattr(exc, "errno", 0) or 0) from exc
+        raise Failure(f"{VARIABLE}: make {state_dir}/{_DIRECTORY}/{_NAME}", errno=exc.errno or 0) from exc
+    finally:
+        os.umask(umask)
     return Relay(sock, client, main_pid, once=once)
 
 

@@ -6,7 +6,7 @@ container does not pay for modules it cannot use (law 6 wants everything importe
 
 from __future__ import annotations
 
-from pyrunc.apply import devices, mounts, paths, root, verify
+from pyrunc.apply import devices, identity, mounts, paths, root, verify
 from pyrunc.apply.mounting import Mounting
 from pyrunc.plan import steps
 
@@ -26,6 +26,7 @@ STEPS: dict[type[steps.Step], Callable[[Child, Any], None]] = {
     steps.OwnNull: devices.own_null,
     steps.EnterRoot: root.enter_root,
     steps.RootPropagation: root.root_propagation,
+    steps.MakeCwd: identity.make_cwd,
     steps.ReadonlyLast: root.readonly_last,
     steps.ReadonlyRoot: root.readonly_root,
     steps.VerifyMounts: verify.check,

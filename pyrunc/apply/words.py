@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import _struct
 import errno as codes
+import os
 import sys
 
 from pyrunc import store
-from pyrunc.apply import identity
+from pyrunc.apply import identity, unstarted
 from pyrunc.errors import Failure
 from pyrunc.plan import program, steps
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyrunc.store import Container
 
     Words = tuple[str, str]
+    Why = Callable[[str, int], str]
 
 _START = "unable to start container process"
 _PTS = (
@@ -82,22 +84,22 @@ class Report(Record):
         )
 
 
-def failure(step: steps.Step, report: Report, root: int = -1) -> Failure:
+def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "") -> Failure:
     """Return the Failure for a report of the init program.
 
     Args:
         step: the step that the operation belongs to.
         report: what the program says.
-        root: descriptor of the root the process has, -1 if it cannot be had.
+        why: says why a program cannot be started: path and error number -> a clause, "" for nothing.
 
     """
     errno, detail = report.errno, report.detail
     if report.name == "FIND":
-        return _not_found(step, errno, detail)
+        return _not_found(step, errno, detail, why)
     if report.name == "EXEC":
-        return _not_executed(step, errno, root)
+        return _not_executed(step, errno, detail, why)
     if report.name == "HOOK" and isinstance(step, steps.Hooks):
-        return _hook(step, report)
+        return _hook(step, report, why)
     if report.name == "SETNS" and isinstance(step, steps.Join):
         from pyrunc.apply import namespaces
 
@@ -122,6 +124,12 @@ def failure(step: steps.Step, report: Report, root: int = -1) -> Failure:
     return Failure(text, pointer=pointer, errno=errno, hint=hint)
 
 
+def waits(payload: bytes) -> bool:
+    """Tell whether whoever sent a report to `start` waits a while to be looked at: a refused execve."""
+    report = Report.read(payload)
+    return report is not None and report.name == "EXEC"
+
+
 def at_start(container: Container, payload: bytes) -> Failure:
     """Return the Failure for a report that `start` gets; its step is in the container's configuration."""
     from pyrunc.plan import hooks, process
@@ -132,8 +140,16 @@ def at_start(container: Container, payload: bytes) -> Failure:
     config: Any = store.load_config(container)
     step = steps.Step()
     if report.name == "EXEC" and config.get("process"):
-        step = process.program(config["process"])
-    elif report.name == "HOOK":
+        own = config["process"]
+        step = process.program(own)
+        every = (
+            process.identity(own, available=process.ALL_CAPABILITIES),
+            steps.Cwd(path=own["cwd"], pointer="/process/cwd"),
+        )
+        filtered = bool((config.get("linux") or {}).get("seccomp"))
+        mapped = "user" in container.namespaces
+        return failure(step, report, looking(every, container.pid, mapped=mapped, filtered=filtered))
+    if report.name == "HOOK":
         step = next(iter(hooks.lower(config, "startContainer")), step)
     elif report.name == "SECCOMP":
         step = steps.Step(pointer="/linux/seccomp")
@@ -149,10 +165,10 @@ def _plain(text: str) -> Callable[[steps.Step, int], Words]:
 
 
 def _keyring(step: steps.Step, errno: int) -> Words:
-    from pyrunc.apply import keyring
+    from pyrunc.apply import attributes
 
     name = step.name if isinstance(step, steps.Keyring) else ""
-    return f"unable to join session keyring {name}", keyring.hint(errno)
+    return f"unable to join session keyring {name}", attributes.keyring_hint(errno)
 
 
 def _scheduler(step: steps.Step, errno: int) -> Words:
@@ -222,9 +238,47 @@ _WORDS: dict[str, Callable[[steps.Step, int], Words]] = {
 }
 
 _NOT_THERE, _DIRECTORY, _NO_MODE = 1, 2, 3
+_DAC_OVERRIDE = 1 << 1  # CAP_DAC_OVERRIDE
 
 
-def _not_found(step: steps.Step, errno: int, detail: int) -> Failure:
+def looking(every: Sequence[steps.Step], pid: int, *, mapped: bool, filtered: bool) -> Why:
+    """Return what says why a program cannot be started, by looking into the root of a process, which waits.
+
+    Args:
+        every: the steps it was made from.
+        pid: the process.
+        mapped: it is in a user namespace: the ids of files are other ones here, and modes are not judged.
+        filtered: a seccomp filter is in force.
+
+    """
+    who = next((step for step in every if isinstance(step, steps.Identity)), None)
+
+    def why(path: str, errno: int) -> str:
+        if who is None:
+            return ""
+        unbounded = who.uid == 0 if who.bounding is None else bool(who.effective & _DAC_OVERRIDE)
+        try:
+            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            return unstarted.why(
+                root,
+                path,
+                errno,
+                uid=who.uid,
+                gids={who.gid, *(who.gids or ())},
+                override=mapped or unbounded,
+                cwd=next((step.path for step in every if isinstance(step, steps.Cwd)), "/"),
+                filtered=filtered,
+            )
+        finally:
+            os.close(root)
+
+    return why
+
+
+def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
     from pyrunc.plan import process_program
 
     if not isinstance(step, steps.Program):
@@ -233,18 +287,22 @@ def _not_found(step: steps.Step, errno: int, detail: int) -> Failure:
     problem, place = detail & 0xFFFFFFFF, (detail >> 32) - 1
     if "/" in name:
         if problem == _NOT_THERE:
-            return Failure(f'exec: "{name}": stat {name}', step=_START, errno=errno)
+            return Failure(f'exec: "{name}": stat {name}', step=_START, errno=errno, hint=why(name, errno))
         text = "is a directory" if problem == _DIRECTORY else "permission denied"
-        hint = "the file has no x in its mode; chmod +x" if problem == _NO_MODE else ""
+        hint = "" if problem == _DIRECTORY else why(name, codes.EACCES)
         return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
     tried = process_program.candidates(step)
     denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and place < len(tried) else ""
-    return identity.not_in_path(name, step.env, denied)
+    return identity.not_in_path(name, step.env, denied, why(denied, codes.EACCES) if denied else "")
 
 
-def _not_executed(step: steps.Step, errno: int, root: int) -> Failure:
+def _not_executed(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
+    from pyrunc.plan import process_program
+
     if isinstance(step, steps.Program):
-        return identity.exec_failure(step.args[0], errno)
+        tried = process_program.candidates(step)
+        path = tried[detail - 1] if 0 < detail <= len(tried) else step.args[0]
+        return Failure(f"exec {path}", errno=errno, hint=why(path, errno))
     return Failure(
         "there is no process to start", pointer="/process", hint="config.json has no process section"
     )
@@ -253,14 +311,14 @@ def _not_executed(step: steps.Step, errno: int, root: int) -> Failure:
 _UNSTARTED, _EXITED, _SIGNALLED, _LATE = 1, 2, 3, 4
 
 
-def _hook(step: steps.Hooks, report: Report) -> Failure:
+def _hook(step: steps.Hooks, report: Report, why: Why) -> Failure:
     from pyrunc.apply import hooks
 
     kind, value, took = report.detail & 0xFF, report.detail >> 8 & 0xFF, report.detail >> 32
     hook = step.hooks[report.tag] if report.tag < len(step.hooks) else {}
     name, pointer = f"{step.kind} hook #{report.tag}", f"/hooks/{step.kind}/{report.tag}"
     if kind == _UNSTARTED:
-        return hooks.unstarted(name, pointer, hook, report.errno)
+        return hooks.not_started(name, pointer, hook, report.errno, why(str(hook.get("path")), report.errno))
     if kind not in (_EXITED, _SIGNALLED, _LATE):
         return Failure(f"error running {name}", pointer=pointer, errno=report.errno)
     size = int.from_bytes(report.said[:4], sys.byteorder)

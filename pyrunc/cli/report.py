@@ -43,12 +43,6 @@ def failure(verb: str, exc: BaseException) -> int:
         text = printable(text, keep="\t")
     # A report of several lines (config.json:LINE: ...) begins on a line of its own.
     prefix = _PREFIXES.get(verb, "")
-    if isinstance(exc, Failure) and exc.bare:
-        # The program could not be executed: in runc the container's init says so itself, in one line that
-        # engines pass on as it is. Logs and people at a terminal get the reason as well.
-        prefix = ""
-        if cli.log_fd < 0 and not os.isatty(2):
-            text = printable(exc.message, keep="\t")
     log.record("error", prefix.rstrip() + "\n" + text if prefix and "\n" in text else prefix + text)
     if cli.debugging:
         _traceback(exc)

@@ -76,6 +76,13 @@ void send_times(struct state *self)
         send_message(self, &message, 1 + filled, -1);
 }
 
+enum {
+#define OPERATION(name, signature) name##_CODE,
+#include "operations.def"
+#undef OPERATION
+    PATIENCE = 5, /* seconds; looking takes microseconds */
+};
+
 /* Tell what failed, and end when the parent has looked: it closes its end then. */
 static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint64_t detail)
 {
@@ -97,9 +104,14 @@ static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint6
     memcpy(report.said, state.said, more);
     char answer;
     send_times(&state);
-    if (send_message(&state, &report, sizeof(report) - MOST_SAID + more, -1) == 0 && !state.to_pipe)
+    long sent = send_message(&state, &report, sizeof(report) - MOST_SAID + more, -1);
+    if (sent == 0 && !state.to_pipe)
         while (SYS3(read, state.slots[SOCKET], &answer, 1) == -EINTR)
             ;
+    /* `start` looks for what execve lacks in our root, and kills us when it has seen it. */
+    struct timespec patience = {PATIENCE, 0};
+    if (sent == 0 && state.to_pipe && failed->code == EXEC_CODE)
+        SYS5(ppoll, NULL, 0, &patience, NULL, 8);
     for (;;)
         SYS1(exit_group, 1);
 }

@@ -502,6 +502,7 @@ long do_FIND(struct state *state, const uint64_t *argument)
         int problem = look(state->strings + offset[i], &error);
         if (!problem) {
             state->program = state->strings + offset[i];
+            state->candidate = i + 1;
             return 0;
         }
         if (problem != NOT_THERE || count == 1) {
@@ -530,6 +531,7 @@ long do_EXEC(struct state *state, const uint64_t *argument)
         envp[variables] = state->home;
     if (!state->program)
         return -ENOENT;
+    state->detail = state->candidate;
     send_times(state);
     return SYS3(execve, state->program, argv, envp);
 }

@@ -51,7 +51,8 @@ struct state {
     uint32_t sent; /* operations whose times the parent has */
     int timing;
     int cwd_pending;
-    const char *program; /* what FIND found */
+    uint32_t candidate;  /* which one FIND found, from 1 on */
+    const char *program; /* its path */
     char home[4096];     /* "HOME=...", empty for none */
 };
 

@@ -4,6 +4,7 @@
 #include "_linux.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
@@ -14,7 +15,10 @@ static PyObject *forked(long pid, const int *pidfd)
 {
     if (pid == 0) {
         PyOS_AfterFork_Child();
-        return Py_BuildValue("ii", 0, -1);
+        PyObject *answer = Py_BuildValue("ii", 0, -1);
+        if (answer == NULL) /* no memory: as an exception it would be taken for the parent's */
+            _exit(1);
+        return answer;
     }
     int saved = errno;
     PyOS_AfterFork_Parent();

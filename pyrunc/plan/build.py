@@ -197,6 +197,8 @@ def _tree(
                 flag=flag, recursive=mounts.at_once(config), pointer="/linux/rootfsPropagation"
             )
         )
+    if config.get("process"):
+        found.append(steps.MakeCwd(path=_process(config)["cwd"], pointer="/process/cwd"))
     found.append(steps.ReadonlyLast())
     readonly = paths.root_readonly(config)
     if readonly:
@@ -287,7 +289,7 @@ def _identity(config: Config, facts: Facts) -> list[steps.Step]:
     available = _available(config, facts.capabilities)
     return [
         *_own_rlimits(config, command),
-        _keep_groups(config, process.identity(command, available=available, umask=0o022)),
+        _keep_groups(config, process.identity(command, available=available)),
         process.program(command),
     ]
 
@@ -318,11 +320,12 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         *process.memory_policy((config.get("linux") or {}).get("memoryPolicy")),
         *process.labels(command),
         *process.terminal(command, console=False),
+        steps.OwnNull(),
         steps.CloseDescriptors(),
         *_cwd(command),
         *(early if not command.get("noNewPrivileges") else []),
         *_own_rlimits(config, command),
-        _keep_groups(config, process.identity(command, available=available, umask=None)),
+        _keep_groups(config, process.identity(command, available=available)),
         process.program(command),
         *(early if command.get("noNewPrivileges") else []),
     ]
@@ -335,6 +338,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         child=tuple(child),
         start=tuple(late),
         terminal=bool(command.get("terminal")),
+        warnings=process.capability_warnings(command, available),
     )
 
 

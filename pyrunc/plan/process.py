@@ -170,13 +170,55 @@ def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def identity(process: Process, *, available: int, umask: int | None, at: str = "/process") -> steps.Identity:
+# What a process of `exec --process` has from the container's own one when it does not say: what bounds it.
+# In the others "nothing said" has a meaning of its own: no variables, user 0, no terminal. runc has the same
+# list (libcontainer's newInitConfig), but for noNewPrivileges: there a false and nothing are the same to the
+# decoder, so that nothing said means new privileges in a container that has none.
+_FROM_CONTAINER: tuple[str, ...] = (
+    "capabilities",
+    "noNewPrivileges",
+    "apparmorProfile",
+    "selinuxLabel",
+    "rlimits",
+    "scheduler",
+    "ioPriority",
+    "oomScoreAdj",
+    "execCPUAffinity",
+)
+# Of these the empty value says nothing.
+_OR_EMPTY = ("apparmorProfile", "selinuxLabel", "rlimits")
+
+
+def over(given: Process, own: Process) -> Process:
+    """Lay the process of a file over the container's own one, so that it never gets more by saying less.
+
+    Args:
+        given: the process object of `exec --process`, without nulls.
+        own: the process object the container was created with.
+
+    """
+    found: dict[str, Any] = {**given}
+    container: Mapping[str, Any] = own
+    for name in _FROM_CONTAINER:
+        if name in container and (name not in found or (name in _OR_EMPTY and not found[name])):
+            found[name] = container[name]
+    umask = (own.get("user") or {}).get("umask")
+    if umask is not None:
+        found["user"] = {"umask": umask, **(found.get("user") or {})}
+    return found  # type: ignore[return-value]
+
+
+# Of a process whose configuration names none, whatever our caller's is: what it makes must not be everybody's
+# because a service manager has 0, and `exec` gives what the container's first process has.
+_UMASK = 0o022
+
+
+def identity(process: Process, *, available: int, at: str = "/process") -> steps.Identity:
     """Return who the process will be.
 
     Args:
         process: config.json's process object.
         available: the capabilities the runtime can grant.
-        umask: the umask when the configuration names none, None to keep the caller's.
         at: the JSON pointer of the process object.
 
     """
@@ -200,7 +242,7 @@ def identity(process: Process, *, available: int, umask: int | None, at: str = "
         uid=user.get("uid") or 0,
         gid=user.get("gid") or 0,
         gids=tuple(user.get("additionalGids") or ()),
-        umask=umask if given is None else given,
+        umask=_UMASK if given is None else given,
         bounding=bounding,
         effective=sets[0],
         permitted=sets[1],

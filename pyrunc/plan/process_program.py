@@ -188,8 +188,7 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
     add(step, "AMBIENT", step.ambient)
     if step.no_new_privileges:
         add(step, "PRCTL", _PR_SET_NO_NEW_PRIVS, 1)
-    if step.umask is not None:
-        add(step, "UMASK", step.umask)
+    add(step, "UMASK", step.umask)
 
 
 def _program(on: _Lowering, step: steps.Program) -> None:

@@ -234,8 +234,7 @@ def _identity(step: steps.Identity) -> str:
         words.append("the caller's groups")
     if step.gids:
         words.append("groups=" + ",".join(map(str, step.gids)))
-    if step.umask is not None:
-        words.append(f"umask={step.umask:04o}")
+    words.append(f"umask={step.umask:04o}")
     words.append(
         "capabilities: " + (_capabilities(step.effective) if step.bounding is not None else "unchanged")
     )
@@ -368,6 +367,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.Seccomp: lambda step: f"install the {step.section.describe()}",
     steps.CloseDescriptors: lambda _step: "close all descriptors but those of the process",
     steps.Identity: _identity,
+    steps.MakeCwd: lambda step: f"make {step.path} if it is missing",
     steps.Cwd: lambda step: f"go to {step.path}",
     steps.Program: lambda step: "program " + " ".join(step.args),
 }

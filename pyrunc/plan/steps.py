@@ -282,7 +282,7 @@ class Terminal(Step):
 
 
 class OwnNull(Step):
-    """Exchange stdio that is the host's /dev/null for the container's, which a checkpoint can name."""
+    """Exchange stdio that is the host's /dev/null, which a process could change, for the container's."""
 
 
 class WaitForHooks(Step):
@@ -422,24 +422,16 @@ class Seccomp(Step):
 
 
 class CloseDescriptors(Step):
-    """Close all but stdio, the passed descriptors and the channel to the parent.
-
-    Before a seccomp filter, which need not allow it, and before the working directory is entered: a directory
-    still open could be reached as /proc/self/fd/N (CVE-2024-21626).
-    """
+    """Close all but stdio, passed descriptors and the channel, before Cwd (CVE-2024-21626) and any filter."""
 
 
 class Identity(Step):
-    """Become the process's user, with its groups and capabilities.
-
-    In the one safe order: bounding set, keepcaps, groups, gid, uid, capability sets, ambient set,
-    no_new_privs.
-    """
+    """Become the process's user, with its groups and capabilities, in a safe order (process_program)."""
 
     uid: int
     gid: int
     gids: tuple[int, ...] | None
-    umask: int | None
+    umask: int
     bounding: int | None
     effective: int
     permitted: int
@@ -449,7 +441,13 @@ class Identity(Step):
 
 
 class Cwd(Step):
-    """Go to the process's working directory, making it when it is missing."""
+    """Go to the process's working directory, which must be there."""
+
+    path: str
+
+
+class MakeCwd(Step):
+    """Make the first process's working directory if it is missing, before what it is in is read-only."""
 
     path: str
 

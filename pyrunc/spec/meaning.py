@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.spec.types import Config, Hook, IdMapping, Linux, Process, Scheduler, Seccomp
+    from pyrunc.spec.types import Config, Hook, IdMapping, Linux, Process, Seccomp
 
     # Where (a JSON pointer) and what.
     Finding = tuple[str, str]
@@ -74,7 +74,10 @@ def check_process(section: Process, pointer: str) -> list[Finding]:
     _program(section, pointer, found)
     _environment(section, pointer, found)
     _rlimits(section, pointer, found)
-    _scheduler(section.get("scheduler"), pointer + "/scheduler", found)
+    if section.get("scheduler"):
+        from pyrunc.spec import scheduling
+
+        found += scheduling.check(section["scheduler"], pointer + "/scheduler")
     _affinity(section, pointer, found)
     return found
 
@@ -204,9 +207,17 @@ def net_devices(view: View, found: list[Finding]) -> None:
 def sysctls(view: View, found: list[Finding]) -> None:
     """Only parameters of the container's own namespaces are set: others are the host's (CVE-2022-0811)."""
     for name in view.linux.get("sysctl") or ():
-        text = sysctl_breach(name, view.spaces)
+        text = sysctl_breach(name, view.spaces) or _other_domain(name, view)
         if text:
             found.append((f"/linux/sysctl/{escape(name)}", text))
+
+
+def _other_domain(name: str, view: View) -> str:
+    """Return the breach of a sysctl that sets another domain name than the field for it, which would win."""
+    given = view.config.get("domainname")
+    if sysctl_path(name) != ["kernel", "domainname"] or not given or view.linux["sysctl"][name] == given:
+        return ""
+    return f'sysctl "kernel.domainname" conflicts with the OCI "domainname" field, which is {quoted(given)}'
 
 
 def devices(view: View, found: list[Finding]) -> None:
@@ -366,24 +377,6 @@ def _rlimits(section: Process, pointer: str, found: list[Finding]) -> None:
         if limit["soft"] > limit["hard"]:
             text = f"soft limit {limit['soft']} of {kind} is above the hard limit {limit['hard']}"
             found.append((f"{pointer}/rlimits/{index}/soft", text))
-
-
-def _scheduler(section: Scheduler | None, pointer: str, found: list[Finding]) -> None:
-    # sched_setattr(2): a field of another policy is EINVAL there.
-    if not section:
-        return
-    policy = section["policy"]
-    nice = section.get("nice", 0)
-    if policy in ("SCHED_OTHER", "SCHED_BATCH") and not -20 <= nice <= 19:
-        found.append((f"{pointer}/nice", f"invalid scheduler.nice: {nice} when scheduler.policy is {policy}"))
-    if section.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
-        text = "scheduler.priority can only be specified for SchedFIFO or SchedRR policy"
-        found.append((f"{pointer}/priority", text))
-    if policy != "SCHED_DEADLINE":
-        text = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
-        found.extend(
-            (f"{pointer}/{key}", text) for key in ("runtime", "deadline", "period") if section.get(key)
-        )
 
 
 def _affinity(section: Process, pointer: str, found: list[Finding]) -> None:

@@ -97,7 +97,8 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         if os.environ.get("NOTIFY_SOCKET"):
             from pyrunc.apply import notify
 
-            notify.prepare(container.directory)
+            if notify.wanted(config, container.directory):
+                notify.prepare(container.directory)
         launch.prepare()
         cgroup = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
         launch.fork(cgroup)
@@ -228,6 +229,8 @@ def _check_root(path: str) -> None:
 def _notify(config: Config, directory: str) -> None:
     from pyrunc.apply import notify
 
+    if not notify.usable(os.environ["NOTIFY_SOCKET"]):
+        return
     mount, variable = notify.additions(directory)
     mounts = config.setdefault("mounts", [])
     mounts.append(mount)  # type: ignore[arg-type]

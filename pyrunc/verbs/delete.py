@@ -201,7 +201,7 @@ def _own_pids(container: store.Container) -> bool:
 
 
 def poststart(container: store.Container) -> None:
-    """Run the poststart hooks; when one fails the container is stopped (runtime-spec 1.3).
+    """Run the poststart hooks; when one fails the container is killed (runtime-spec 1.3), all of it.
 
     Raises:
         Failure: the hook's.
@@ -213,6 +213,11 @@ def poststart(container: store.Container) -> None:
     hooks = plan_hooks.of(store.load_config(container), "poststart")  # type: ignore[arg-type]
     try:
         apply_hooks.run("poststart", hooks, store.oci_state(container, "running"), cwd=container.bundle)
-    except Failure:
+    except Failure as problem:
         kill_init(container)
+        if container.cgroup and not _own_pids(container):
+            from pyrunc.apply import cgroup
+
+            cgroup.kill_all(container.cgroup, _SIGKILL)
+        problem.hint += "; the container was killed" if problem.hint else "the container was killed"
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import store
+from pyrunc import cli, store
 from pyrunc.apply import conversation, descriptors, enter
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
@@ -72,6 +72,8 @@ def begin(cmd: Command) -> enter.Entry:
         new_keyring="no_keyring" not in container.extra,
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
+    for warning in plan.warnings:
+        cli.warn(warning)
     entry = enter.Entry(container, plan, root + "/@cache/seccomp")
     entry.trace = trace
     entry.patient = bool(cmd.ignore_paused)
@@ -94,9 +96,11 @@ def begin(cmd: Command) -> enter.Entry:
 
 def _process(cmd: Command, config: Config) -> Process:
     """Return the process: the one from --process, or the container's with what the options change."""
-    if cmd.process:
-        return load.load_process(cmd.process)
     base: Process = {**(config.get("process") or {"cwd": "/"})}
+    if cmd.process:
+        from pyrunc.plan import process
+
+        return process.over(load.load_process(cmd.process), base)
     if not cmd.args:
         raise Failure("exec args cannot be empty", hint="name a program, or give --process FILE")
     base["args"] = list(cmd.args)
@@ -139,21 +143,13 @@ def _user(text: str) -> dict[str, int]:
 def _capabilities(base: Process, added: object) -> dict[str, list[str]]:
     """Add to bounding, effective and permitted, never to the inheritable set (CVE-2022-29162)."""
     have = base.get("capabilities") or {}
-    names = [_capability(name) for name in added]  # type: ignore[attr-defined]
+    names = [*added]  # type: ignore[misc] # one that is unknown is warned of, see plan/process
     sets = {key: [*(value or ())] for key, value in have.items()}  # type: ignore[misc]
     for key in ("bounding", "effective", "permitted"):
         sets[key] = [*sets.get(key, ()), *names]
     if sets.get("inheritable"):
         sets["ambient"] = [*sets.get("ambient", ()), *names]
     return sets
-
-
-def _capability(name: str) -> str:
-    from pyrunc.plan.process import CAPABILITIES
-
-    if name not in CAPABILITIES:
-        raise Failure(f"unknown capability {name!r}", hint="capabilities are written like CAP_NET_RAW")
-    return name
 
 
 def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:

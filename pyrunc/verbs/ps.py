@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import cgroup
+from pyrunc.apply import cgroup, foreground
 from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 
@@ -69,6 +69,8 @@ def _ps(options: list[str]) -> str:
             ["ps", *options],
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)],
+            setsigdef=foreground.default_signals(),
+            setsigmask=(),
         )
     except OSError as exc:
         os.close(reader)

@@ -184,7 +184,8 @@ class Restore:
         cgroup.apply_limits(step.plan, container.cgroup)
         join = cgroup.join_fds(container.cgroup)
         into = cgroup.clone_fd(container.cgroup)
-        mask = None if self.cmd.detach else foreground.block_signals()
+        if not self.cmd.detach:
+            foreground.block_signals()
 
         images, work = directories
         maps = next((step for step in plan.parent if isinstance(step, steps.IdMaps)), None)
@@ -206,7 +207,6 @@ class Restore:
             fds=list(self.namespaces.values()),
             into=into,
             before=before,
-            mask=mask,
         )
         cgroup.settle(container.cgroup_manager)
         for fd in (*join, *([into] if into >= 0 else [])):

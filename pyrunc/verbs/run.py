@@ -20,7 +20,7 @@ def main(cmd: Command) -> int:
     container = launch.container
     create.finish(cmd, launch)
     relay = None
-    if os.environ.get("NOTIFY_SOCKET"):
+    if os.environ.get("NOTIFY_SOCKET") and os.path.isdir(container.directory + "/notify"):
         from pyrunc.apply import notify
 
         main_pid = launch.pid if detach else os.getpid()

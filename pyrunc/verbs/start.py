@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _ENXIO = 6
+_LARGE = 1 << 16
 _WRONG_STATE = {
     "stopped": "cannot start a container that has stopped",
     "running": "cannot start an already running container",
@@ -69,7 +70,9 @@ def release(container: store.Container) -> None:
         go = os.open(f"{container.directory}/{store.START}", _WRITE)
         os.write(go, b"A")
         os.set_blocking(report, True)
-        answer = _all(report)
+        answer = os.read(report, _LARGE)
+        if answer[:1] == b"X":
+            raise _failed(container, answer, report)
     except OSError as exc:
         if exc.errno == _ENXIO:  # nobody reads: init is gone
             raise Failure("cannot start a container that has stopped", step=container.id) from None
@@ -78,10 +81,6 @@ def release(container: store.Container) -> None:
         for fd in (go, report):
             if fd >= 0:
                 os.close(fd)
-    if answer[:1] == b"X":
-        from pyrunc.apply import words
-
-        raise words.at_start(container, answer[1:])
     stat = store.process_stat(container.pid)
     if stat is not None and stat[2] == container.start and stat[3] == store.INIT_NAME:
         raise Failure("the container's init died before it executed its program", step=container.id)
@@ -92,12 +91,26 @@ def release(container: store.Container) -> None:
             continue
 
 
-def _all(fd: int) -> bytes:
-    """Return all that is written until nobody has the other end any more."""
-    parts = []
-    while part := os.read(fd, 1 << 16):
-        parts.append(part)
-    return b"".join(parts)
+def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
+    """Return the Failure for a report; init waits a while, so that one can look what its program lacks."""
+    import _signal
+
+    from pyrunc.apply import words
+
+    if not words.waits(answer[1:]):
+        while part := os.read(report, _LARGE):
+            answer += part
+        return words.at_start(container, answer[1:])
+    problem = words.at_start(container, answer[1:])
+    try:
+        pidfd = os.pidfd_open(container.pid)
+    except ProcessLookupError:
+        return problem
+    stat = store.process_stat(container.pid)
+    if stat is not None and stat[2] == container.start:
+        _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
+    os.close(pidfd)
+    return problem
 
 
 def _notify(container: store.Container) -> Relay | None:

@@ -98,12 +98,97 @@ def test_capabilities_and_privileges(engine: Engine, bundle: Bundle) -> None:
     assert (plain[3], more[3]) == ("0", "1")
 
 
+@pytest.mark.parametrize("way", ["--cap", "--process"])
+def test_an_unknown_capability_is_left_out(
+    engine: Engine, bundle: Bundle, name: str, tmp_path: Path, way: str
+) -> None:
+    read = ["/bin/grep", "CapBnd", "/proc/self/status"]
+    plain = engine.call("exec", name, *read).ok().out
+    if way == "--cap":
+        done = engine.call("exec", "--cap", "CAP_TO_FLY", name, *read)
+    else:
+        for names in bundle.process["capabilities"].values():
+            names.append("CAP_TO_FLY")
+        done = engine.call("exec", "--process", process(tmp_path, bundle, args=read), name)
+    assert (done.code, done.out) == (0, plain), done
+    assert "ignoring unknown or unavailable capabilities: CAP_TO_FLY" in done.err, done
+
+
 def test_a_process_file(engine: Engine, bundle: Bundle, name: str, tmp_path: Path) -> None:
     path = process(
         tmp_path, bundle, args=["/bin/sh", "-c", "id -u; pwd; exit 5"], user={"uid": 7, "gid": 8}, cwd="/tmp"
     )
     done = engine.call("exec", "--process", path, name)
     assert (done.code, done.out) == (5, "7\n/tmp\n")
+
+
+# What the container has, how to ask for it inside, and the answer.
+BOUNDS: dict[str, tuple[Any, str, str]] = {
+    "capabilities": (
+        {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")},
+        "grep -E '^Cap(Bnd|Prm|Eff)' /proc/self/status",
+        "CapPrm:\t0000000000000020\nCapEff:\t0000000000000020\nCapBnd:\t0000000000000020\n",
+    ),
+    "noNewPrivileges": (True, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"),
+    "rlimits": (
+        [{"type": "RLIMIT_NOFILE", "soft": 300, "hard": 400}],
+        "ulimit -S -n; ulimit -H -n",
+        "300\n400\n",
+    ),
+    "oomScoreAdj": (700, "cat /proc/self/oom_score_adj", "700\n"),
+    "scheduler": (
+        {"policy": "SCHED_BATCH", "nice": 7},
+        "sed 's/.*) //' /proc/self/stat | cut -d ' ' -f 17,39",
+        "7 3\n",
+    ),
+    "ioPriority": (
+        {"class": "IOPRIO_CLASS_BE", "priority": 6},
+        "/bin/busybox ionice -p $$",
+        "best-effort: prio 6\n",
+    ),
+    "user": ({"uid": 0, "gid": 0, "umask": 0o77}, "umask", "0077\n"),
+}
+
+
+@ours
+@pytest.mark.parametrize("given", ["absent", "null"])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_process_file_gets_no_more_by_saying_less(
+    engine: Engine, bundle: Bundle, tmp_path: Path, name: str, given: str
+) -> None:
+    value, script, seen = BOUNDS[name]
+    bundle.process[name] = value
+    running = engine.start(bundle)
+    words: dict[str, Any] = {"args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"]}
+    path = tmp_path / "process.json"
+    path.write_text(json.dumps(words if given == "absent" else {**words, name: None}))
+    assert engine.call("exec", "--process", str(path), running).ok().out == seen
+
+
+@ours
+def test_what_a_process_file_need_not_say(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
+    """The program's own: its variables, user and terminal are not the container's, as under runc."""
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    bundle.process["env"] = ["PATH=/bin", "A=1"]
+    running = engine.start(bundle)
+    path = tmp_path / "process.json"
+    path.write_text(json.dumps({"args": ["/bin/sh", "-c", "echo $(/bin/id -u) ${A:-none}"], "cwd": "/tmp"}))
+    assert engine.call("exec", "--process", str(path), running).ok().out == "0 none\n"
+
+
+@ours
+@pytest.mark.parametrize("way", ["--cwd", "--process"])
+def test_a_directory_that_is_missing(
+    engine: Engine, bundle: Bundle, name: str, tmp_path: Path, way: str
+) -> None:
+    """Engines look whether `exec -w /typo` fails; a running container gets no directories from it."""
+    if way == "--cwd":
+        failed = engine.call("exec", "--cwd", "/typo/deep", name, "pwd")
+    else:
+        path = process(tmp_path, bundle, args=["pwd"], cwd="/typo/deep")
+        failed = engine.call("exec", "--process", path, name)
+    failed.fails('chdir to cwd ("/typo/deep")', "no such file or directory", code=255)
+    assert not (bundle.rootfs / "typo").exists()
 
 
 def test_a_process_file_that_is_wrong(engine: Engine, bundle: Bundle, name: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,10 +165,30 @@ def test_the_environment_of_a_hook_is_its_own(engine: Engine, bundle: Bundle, pl
     hook.chmod(0o755)
     bundle.config["hooks"] = {
         "createRuntime": [{"path": str(hook)}, {"path": str(hook), "env": ["A=1", "B=2"]}],
+        "createContainer": [{"path": str(hook)}],
         "poststop": [{"path": str(hook), "env": []}],
     }
-    engine.front(bundle, "exit 0", env={**os.environ, "SECRET": "1"}).ok()
-    assert (place / "env").read_bytes() == b"|A=1\0B=2\0||"
+    engine.front(bundle, "exit 0", env={"PATH": "/usr/bin:/bin", "OUR": "own"}).ok()
+    # Without "env", as under runc: the runtime's own on the host, nothing in the container.
+    assert (place / "env").read_bytes() == b"PATH=/usr/bin:/bin\0OUR=own\0|A=1\0B=2\0|||"
+
+
+@ours
+def test_a_poststop_hook_runs_although_the_bundle_is_gone(
+    engine: Engine, bundle: Bundle, record: Record
+) -> None:
+    bundle.config["hooks"]["poststop"] = [
+        record.entry("poststop", record.directory),
+        {"path": "/nosuch/hook"},
+        {"path": str(bundle.path / "hook")},
+    ]
+    name = engine.start(bundle)
+    shutil.rmtree(bundle.path)
+    done = engine.call("delete", "--force", name)
+    assert done.code == 0, done
+    assert record.text("poststop", "pwd") == "/"
+    assert done.err.count("no such file or directory") == 2, done
+    assert "interpreter" not in done.err, done
 
 
 def test_hooks_of_one_kind_run_in_order_until_one_fails(engine: Engine, bundle: Bundle, place: Path) -> None:
@@ -216,9 +237,40 @@ def test_a_failure_of_a_poststart_hook_stops_the_container(
     bundle.process["args"] = ["/bin/sleep", "1000"]
     name = engine.create(bundle)
     pid = engine.state(name)["pid"]
-    engine.call("start", name).fails("error running poststart hook #0: exit status 9")
+    engine.call("start", name).fails(
+        "/hooks/poststart/0: error running poststart hook #0: exit status 9", "the container was killed"
+    )
     assert wait_for(lambda: not alive(pid))
     engine.until(name, "stopped")
+    engine.call("delete", name).ok()
+    assert record.ran()[-1] == "poststop"
+
+
+@ours
+@pytest.mark.parametrize("options", [(), ("--detach",)])
+def test_a_failure_of_a_poststart_hook_ends_run(
+    engine: Engine, bundle: Bundle, record: Record, options: tuple[str, ...]
+) -> None:
+    bundle.config["hooks"]["poststart"] = [record.entry("poststart", record.directory, "exit 9")]
+    engine.front(bundle, "sleep 1000", *options).fails("/hooks/poststart/0", "the container was killed")
+    assert engine.call("list", "-q").ok().out == ""
+    assert record.ran()[-1] == "poststop"
+
+
+@ours
+def test_a_failure_of_a_poststart_hook_kills_what_a_shared_pid_namespace_keeps_alive(
+    engine: Engine, bundle: Bundle, record: Record
+) -> None:
+    bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "pid"]
+    wait = "until test -e /seen/child; do sleep 0.02; done"
+    bundle.config["hooks"]["poststart"] = [
+        record.entry("poststart", record.directory, wait.replace("/seen", str(record.directory)) + "; exit 9")
+    ]
+    bundle.process["args"] = ["/bin/sh", "-c", "sleep 1000 & echo $! > /seen/child; wait"]
+    name = engine.create(bundle)
+    engine.call("start", name).fails("the container was killed")
+    child = int((record.directory / "child").read_text())
+    assert wait_for(lambda: not alive(child))
 
 
 @ours

@@ -36,26 +36,26 @@ def test_a_missing_source_names_itself_and_its_mount(engine: Engine, bundle: Bun
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        (b"#!/bin/bash\n", "/entry exists, but its interpreter '/bin/bash' does not"),
-        (b"#!/bin/sh\r\necho\r\n", "the line ends as on Windows"),
+        (b"#!/bin/bash\n", "/entry is there, but its interpreter /bin/bash is not"),
+        (b"#!/bin/sh\r\necho\r\n", "lines that end as on Windows (CRLF)"),
         (b"echo hello\n", "/entry is neither a program nor a script with a #! line"),
         (
             b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44),
-            "another machine (ELF machine 183)",
+            "/entry is a program for aarch64",
         ),
     ],
 )
 def test_a_program_that_cannot_be_executed(
     engine: Engine, bundle: Bundle, tmp_path: Path, content: bytes, hint: str
 ) -> None:
-    """The one line that engines know goes to a pipe, the reason to the log that engines read."""
+    """The words that engines know and the reason go to people and to the log that engines read."""
     (bundle.rootfs / "entry").write_bytes(content)
     (bundle.rootfs / "entry").chmod(0o755)
     bundle.process["args"] = ["/entry"]
     bundle.write()
     log = tmp_path / "log"
     engine.call("--log", str(log), "run", "--bundle", str(bundle.path), engine.new_id()).fails(
-        "exec /entry: "
+        "run failed: exec /entry: ", hint
     )
     assert hint in log.read_text()
 
@@ -162,16 +162,20 @@ def test_a_program_that_is_not_there(engine: Engine, bundle: Bundle) -> None:
         ("sh -c ls", "not found in $PATH; each word of a command is an argument of its own"),
         ("/nosuch", 'exec: "/nosuch": stat /nosuch: no such file or directory'),
         ("/tmp", 'exec: "/tmp": is a directory'),
-        ("/etc/passwd", 'exec: "/etc/passwd": permission denied; the file has no x in its mode; chmod +x'),
+        (
+            "/etc/passwd",
+            'exec: "/etc/passwd": permission denied; /etc/passwd has no x in its mode (0644); chmod +x',
+        ),
     ):
         bundle.process["args"] = [program]
         said(engine, bundle, text)
 
 
 def test_a_working_directory_that_cannot_be_made(engine: Engine, bundle: Bundle) -> None:
-    bundle.config["root"]["readonly"] = True
-    bundle.process["cwd"] = "/nowhere"
-    said(engine, bundle, 'cwd ("/nowhere")', "it is not there, and cannot be made in a read-only file system")
+    (bundle.rootfs / "srv").mkdir()
+    bundle.mount("/srv", bundle.rootfs / "srv", "rbind", "ro")
+    bundle.process["cwd"] = "/srv/nowhere"
+    said(engine, bundle, 'cwd ("/srv/nowhere")', "it is not there, and cannot be made in a read-only file")
 
 
 def test_a_container_that_is_not_there_is_looked_for_somewhere(engine: Engine) -> None:

@@ -251,6 +251,15 @@ def test_hostname_and_domainname(engine: Engine, bundle: Bundle) -> None:
     assert os.uname().nodename != "here.example"
 
 
+@ours
+def test_two_domain_names(engine: Engine, bundle: Bundle) -> None:
+    bundle.config["domainname"] = "one.example"
+    bundle.linux["sysctl"] = {"kernel.domainname": "other.example"}
+    engine.front(bundle, "exit 0").fails("/linux/sysctl/kernel.domainname", 'the OCI "domainname" field')
+    bundle.linux["sysctl"] = {"kernel.domainname": "one.example"}
+    assert engine.front(bundle, "cat /proc/sys/kernel/domainname").ok().out == "one.example\n"
+
+
 def test_a_hostname_without_its_namespace(engine: Engine, bundle: Bundle) -> None:
     namespaces(bundle, uts=None)
     before = os.uname().nodename

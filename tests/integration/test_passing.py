@@ -239,6 +239,37 @@ def test_readiness_reaches_the_service_manager(
 
 
 @ours
+@pytest.mark.parametrize("host", ["/nosuch/notify", "/dev/null", "relative", "/" + "d" * 120 + "/notify"])
+def test_a_service_manager_that_is_not_there_keeps_nothing_from_running(
+    engine: Engine, bundle: Bundle, host: str
+) -> None:
+    env = {**os.environ, "NOTIFY_SOCKET": host}
+    bundle.process["args"] = ["/bin/sh", "-c", "echo ${NOTIFY_SOCKET:-none}; ls /run 2>/dev/null; sleep 1000"]
+    bundle.write()
+    name = engine.new_id()
+    made = engine.call("create", "--bundle", str(bundle.path), name, env=env)
+    assert (made.code, made.err.count("NOTIFY_SOCKET=")) == (0, 1), made
+    engine.call("start", name, env=env).ok()
+    assert wait_for(lambda: (engine.directory / "out.1").read_text() == "none\n"), made
+    bundle.process["args"] = ["/bin/true"]
+    done = engine.front(bundle, env=env)
+    assert (done.code, done.err.count("NOTIFY_SOCKET=")) == (0, 1), done
+
+
+@ours
+def test_a_service_manager_that_leaves_before_start(
+    engine: Engine, bundle: Bundle, manager: socket.socket
+) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1000"]
+    env = {**os.environ, "NOTIFY_SOCKET": manager.getsockname()}
+    name = engine.create(bundle, env=env)
+    manager.close()
+    done = engine.call("start", name, env=env)
+    assert (done.code, "connection refused" in done.err) == (0, True), done
+    assert engine.status(name) == "running"
+
+
+@ours
 def test_a_container_that_never_gets_ready(engine: Engine, bundle: Bundle, manager: socket.socket) -> None:
     bundle.process["args"] = ["/bin/sh", "-c", "echo $NOTIFY_SOCKET; sleep 0.2"]
     bundle.write()

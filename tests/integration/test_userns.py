@@ -121,6 +121,7 @@ def test_without_a_root(engine: Engine, bundle: Bundle) -> None:
     bundle.user_namespace(FIRST)
     maps(bundle, (1000, FIRST, 10))
     bundle.process["user"] = {"uid": 1000, "gid": 1001}
+    bundle.process["cwd"] = "/tmp/made"
     name = engine.start(bundle, "sleep 1000")
     status = dict(
         line.split(":\t", 1)
@@ -129,7 +130,7 @@ def test_without_a_root(engine: Engine, bundle: Bundle) -> None:
     )
     assert set(status["Uid"].split()) == {str(FIRST)}
     assert set(status["Gid"].split()) == {str(FIRST + 1)}
-    done = engine.call("exec", "--cwd", "/tmp/made", name, "/bin/sh", "-c", "id -u; stat -c '%u' /dev .")
+    done = engine.call("exec", name, "/bin/sh", "-c", "id -u; stat -c '%u' /dev .")
     assert done.ok().out.split() == ["1000", "1000", "1000"]
 
 

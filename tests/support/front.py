@@ -21,7 +21,7 @@ def main(words: list[str]) -> int:
         if words[0] == "--notify":
             directory = words.pop(1)
         options.add(words.pop(0))
-    mask = foreground.block_signals()
+    foreground.block_signals()
     relay = None
     if directory:
         relay = notify.serve(directory, os.environ["NOTIFY_SOCKET"], os.getpid(), once=False)
@@ -36,7 +36,7 @@ def main(words: list[str]) -> int:
         os.setsid()
         if slave is not None:
             terminal.take(slave, os.getuid())
-        foreground.restore_signals(mask)
+        foreground.restore_signals()
         os.execve(words[0], words, os.environ)
     if slave is not None:
         os.close(slave)

@@ -29,13 +29,13 @@ def test_text(failure: Failure, text: str) -> None:
 
 
 def test_facts_survive_the_way() -> None:
-    failure = Failure("m", step="s", pointer="/p", errno=2, hint="h", code=255, bare=True)
+    failure = Failure("m", step="s", pointer="/p", errno=2, hint="h", code=255)
     assert from_facts(failure.facts()).facts() == failure.facts()
 
 
 @pytest.mark.parametrize(
     "facts",
-    [None, [], "x", [1, "s", "/p", 2, "h", 1, False], ["m", "s", "/p", "2", "h", 1, False], ["m"] * 6],
+    [None, [], "x", [1, "s", "/p", 2, "h", 1], ["m", "s", "/p", "2", "h", 1], ["m"] * 5],
 )
 def test_a_malformed_report_is_itself_a_failure(facts: object) -> None:
     assert "malformed" in from_facts(facts).message

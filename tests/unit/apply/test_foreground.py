@@ -33,6 +33,13 @@ RUN = PROLOGUE + "runpy.run_path({!r}, run_name='__main__')".format(
 SHELL = "/bin/sh"
 
 
+def ignore_and_block() -> None:
+    """Be a caller that ignores and blocks signals, as nohup and some service managers are."""
+    for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGRTMIN + 3):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1})
+
+
 def front(*words: str) -> list[str]:
     return [*FRONT, RUN, *words]
 
@@ -98,19 +105,16 @@ def test_some_signals_are_ours_alone(number: signal.Signals) -> None:
         assert process.wait() == 0
 
 
-def test_the_process_has_its_caller_s_signals() -> None:
-    ignoring = "trap '' HUP; exec \"$@\""
+def test_the_process_has_no_signal_of_its_caller_s() -> None:
+    """Ignored ones (nohup) and blocked ones would go through execve."""
     script = "grep -E '^Sig(Blk|Ign)' /proc/self/status"
     run = subprocess.run(
-        ["/bin/sh", "-c", ignoring, "sh", *front(SHELL, "-c", script)], capture_output=True, check=True
+        front(SHELL, "-c", script), capture_output=True, check=True, preexec_fn=ignore_and_block
     )
     masks = dict(line.split(":\t") for line in run.stdout.decode().splitlines())
-    assert int(masks["SigBlk"], 16) == 0
-    # Whatever this test's own caller ignores is ignored by all after it; the interpreter's two are its own.
-    status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
-    interpreters = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
-    callers = int(status["SigIgn"], 16) & ~interpreters
-    assert int(masks["SigIgn"], 16) == callers | 1 << (signal.SIGHUP - 1)
+    # Two signals are the C library's, which lets nobody change them.
+    found = {name: int(mask, 16) & ~(3 << 31) for name, mask in masks.items()}
+    assert found == {"SigBlk": 0, "SigIgn": 0}
 
 
 def test_a_caller_that_ignores_sigchld_loses_no_exit_status() -> None:
@@ -309,3 +313,88 @@ def test_a_closed_stdin_is_no_busy_loop() -> None:
     )
     ticks = run.stdout.rsplit(b")", 1)[1].split()
     assert int(ticks[11]) + int(ticks[12]) < 30  # user and system time in 1/100 s: far less than it slept
+
+
+# -- a child of ours that does some work
+
+
+class AttemptError(Exception):
+    """What begins in the child."""
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError, AttemptError, SystemExit])
+@pytest.mark.parametrize("moment", ["in clone", "in work", "in work, after Ctrl-C"])
+def test_nothing_leaves_a_child(tmp_path: Path, kind: type[BaseException], moment: str) -> None:
+    """What is raised there would go on to what the parent undoes: the file stands for that."""
+    undone = tmp_path / "undone"
+    parent = os.getpid()
+
+    def clone() -> tuple[int, int]:
+        # A signal that arrives just now, to parent and child, with Python's own handler for it.
+        pid = os.fork()
+        if moment == "in clone":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return pid, -1
+
+    def work() -> None:
+        if moment == "in work, after Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        raise kind
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    pid = 0
+    try:
+        pid, _pidfd = foreground.fork(work, clone)
+    except BaseException as exc:  # noqa: BLE001 - whatever it is must not get here
+        undone.write_text(f"{os.getpid() == parent} {exc!r}")
+    if os.getpid() != parent:
+        os._exit(0)
+    signal.signal(signal.SIGUSR1, before)
+    if moment == "in clone":
+        assert undone.read_text() == "True KeyboardInterrupt()", "the parent got it, when all was in order"
+        _pid, status = os.wait()
+    else:
+        assert not undone.exists()
+        _pid, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+
+
+def test_a_child_keeps_signals_blocked_and_the_parent_does_not() -> None:
+    reader, writer = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    pid, _pidfd = foreground.fork(
+        lambda: os.write(writer, b"%d" % len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    )
+    os.close(writer)
+    os.waitpid(pid, 0)
+    # All but SIGKILL and SIGSTOP, which nobody can block.
+    assert int(os.read(reader, 99)) == len(signal.valid_signals()) - 2
+    os.close(reader)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_child_that_cannot_be_made() -> None:
+    def clone() -> tuple[int, int]:
+        raise OSError(11, "no more processes")
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(OSError, match="no more processes"):
+        foreground.fork(lambda: None, clone)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_nobody_forks_in_another_way() -> None:
+    """Whoever does lets an exception of the child run what the parent undoes."""
+    allowed = {"apply/foreground.py": 1, "api/worker.py": 2}
+    found: dict[str, int] = {}
+    for path in (REPOSITORY / "pyrunc").rglob("*.py"):
+        text = path.read_text()
+        forks = text.count("os.fork(")
+        clones = text.count("_linux.clone(") + text.count("_linux.clone3(")
+        assert clones <= text.count("lambda: _linux.clone"), f"{path}: clone only by foreground.fork"
+        if forks:
+            found[str(path.relative_to(REPOSITORY / "pyrunc"))] = forks
+    assert found == allowed

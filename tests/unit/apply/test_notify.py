@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrunc import cli
 from pyrunc.apply import notify
 from pyrunc.errors import Failure
 
@@ -43,6 +44,13 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     made.server.close()
 
 
+def serve(state: str, host: str, pid: int, *, once: bool) -> notify.Relay:
+    """Begin to relay to a manager that is there."""
+    relay = notify.serve(state, host, pid, once=once)
+    assert relay is not None
+    return relay
+
+
 def pump(relay: notify.Relay) -> None:
     for fd, events in relay.wants().items():
         relay.ready(fd, events)
@@ -57,7 +65,7 @@ def test_what_the_container_gets(tmp_path: Path) -> None:
 
 
 def test_ready_is_passed_on_with_the_pid_and_a_barrier(manager: Manager) -> None:
-    relay = notify.serve(manager.state, manager.path, 42, once=True)
+    relay = serve(manager.state, manager.path, 42, once=True)
     manager.say(b"STATUS=loading\nMAINPID=7\nFDSTORE=1\n")
     pump(relay)
     assert manager.server.recv(4096) == b"STATUS=loading"
@@ -75,7 +83,7 @@ def test_ready_is_passed_on_with_the_pid_and_a_barrier(manager: Manager) -> None
 
 
 def test_in_the_foreground_everything_is_passed_on_until_the_end(manager: Manager) -> None:
-    relay = notify.serve(manager.state, manager.path, 42, once=False)
+    relay = serve(manager.state, manager.path, 42, once=False)
     manager.say(b"READY=1\nSTATUS=up")
     pump(relay)
     assert manager.server.recv(4096) == b"READY=1\nSTATUS=up\nMAINPID=42"
@@ -95,7 +103,7 @@ def test_in_the_foreground_everything_is_passed_on_until_the_end(manager: Manage
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_waiting_ends_with_the_container(manager: Manager, *, ready: bool) -> None:
-    relay = notify.serve(manager.state, manager.path, 42, once=False)
+    relay = serve(manager.state, manager.path, 42, once=False)
     pid = os.fork()
     if pid == 0:
         if ready:
@@ -116,18 +124,18 @@ def test_until_ready_closes_its_sockets(manager: Manager) -> None:
         os.read(reader, 1)
         manager.say(b"STATUS=going down")
         os._exit(0)
-    relay = notify.serve(manager.state, manager.path, pid, once=True)
+    relay = serve(manager.state, manager.path, pid, once=True)
     os.write(writer, b"x")
     os.close(writer)
     os.close(reader)
     assert not notify.until_ready(relay)
     os.waitpid(pid, 0)
-    assert not notify.until_ready(notify.serve(manager.state, manager.path, pid, once=True))
+    assert not notify.until_ready(serve(manager.state, manager.path, pid, once=True))
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_manager_that_left_does_no_harm(manager: Manager) -> None:
-    relay = notify.serve(manager.state, manager.path, 42, once=True)
+    relay = serve(manager.state, manager.path, 42, once=True)
     manager.server.close()
     manager.say(b"READY=1")
     pump(relay)
@@ -139,7 +147,7 @@ def test_an_abstract_socket(manager: Manager) -> None:
     name = f"pyrunc-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"\0{name}")
-        relay = notify.serve(manager.state, f"@{name}", 42, once=False)
+        relay = serve(manager.state, f"@{name}", 42, once=False)
         manager.say(b"STATUS=hello")
         pump(relay)
         assert select.select([server], [], [], 10)[0]
@@ -150,10 +158,61 @@ def test_an_abstract_socket(manager: Manager) -> None:
 def test_a_second_start_may_serve_again_and_failures_leave_nothing_open(manager: Manager) -> None:
     before = os.listdir("/proc/self/fd")
     for _ in range(2):
-        notify.serve(manager.state, manager.path, 42, once=True).close()
-    with pytest.raises(Failure, match="NOTIFY_SOCKET: connect to /nosuch") as caught:
-        notify.serve(manager.state, "/nosuch", 42, once=True)
-    assert caught.value.text().endswith("no such file or directory")
+        serve(manager.state, manager.path, 42, once=True).close()
+    assert notify.serve(manager.state, "/nosuch", 42, once=True) is None
+    os.unlink(f"{manager.state}/notify/notify.sock")
+    os.mkdir(f"{manager.state}/notify/notify.sock")
+    with pytest.raises(Failure, match=r"NOTIFY_SOCKET: make .*/notify.sock: is a directory"):
+        notify.serve(manager.state, manager.path, 42, once=True)
     with pytest.raises(Failure, match=r"make .*notify"):
         notify.prepare(manager.state)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is warned of."""
+    found: list[str] = []
+    monkeypatch.setattr(cli, "listener", found.append)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("/nosuch/notify", "NOTIFY_SOCKET=/nosuch/notify: no such file or directory: nobody is told"),
+        ("/dev/null", "NOTIFY_SOCKET=/dev/null: connection refused: nobody is told"),
+        ("relative", "NOTIFY_SOCKET=relative: it is neither an absolute path nor an abstract name"),
+        ("vsock:2:1", "NOTIFY_SOCKET=vsock:2:1: it is neither"),
+        ("/" + "d" * 200, "NOTIFY_SOCKET=/" + "d" * 79 + ": AF_UNIX path too long: nobody is told"),
+        ("@" + "d" * 200, "AF_UNIX path too long"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_warned_of_and_left(
+    manager: Manager, heard: list[str], host: str, said: str
+) -> None:
+    before = os.listdir("/proc/self/fd")
+    assert not notify.usable(host)
+    assert said in heard[0]
+    assert notify.serve(manager.state, host, 42, once=True) is None
+    assert heard[1] == heard[0]
+    assert not os.listdir(f"{manager.state}/notify")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_address_that_leads_somewhere(manager: Manager, heard: list[str]) -> None:
+    assert notify.usable(manager.path)
+    assert not heard
+
+
+@pytest.mark.parametrize("umask", [0, 0o77])
+def test_everybody_in_the_container_may_notify_whatever_our_umask(manager: Manager, umask: int) -> None:
+    """By its mode at birth: a path in a directory that the container sees is nothing to change modes by."""
+    before = os.umask(umask)
+    try:
+        relay = serve(manager.state, manager.path, 42, once=False)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert os.stat(f"{manager.state}/notify/notify.sock").st_mode & 0o7777 == 0o777
+    relay.close()

@@ -119,16 +119,14 @@ def test_a_report_of_several_lines_begins_on_its_own(capfd: pytest.CaptureFixtur
 
 
 def test_a_program_that_cannot_be_executed(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A pipe gets the line runc's init writes, a log the reason as well; neither gets the verb before it."""
-    missing = Failure(
-        "exec /x: no such file or directory", hint="/bin/y, its interpreter, is missing", bare=True
-    )
+    """It is said like everything else, with the verb before it and the reason, to a pipe as to a log."""
+    missing = Failure("exec /x", errno=2, hint="/x is there, but its interpreter /bin/y is not")
+    line = "exec /x: no such file or directory; /x is there, but its interpreter /bin/y is not"
     report.failure("run", missing)
-    assert capfd.readouterr().err == "exec /x: no such file or directory\n"
+    assert capfd.readouterr().err == f"pyrunc run failed: {line}\n"
     settle(f"--log {path} --log-format json")
     report.failure("run", missing)
-    line = "exec /x: no such file or directory; /bin/y, its interpreter, is missing"
-    assert json.loads(path.read_text())["msg"] == line
+    assert json.loads(path.read_text())["msg"] == f"pyrunc run failed: {line}"
 
 
 def test_warnings_go_to_stderr_when_there_is_no_log(capfd: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ def test_the_order_of_a_small_container() -> None:
         *devices,
         "OwnNull",
         "EnterRoot",
+        "MakeCwd",
         "ReadonlyLast",
         "VerifyMounts",
         "Hostname",
@@ -346,6 +347,7 @@ def test_exec_enters_the_cgroup_before_anything_else() -> None:
         "Keyring",
         "Personality",
         "Terminal",
+        "OwnNull",
         "CloseDescriptors",
         "Cwd",
         "Seccomp",
@@ -353,8 +355,26 @@ def test_exec_enters_the_cgroup_before_anything_else() -> None:
         "Program",
     ]
     assert names(made.parent) == ["OomScore"]
-    assert one(made.child, steps.Identity).umask is None, "exec keeps the caller's umask"
+    assert one(made.child, steps.Identity).umask == 0o22, "not the caller's"
     assert made.terminal
+
+
+def test_exec_warns_of_capabilities_as_create_does() -> None:
+    command = {"cwd": "/", "capabilities": {"bounding": ["CAP_TO_FLY"]}}
+    made = build.build_exec(small(), command, REQUEST, 0)  # type: ignore[arg-type]
+    assert made.warnings == plan(with_process(**command)).warnings
+    assert "CAP_TO_FLY" in made.warnings[0]
+
+
+def test_the_directory_of_the_first_process_is_made_before_anything_is_read_only() -> None:
+    config = with_process(cwd="/made")
+    config["root"]["readonly"] = True
+    order = names(plan(config).child)
+    made, entered = order.index("MakeCwd"), order.index("Cwd")
+    assert order.index("EnterRoot") < made < order.index("ReadonlyLast")
+    assert order.index("ReadonlyRoot") < entered
+    command = {"cwd": "/made"}
+    assert "MakeCwd" not in names(build.build_exec(config, command, REQUEST, 0).child)  # type: ignore[arg-type]
 
 
 def test_exec_in_a_user_namespace_leaves_limits_to_the_parent() -> None:

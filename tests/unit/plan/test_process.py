@@ -17,7 +17,7 @@ CHOWN, KILL = 1 << 0, 1 << 5
 
 
 def test_without_capabilities_nothing_is_touched() -> None:
-    identity = process.identity({"cwd": "/"}, available=ALL, umask=0o022)
+    identity = process.identity({"cwd": "/"}, available=ALL)
     assert identity == steps.Identity(
         uid=0,
         gid=0,
@@ -33,8 +33,75 @@ def test_without_capabilities_nothing_is_touched() -> None:
     )
 
 
+# Every property of a process object: what the container has, and what a file that does not say it gets.
+CONTAINER: dict[str, object] = {
+    "terminal": True,
+    "consoleSize": {"height": 1, "width": 2},
+    "user": {"uid": 7, "gid": 8, "umask": 0o77, "additionalGids": [9]},
+    "args": ["sleep"],
+    "env": ["A=1"],
+    "cwd": "/srv",
+    "capabilities": {"bounding": ["CAP_KILL"]},
+    "noNewPrivileges": True,
+    "apparmorProfile": "profile",
+    "selinuxLabel": "label",
+    "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}],
+    "scheduler": {"policy": "SCHED_BATCH"},
+    "ioPriority": {"class": "IOPRIO_CLASS_IDLE"},
+    "oomScoreAdj": 5,
+    "execCPUAffinity": {"initial": "0"},
+}
+KEPT = (
+    "capabilities", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "rlimits", "scheduler",
+    "ioPriority", "oomScoreAdj", "execCPUAffinity",
+)  # fmt: skip
+OTHER: dict[str, object] = {
+    "capabilities": {},
+    "noNewPrivileges": False,
+    "apparmorProfile": "other",
+    "selinuxLabel": "other",
+    "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+    "scheduler": {},
+    "ioPriority": {},
+    "oomScoreAdj": 0,
+    "execCPUAffinity": {},
+}
+
+
+@pytest.mark.parametrize("name", CONTAINER)
+def test_what_a_process_file_does_not_say(name: str) -> None:
+    given: Process = {"cwd": "/", "args": ["x"]}
+    found = process.over(given, CONTAINER)  # type: ignore[arg-type]
+    expected: object = None
+    if name in KEPT:
+        expected = CONTAINER[name]
+    elif name == "user":
+        expected = {"umask": 0o77}  # else root, as for runc
+    elif name in ("cwd", "args"):
+        expected = given[name]  # type: ignore[literal-required]
+    assert found.get(name) == expected
+    assert process.over(given, {"cwd": "/"}) == given, "a container that has nothing gives nothing"
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_a_process_file_says(name: str) -> None:
+    given: Process = {"cwd": "/", name: OTHER[name]}  # type: ignore[misc]
+    assert process.over(given, CONTAINER).get(name) == OTHER[name]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "empty"), [("apparmorProfile", ""), ("selinuxLabel", ""), ("rlimits", [])])
+def test_empty_values_of_a_process_file_say_nothing(name: str, empty: object) -> None:
+    given: Process = {"cwd": "/", name: empty}  # type: ignore[misc]
+    assert process.over(given, CONTAINER).get(name) == CONTAINER[name]  # type: ignore[arg-type]
+
+
+def test_the_umask_of_a_process_file_is_its_own() -> None:
+    given: Process = {"cwd": "/", "user": {"uid": 1, "gid": 2, "umask": 0o27}}
+    assert process.over(given, CONTAINER)["user"] == given["user"]  # type: ignore[arg-type]
+
+
 def test_an_empty_object_means_none() -> None:
-    assert process.identity({"cwd": "/", "capabilities": {}}, available=ALL, umask=None).bounding == 0
+    assert process.identity({"cwd": "/", "capabilities": {}}, available=ALL).bounding == 0
 
 
 def test_sets_are_what_the_configuration_says_and_no_more() -> None:
@@ -46,12 +113,12 @@ def test_sets_are_what_the_configuration_says_and_no_more() -> None:
         "ambient": ["CAP_CHOWN", "CAP_KILL"],
     }
     command: Process = {"cwd": "/", "capabilities": sets}  # type: ignore[typeddict-item]
-    identity = process.identity(command, available=ALL, umask=None)
+    identity = process.identity(command, available=ALL)
     assert identity.bounding == CHOWN | KILL
     assert identity.effective == CHOWN, "the kernel refuses what is not permitted"
     assert (identity.permitted, identity.inheritable) == (CHOWN, CHOWN)
     assert identity.ambient == CHOWN, "only what is permitted and inheritable"
-    assert process.identity(command, available=KILL, umask=None).bounding == KILL
+    assert process.identity(command, available=KILL).bounding == KILL
     warnings = process.capability_warnings(command, ALL)
     assert warnings == ("can't raise ambient capability CAP_KILL: it is not in the inheritable set",)
     sets["inheritable"] = []
@@ -79,7 +146,7 @@ def test_a_capability_that_is_almost_one_gets_a_guess(name: str) -> None:
 def test_a_umask_of_zero_is_a_umask() -> None:
     user = {"uid": 1, "gid": 2, "umask": 0, "additionalGids": [3, 4]}
     command: Process = {"cwd": "/", "user": user}  # type: ignore[typeddict-item]
-    identity = process.identity(command, available=ALL, umask=0o022)
+    identity = process.identity(command, available=ALL)
     assert (identity.uid, identity.gid, identity.gids, identity.umask) == (1, 2, (3, 4), 0)
 
 

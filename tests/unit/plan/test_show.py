@@ -134,10 +134,10 @@ def test_an_identity_with_everything() -> None:
     assert text == "become uid=5 gid=6 groups=7,8 umask=0077 capabilities: unchanged no_new_privs"
 
 
-def test_exec_leaves_the_umask_alone() -> None:
+def test_exec_has_the_umask_of_the_first_process() -> None:
     command = {"cwd": "/", "user": {"uid": 0, "gid": 0}}
     made = build.build_exec(small(), command, REQUEST, 0)  # type: ignore[arg-type]
-    assert line(made, steps.Identity) == "become uid=0 gid=0 capabilities: unchanged"
+    assert line(made, steps.Identity) == "become uid=0 gid=0 umask=0022 capabilities: unchanged"
     assert line(made, steps.Namespaces) == "clone a process into the container's namespaces"
 
 

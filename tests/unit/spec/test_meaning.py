@@ -110,8 +110,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "an ordinary scheduler": with_process(scheduler={"policy": "SCHED_BATCH", "nice": -20, "priority": 0}),
     "a real-time scheduler": with_process(scheduler={"policy": "SCHED_RR", "priority": 1, "nice": 99}),
     "a scheduler with deadlines": with_process(
-        scheduler={"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}
+        scheduler={"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2048, "period": 2048}
     ),
+    "one domain name twice": {**with_linux(sysctl={"kernel/domainname": "d"}), "domainname": "d"},
     "affinity": with_process(execCPUAffinity={"initial": "0-3,7", "final": "", "later": 5}),
 }
 
@@ -123,6 +124,7 @@ def test_what_is_right(config: dict[str, Any]) -> None:
 
 SYS = "unable to restrict sys entries without a private MNT namespace"
 DEADLINE = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
+DOMAIN = 'sysctl "kernel.domainname" conflicts with the OCI'
 TIME_TWICE = (
     "time namespace enabled, but both namespace path and time offsets specified -- you may only provide one"
 )
@@ -300,6 +302,10 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
                 "setting ucounts without a user namespace not allowed: user.max_user_namespaces",
             ),
         ],
+    ),
+    (
+        {**with_linux(sysctl={"kernel/domainname": "d"}), "domainname": "other"},
+        [("/linux/sysctl/kernel~1domainname", f'{DOMAIN} "domainname" field, which is "other"')],
     ),
     (
         with_linux(sysctl={"kernel.hostname": "h", "kernel.core_pattern": "|x"}),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.apply import keyring
+from pyrunc.apply import attributes
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 
@@ -35,7 +35,7 @@ def in_child(function: Callable[[], str]) -> str:
 @pytest.mark.parametrize(("userns", "right"), [(False, 0x00080000), (True, 0x00000008)])
 def test_the_container_has_a_keyring_of_that_name(*, userns: bool, right: int) -> None:
     def join() -> str:
-        keyring.join_session_keyring("test-c1", userns=userns)
+        attributes.join_session_keyring("test-c1", userns=userns)
         return _linux.keyctl_describe(KEY_SPEC_SESSION_KEYRING)
 
     kind, _, _, permissions, name = in_child(join).split(";")
@@ -45,12 +45,12 @@ def test_the_container_has_a_keyring_of_that_name(*, userns: bool, right: int) -
 
 def test_a_second_process_finds_the_first_one_s() -> None:
     def outer() -> str:
-        keyring.join_session_keyring("test-c2", userns=False)
+        attributes.join_session_keyring("test-c2", userns=False)
         mine = _linux.keyctl_join("_ses.test-c2")
 
         def inner() -> str:
             _linux.keyctl_join("_ses.another")
-            keyring.join_session_keyring("test-c2", userns=False)
+            attributes.join_session_keyring("test-c2", userns=False)
             return str(_linux.keyctl_join("_ses.test-c2"))
 
         return f"{mine} {in_child(inner)}"
@@ -68,8 +68,8 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch, errno: int, words: str) -> No
 
     monkeypatch.setattr(_linux, "keyctl_join", refuse)
     if not words:  # a kernel without keyrings
-        keyring.join_session_keyring("c", userns=False)
+        attributes.join_session_keyring("c", userns=False)
         return
     with pytest.raises(Failure, match=r"unable to join session keyring _ses.c") as caught:
-        keyring.join_session_keyring("c", userns=False)
+        attributes.join_session_keyring("c", userns=False)
     assert words in caught.value.text()
