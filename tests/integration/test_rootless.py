@@ -312,6 +312,25 @@ def test_a_delegated_cgroup(user: Ordinary, bundle: Bundle) -> None:
     assert not directory.exists()
 
 
+@pytest.mark.usefixtures("delegated")
+def test_what_spec_writes_leaves_the_hosts_cgroups_closed(user: Ordinary, bundle: Bundle) -> None:
+    """What is delegated to the user is the user's to write to, and root of the container is that user."""
+    user.call("spec", "--rootless", "--bundle", str(bundle.path)).ok()
+    bundle.config = json.loads((bundle.path / "config.json").read_text())
+    bundle.process["terminal"] = False
+    bundle.process["env"] = ["PATH=/bin"]
+    places = " ".join(user.cgroups)
+    script = f"""
+    for place in {places} /sys/fs/cgroup /sys/fs/cgroup/*; do
+        test -d $place || continue
+        mkdir $place/made-inside 2>/dev/null && echo made in $place
+        echo 0 2>/dev/null > $place/cgroup.procs && echo moved to $place
+    done
+    grep -E '^([^ ]+ ){{4}}/sys' /proc/self/mountinfo | grep -vE '^([^ ]+ ){{5}}ro' || echo all closed
+    """
+    assert user.front(bundle, script).ok().out == "all closed\n"
+
+
 # -- what is refused
 
 
