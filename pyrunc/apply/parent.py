@@ -108,8 +108,8 @@ class Launch(Conversation):
 
     # -- the fork --------------------------------------------------------------------------------------------
 
-    def fork(self, cgroup_plan: steps.Cgroup) -> None:
-        """Make the cgroups, then init in its namespaces.
+    def fork(self, cgroup_plan: steps.Cgroup, limited: Callable[[], None]) -> None:
+        """Make the cgroups, call limited(), then make init in its namespaces.
 
         Raises:
             Failure: either cannot be made.
@@ -119,13 +119,15 @@ class Launch(Conversation):
         self.container.cgroup_manager = cgroup_plan.plan.manager
         store.save(self.container)
         self.do(cgroup_plan, self._make_cgroup, cgroup_plan)
+        limited()
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
         late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
         spaces = self.plan.namespaces
+        args = (spaces, into, self._run_child, self._dress)
         self.pid, self.pidfd = self.do(
-            spaces, namespaces.spawn, spaces, into, self._run_child, not_now=namespaces.joined_pid(self.plan)
+            spaces, namespaces.spawn, *args, not_now=namespaces.joined_pid(self.plan)
         )
         self.far.close()
         if into >= 0:
@@ -155,13 +157,17 @@ class Launch(Conversation):
         self.child.state["pid"] = os.getpid()
         child_side.run(self.child)
 
-    def _map_ids(self) -> None:
-        for step in self.plan.parent:
-            if isinstance(step, steps.IdMaps):
-                from pyrunc.apply import idmap
+    def _dress(self, pid: int) -> None:
+        from pyrunc.apply import idmap
 
-                own = self.plan.namespaces.flags & flags.CLONE_NEWUSER
-                self.do(step, idmap.write if own else idmap.compare, self.pid, step)
+        idmap.dress(self.plan, pid, self.do)
+        self.dressed = True
+
+    def _map_ids(self) -> None:
+        if not namespaces.mapped_first(self.plan.namespaces):
+            from pyrunc.apply import idmap
+
+            idmap.carry_out(self.plan, self.pid, self.do)
         protocol.send(self.sock, protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------
