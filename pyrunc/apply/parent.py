@@ -115,10 +115,9 @@ class Launch(Conversation):
             Failure: either cannot be made.
 
         """
-        self.container.cgroup = cgroup_plan.plan.paths
-        self.container.cgroup_manager = cgroup_plan.plan.manager
+        found = cgroup.intend(self.container, cgroup_plan.plan)
         store.save(self.container)
-        self.do(cgroup_plan, self._make_cgroup, cgroup_plan)
+        self.do(cgroup_plan, self._make_cgroup, cgroup_plan, found)
         limited()
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
         late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
@@ -144,8 +143,8 @@ class Launch(Conversation):
         if self.child.new_user_namespace:
             self._map_ids()
 
-    def _make_cgroup(self, step: steps.Cgroup) -> None:
-        self.paths = cgroup.create(step.plan)
+    def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
+        self.paths = cgroup.create(step.plan, found)
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
@@ -269,8 +268,9 @@ class Launch(Conversation):
 
             root.leave(self.container)
         if self.paths:
-            cgroup.kill_all(self.paths, int(_signal.SIGKILL))
-            cgroup.remove(self.paths, manager=self.container.cgroup_manager)
+            paths = cgroup.made(self.container)
+            cgroup.kill_all(paths, int(_signal.SIGKILL))
+            cgroup.remove(paths, manager=self.container.cgroup_manager)
             self.paths = {}
         self.report()
 

@@ -105,7 +105,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
 
 def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:
-    if len(launch.paths) < len(wanted.paths):
+    if len(launch.paths) < len(wanted.paths) or (not launch.paths and wanted.manager != "disabled"):
         from pyrunc.apply import cgroup_explain
 
         for warning in cgroup_explain.not_applied(config, wanted, launch.paths):
