@@ -22,6 +22,8 @@ from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.store import Container
 
 

@@ -149,10 +149,8 @@ def test_a_life(user: Ordinary, bundle: Bundle) -> None:
     assert user.status(name) == "running"
     assert name in user.call("list", "--quiet").ok().out.split()
     assert str(user.state(name)["pid"]) in user.call("ps", name).ok().out
-    done = user.call(
-        "exec", "--cwd", "/tmp/made", "--env", "A=b", name, "/bin/sh", "-c", "id -u; pwd; echo $A"
-    )
-    assert done.ok().out == "0\n/tmp/made\nb\n"
+    done = user.call("exec", "--cwd", "/tmp", "--env", "A=b", name, "/bin/sh", "-c", "id -u; pwd; echo $A")
+    assert done.ok().out == "0\n/tmp\nb\n"
     user.call("kill", name, "TERM").ok()
     user.until(name, "stopped")
     user.call("delete", name).ok()
