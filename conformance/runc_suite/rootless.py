@@ -109,8 +109,8 @@ def _cgroups() -> Iterator[None]:
 
 
 def _hierarchies() -> list[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        rows = [line.split() for line in file]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        rows = [line.split(" ") for line in file]
     found = {
         kind: [row[4] for row in rows if row[row.index("-") + 1] == kind] for kind in ("cgroup", "cgroup2")
     }

@@ -119,7 +119,7 @@ def _done_without(plan: CgroupPlan, name: str, path: str, errno: int) -> bool:
         Failure: it cannot.
 
     """
-    if errno in _DENIED and plan.optional and not _depends(plan, name):
+    if errno in _DENIED and (plan.optional or name in plan.spared) and not _depends(plan, name):
         return False
     from pyrunc.apply import cgroup_explain
 

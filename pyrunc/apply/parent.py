@@ -147,6 +147,10 @@ class Launch(Conversation):
 
     def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
         self.paths = cgroup.create(step.plan, found)
+        for mount in self.plan.child:
+            # Without the right to a cgroup the container stays in the runtime's.
+            if isinstance(mount, steps.Mount) and mount.instead and mount.source not in self.paths.values():
+                mount.source = mount.instead
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)

@@ -213,6 +213,7 @@ class Mount(Step):
         layers: an overlay's directories, highest first: (parameter, path, whether it is inside the root).
         layer_fds: the kernel takes descriptors as layers (Linux 6.13), not only their names.
         label: SELinux label to give the root of a file system that cannot be mounted with one.
+        instead: source of a late bind if the container does without the cgroup that it would show.
 
     """
 
@@ -249,6 +250,7 @@ class Mount(Step):
     layer_fds: bool = True
     label: str = ""
     spelled: str = ""
+    instead: str = ""
 
 
 class Symlink(Step):

@@ -244,6 +244,21 @@ def test_a_delegated_cgroup(user: Ordinary, bundle: Bundle) -> None:
 
 
 @pytest.mark.usefixtures("delegated")
+@pytest.mark.skipif(V2, reason="there is no other hierarchy on pure version 2")
+def test_a_cgroup_by_name_where_the_unified_one_is_not_delegated(user: Ordinary, bundle: Bundle) -> None:
+    """Beside version 1 nobody delegates it; the mount shows the caller's there, and is no failure."""
+    unified = next(path for path in user.cgroups if path.startswith(FACTS.mounts[""] + "/"))
+    os.chown(unified, 0, 0)
+    os.chown(f"{unified}/cgroup.procs", 0, 0)
+    bundle.linux["cgroupsPath"] = "by-name"
+    bundle.mount("/sys/fs/cgroup", "cgroup", "ro", kind="cgroup")
+    bundle.linux["resources"] = {"pids": {"limit": 17}}
+    script = "cat /sys/fs/cgroup/pids/pids.max; ls -d /sys/fs/cgroup/unified/cgroup.procs"
+    done = user.front(bundle, script).ok()
+    assert done.out == "17\n/sys/fs/cgroup/unified/cgroup.procs\n"
+
+
+@pytest.mark.usefixtures("delegated")
 def test_what_spec_writes_leaves_the_hosts_cgroups_closed(user: Ordinary, bundle: Bundle) -> None:
     """What is delegated to the user is the user's to write to, and root of the container is that user."""
     user.call("spec", "--rootless", "--bundle", str(bundle.path)).ok()
