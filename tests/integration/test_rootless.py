@@ -156,6 +156,14 @@ def test_a_life(user: Ordinary, bundle: Bundle) -> None:
     user.call("delete", name).ok()
 
 
+def test_a_limit_of_what_exec_makes(user: Ordinary, bundle: Bundle) -> None:
+    """From inside a user namespace no hard limit can be raised, so the parent sets them."""
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 200, "soft": 100}]
+    name = user.start(bundle)
+    out = user.call("exec", name, "/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").ok().out
+    assert out.split() == ["100", "200"]
+
+
 def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> None:
     name = user.create(bundle)
     assert user.status(name) == "created"
