@@ -185,7 +185,6 @@ class Conversation:
         """Set what only the parent may set on the process: limits, OOM score."""
         for step in self.plan.parent:
             if isinstance(step, steps.Rlimit):
-                identity.prepare_rlimits()
                 self.do(step, identity.set_rlimit, self.pid, step)
             elif isinstance(step, steps.OomScore) and not self.dressed:
                 self.do(step, identity.set_oom_score, self.pid, step)
