@@ -172,11 +172,6 @@ def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> 
     assert not alive(pid)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the waiting init is an interpreter that nobody may look into, its user included: its memory holds"
-    " the caller's environment, and joining a process's namespaces takes the right to look into it",
-)
 def test_exec_into_a_created_container(user: Ordinary, bundle: Bundle) -> None:
     name = user.create(bundle)
     assert user.call("exec", name, "/bin/sh", "-c", "id -u").ok().out == "0\n"
