@@ -90,6 +90,21 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
 
 
+def worded(problem: BaseException, what: str) -> Failure:
+    """Return the Failure that an exception is.
+
+    Args:
+        problem: what was raised.
+        what: what was being done, for an answer of the kernel's that nobody has worded.
+
+    """
+    if isinstance(problem, Failure):
+        return problem
+    if isinstance(problem, OSError) and problem.errno:
+        return Failure(what, errno=problem.errno)
+    return Failure(f"internal error: {type(problem).__name__}: {problem}", step=what)
+
+
 def from_facts(facts: object) -> Failure:
     """Rebuild a Failure from what facts() gave.
 

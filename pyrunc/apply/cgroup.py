@@ -23,9 +23,11 @@ from pyrunc.errors import Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.store import Container
 
 _ENOENT, _EBUSY, _ENODEV, _EOPNOTSUPP = 2, 16, 19, 95
 _SIGKILL = 9
+_FOUND = "found_cgroups"  # in a record's extra: directories that were there before the container
 
 # How long remove() waits for killed processes to be gone: 2 ms, 4 ms, ... 512 ms, then 512 ms each. A process
 # whose memory is being given back takes longest: 1.1 s were seen for 8 GiB.
@@ -36,11 +38,38 @@ _REMOVE_SECONDS = 10.0
 # limiting
 
 
-def create(plan: CgroupPlan) -> dict[str, str]:
+def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
     """Make the directories: see cgroup_make.create()."""
     from pyrunc.apply import cgroup_make
 
-    return cgroup_make.create(plan)
+    return cgroup_make.create(plan, found)
+
+
+def intend(container: Container, plan: CgroupPlan) -> list[str]:
+    """Note in a record which cgroups a container will have, and which of them are there already.
+
+    Must be saved before create(): after a creator that was killed nothing else tells what was never ours.
+
+    Returns:
+        The list of those found, for create() to add to.
+
+    """
+    container.cgroup = plan.paths
+    container.cgroup_manager = plan.manager
+    found: list[str] = []
+    # systemd makes a scope anew, and with it all its cgroups.
+    if plan.unit is None or plan.unit.name.endswith(".slice"):
+        found += [path for path in dict.fromkeys(plan.paths.values()) if os.path.lexists(path)]
+    container.extra[_FOUND] = found
+    return found
+
+
+def made(container: Container) -> dict[str, str]:
+    """Return the cgroups of a container's that were made for it, as in its `cgroup`: what may be removed."""
+    found = container.extra.get(_FOUND)
+    if not isinstance(found, list):
+        return container.cgroup
+    return {name: path for name, path in container.cgroup.items() if path not in found}
 
 
 def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc.errors import Failure
+from pyrunc.plan import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,12 +73,21 @@ def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, st
 
     """
     lost = [name or "unified" for name in plan.paths if name not in paths]
+    found = []
     rules = ((config.get("linux") or {}).get("resources") or {}).get("devices")
-    if not rules or paths.get("devices") or (plan.version == 2 and "" in paths):
-        return []
-    return [
-        f"/linux/resources/devices: not applied, there is no permission to make cgroups ({', '.join(lost)})"
-    ]
+    if rules and lost and not paths.get("devices") and not (plan.version == 2 and "" in paths):
+        found.append(
+            "/linux/resources/devices: not applied, there is no permission to make cgroups"
+            f" ({', '.join(lost)})"
+        )
+    if not paths and namespaces.paths(config).get("pid") != "":  # type: ignore[arg-type]
+        # runc's words, which people look for.
+        found.append(
+            "/linux/namespaces: creating a rootless container with no cgroup and no private pid namespace."
+            " Such configuration is strongly discouraged (as it is impossible to properly kill all"
+            " container's processes)"
+        )
+    return found
 
 
 def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failure:

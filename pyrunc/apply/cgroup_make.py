@@ -20,12 +20,16 @@ _EPERM, _ENOENT, _EACCES, _EBUSY, _EINVAL, _EROFS = 1, 2, 13, 16, 22, 30
 _DENIED = (_EPERM, _EACCES, _EROFS)
 
 
-def create(plan: CgroupPlan) -> dict[str, str]:
+def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
     """Make the directories.
 
+    Args:
+        plan: which.
+        found: gets those of the container's that somebody else has made.
+
     Returns:
-        controller -> directory, as in plan.paths; without those an ordinary user had no right to make and did
-        not ask for.
+        controller -> directory, as in plan.paths; without those an ordinary user had no right to make or to
+        use, and did not ask for.
 
     Raises:
         Failure: one cannot be made, or there is one already that holds processes or is frozen. Nothing new is
@@ -39,6 +43,10 @@ def create(plan: CgroupPlan) -> dict[str, str]:
         cgroup_systemd.start(plan)
     try:
         paths = _make_all(plan, made)
+        if plan.unit is None:
+            ours = {*made, *found}
+            found[:] = [path for path in found if path not in made]
+            found += [path for path in dict.fromkeys(paths.values()) if path not in ours]
         if plan.rdt is not None:
             from pyrunc.apply import intel_rdt
 
@@ -86,14 +94,13 @@ def _make(plan: CgroupPlan, name: str, path: str, made: list[str]) -> bool:
             missing.append(parent)
             continue
         except FileExistsError:
-            if missing[-1] == path and plan.unit is None:
-                _check_unused(path)
+            if missing[-1] == path:
+                if not _may_join(name, path):
+                    return _done_without(plan, name, path, _EACCES)
+                if plan.unit is None:
+                    _check_unused(path)
         except OSError as exc:
-            if exc.errno in _DENIED and plan.optional and not _depends(plan, name):
-                return False
-            from pyrunc.apply import cgroup_explain
-
-            raise cgroup_explain.not_made(plan, missing[-1], exc.errno or 0) from None
+            return _done_without(plan, name, missing[-1], exc.errno or 0)
         else:
             made.append(missing[-1])
         if name == "cpuset":
@@ -103,6 +110,26 @@ def _make(plan: CgroupPlan, name: str, path: str, made: list[str]) -> bool:
         missing.pop()
         if not missing:
             return True
+
+
+def _done_without(plan: CgroupPlan, name: str, path: str, errno: int) -> bool:
+    """Return False if the container can do without a cgroup that cannot be made or used.
+
+    Raises:
+        Failure: it cannot.
+
+    """
+    if errno in _DENIED and (plan.optional or name in plan.spared) and not _depends(plan, name):
+        return False
+    from pyrunc.apply import cgroup_explain
+
+    raise cgroup_explain.not_made(plan, path, errno) from None
+
+
+def _may_join(name: str, path: str) -> bool:
+    """Tell whether we may move a process into a cgroup that is there already, perhaps somebody else's."""
+    file = "tasks" if name else "cgroup.procs"
+    return os.access(f"{path}/{file}", os.W_OK, effective_ids=True)
 
 
 def _depends(plan: CgroupPlan, name: str) -> bool:

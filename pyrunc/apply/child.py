@@ -24,7 +24,7 @@ from pyrunc.apply import (
     protocol,
     target,
 )
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, worded
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import program_first, steps
 from pyrunc.plan.program import Program
@@ -213,10 +213,8 @@ def run(child: Child) -> None:
             # say.
             name = "enter the container" if type(step) is steps.Step else type(step).__name__
             raise Failure(name, pointer=step.pointer, errno=exc.errno or 0) from exc
-    except Failure as problem:
-        protocol.report(child.sock, problem)
     except BaseException as exc:  # noqa: BLE001 - no traceback may be printed here: it would read the container's files
-        protocol.report(child.sock, Failure(f"internal error in the container's init: {exc!r}"))
+        protocol.report(child.sock, worded(exc, "the container's init"))
     finally:
         os._exit(1)
 

@@ -14,7 +14,7 @@ import os
 
 from pyrunc import cli, jsonio
 from pyrunc.apply import foreground, mount_calls, protocol, root, sources, verify
-from pyrunc.errors import Failure, from_facts
+from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
 from pyrunc.plan.mount_options import SHARED, UNBINDABLE
@@ -119,10 +119,8 @@ class Sources:
             answer = ""
             try:
                 self._open_inside(plan, init, sock)
-            except Failure as problem:
-                answer = jsonio.dumps(problem.facts())
             except BaseException as exc:  # noqa: BLE001 - the parent words it
-                answer = jsonio.dumps(Failure(repr(exc), step="open mount sources").facts())
+                answer = jsonio.dumps(worded(exc, "open mount sources").facts())
             os.write(writer, answer.encode())
 
         helper, _pidfd = foreground.fork(help_out)

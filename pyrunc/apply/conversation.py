@@ -41,6 +41,7 @@ class Conversation:
         master: the terminal's master, -1 without one (or once it was handed over).
         pid, pidfd: the process; 0 and -1 before there is one.
         status: what the container's state says to a seccomp agent.
+        dressed: the process has inherited its OOM score.
         section: the seccomp section, for its listener.
         settings: how the terminal begins.
         trace: the times of the steps, with --trace.
@@ -49,6 +50,7 @@ class Conversation:
     """
 
     status = "creating"
+    dressed = False
 
     def __init__(self, container: Container, plan: steps.Plan) -> None:
         """Open the socket; far is the other end."""
@@ -188,7 +190,7 @@ class Conversation:
         for step in self.plan.parent:
             if isinstance(step, steps.Rlimit):
                 self.do(step, identity.set_rlimit, self.pid, step)
-            elif isinstance(step, steps.OomScore):
+            elif isinstance(step, steps.OomScore) and not self.dressed:
                 self.do(step, identity.set_oom_score, self.pid, step)
 
     def died(self) -> Failure:

@@ -20,7 +20,7 @@ import sys
 from pyrunc import cli, jsonio
 from pyrunc.apply import criu_rpc
 from pyrunc.apply.foreground import fork, restore_signals
-from pyrunc.errors import Failure, from_facts
+from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux
 from pyrunc.plan import criu as plan_criu
 
@@ -267,10 +267,8 @@ class _Start:
                 os.execve(self.path, ["criu", "swrk", str(_SOCKET)], os.environ)  # noqa: S606 - this is CRIU
             except OSError as exc:
                 raise Failure(f"execute {self.path}", errno=exc.errno or 0) from exc
-        except Failure as problem:
-            self._say("failure", problem.facts())
         except BaseException as exc:  # noqa: BLE001 - the parent words it
-            self._say("failure", Failure(f"internal error: {exc!r}").facts())
+            self._say("failure", worded(exc, f"prepare {self.path}").facts())
         finally:
             os._exit(1)
 

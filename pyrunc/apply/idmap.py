@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply import foreground
+from pyrunc.apply import foreground, identity
 from pyrunc.errors import Failure
+from pyrunc.linux import flags
+from pyrunc.plan.steps import IdMaps, OomScore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
-    from pyrunc.plan.steps import IdMaps
+    from pyrunc.plan.steps import Plan
 
     Maps: TypeAlias = tuple[tuple[int, int, int], ...]
 
@@ -25,6 +27,44 @@ _EPERM = 1
 _EXTENTS, _PAGE = 340, 4096
 _SHOWN = 5  # ranges a message names
 _PLACES = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/bin/")
+
+
+def carry_out(plan: Plan, pid: int, do: Callable[..., object]) -> None:
+    """Write a plan's maps to a process in a new user namespace, or compare them with those of a joined one.
+
+    Args:
+        plan: the plan.
+        pid: the process.
+        do: carries out a step (parent.Launch.do).
+
+    Raises:
+        Failure: as write() and compare().
+
+    """
+    own = plan.namespaces.flags & flags.CLONE_NEWUSER
+    for step in plan.parent:
+        if isinstance(step, IdMaps):
+            do(step, write if own else compare, pid, step)
+
+
+def dress(plan: Plan, pid: int, do: Callable[..., object]) -> None:
+    """Write to an ordinary user's first process in a user namespace what takes one that is dumpable.
+
+    Init inherits it, and is not dumpable itself: its files in /proc are root's.
+
+    Args:
+        plan: the plan.
+        pid: the process.
+        do: carries out a step (parent.Launch.do).
+
+    Raises:
+        Failure: as carry_out().
+
+    """
+    carry_out(plan, pid, do)
+    for step in plan.parent:
+        if isinstance(step, OomScore):
+            do(step, identity.set_oom_score, pid, step)
 
 
 def write(pid: int, step: IdMaps) -> None:

@@ -14,7 +14,7 @@ import os
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
 from pyrunc.apply import foreground, identity, parent, sources, target
-from pyrunc.errors import Failure, from_facts
+from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_table
 
@@ -137,12 +137,8 @@ def _help(work: Callable[[], object], writer: int) -> None:
         # A process of the container must not be able to look into us (CVE-2016-9962).
         _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
         answer: object = {"result": work()}
-    except Failure as problem:
-        answer = problem.facts()
-    except OSError as exc:
-        answer = Failure("look into the container", errno=exc.errno or 0).facts()
     except BaseException as exc:  # noqa: BLE001 - no traceback may be printed here: it would read the container's files
-        answer = Failure(f"internal error in the helper: {exc!r}").facts()
+        answer = worded(exc, "look into the container").facts()
     try:
         text = memoryview(jsonio.dumps(answer).encode())
         while text:

@@ -4,6 +4,10 @@ The parent enters joined namespaces itself and returns to its own afterwards: on
 intermediate process. A joined user namespace cannot be left again, and nobody but the host's root may return
 to the host's other namespaces; then a short-lived process enters, and clones with CLONE_PARENT so that init
 is the parent's own child all the same.
+
+Law 6: none of these processes is dumpable when the one is cloned that a container may see. An ordinary user
+can write the id maps of dumpable processes alone; so there the short-lived process is the first of the new
+user namespace, where nobody is who could look at it, and lets go of being dumpable when it has its maps.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import os
 
 from pyrunc import jsonio
 from pyrunc.apply import foreground
-from pyrunc.errors import Failure, from_facts
+from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.namespaces import FLAGS
 from pyrunc.plan.steps import ClassicMounts
@@ -29,7 +33,12 @@ _FILES = {"network": "net", "mount": "mnt"}
 
 
 def spawn(
-    spaces: Namespaces, cgroup_fd: int, run: Callable[[], None], *, not_now: Join | None = None
+    spaces: Namespaces,
+    cgroup_fd: int,
+    run: Callable[[], None],
+    dress: Callable[[int], None],
+    *,
+    not_now: Join | None = None,
 ) -> tuple[int, int]:
     """Make the init process; run is called in it and never returns.
 
@@ -37,6 +46,8 @@ def spawn(
         spaces: what to make and enter; those of entered_by_child() are entered by init itself.
         cgroup_fd: unified cgroup to be born in, -1 for none.
         run: the child's side.
+        dress: where mapped_first() says so, called with the first process of the new user namespace, to write
+            its id maps and what else takes a process that is dumpable; init inherits it.
         not_now: a namespace that is joined later.
 
     Returns:
@@ -49,6 +60,9 @@ def spawn(
     later = entered_by_child(spaces)
     joins = [join for join in spaces.joins if join.kind not in later and join is not not_now]
     new = spaces.flags & ~flags.CLONE_NEWCGROUP
+    if mapped_first(spaces):
+        inner = new & ~flags.CLONE_NEWUSER
+        return _fork_helper(lambda: _help(joins, spaces, inner, cgroup_fd, run), dress)
     if any(join.kind == "user" for join in joins):
         return _through_helper(joins, spaces, new, cgroup_fd, run)
     back = _way_back(joins, spaces)
@@ -76,6 +90,11 @@ def joined_pid(plan: Plan) -> Join | None:
     if any(isinstance(step, ClassicMounts) for step in plan.child):
         return None
     return next((join for join in plan.namespaces.joins if join.kind == "pid"), None)
+
+
+def mapped_first(spaces: Namespaces) -> bool:
+    """Tell whether spawn() has the id maps of a new user namespace written before init is made."""
+    return bool(spaces.flags & flags.CLONE_NEWUSER) and os.geteuid() != 0
 
 
 def entered_by_child(spaces: Namespaces) -> tuple[str, ...]:
@@ -158,26 +177,48 @@ def _may_return(own: int, kind: int) -> bool:
 def _enter(joins: list[Join], spaces: Namespaces) -> None:
     for join in joins:
         enter(join)
-    if spaces.flags & flags.CLONE_NEWTIME:
+    _make_time(spaces)
+
+
+def _make_time(spaces: Namespaces) -> None:
+    """Make the time namespace our children get, if there is to be one, and set its clocks."""
+    if not spaces.flags & flags.CLONE_NEWTIME:
+        return
+    try:
         _linux.unshare(flags.CLONE_NEWTIME)
+    except OSError as exc:
+        raise Failure("make a time namespace", pointer=spaces.pointer, errno=exc.errno or 0) from None
+    if spaces.time_offsets:
         _write_offsets(spaces)
 
 
 def _write_offsets(spaces: Namespaces) -> None:
     """Set the clocks of the time namespace our children get (time_namespaces(7))."""
-    if not spaces.time_offsets:
-        return
     text = "".join(
         f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in spaces.time_offsets
     )
     try:
-        fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+        fd = _open_own("/proc/self/timens_offsets")
         try:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
     except OSError as exc:
         raise Failure("set the clock offsets", pointer="/linux/timeOffsets", errno=exc.errno or 0) from None
+
+
+def _open_own(path: str) -> int:
+    """Open a file of our own in /proc for writing: an ordinary user's belong to root unless it is dumpable.
+
+    We are in the runtime's pid namespace still, where no container sees us that has one of its own.
+    """
+    dumpable = _linux.prctl(flags.PR_GET_DUMPABLE, 0, 0, 0, 0)
+    if os.geteuid() != 0:
+        _linux.prctl(flags.PR_SET_DUMPABLE, 1, 0, 0, 0)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    finally:
+        _linux.prctl(flags.PR_SET_DUMPABLE, dumpable, 0, 0, 0)
 
 
 def open_join(join: Join) -> int:
@@ -236,31 +277,71 @@ def _through_helper(
     return _fork_helper(lambda: _help(joins, spaces, new, cgroup_fd, run))
 
 
-def _fork_helper(work: Callable[[], str]) -> tuple[int, int]:
+def _fork_helper(work: Callable[[], str], dress: Callable[[int], None] | None = None) -> tuple[int, int]:
+    """Let a process of its own make init, and return init's pid and a pidfd.
+
+    Args:
+        work: what it does; it returns the pid.
+        dress: given, it begins in a new user namespace, and waits until this has been called with its pid.
+
+    Raises:
+        Failure: what work or dress raised, or that the process died.
+
+    """
     reader, writer = os.pipe()
+    waits, go = os.pipe()
 
     def help_out() -> None:
         try:
-            answer = work()
-        except Failure as problem:
-            answer = "!" + jsonio.dumps(problem.facts())
-        except BaseException as exc:  # noqa: BLE001 - the parent words it
-            answer = "!" + jsonio.dumps(Failure(repr(exc), step="join namespaces").facts())
-        os.write(writer, answer.encode())
+            os.close(go)
+            if dress is None or os.read(waits, 1):
+                _answer(work, writer)
+        finally:
+            os._exit(0)
 
-    helper, _pidfd = foreground.fork(help_out)
-    os.close(writer)
     try:
-        answer = os.read(reader, 4096).decode("utf-8", "replace")
+        helper, pidfd = _first_of_user_namespace(help_out) if dress else _clone(0, -1, help_out)
+        os.close(pidfd)
+        os.close(writer)
+        writer = -1
+        try:
+            if dress is not None:
+                dress(helper)
+                os.write(go, b"\0")
+            answer = os.read(reader, 4096).decode("utf-8", "replace")
+        finally:
+            os.close(go)  # it ends if it still waits
+            go = -1
+            os.waitpid(helper, 0)
     finally:
-        os.close(reader)
-        os.waitpid(helper, 0)
+        for fd in (reader, writer, waits, go):
+            if fd >= 0:
+                os.close(fd)
     if answer.startswith("!"):
         raise from_facts(jsonio.loads(answer[1:]))
     if not answer:
         raise Failure("the process entering the container's namespaces died")
     pid = int(answer)
     return pid, os.pidfd_open(pid)
+
+
+def _first_of_user_namespace(run: Callable[[], None]) -> tuple[int, int]:
+    """Clone into a new user namespace; the process is dumpable, so that its id maps can be written by us."""
+    dumpable = _linux.prctl(flags.PR_GET_DUMPABLE, 0, 0, 0, 0)
+    _linux.prctl(flags.PR_SET_DUMPABLE, 1, 0, 0, 0)
+    try:
+        return _clone(flags.CLONE_NEWUSER, -1, run)
+    finally:
+        _linux.prctl(flags.PR_SET_DUMPABLE, dumpable, 0, 0, 0)
+
+
+def _answer(work: Callable[[], str], writer: int) -> None:
+    """Do the work and write what comes of it."""
+    try:
+        answer = work()
+    except BaseException as exc:  # noqa: BLE001 - the parent words it
+        answer = "!" + jsonio.dumps(worded(exc, "join the container's namespaces").facts())
+    os.write(writer, answer.encode())
 
 
 def _help(joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: Callable[[], None]) -> str:
@@ -277,8 +358,7 @@ def _help(joins: list[Join], spaces: Namespaces, new: int, cgroup_fd: int, run: 
                 later.append(join)
     for join in (*(join for join in joins if join.kind == "user"), *later):
         enter(join)
-    if spaces.flags & flags.CLONE_NEWTIME:
-        _linux.unshare(flags.CLONE_NEWTIME)
-        _write_offsets(spaces)
+    _make_time(spaces)
+    _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
     pid, _pidfd = _clone(new & ~flags.CLONE_NEWTIME | flags.CLONE_PARENT, cgroup_fd, run)
     return str(pid)

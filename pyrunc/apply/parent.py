@@ -22,6 +22,8 @@ from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.store import Container
 
 
@@ -108,24 +110,25 @@ class Launch(Conversation):
 
     # -- the fork --------------------------------------------------------------------------------------------
 
-    def fork(self, cgroup_plan: steps.Cgroup) -> None:
-        """Make the cgroups, then init in its namespaces.
+    def fork(self, cgroup_plan: steps.Cgroup, limited: Callable[[], None]) -> None:
+        """Make the cgroups, call limited(), then make init in its namespaces.
 
         Raises:
             Failure: either cannot be made.
 
         """
-        self.container.cgroup = cgroup_plan.plan.paths
-        self.container.cgroup_manager = cgroup_plan.plan.manager
+        found = cgroup.intend(self.container, cgroup_plan.plan)
         store.save(self.container)
-        self.do(cgroup_plan, self._make_cgroup, cgroup_plan)
+        self.do(cgroup_plan, self._make_cgroup, cgroup_plan, found)
+        limited()
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
         late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
         self.forked = True
         spaces = self.plan.namespaces
+        args = (spaces, into, self._run_child, self._dress)
         self.pid, self.pidfd = self.do(
-            spaces, namespaces.spawn, spaces, into, self._run_child, not_now=namespaces.joined_pid(self.plan)
+            spaces, namespaces.spawn, *args, not_now=namespaces.joined_pid(self.plan)
         )
         self.far.close()
         if into >= 0:
@@ -142,8 +145,12 @@ class Launch(Conversation):
         if self.child.new_user_namespace:
             self._map_ids()
 
-    def _make_cgroup(self, step: steps.Cgroup) -> None:
-        self.paths = cgroup.create(step.plan)
+    def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
+        self.paths = cgroup.create(step.plan, found)
+        for mount in self.plan.child:
+            # Without the right to a cgroup the container stays in the runtime's.
+            if isinstance(mount, steps.Mount) and mount.instead and mount.source not in self.paths.values():
+                mount.source = mount.instead
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
@@ -155,13 +162,17 @@ class Launch(Conversation):
         self.child.state["pid"] = os.getpid()
         child_side.run(self.child)
 
-    def _map_ids(self) -> None:
-        for step in self.plan.parent:
-            if isinstance(step, steps.IdMaps):
-                from pyrunc.apply import idmap
+    def _dress(self, pid: int) -> None:
+        from pyrunc.apply import idmap
 
-                own = self.plan.namespaces.flags & flags.CLONE_NEWUSER
-                self.do(step, idmap.write if own else idmap.compare, self.pid, step)
+        idmap.dress(self.plan, pid, self.do)
+        self.dressed = True
+
+    def _map_ids(self) -> None:
+        if not namespaces.mapped_first(self.plan.namespaces):
+            from pyrunc.apply import idmap
+
+            idmap.carry_out(self.plan, self.pid, self.do)
         protocol.send(self.sock, protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------
@@ -263,8 +274,9 @@ class Launch(Conversation):
 
             root.leave(self.container)
         if self.paths:
-            cgroup.kill_all(self.paths, int(_signal.SIGKILL))
-            cgroup.remove(self.paths, manager=self.container.cgroup_manager)
+            paths = cgroup.made(self.container)
+            cgroup.kill_all(paths, int(_signal.SIGKILL))
+            cgroup.remove(paths, manager=self.container.cgroup_manager)
             self.paths = {}
         self.report()
 

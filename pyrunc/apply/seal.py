@@ -81,10 +81,9 @@ def seal_process() -> None:
     itself.
     """
     how = seal()
-    if os.geteuid() == 0:
-        # Inherited by the fork: in a joined pid namespace the child can be seen before its first instruction
-        # (CVE-2016-9962). An ordinary user could then no longer write the child's id maps.
-        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # Inherited by the fork: in a joined pid namespace the child can be seen before its first instruction
+    # (CVE-2016-9962).
+    _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
     cli.debug(f"pyrunc exeseal: using /proc/self/exe clone ({how})")
 
 

@@ -67,16 +67,10 @@ def open_source(step: Mount) -> int:
     if "src-nofollow" in step.options.ext:
         how |= flags.AT_SYMLINK_NOFOLLOW
     try:
-        try:
-            if step.subpath:
-                fd = _open_inside(source, step.subpath, how)
-            else:
-                fd = calls.open_tree(flags.AT_FDCWD, source, how)
-        except FileNotFoundError:
-            if step.kind != "late-bind":
-                raise
-            # Without the right to make a cgroup the container stays in the runtime's, one level up.
-            fd = calls.open_tree(flags.AT_FDCWD, source.rpartition("/")[0], how)
+        if step.subpath:
+            fd = _open_inside(source, step.subpath, how)
+        else:
+            fd = calls.open_tree(flags.AT_FDCWD, source, how)
     except OSError as exc:
         raise source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
     return _prepared(fd, step)

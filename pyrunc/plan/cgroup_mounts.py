@@ -19,6 +19,7 @@ from pyrunc.plan.steps import Mount, Step, Symlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.plan.cgroups import CgroupFacts
     from pyrunc.plan.facts import Facts
 
 _SAFE = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC
@@ -50,7 +51,15 @@ def lower(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, 
     mount.fstype = "cgroup2"
     if own_view:
         return [mount]
-    return [_part(mount, mount.destination, "bind", bound=(user and paths.get("")) or host.mounts[""])]
+    if user and "" in paths:
+        return [_part(mount, mount.destination, "bind", bound=paths[""], instead=_stays(host, ""))]
+    return [_part(mount, mount.destination, "bind", bound=host.mounts[""])]
+
+
+def _stays(host: CgroupFacts, name: str) -> str:
+    """Return where a container stays that has no cgroup of its own: the runtime's, if it is in sight."""
+    own = host.own.get(name, "/")
+    return host.mounts[name] + ("" if own.startswith("/..") else own.rstrip("/"))
 
 
 def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool) -> list[Step]:
@@ -64,7 +73,8 @@ def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view:
         base = place.rpartition("/")[2]
         here = f"{mount.destination}/{base}"
         if not own_view:
-            steps.append(_part(mount, here, "bind", bound=paths[names[0]]))
+            instead = _stays(facts.cgroup, names[0])
+            steps.append(_part(mount, here, "bind", bound=paths[names[0]], instead=instead))
         elif names == [""]:
             steps.append(_part(mount, here, "cgroup2"))
         else:
@@ -78,7 +88,13 @@ def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view:
 
 
 def _part(
-    mount: Mount, destination: str, fstype: str, data: tuple[str, ...] = (), *, bound: str = ""
+    mount: Mount,
+    destination: str,
+    fstype: str,
+    data: tuple[str, ...] = (),
+    *,
+    bound: str = "",
+    instead: str = "",
 ) -> Mount:
     """Return one of the mounts, with the entry's own options and without what no cgroup needs.
 
@@ -88,6 +104,7 @@ def _part(
         fstype: its type.
         data: options of its file system.
         bound: the directory of the host it is a bind of, "" for a new file system.
+        instead: what it is a bind of if the container does without that directory.
 
     """
     asked = mount.options
@@ -119,5 +136,6 @@ def _part(
         again=mount.again,
         # Hierarchies and links are still to be put into it.
         readonly_last=fstype == "tmpfs" and bool(asked.attr_set & mount_options.RDONLY),
+        instead=instead,
         pointer=mount.pointer,
     )

@@ -109,6 +109,8 @@ class CgroupPlan(Record):
         devices_optional: no right to load it is no failure (user namespace).
         optional: rootless, and no cgroup was asked for by name: without the right to make it the container
             does without, unless a limit depends on it.
+        spared: hierarchies an ordinary user's container does without in the same way although a cgroup was
+            asked for by name: beside version 1 the unified one, which engines do not delegate then.
         owner: host user id the cgroup is handed to, -1 to keep it.
         check: (limit, memory plus swap) in bytes that must not be below the present use, 0 for none.
         unit: what to ask of systemd, None without it.
@@ -126,6 +128,7 @@ class CgroupPlan(Record):
     devices: bytes = b""
     devices_optional: bool = False
     optional: bool = False
+    spared: tuple[str, ...] = ()
     owner: int = -1
     check: tuple[int, int] = (0, 0)
     unit: Unit | None = None
@@ -206,6 +209,8 @@ def _plan(
         owner=_owner(config) if facts.version == 2 else -1,
     )
     made.optional = facts.rootless and not wanted
+    if facts.rootless and facts.version == 1:
+        made.spared = ("",)
     if manager == "systemd":
         made.unit = cgroup_systemd.unit(config, facts, container_id)
         resources = cgroup_systemd.round_quota(resources)

@@ -194,16 +194,14 @@ class Mount(Step):
         must_mask, must_be: MOUNT_ATTR_* bits that are compared in the end, and what they must be.
         locked: the mount comes from outside a user namespace: what restricts it there stays, and asking for
             less is an error.
-        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921 and its
-            kin).
+        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921).
         propagation: propagation types to set, in this order: (flag, recursive).
         below: propagation type of what is mounted below a bind's source, where only its top has one of its
             own.
         expected: MS_* bits of the mount's propagation in the end, 0 when nothing was asked.
         after: its propagation is set once more when it is attached: it may lie on a shared mount.
         again: propagation types to set once more after linux.rootfsPropagation has changed all mounts.
-        readonly_last: read-only is set after everything else, because mount points and nodes are still to be
-            made.
+        readonly_last: read-only is set after everything else: mount points and nodes are still to be made.
         copy_up: what the mount covers is copied into it first.
         id_maps: user and group mapping of an id-mapped mount: (id in the file system, id on the host, size).
         id_space: path of a user namespace to take that mapping from instead, "" for none.
@@ -213,6 +211,7 @@ class Mount(Step):
         layers: an overlay's directories, highest first: (parameter, path, whether it is inside the root).
         layer_fds: the kernel takes descriptors as layers (Linux 6.13), not only their names.
         label: SELinux label to give the root of a file system that cannot be mounted with one.
+        instead: source of a late bind if the container does without the cgroup that it would show.
 
     """
 
@@ -249,6 +248,7 @@ class Mount(Step):
     layer_fds: bool = True
     label: str = ""
     spelled: str = ""
+    instead: str = ""
 
 
 class Symlink(Step):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.cli.match import Command
+    from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.spec.types import Config, Process
     from pyrunc.volumes.attach import Additions
 
@@ -101,17 +102,20 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
                 notify.prepare(container.directory)
         launch.prepare()
         cgroup = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
-        launch.fork(cgroup)
-        if len(launch.paths) < len(cgroup.plan.paths):
-            from pyrunc.apply import cgroup_explain
-
-            for warning in cgroup_explain.not_applied(config, cgroup.plan, launch.paths):
-                cli.warn(warning)
+        launch.fork(cgroup, lambda: _warn_of_lack(launch, config, cgroup.plan))
         launch.until_ready()
     except BaseException:
         undo(launch, config)
         raise
     return launch, lock
+
+
+def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:
+    if len(launch.paths) < len(wanted.paths) or (not launch.paths and wanted.manager != "disabled"):
+        from pyrunc.apply import cgroup_explain
+
+        for warning in cgroup_explain.not_applied(config, wanted, launch.paths):
+            cli.warn(warning)
 
 
 def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Additions | None) -> steps.Plan:

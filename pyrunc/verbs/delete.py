@@ -136,9 +136,11 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
     if container.cgroup:
         from pyrunc.apply import cgroup
 
+        made = cgroup.made(container)
         if not _own_pids(container):
-            cgroup.kill_all(container.cgroup, _SIGKILL)
-        cgroup.remove(container.cgroup, manager=container.cgroup_manager)
+            # Without a pid nothing of ours was ever in those that were there before.
+            cgroup.kill_all(container.cgroup if container.pid else made, _SIGKILL)
+        cgroup.remove(made, manager=container.cgroup_manager)
     if "volumes" in container.extra:
         from pyrunc.volumes import release
 

@@ -176,10 +176,9 @@ class Restore:
         """Make the cgroups and start criu in them, where the root file system is mounted for it."""
         container, plan = self.container, self.plan
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
-        container.cgroup = step.plan.paths
-        container.cgroup_manager = step.plan.manager
+        found = cgroup.intend(container, step.plan)
         store.save(container)
-        container.cgroup = cgroup.create(step.plan)
+        container.cgroup = cgroup.create(step.plan, found)
         store.save(container)
         cgroup.apply_limits(step.plan, container.cgroup)
         join = cgroup.join_fds(container.cgroup)
@@ -316,8 +315,9 @@ class Restore:
             except OSError:
                 pass  # it has ended, or CRIU has collected it
         if container.cgroup:
-            cgroup.kill_all(container.cgroup, int(_signal.SIGKILL))
-            cgroup.remove(container.cgroup, manager=container.cgroup_manager)
+            paths = cgroup.made(container)
+            cgroup.kill_all(paths, int(_signal.SIGKILL))
+            cgroup.remove(paths, manager=container.cgroup_manager)
         hooks = plan_hooks.of(self.config, "poststop")
         if hooks and self.forked:
             from pyrunc.apply import hooks as apply_hooks

@@ -133,6 +133,9 @@ def rootless(config: dict[str, Any], *, uid: int, gid: int) -> dict[str, Any]:
 
     A new user namespace maps only that user, as root. The network stays the host's, because one that is the
     container's has no way out without privileges; a sysfs needs an own network namespace, so /sys is bound.
+    The host's cgroups come along with it, and those that are delegated to the user are the user's to write
+    to, root of the container included: all that is bound is read-only, and /sys/fs/cgroup is a mount of its
+    own above it, as in runc's file.
 
     Args:
         config: what default() returned; it is changed in place.
@@ -146,11 +149,10 @@ def rootless(config: dict[str, Any], *, uid: int, gid: int) -> dict[str, Any]:
     linux["uidMappings"] = [{"containerID": 0, "hostID": uid, "size": 1}]
     linux["gidMappings"] = [{"containerID": 0, "hostID": gid, "size": 1}]
     del linux["resources"]
-    # The bind of /sys brings the host's cgroups along, and a cgroup of one's own there may not be to be had.
-    config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != "/sys/fs/cgroup"]
     for index, mount in enumerate(config["mounts"]):
         if mount["destination"] == "/sys":
-            options = ("rbind", "nosuid", "noexec", "nodev", "ro")
+            # "ro" alone would leave what is mounted below /sys as it is on the host.
+            options = ("rbind", "nosuid", "noexec", "nodev", "ro", "rro")
             config["mounts"][index] = _mount("/sys", "none", "/sys", options)
         elif "options" in mount:
             # gid 5 is not mapped, and a mount option naming it would be refused.

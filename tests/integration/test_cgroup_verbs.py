@@ -390,13 +390,27 @@ class TestWholeCgroups:
         finally:
             path.rmdir()
 
-    def test_an_empty_cgroup_that_is_there_is_used(self, engine: Engine, bundle: Bundle) -> None:
+    def test_an_empty_cgroup_that_is_there_is_used_and_stays(self, engine: Engine, bundle: Bundle) -> None:
+        """Only what was made for the container is removed with it."""
         name = engine.new_id()
-        for mount in set(cgroups.FACTS.mounts.values()):
-            Path(mount, name).mkdir()
+        paths = [Path(mount, name) for mount in sorted(set(cgroups.FACTS.mounts.values()))]
+        theirs, ours = paths[:-1] or paths, paths[-1:] if len(paths) > 1 else []
+        for path in theirs:
+            path.mkdir()
         bundle.linux["cgroupsPath"] = f"/{name}"
-        assert engine.front(bundle, "true").code == 0
-        engine.start(bundle, name=name)
+        try:
+            assert engine.front(bundle, "true").code == 0
+            assert [path.exists() for path in (*theirs, *ours)] == [True] * len(theirs) + [False] * len(ours)
+            engine.start(bundle, name=name)
+            assert all(engine.state(name)["pid"] in members(path) for path in paths)
+            engine.delete(name)
+            failing = {**bundle.process, "cwd": "no/absolute/path", "args": ["/bin/true"]}
+            bundle.config["process"] = failing
+            assert engine.front(bundle).code == 1
+        finally:
+            for path in theirs:
+                path.rmdir()
+        assert not any(path.exists() for path in ours)
 
     def test_who_holds_a_cgroup_is_named(self, engine: Engine, bundle: Bundle) -> None:
         from pyrunc.apply import cgroup
@@ -429,6 +443,10 @@ class TestWholeCgroups:
         assert not (bundle.rootfs / "tmp/got").exists()
         engine.call("resume", name).ok()
         assert wait_for((bundle.rootfs / "tmp/got").exists)
+
+
+def members(path: Path) -> list[int]:
+    return [int(word) for word in (path / "cgroup.procs").read_text().split()]
 
 
 class TestDisabled:

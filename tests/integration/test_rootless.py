@@ -6,62 +6,26 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cgroups import FACTS, V2, has
 from tests.support.consoles import Receiver, read_until
 from tests.support.containers import wait_for
 from tests.support.engine import FOREIGN, alive
-from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give, reachable, refused
+from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.containers import Bundle
-    from tests.support.engine import Engine
 
 pytestmark = pytest.mark.skipif(FOREIGN, reason="words and places of our own")
-
-
-@pytest.fixture(scope="module")
-def words() -> Iterator[list[str]]:
-    """The command, in a copy an ordinary user can read."""
-    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
-    try:
-        copy.chmod(0o755)
-        found = reachable(copy)
-        why = refused(found)
-        if why:
-            pytest.skip(why)
-        yield found
-    finally:
-        shutil.rmtree(copy)
-
-
-@pytest.fixture
-def user(engine: Engine, place: Path, words: list[str]) -> Iterator[Ordinary]:
-    """An ordinary user; none of its containers may be left."""
-    made = Ordinary(place, words)
-    made.ids = engine.ids  # their cgroups and processes are looked for with the others
-    yield made
-    made.close()
-    left = [name for name in os.listdir(made.root) if not name.startswith("@")] if made.root.exists() else []
-    assert not left
 
 
 @pytest.fixture
 def bundle(bundle: Bundle) -> Bundle:
     give(bundle)
     return bundle
-
-
-def cgroup_of(user: Ordinary, name: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads((user.root / name / "state.json").read_text())["cgroup"]
-    return found
 
 
 LIBRARY = """
@@ -137,6 +101,45 @@ def test_seccomp_without_no_new_privs(user: Ordinary, bundle: Bundle) -> None:
     assert "No space left" in out
 
 
+def test_a_time_namespace(user: Ordinary, bundle: Bundle) -> None:
+    """It belongs to the user namespace, so only who is in that may make it and set its clocks."""
+    bundle.linux["namespaces"].append({"type": "time"})
+    user.front(bundle, "exit 0").ok()
+    bundle.linux["timeOffsets"] = {"boottime": {"secs": 1 << 28}}
+    own = float(Path("/proc/uptime").read_text().split()[0])
+    inside = float(user.front(bundle, "cat /proc/uptime").ok().out.split()[0])
+    assert 1 << 28 <= inside - own < (1 << 28) + 10_000
+    name = user.start(bundle)
+    shown = user.call("exec", name, "/bin/cat", "/proc/uptime").ok().out
+    assert float(shown.split()[0]) >= 1 << 28
+
+
+def test_clocks_that_cannot_be_set(user: Ordinary, bundle: Bundle) -> None:
+    """The kernel's answer is told in its words, with the place in the file."""
+    bundle.linux["namespaces"].append({"type": "time"})
+    bundle.linux["timeOffsets"] = {"boottime": {"secs": -(1 << 40)}}
+    failed = user.front(bundle, "exit 0")
+    failed.fails("/linux/timeOffsets: set the clock offsets: numerical result out of range")
+    assert "Error(" not in failed.err
+
+
+def test_a_score_for_the_out_of_memory_killer(user: Ordinary, bundle: Bundle) -> None:
+    """Raising it takes no rights (proc(5)); its file is root's as soon as init is not dumpable."""
+    bundle.process["oomScoreAdj"] = 321
+    assert user.front(bundle, "cat /proc/self/oom_score_adj").ok().out == "321\n"
+
+
+@pytest.mark.parametrize("kind", ["uidMappings", "gidMappings"])
+def test_ids_that_are_not_the_users(user: Ordinary, bundle: Bundle, kind: str) -> None:
+    """The process that waits for its maps ends, and nothing is left."""
+    user.exist()
+    bundle.linux[kind] = [
+        {"containerID": 0, "hostID": 0, "size": 1},
+        {"containerID": 1, "hostID": 1, "size": 9},
+    ]
+    user.front(bundle, "exit 0").fails(f"/linux/{kind}: new{kind[:3]}map refused 0:0:1, 1:1:9")
+
+
 # -- a life
 
 
@@ -146,13 +149,19 @@ def test_a_life(user: Ordinary, bundle: Bundle) -> None:
     assert user.status(name) == "running"
     assert name in user.call("list", "--quiet").ok().out.split()
     assert str(user.state(name)["pid"]) in user.call("ps", name).ok().out
-    done = user.call(
-        "exec", "--cwd", "/tmp/made", "--env", "A=b", name, "/bin/sh", "-c", "id -u; pwd; echo $A"
-    )
-    assert done.ok().out == "0\n/tmp/made\nb\n"
+    done = user.call("exec", "--cwd", "/tmp", "--env", "A=b", name, "/bin/sh", "-c", "id -u; pwd; echo $A")
+    assert done.ok().out == "0\n/tmp\nb\n"
     user.call("kill", name, "TERM").ok()
     user.until(name, "stopped")
     user.call("delete", name).ok()
+
+
+def test_a_limit_of_what_exec_makes(user: Ordinary, bundle: Bundle) -> None:
+    """From inside a user namespace no hard limit can be raised, so the parent sets them."""
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "hard": 200, "soft": 100}]
+    name = user.start(bundle)
+    out = user.call("exec", name, "/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").ok().out
+    assert out.split() == ["100", "200"]
 
 
 def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> None:
@@ -161,6 +170,11 @@ def test_created_killed_and_deleted_by_force(user: Ordinary, bundle: Bundle) -> 
     pid = user.state(name)["pid"]
     user.call("delete", "--force", name).ok()
     assert not alive(pid)
+
+
+def test_exec_into_a_created_container(user: Ordinary, bundle: Bundle) -> None:
+    name = user.create(bundle)
+    assert user.call("exec", name, "/bin/sh", "-c", "id -u").ok().out == "0\n"
 
 
 def test_its_state_is_its_own(user: Ordinary, bundle: Bundle) -> None:
@@ -187,129 +201,6 @@ def test_a_terminal(user: Ordinary, bundle: Bundle, place: Path) -> None:
         assert b"owner 0" in read_until(master, b"\n")
     finally:
         receiver.close()
-
-
-# -- cgroups
-
-
-def test_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
-    """No permission: the container has none, and what needs one says why it cannot be done."""
-    name = user.start(bundle)
-    assert cgroup_of(user, name) == {}
-    user.call("pause", name).fails("unable to freeze: the container has no freezer cgroup")
-    user.call("update", "--pids-limit", "10", name).fails(
-        "cannot set pids limits: the container has no cgroup"
-    )
-    assert user.status(name) == "running"
-    user.call("kill", name, "KILL").ok()
-    user.until(name, "stopped")
-
-
-def test_all_its_processes_are_found_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
-    name = user.start(bundle, "sleep 1001 & (sleep 1002 & exec sleep 1003) & touch /tmp/up; exec sleep 1000")
-    user.call("exec", "--detach", name, "/bin/sleep", "1004").ok()
-    table = user.call("ps", name, "-eo", "pid,args").ok().out
-    assert [f"sleep 100{number}" in table for number in range(5)] == [True] * 5
-    pids = json.loads(user.call("ps", "--format", "json", name).ok().out)
-    assert len(pids) == 5
-    assert user.state(name)["pid"] in pids
-    user.call("kill", "--all", name, "0").ok()
-    assert all(alive(pid) for pid in pids)
-    user.call("kill", "--all", name, "KILL").ok()
-    user.until(name, "stopped")
-    assert wait_for(lambda: not any(alive(pid) for pid in pids))
-    user.call("kill", "--all", name, "KILL").ok()
-
-
-@pytest.mark.parametrize("verb", [("kill", "--all"), ("kill",), ("delete", "--force")])
-def test_all_are_killed_without_a_pid_namespace_of_its_own(
-    user: Ordinary, bundle: Bundle, verb: tuple[str, ...]
-) -> None:
-    """Nothing but init's descendants tells who belongs to it."""
-    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
-    bundle.without_mount("/proc")
-    bundle.mount("/proc", "/proc", "rbind")
-    bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
-    name = user.start(bundle, "sleep 1001 & (sleep 1002 & exec sleep 1003) & touch /tmp/up; exec sleep 1000")
-    assert wait_for((bundle.rootfs / "tmp/up").exists)
-    assert wait_for(lambda: user.call("ps", name, "-eo", "pid,args").out.count(" sleep 100") == 4)
-    pids = json.loads(user.call("ps", "--format", "json", name).ok().out)
-    user.call(*verb, name, *(["KILL"] if verb[0] == "kill" else [])).ok()
-    assert wait_for(lambda: not any(alive(pid) for pid in pids))
-
-
-def test_what_is_not_applied_is_listed(user: Ordinary, bundle: Bundle) -> None:
-    bundle.linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
-    bundle.process["oomScoreAdj"] = -10
-    done = user.front(bundle, "echo in")
-    assert (done.code, done.out) == (0, "in\n"), done
-    first, second = done.err.splitlines()
-    assert first.startswith("warning: /linux/resources/devices: not applied, there is no permission")
-    assert second.startswith("warning: /process/oomScoreAdj: not applied, lowering it to -10 needs")
-
-
-def test_limits_without_permission(user: Ordinary, bundle: Bundle) -> None:
-    bundle.linux["resources"] = {"pids": {"limit": 10}, "memory": {"limit": 1 << 28}}
-    words = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
-    user.front(bundle, "exit 0").fails(words, "(limits: pids, memory)", "permission denied")
-
-
-def test_a_cgroup_by_name_without_permission(user: Ordinary, bundle: Bundle) -> None:
-    bundle.linux["cgroupsPath"] = f"/test-of-{os.getpid()}/inner"
-    user.front(bundle, "exit 0").fails("unable to apply cgroup configuration", "permission denied")
-
-
-def test_no_word_of_rootless_cgroups(user: Ordinary, bundle: Bundle) -> None:
-    """With --rootless=false cgroups are not done without."""
-    bundle.write()
-    failed = user.call("--rootless", "false", "run", "--bundle", str(bundle.path), user.new_id())
-    failed.fails("unable to apply cgroup configuration", "permission denied")
-
-
-@pytest.fixture
-def delegated(user: Ordinary) -> Iterator[None]:
-    """Cgroups handed to the user, who is in them; on version 2 in a leaf, the container's is beside."""
-    made: list[str] = []
-    for controller, mount in FACTS.mounts.items():
-        top = f"{mount}{FACTS.own[controller].rstrip('/')}/test-delegated-{os.getpid()}"
-        for path in (top, top + "/leaf") if V2 else (top,):
-            if path not in made:
-                os.mkdir(path)
-                made.append(path)
-            if controller == "cpuset":
-                for file in ("cpuset.cpus", "cpuset.mems"):
-                    Path(path, file).write_text(Path(path, "..", file).read_text())
-            for file in ("", "tasks", "cgroup.procs", "cgroup.subtree_control"):
-                if os.path.exists(f"{path}/{file}"):
-                    os.chown(f"{path}/{file}", UID, UID)
-    user.cgroups = [path for path in dict.fromkeys(made) if not V2 or path.endswith("/leaf")]
-    yield
-    user.close()
-    user.ids.clear()
-    for path in reversed(made):
-        os.rmdir(path)
-
-
-@pytest.mark.usefixtures("delegated")
-@pytest.mark.skipif(not has("pids"), reason="this host cannot limit the number of processes")
-def test_a_delegated_cgroup(user: Ordinary, bundle: Bundle) -> None:
-    """It is used, limits are set in it, and what needs a cgroup works."""
-    if V2 and "pids" not in Path(user.cgroups[0], "..", "cgroup.controllers").read_text():
-        pytest.skip("the controller pids is not handed down to here")
-    bundle.linux["resources"] = {"pids": {"limit": 17}}
-    name = user.start(bundle)
-    where = cgroup_of(user, name)
-    directory = Path(where.get("pids") or where[""])
-    assert f"/test-delegated-{os.getpid()}/" in str(directory)
-    assert (directory / "pids.max").read_text() == "17\n"
-    user.call("update", "--pids-limit", "18", name).ok()
-    assert (directory / "pids.max").read_text() == "18\n"
-    user.call("pause", name).ok()
-    assert user.status(name) == "paused"
-    user.call("resume", name).ok()
-    assert user.call("exec", name, "/bin/cat", "/proc/self/cgroup").ok().out.count(name) >= 1
-    user.delete(name)
-    assert not directory.exists()
 
 
 # -- what is refused

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from pyrunc.errors import Failure, from_facts, printable, strerror
+from pyrunc.errors import Failure, from_facts, printable, strerror, worded
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,19 @@ def test_strerror_has_the_spelling_engines_match_on() -> None:
     assert strerror(errno.ENOENT) == "no such file or directory"
     assert strerror(errno.EIO) == "input/output error"
     assert strerror(errno.EXDEV) == "invalid cross-device link"
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (Failure("m", step="s"), "s: m"),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "do it: operation not permitted"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x"), "do it: no such file or directory"),
+        (OSError("no number"), "do it: internal error: OSError: no number"),
+        (ValueError("bad"), "do it: internal error: ValueError: bad"),
+        (KeyboardInterrupt(), "do it: internal error: KeyboardInterrupt: "),
+    ],
+)
+def test_an_exception_is_told_in_words(problem: BaseException, text: str) -> None:
+    """Never as Python writes it, "PermissionError(1, ...)": the kernel's answer has words of its own."""
+    assert worded(problem, "do it").text() == text

@@ -12,8 +12,9 @@ import pytest
 
 from conformance.engines import host
 from conformance.runc_suite import __main__ as runc_suite
+from conformance.runc_suite import rootless
 from conformance.runtime_tools import __main__ as runtime_tools
-from conformance.suites import guard, results, tap
+from conformance.suites import expected, guard, results, tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,19 @@ def test_judging_a_file_of_bats() -> None:
         "x.bats: c": ("skip (no systemd)", None),
         "x.bats: d": ("**fail**", False),
     }
+
+
+def test_the_places_of_an_ordinary_users_run() -> None:
+    files = ["a.bats", "b.bats"]
+    assert list(runc_suite.places([], files)) == [("", "a.bats"), ("", "b.bats")]
+    assert list(runc_suite.places(["none", "idmap"], files[:1])) == [("none", "a.bats"), ("idmap", "a.bats")]
+
+
+def test_the_list_of_what_fails_as_an_ordinary_user_names_flavours() -> None:
+    path = CHECKOUT / "conformance/runc_suite/skips_rootless.toml"
+    for entry in expected.parse(path.read_text()):
+        assert entry.name.split(" ")[0] in rootless.FLAVOURS
+        assert entry.name.split(" ")[1].endswith(".bats:")
 
 
 def test_the_table(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ def made(
     without: tuple[str, ...] = (),
     also: tuple[str, ...] = (),
     request: Request = REQUEST,
+    cgroups_path: str = "",
     **changes: Any,
 ) -> list[steps.Step]:
     """Return the steps one cgroup entry becomes, from the one that enters the namespace on."""
     config = with_linux(without=without, also=also)
+    config["linux"]["cgroupsPath"] = cgroups_path
     config["mounts"] = [
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*options]}
     ]
@@ -50,6 +52,7 @@ def test_version_2_without_the_right_to_mount_it_is_a_bind_of_its_part() -> None
     assert isinstance(step, steps.Mount)
     assert (step.kind, step.fstype) == ("late-bind", "bind")
     assert step.source.startswith("/sys/fs/cgroup/")
+    assert step.instead == "/sys/fs/cgroup"
     assert step.own_set == SAFE | mount_options.RDONLY
     assert step.pointer == "/mounts/0"
 
@@ -87,6 +90,16 @@ def test_version_1_without_a_namespace_binds_the_containers_parts() -> None:
     assert {step.kind for step in found[1:]} == {"late-bind"}
     assert all(step.source.endswith("/c1") for step in found[1:])
     assert all(step.source.startswith(step.destination + "/") for step in found[1:])
+
+
+@pytest.mark.parametrize(("own", "shown"), [("/", ""), ("/user/me", "/user/me"), ("/../x", "")])
+def test_where_a_container_without_the_right_to_a_cgroup_stays(own: str, shown: str) -> None:
+    """In the runtime's cgroup; one that is outside of what is mounted cannot be shown."""
+    names = (*V1_NAMES, "")
+    host = hybrid(own=dict.fromkeys(names, own), rootless=True)
+    found = mounts(made(cgroup=host, without=("cgroup",), cgroups_path="/by/name"))
+    assert [step.instead for step in found[1:]] == [step.destination + shown for step in found[1:]]
+    assert all(step.source == step.destination + "/by/name" for step in found[1:])
 
 
 def test_a_hierarchy_with_several_names_has_links() -> None:

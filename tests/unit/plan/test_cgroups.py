@@ -121,6 +121,16 @@ class TestWithoutCgroups:
         facts = v2(rootless=rootless)
         assert cgroups.plan(config(cgroupsPath=wanted), facts, "id").optional is optional
 
+    @pytest.mark.parametrize(
+        ("facts", "spared"),
+        [(hybrid(rootless=True), ("",)), (hybrid(), ()), (v2(rootless=True), ()), (v2(), ())],
+    )
+    def test_the_unified_one_beside_version_1_is_spared(
+        self, facts: CgroupFacts, spared: tuple[str, ...]
+    ) -> None:
+        """It is what an ordinary user's container does without even if a cgroup was asked for by name."""
+        assert cgroups.plan(config(cgroupsPath="/a"), facts, "id").spared == spared
+
 
 class TestDevicesByDefault:
     @pytest.mark.parametrize(

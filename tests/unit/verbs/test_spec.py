@@ -58,8 +58,9 @@ def test_namespaces(unified: bool) -> None:
     assert kinds == {"pid", "network", "ipc", "uts", "mount"} | ({"cgroup"} if unified else set())
 
 
-def test_rootless() -> None:
-    config: dict[str, Any] = spec.rootless(spec.default(unified=True), uid=1000, gid=100)
+@pytest.mark.parametrize("unified", [True, False])
+def test_rootless(unified: bool) -> None:
+    config: dict[str, Any] = spec.rootless(spec.default(unified=unified), uid=1000, gid=100)
     kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
     assert "user" in kinds
     assert "network" not in kinds
@@ -67,7 +68,13 @@ def test_rootless() -> None:
     assert config["linux"]["gidMappings"] == [{"containerID": 0, "hostID": 100, "size": 1}]
     assert "resources" not in config["linux"]
     mounts = {mount["destination"]: mount for mount in config["mounts"]}
+    # The host's cgroups, which the bind brings along, are closed twice.
     assert mounts["/sys"]["options"][0] == "rbind"
+    assert "rro" in mounts["/sys"]["options"]
+    assert mounts["/sys/fs/cgroup"]["type"] == "cgroup"
+    assert "ro" in mounts["/sys/fs/cgroup"]["options"]
+    order = list(mounts)
+    assert order.index("/sys") < order.index("/sys/fs/cgroup")
     assert not [
         option for mount in config["mounts"] for option in mount.get("options", ()) if "id=" in option
     ]
