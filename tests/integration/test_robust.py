@@ -399,6 +399,7 @@ def test_a_record_of_five_megabytes(engine: Engine, bundle: Bundle) -> None:
 def test_list_while_others_come_and_go(engine: Engine, bundle: Bundle) -> None:
     bundle.process["args"] = ["/bin/true"]
     bundle.write()
+    engine.root.mkdir()
     calls = [engine.begin("run", "--bundle", str(bundle.path), engine.new_id()) for _ in range(6)]
     while any(call.poll() is None for call in calls):
         engine.call("list", "-q").ok()
