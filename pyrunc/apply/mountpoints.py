@@ -176,7 +176,9 @@ class Made:
         except OSError as exc:
             errno = exc.errno or 0
         # The state directory is to blame, not where the mount point should be.
-        raise Failure(f"write {self.place}", errno=errno)
+        where = self.place.rpartition("/")[0]
+        what = f"write the list of mount points, {FILE} in the container's state directory {where}"
+        raise Failure(what.rstrip(), errno=errno)
 
 
 def _is_there(directory: int, name: str) -> bool:

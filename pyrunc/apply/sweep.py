@@ -349,7 +349,7 @@ def _others(container: Container) -> set[tuple[int, int]] | None:
     One without a record has not looked for anything yet, or keeps us from it by its lock.
     """
     found = set()
-    for name in store.ids(container.root):
+    for name in listing.ids(container.root):
         if name == container.id:
             continue
         try:
