@@ -34,8 +34,23 @@ INIT_NAME = b"pyrunc:[init]"
 # letter, until the last of its descendants has been collected by whoever that is.
 PF_EXITING = 0x4
 
-_ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
-_ENOENT, _EEXIST, _ENOTDIR, _EWOULDBLOCK = 2, 17, 20, 11
+ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
+ENOENT, _ESRCH, _ENODEV = 2, 3, 19
+# A directory itself, never what a symlink in its place leads to.
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class AbsentError(Failure):
+    """There is no such container: the kernel said so, which is more than that it could not be asked."""
+
+    def __init__(self, root: str, id: str) -> None:  # noqa: A002 - the specification's name
+        """Say so in the words that engines know."""
+        super().__init__("container does not exist", step=id, hint=f"there is none in {root}")
+
+
+class GarbledError(Failure):
+    """A record was read to its end and is none."""
 
 
 class Container:
@@ -93,6 +108,8 @@ class Container:
 
 
 _FIELDS = tuple(name for name in Container.__slots__ if name != "root")
+_NEEDED = ("id", "pid", "start")
+_TABLES = ("annotations", "cgroup", "namespaces")
 
 
 def default_root() -> str:
@@ -115,13 +132,20 @@ def default_root() -> str:
 
 
 def in_user_namespace() -> bool:
-    """Tell whether we are in another user namespace than the host's initial one."""
+    """Tell whether we are in another user namespace than the host's initial one.
+
+    Raises:
+        Failure: the kernel cannot be asked.
+
+    """
     try:
         # In bytes: text would load a codec.
         with open("/proc/self/uid_map", "rb") as file:
             return file.read().split() != [b"0", b"0", b"4294967295"]
-    except OSError:
-        return False
+    except FileNotFoundError:
+        return False  # a kernel without user namespaces, or no /proc
+    except OSError as exc:
+        raise Failure("read /proc/self/uid_map", errno=exc.errno or 0) from None
 
 
 def check_id(id: str) -> None:  # noqa: A002
@@ -133,78 +157,90 @@ def check_id(id: str) -> None:  # noqa: A002
     """
     if not id:
         raise Failure("container id cannot be empty")
-    if id in (".", "..") or not _ID_CHARACTERS.issuperset(id) or len(id) > 1024:
+    if id in (".", "..") or not ID_CHARACTERS.issuperset(id) or len(id) > 1024:
         raise Failure(f"invalid container ID format: {id!r}", hint="use letters, digits and _ + . -")
 
 
-def reserve(root: str, id: str) -> Container:  # noqa: A002
-    """Make the container's state directory: of several creators of one id exactly one gets it.
-
-    Raises:
-        Failure: the id is taken or malformed, or the directory cannot be made.
-
-    """
-    check_id(id)
+def has_record(directory: str) -> bool:
+    """Tell whether a state directory has a record, as containers do; an OSError if it cannot be told."""
     try:
-        try:
-            os.mkdir(f"{root}/{id}", 0o700)
-        except FileNotFoundError:
-            # Sticky: what is old below XDG_RUNTIME_DIR may be cleaned away otherwise (XDG base directories).
-            os.makedirs(root, 0o1711, exist_ok=True)
-            os.mkdir(f"{root}/{id}", 0o700)
-    except FileExistsError:
-        raise Failure("container with given ID already exists", step=id) from None
-    except OSError as exc:
-        raise Failure(f"make state directory {root}/{id}", errno=exc.errno or 0) from None
-    return Container(root, id)
+        os.stat(f"{directory}/{STATE}", follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def open_container(root: str, id: str) -> Container:  # noqa: A002
     """Read a container's record.
 
     Raises:
-        Failure: there is none ("container does not exist"), or it cannot be read.
+        AbsentError: there is none.
+        GarbledError: what is there is no record.
+        Failure: it cannot be read.
 
     """
     check_id(id)
-    path = f"{root}/{id}/{STATE}"
+    directory = _open_directory(root, id)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(fd, 1 << 22)
-        finally:
-            os.close(fd)
-        values = _object(text, id)
+        return _read(Container(root, id), directory)
+    finally:
+        os.close(directory)
+
+
+def _open_directory(root: str, id: str) -> int:  # noqa: A002
+    try:
+        return os.open(f"{root}/{id}", _DIRECTORY)
     except OSError as exc:
-        if exc.errno in (_ENOENT, _ENOTDIR):
-            return _half_made(root, id)
-        raise Failure(f"read {path}", errno=exc.errno or 0) from None
-    except ValueError:
-        hint = f"remove what is left of it with: pyrunc delete --force {id}"
-        raise Failure(f"{path} is not a state record", hint=hint) from None
-    container = Container(root, id)
-    for name in _FIELDS:
-        if name in values:
-            setattr(container, name, values[name])
-    return container
+        if exc.errno == ENOENT:
+            raise AbsentError(root, id) from None
+        raise Failure(f"open state directory {root}/{id}", errno=exc.errno or 0) from None
 
 
-def _object(text: bytes, id: str) -> dict[str, Any]:  # noqa: A002
-    values = jsonio.loads(text.decode())
-    if isinstance(values, dict) and values.get("id") == id:
-        return values
-    raise ValueError
-
-
-def _half_made(root: str, id: str) -> Container:  # noqa: A002
-    """Return what is known between the making of the directory and the writing of the record."""
+def _read(container: Container, directory: int) -> Container:
+    """Fill a record from an open state directory; the rest is as for open_container()."""
+    path = f"{container.directory}/{STATE}"
     try:
-        made = os.stat(f"{root}/{id}/.")  # a directory, not a file of that name
-    except OSError:
-        raise Failure("container does not exist", step=id, hint=f"there is none in {root}") from None
-    container = Container(root, id)
-    container.created = rfc3339(made.st_mtime_ns)  # engines insist on a time that can be parsed
+        text = read_whole(os.open(STATE, _FILE, dir_fd=directory))
+    except OSError as exc:
+        if exc.errno == ENOENT:
+            raise AbsentError(container.root, container.id) from None
+        raise Failure(f"read {path}", errno=exc.errno or 0) from None
+    try:
+        values: Any = jsonio.loads(text.decode())
+        wrong = "it is not this container's"
+        if isinstance(values, dict) and values.get("id") == container.id:
+            wrong = next((name for name in _FIELDS if not _take(container, name, values)), "")
+    except ValueError:
+        wrong = "it is not JSON"
+    if wrong:
+        hint = f"remove what is left of it with: pyrunc delete --force {container.id}"
+        raise GarbledError(f"{path} is not a state record: {wrong}", hint=hint)
     return container
+
+
+def _take(container: Container, name: str, values: dict[str, Any]) -> bool:
+    """Take a field over from a record, if it is of the type that an empty one has."""
+    empty: Any = getattr(container, name)
+    value: Any = values.get(name, None if name in _NEEDED else empty)
+    if type(value) is not type(empty):
+        return False
+    if type(empty) is int and value >> (31 if name == "pid" else 63):
+        return False
+    if name in _TABLES and not all(type(text) is str for text in value.values()):
+        return False
+    setattr(container, name, value)
+    return True
+
+
+def read_whole(fd: int) -> bytes:
+    """Return all that can be read from a descriptor, and close it."""
+    parts = []
+    try:
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
 
 
 def write(directory: str, name: str, data: bytes) -> None:
@@ -214,15 +250,20 @@ def write(directory: str, name: str, data: bytes) -> None:
         Failure: it cannot be written.
 
     """
-    temporary = f"{directory}/.{name}.tmp"
+    temporary = f".{name}.tmp"
+    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        place = os.open(directory, _DIRECTORY)
         try:
-            while data:
-                data = data[os.write(fd, data) :]
+            fd = os.open(temporary, how, 0o600, dir_fd=place)
+            try:
+                while data:
+                    data = data[os.write(fd, data) :]
+            finally:
+                os.close(fd)
+            os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
         finally:
-            os.close(fd)
-        os.rename(temporary, f"{directory}/{name}")
+            os.close(place)
     except OSError as exc:
         raise Failure(f"write {directory}/{name}", errno=exc.errno or 0) from None
 
@@ -247,56 +288,101 @@ def load_config(container: Container) -> dict[str, object]:
     """
     path = f"{container.directory}/{CONFIG}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            config = jsonio.loads(file.read().decode())
-    except (OSError, ValueError) as exc:
-        raise Failure(f"read {path}", errno=getattr(exc, "errno", 0) or 0) from None
+        config = jsonio.loads(read_whole(os.open(path, _FILE)).decode())
+    except OSError as exc:
+        raise Failure(f"read {path}", errno=exc.errno or 0) from None
+    except ValueError:
+        config = None
     if not isinstance(config, dict):
-        raise Failure(f"{path} is not a configuration")
+        raise GarbledError(f"{path} is not a configuration")
     return config
 
 
-def lock(container: Container, *, seconds: float = 10.0) -> int:
-    """Take the container's lock and return the descriptor that holds it (close it to let go).
+def hold(root: str, id: str, *, seconds: float = 10.0) -> int:  # noqa: A002
+    """Take the lock of an id's state directory and return the descriptor that holds it (close it to let go).
 
     The lock is on the state directory itself, so that it vanishes with it. A creator holds it until the
     container is created.
 
     Raises:
-        Failure: the container is gone, or the lock stays taken for that long.
+        AbsentError: there is no such directory, or none any more once the lock was had.
+        Failure: the lock stays taken for that long.
 
     """
+    fd = _open_directory(root, id)
     try:
-        fd = os.open(container.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise Failure("container does not exist", step=container.id) from None
+        _flock(fd, id, seconds)
+        same = is_at(fd, f"{root}/{id}")
+    except OSError as exc:
+        os.close(fd)
+        raise Failure(f"lock {root}/{id}", errno=exc.errno or 0) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    if not same:
+        os.close(fd)
+        raise AbsentError(root, id)
+    return fd
+
+
+def _flock(fd: int, id: str, seconds: float) -> None:  # noqa: A002
     waited = 0.0
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            if exc.errno != _EWOULDBLOCK or waited >= seconds:
-                os.close(fd)
-                raise Failure(
-                    "another command is at work on this container",
-                    step=container.id,
-                    hint="wait for it to end, or kill it",
-                ) from None
+        except BlockingIOError:
+            if waited >= seconds:
+                hint = "wait for it to end, or kill it"
+                raise Failure("another command is at work on this container", step=id, hint=hint) from None
             time.sleep(0.005)
             waited += 0.005
         else:
-            return fd
+            return
+
+
+def lock(container: Container, *, seconds: float = 10.0) -> int:
+    """Take a container's lock, see hold(), and bring its record up to date.
+
+    Raises:
+        AbsentError: the container is gone; that another one has its id by now is no help.
+        Failure: the lock stays taken for that long, or the record cannot be read.
+
+    """
+    fd = hold(container.root, container.id, seconds=seconds)
+    try:
+        now = _read(Container(container.root, container.id), fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    if now.created != container.created:
+        os.close(fd)
+        raise AbsentError(container.root, container.id)
+    for name in _FIELDS:
+        setattr(container, name, getattr(now, name))
+    return fd
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Tell whether an open directory still is the one of a name."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    own = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
 
 
 def _creator_lives(container: Container) -> bool:
     try:
-        fd = os.open(container.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+        fd = _open_directory(container.root, container.id)
+    except AbsentError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError as exc:
+        raise Failure(f"lock {container.directory}", errno=exc.errno or 0) from None
     finally:
         os.close(fd)
     return False
@@ -306,19 +392,31 @@ def process_stat(pid: int) -> Stat | None:
     """Return (state letter, task flags, start time in ticks, name) of a process, or None when there is none.
 
     Source: proc_pid_stat(5), fields 3, 9, 22 and 2.
+
+    Raises:
+        Failure: the kernel could not be asked.
+
     """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    for _attempt in range(2):
         try:
-            line = os.read(fd, 1024)
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
-    # The command name in parentheses may hold anything, parentheses included.
-    end = line.rfind(b")")
-    fields = line[end + 2 :].split()
-    return fields[0].decode(), int(fields[6]), int(fields[19]), line[line.find(b"(") + 1 : end]
+            line = read_whole(os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as exc:
+            if exc.errno not in (ENOENT, _ESRCH):
+                raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
+        else:
+            # The command name in parentheses may hold anything, parentheses included.
+            end = line.rfind(b")")
+            fields = line[end + 2 :].split()
+            return fields[0].decode(), int(fields[6]), int(fields[19]), line[line.find(b"(") + 1 : end]
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            continue
+    # It lives, and twice it was not there: without /proc, or with one that hides it, nothing is known of it.
+    hint = "is a procfs mounted on /proc, and without hidepid?"
+    raise Failure(f"read /proc/{pid}/stat", errno=ENOENT, hint=f"process {pid} lives; {hint}")
 
 
 def status(container: Container) -> str:
@@ -338,12 +436,29 @@ def waits(container: Container, stat: Stat) -> bool:
 
     It is called as the init program is, and the fifo of `start` is there; a program of the same name does not
     bring that back.
+
+    Raises:
+        Failure: the kernel could not be asked.
+
     """
-    return stat[3] == INIT_NAME and os.path.lexists(f"{container.directory}/{START}")
+    if stat[3] != INIT_NAME:
+        return False
+    try:
+        os.stat(f"{container.directory}/{START}", follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise Failure(f"look at {container.directory}/{START}", errno=exc.errno or 0) from None
+    return True
 
 
 def frozen(container: Container) -> bool:
-    """Tell whether the container's cgroup is frozen (or about to be)."""
+    """Tell whether the container's cgroup is frozen (or about to be).
+
+    Raises:
+        Failure: the kernel could not be asked.
+
+    """
     if "freezer" in container.cgroup:
         path = container.cgroup["freezer"] + "/freezer.state"
         words: tuple[bytes, ...] = (b"FROZEN", b"FREEZING")
@@ -353,76 +468,16 @@ def frozen(container: Container) -> bool:
     else:
         return False
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, 64).strip() in words
-        finally:
-            os.close(fd)
-    except OSError:
-        return False
-
-
-def remove(container: Container) -> None:
-    """Remove the state directory and what is in it; what is already gone is no error.
-
-    Raises:
-        Failure: something in it cannot be removed.
-
-    """
-    try:
-        if os.path.lexists(f"{container.directory}/overlay"):
-            # First: an ordinary user's can only be removed as long as the configuration is there.
-            from pyrunc.apply import layer
-
-            layer.remove(container.directory)
-        _remove_tree(container.directory)
+        return read_whole(os.open(path, os.O_RDONLY | os.O_CLOEXEC)).strip() in words
     except OSError as exc:
-        raise Failure(f"remove {exc.filename or container.directory}", errno=exc.errno or 0) from None
-
-
-def _remove_tree(directory: str) -> None:
-    try:
-        entries = list(os.scandir(directory))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _remove_tree(entry.path)
-        else:
-            try:
-                os.unlink(entry.path)
-            except FileNotFoundError:
-                continue
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return
-
-
-def ids(root: str) -> list[str]:
-    """Return the ids under a root, sorted.
-
-    Raises:
-        OSError: the root cannot be read.
-
-    """
-    with os.scandir(root) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            # The directory of compiled filters, @cache, cannot be an id.
-            if entry.is_dir(follow_symlinks=False) and _ID_CHARACTERS.issuperset(entry.name)
-        )
+        if exc.errno not in (ENOENT, _ENODEV):  # else the cgroup is gone
+            raise Failure(f"read {path}", errno=exc.errno or 0) from None
+        return False
 
 
 def now() -> str:
     """Return the present time as RFC 3339 with nanoseconds, in UTC."""
-    return rfc3339(time.time_ns())
-
-
-def rfc3339(nanoseconds: int) -> str:
-    """Return a time in nanoseconds since 1970 as RFC 3339, in UTC."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
     t = time.gmtime(seconds)
     return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"
 
@@ -439,19 +494,3 @@ def oci_state(container: Container, state: str) -> dict[str, object]:
     if container.annotations:
         values["annotations"] = container.annotations
     return values
-
-
-def matching(root: str, pattern: str) -> list[str]:
-    """Return the ids under a root in which a regular expression is found (crun's --regex).
-
-    Raises:
-        Failure: it is no regular expression.
-
-    """
-    import re  # an option of people, not of engines
-
-    try:
-        expression = re.compile(pattern)
-    except re.error as exc:
-        raise Failure(f"{pattern!r} is not a regular expression: {exc}") from None
-    return [name for name in (ids(root) if os.path.isdir(root) else ()) if expression.search(name)]

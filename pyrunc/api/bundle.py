@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pyrunc import directories
 from pyrunc.api.options import PlanOptions, command
 from pyrunc.api.worker import listening
 from pyrunc.spec import load
@@ -60,7 +61,7 @@ class Bundle:
         if args is not None:
             config["process"].update(args=args, terminal=False)
         made = cls(path)
-        os.makedirs(made.path, exist_ok=True)
+        directories.make(str(made.path), 0o755)
         spec.write(made.config_path, made.config_path, config)
         return made
 

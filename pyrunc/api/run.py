@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrunc import store
+from pyrunc import listing
 from pyrunc.api import worker
 from pyrunc.api.container import Container, state_root
 from pyrunc.api.process import captured, finish
@@ -33,7 +33,7 @@ def containers(root: Path | None = None) -> list[Container]:
     """
     directory = state_root(root)
     try:
-        names = store.ids(directory)
+        names = listing.ids(directory)
     except FileNotFoundError:
         return []
     except OSError as exc:

@@ -323,7 +323,7 @@ def _create(command: Command) -> tuple[int, int]:
     from pyrunc.verbs import create
 
     launch, lock = create.begin(command, detach=True, listen=True)
-    create.finish(command, launch)
+    create.finish(command, launch, lock)
     os.close(lock)
     return launch.pid, launch.pidfd
 

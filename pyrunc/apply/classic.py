@@ -150,9 +150,13 @@ class Sources:
                     raise Failure(
                         f"root file system {path}", pointer=step.pointer, errno=exc.errno or 0
                     ) from None
-            protocol.send_fds(sock, protocol.SOURCES, fds)
-            for fd in fds:
-                os.close(fd)
+            try:
+                protocol.send_fds(sock, protocol.SOURCES, fds)
+            except OSError:
+                return  # it is gone: what it said last is still to be read
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
 
 def _by_itself(step: steps.Step) -> bool:

@@ -6,7 +6,6 @@ taken, and every descriptor is looked at. The messages are drawn in protocol.py.
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from pyrunc import store
@@ -98,6 +97,20 @@ class Conversation:
             return do(*arguments, **named)
         return self.trace.measure(step, do, *arguments, **named)
 
+    def tell(self, kind: bytes) -> None:
+        """Send a message.
+
+        Raises:
+            Failure: nobody is there to read it; its own, if the other side has sent one.
+
+        """
+        try:
+            protocol.send(self.sock, kind)
+        except OSError:
+            while self.receive()[0]:
+                pass  # what it said before, which nobody waits for any more
+            raise self.died() from None
+
     def receive(self) -> tuple[bytes, bytes, int]:
         """Return the next message, (b"", b"", -1) at the end, however that comes.
 
@@ -145,7 +158,7 @@ class Conversation:
         self.pid, self.pidfd = int.from_bytes(payload, "little"), fd
         os.waitpid(helper, 0)
         os.close(helper_fd)
-        protocol.send(self.sock, protocol.GO)
+        self.tell(protocol.GO)
 
     def take_terminal(self, name: str, fd: int) -> None:
         """Take a terminal's master, and hand it over where somebody waits for it.
@@ -183,7 +196,7 @@ class Conversation:
         seccomp.send_notify_fd(self.section.listener, fd, message)
         os.close(fd)
         if by_number:
-            protocol.send(self.sock, protocol.GO)
+            self.tell(protocol.GO)
 
     def set_limits(self) -> None:
         """Set what only the parent may set on the process: limits, OOM score."""
@@ -194,28 +207,10 @@ class Conversation:
                 self.do(step, identity.set_oom_score, self.pid, step)
 
     def died(self) -> Failure:
-        """Say why the child is gone without a word."""
-        _pid, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        code = os.waitstatus_to_exitcode(status)
-        if code == -_signal.SIGKILL:
-            pointer = "/linux/resources/memory/limit"
-            groups = [step.plan for step in self.plan.parent if isinstance(step, steps.Cgroup)]
-            limit = [write.value for group in groups for write in group.writes if write.pointer == pointer]
-            # systemd has the limit as a property, not as a file.
-            maybe = limit or any(group.manager == "systemd" for group in groups)
-            return Failure(
-                "container init was OOM-killed (memory limit too low?), or killed by another process",
-                step="unable to start container process",
-                pointer=pointer if maybe else "",
-                hint=f"the limit is {limit[0]} bytes" if limit else "",
-            )
-        how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
-        hint = pointer = ""
-        if code == -_signal.SIGSYS:
-            pointer = "/linux/seccomp"
-            hint = "the seccomp filter kills it for what it needs to start, most likely execve"
-        return Failure(f"container init {how} before the container was ready", pointer=pointer, hint=hint)
+        """Say why the process is gone without a word; one that is not gone is killed."""
+        from pyrunc.apply import ending
+
+        return ending.why(self)
 
     def executed(self) -> None:
         """Look whether the process has really executed its program, now that the socket is closed.
@@ -243,15 +238,16 @@ class Conversation:
             self.trace = None
 
     def kill(self) -> None:
-        """Kill the process and collect it; it may be gone."""
-        if not self.pid:
-            return
-        try:
-            _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        except OSError:
-            pass  # it has been collected
-        self.pid = 0
+        """Kill the process and collect it; it may be gone.
+
+        Raises:
+            Failure: it does not die.
+
+        """
+        if self.pid:
+            from pyrunc.apply import ending
+
+            ending.kill(self)
 
 
 def traced(target: str | None) -> Trace | None:

@@ -201,7 +201,7 @@ class Entry(Conversation):
                 self.hand_listener(fd, payload)
             elif kind == protocol.READY:
                 self.set_limits()
-                protocol.send(self.sock, protocol.START)
+                self.tell(protocol.START)
             elif not kind:
                 break
             else:
@@ -211,7 +211,10 @@ class Entry(Conversation):
 
     def abort(self) -> None:
         """Kill and collect the process."""
-        self.kill()
+        try:
+            self.kill()
+        except Failure as problem:
+            cli.warn(problem.text())  # why it failed is what people must hear
         self.report()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import directories
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FOLDER = "overlay"
 _ROOT = "root"
 _SIGCHLD = 17
+_EINVAL = 22
 _ELSEWHERE = "name a directory on another file system (such as /var/tmp) with --overlay-dir"
 
 
@@ -92,7 +94,7 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
     upper = directory + "/upper"
     try:
         found = os.stat(source)
-        _make_private(directory)
+        directories.make(directory, 0o700, parents=0o700)
         os.mkdir(upper, 0o700)
         os.mkdir(directory + "/work", 0o700)
         _attributes(source, upper)
@@ -105,15 +107,6 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
                 os.chown(upper, uid, gid)
     except OSError as exc:
         raise Failure(f"make the layer {directory}", errno=exc.errno or 0) from None
-
-
-def _make_private(directory: str) -> None:
-    """Make a directory with its parents; os.makedirs() would leave those to the umask, which may be 0."""
-    try:
-        os.mkdir(directory, 0o700)
-    except FileNotFoundError:
-        _make_private(os.path.dirname(directory))
-        os.mkdir(directory, 0o700)
 
 
 def _attributes(source: str, upper: str) -> None:
@@ -179,68 +172,89 @@ def has(container: Container) -> bool:
     return os.path.lexists(f"{container.directory}/{FOLDER}/{_ROOT}")
 
 
-def remove(state: str) -> None:
+def remove(container: Container, directory: int) -> None:
     """Remove all layers of a container with what it has written to them.
 
     Args:
-        state: its state directory.
+        container: its record.
+        directory: descriptor of its state directory.
 
     Raises:
         Failure: something cannot be removed.
 
     """
-    folder = f"{state}/{FOLDER}"
-    places = []
     try:
-        for name in os.listdir(folder):
-            link = f"{folder}/{name}"
-            if os.path.islink(link):
-                places.append((os.readlink(link), link))
-    except FileNotFoundError:
-        return
-    places.append((folder, ""))
+        places = _places(container, directory)
+    except OSError as exc:
+        raise Failure(f"open {container.directory}/{FOLDER}", errno=exc.errno or 0) from None
     try:
-        _remove(places)
+        _remove(places, directory)
     except Failure:
         # An ordinary user's container has files of ids that are only its user namespace's.
-        if os.geteuid() == 0 or not _remove_mapped(state, places):
+        if os.geteuid() == 0 or not _remove_mapped(container, places, directory):
             raise
 
 
-def _remove(places: list[tuple[str, str]]) -> None:
+def _places(container: Container, directory: int) -> list[str]:
+    """Return where else layers are: what links lead to, if it is named as we name such places."""
     from pyrunc.volumes import tree
 
-    for path, link in places:
+    try:
+        folder = os.open(FOLDER, tree.READ_DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        return []
+    try:
+        links = []
+        for name in os.listdir(folder):
+            try:
+                links.append(os.readlink(name, dir_fd=folder))
+            except OSError as exc:
+                if exc.errno != _EINVAL:  # no link: a layer in the folder itself
+                    raise
+    finally:
+        os.close(folder)
+    return [link for link in links if os.path.basename(link).startswith(f"pyrunc-{container.id}-")]
+
+
+def _remove(places: list[str], directory: int) -> None:
+    from pyrunc.volumes import tree
+
+    for path in places:
         try:
             parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
+        except OSError as exc:
+            raise Failure(f"open {os.path.dirname(path)}", errno=exc.errno or 0) from None
         try:
             tree.remove(parent, os.path.basename(path), path)
         except OSError as exc:
             raise Failure(f"remove {path}", errno=exc.errno or 0) from None
         finally:
             os.close(parent)
-        if link:
-            os.unlink(link)
+    try:
+        # The links with it, now that nothing is behind them any more.
+        tree.remove(directory, FOLDER, FOLDER)
+    except OSError as exc:
+        raise Failure(f"remove {FOLDER}", errno=exc.errno or 0) from None
 
 
-def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
+def _remove_mapped(container: Container, places: list[str], directory: int) -> bool:
     """Remove layers as root of a user namespace like the container's; tell whether that has worked."""
-    from pyrunc import jsonio
+    from pyrunc import store
     from pyrunc.apply import foreground, idmap
     from pyrunc.plan import namespaces
     from pyrunc.plan.steps import IdMaps
 
     try:
-        with open(f"{state}/config.json", "rb", buffering=0) as file:
-            config: Any = jsonio.loads(file.readall().decode())
+        config: Any = store.load_config(container)
         uids, gids = namespaces.own_ids(config)
-    except (OSError, ValueError, AttributeError):
+    except (Failure, ValueError, AttributeError):
         return False
     reader, writer = os.pipe()
     pid, pidfd = foreground.fork(
-        lambda: _end(places, reader, writer), lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1)
+        lambda: _end(places, directory, reader, writer),
+        lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1),
     )
     os.close(reader)
     try:
@@ -252,12 +266,12 @@ def _remove_mapped(state: str, places: list[tuple[str, str]]) -> bool:
     return not status
 
 
-def _end(places: list[tuple[str, str]], reader: int, writer: int) -> None:
+def _end(places: list[str], directory: int, reader: int, writer: int) -> None:
     """Be the process that removes layers as root of its user namespace, and end with 0 if it could."""
     from pyrunc.apply import identity
 
     os.close(writer)
     os.read(reader, 1)
     identity.become_root(0, 0)
-    _remove(places)
+    _remove(places, directory)
     os._exit(0)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILE = "made"
-_EEXIST = 17
+_EEXIST, _ENOSPC = 17, 28
 
 
 class Made:
@@ -37,6 +37,7 @@ class Made:
 
     Attributes:
         file: descriptor of the list, -1 for none.
+        place: its path.
         bases: mount id -> directory on the host that is mounted there.
         mask: which kind of mount id: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID where the kernel has no other.
         count: how many were made.
@@ -47,6 +48,7 @@ class Made:
     def __init__(self) -> None:
         """Begin with nothing made."""
         self.file = -1
+        self.place = ""
         self.bases: dict[int, str] = {}
         self.mask = flags.STATX_MNT_ID_UNIQUE
         self.count = 0
@@ -61,10 +63,11 @@ class Made:
 
         """
         how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.place = f"{directory}/{FILE}"
         try:
-            self.file = os.open(f"{directory}/{FILE}", how, 0o600)
+            self.file = os.open(self.place, how, 0o600)
         except OSError as exc:
-            raise Failure(f"make {directory}/{FILE}", errno=exc.errno or 0) from None
+            raise Failure(f"make {self.place}", errno=exc.errno or 0) from None
         # Higher than any that is there: each has a line, and each line has several bytes.
         self._number = os.fstat(self.file).st_size
         return self.file
@@ -76,6 +79,9 @@ class Made:
             stack: descriptors of the directories from the root down.
             names: their names, the root's not among them.
             name: what will be made in the last one.
+
+        Raises:
+            Failure: it cannot be noted, so it must not be made.
 
         """
         self.noted = 0
@@ -123,7 +129,7 @@ class Made:
             return False
         if self.noted:
             made = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            self._write([self.noted, made.st_dev, made.st_ino])
+            self._add([self.noted, made.st_dev, made.st_ino])
         return True
 
     def _intend_in(self, directory: int, name: str) -> None:
@@ -147,22 +153,32 @@ class Made:
         self.count += 1
         if self.noted:
             made = os.fstat(fd)
-            self._write([self.noted, made.st_dev, made.st_ino])
+            self._add([self.noted, made.st_dev, made.st_ino])
 
     def retract(self) -> None:
         """Note that it was not made: somebody else was faster, or it cannot be."""
         if self.noted:
-            self._write([self.noted])
+            self._add([self.noted])
+
+    def _add(self, line: object) -> None:
+        """Say more of what is on the list. It can be done without: what is empty there is taken away."""
+        try:
+            self._write(line)
+        except Failure:
+            return
 
     def _write(self, line: object) -> None:
+        data = jsonio.dumps(line).encode() + b"\n"
         try:
-            os.write(self.file, jsonio.dumps(line).encode() + b"\n")
+            if os.write(self.file, data) == len(data):
+                return
+            errno = _ENOSPC
         except OSError as exc:
-            # Not the mount point's fault, nor the root file system's.
-            raise Failure(
-                f"write the list of mount points, {FILE} in the container's state directory",
-                errno=exc.errno or 0,
-            ) from None
+            errno = exc.errno or 0
+        # The state directory is to blame, not where the mount point should be.
+        where = self.place.rpartition("/")[0]
+        what = f"write the list of mount points, {FILE} in the container's state directory {where}"
+        raise Failure(what.rstrip(), errno=errno)
 
 
 def _is_there(directory: int, name: str) -> bool:

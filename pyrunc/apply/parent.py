@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 
 class Launch(Conversation):
-    """One container's start, from the parent's side."""
+    """One container's start, from the parent's side.
+
+    Attributes:
+        forked: init has been made, be it that it is gone again.
+        joins_pid: it is cloned once more, into a pid namespace that is there already.
+        spare: descriptors in reserve for the way back.
+        poststop: hooks to run on the way back.
+
+    """
 
     def __init__(self, container: Container, plan: steps.Plan, tools: child_side.Tools) -> None:
         """Begin with nothing done; tools is what load() returned."""
@@ -37,6 +45,9 @@ class Launch(Conversation):
         self.child = child_side.Child(plan, self.far, tools)
         self.paths: dict[str, str] = {}
         self.forked = False
+        self.joins_pid = False
+        self.spare: list[int] = []
+        self.poststop: tuple[dict[str, object], ...] = ()
 
     # -- before the fork -------------------------------------------------------------------------------------
 
@@ -82,6 +93,7 @@ class Launch(Conversation):
         """Make what the init program carries out once the mount tree stands, and open what it joins."""
         join = namespaces.joined_pid(self.plan)
         if join is not None:
+            self.joins_pid = True
             self.child.pid_namespace = namespaces.open_join(join)
             users = next((each for each in self.plan.namespaces.joins if each.kind == "user"), None)
             for step in self.plan.child:
@@ -130,15 +142,9 @@ class Launch(Conversation):
         self.pid, self.pidfd = self.do(
             spaces, namespaces.spawn, *args, not_now=namespaces.joined_pid(self.plan)
         )
-        self.far.close()
         if into >= 0:
             os.close(into)
-        child = self.child
-        opened = (child.root_tree, child.procfs, child.image, child.pid_namespace, *child.proc_contexts)
-        for fd in (*child.cgroups, *child.mounts.values(), *opened):
-            if fd >= 0:
-                os.close(fd)
-        self.child.mounts.clear()
+        self._close_far_side()
         self.container.pid = self.pid
         if late:
             cgroup.join({"": self.paths[""]}, self.pid)
@@ -154,6 +160,18 @@ class Launch(Conversation):
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
         self.child.cgroups = cgroup.join_fds(self.paths)
+
+    def _close_far_side(self) -> None:
+        """Close what only the child needs."""
+        self.far.close()
+        child = self.child
+        opened = [child.root_tree, child.procfs, child.image, child.pid_namespace]
+        for fd in (*child.cgroups, *child.mounts.values(), *opened, *child.proc_contexts):
+            if fd >= 0:
+                os.close(fd)
+        child.cgroups, child.proc_contexts = [], []
+        child.root_tree = child.procfs = child.image = child.pid_namespace = -1
+        child.mounts.clear()
 
     def _run_child(self) -> None:
         self.sock.close()
@@ -173,7 +191,7 @@ class Launch(Conversation):
             from pyrunc.apply import idmap
 
             idmap.carry_out(self.plan, self.pid, self.do)
-        protocol.send(self.sock, protocol.MAPPED)
+        self.tell(protocol.MAPPED)
 
     # -- the conversation ------------------------------------------------------------------------------------
 
@@ -197,18 +215,18 @@ class Launch(Conversation):
                 break
             if kind == protocol.HOOKS:
                 self._host_hooks()
-                protocol.send(self.sock, protocol.GO)
+                self.tell(protocol.GO)
             elif kind == protocol.TERMINAL and fd >= 0:
                 self.take_terminal(payload.decode("utf-8", "replace"), fd)
             elif kind == protocol.NOTIFY:
                 self.hand_listener(fd, payload)
             elif kind == protocol.TIMES and self.trace is not None:
                 self.trace.take(payload)
-            elif kind == protocol.CLONED and fd >= 0 and self.child.pid_namespace >= 0:
+            elif kind == protocol.CLONED and fd >= 0 and self.joins_pid:
                 self.take_over(payload, fd)
             elif kind == protocol.IDMAP and fd >= 0:
                 self.child.mounting.map_for_child(payload, fd, self.plan)
-                protocol.send(self.sock, protocol.GO)
+                self.tell(protocol.GO)
             else:
                 raise self.died()
         cgroup.settle(self.container.cgroup_manager)
@@ -242,7 +260,7 @@ class Launch(Conversation):
         self.container.pid = self.pid
         self.container.start = stat[2]
         store.save(self.container)
-        protocol.send(self.sock, protocol.STORED)
+        self.tell(protocol.STORED)
 
     def start(self) -> None:
         """Start the program (`run`: nobody else will) and wait until execve has succeeded.
@@ -251,7 +269,7 @@ class Launch(Conversation):
             Failure: a startContainer hook or execve failed.
 
         """
-        protocol.send(self.sock, protocol.START)
+        self.tell(protocol.START)
         while True:
             kind, payload, fd = self.receive()
             if kind == protocol.NOTIFY:
@@ -266,6 +284,7 @@ class Launch(Conversation):
 
     def abort(self) -> None:
         """Undo everything: kill and collect init, remove the cgroups. The state directory is the caller's."""
+        self._close_far_side()  # the rest of the way takes descriptors
         self.kill()
         if self.child.kept:
             self.child.mounting.close()

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.store import Container
 
+_ENOENT, _ESRCH, _EACCES = 2, 3, 13
+
 
 def of(container: Container) -> list[int]:
     """Return the ids in ascending order; none once init has ended."""
@@ -57,12 +59,16 @@ def _parent(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
-    except OSError:
-        return 0
+    except OSError as exc:
+        if exc.errno in (_ENOENT, _ESRCH):
+            return 0
+        raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
 
 
 def _pid_namespace(pid: int) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
+    except OSError as exc:
+        if exc.errno in (_ENOENT, _ESRCH, _EACCES):  # a zombie has none, and others' are not shown
+            return ""
+        raise Failure(f"read /proc/{pid}/ns/pid", errno=exc.errno or 0) from None

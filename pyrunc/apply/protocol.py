@@ -81,9 +81,17 @@ class Pipe:
 
 
 def pair() -> tuple[_socket.socket, _socket.socket]:
-    """Return the two ends, both close-on-exec; datagrams keep their borders and end-of-file is told."""
+    """Return the two ends, both close-on-exec; datagrams keep their borders and end-of-file is told.
+
+    Raises:
+        Failure: they cannot be had.
+
+    """
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
-    return _socket.socketpair(_socket.AF_UNIX, kind, 0)
+    try:
+        return _socket.socketpair(_socket.AF_UNIX, kind, 0)
+    except OSError as exc:
+        raise Failure("make the socket to the container's init", errno=exc.errno or 0) from None
 
 
 def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:

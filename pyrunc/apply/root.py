@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import store
 from pyrunc.apply import filesystems, mounts, sources
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -128,18 +129,27 @@ def leave(container: Container) -> None:
     Args:
         container: its record; its processes have ended.
 
+    Raises:
+        Failure: it cannot be unmounted, or not be asked for.
+
     """
     kept: Any = container.extra["root_mount"]  # parent.py wrote it
-    place, mask, number = kept
+    match kept:
+        case [str(place), int(mask), int(number)]:
+            pass
+        case _:
+            raise store.GarbledError(f"{container.directory}/{store.STATE} is not a state record: root_mount")
     try:
         top = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            if _linux.statx_mnt(top, mask) == (number, True):
+                _linux.umount2(f"/proc/self/fd/{top}", flags.MNT_DETACH)
+        finally:
+            os.close(top)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    try:
-        if _linux.statx_mnt(top, mask) == (number, True):
-            _linux.umount2(f"/proc/self/fd/{top}", flags.MNT_DETACH)
-    finally:
-        os.close(top)
+    except (OSError, OverflowError, ValueError) as exc:
+        raise Failure(f"unmount {place}", errno=getattr(exc, "errno", 0) or 0) from None
 
 
 def root_propagation(child: Child, step: steps.RootPropagation) -> None:

@@ -10,6 +10,9 @@ container that can be using it, on its list.
 For mount points on volumes that lock is not held. Should one vanish in the instant between its finding and
 its use, verify.py finds the mount gone, and that creation fails.
 
+What the kernel could not be asked is not taken for an answer: then nothing is removed for it, the list is
+kept and delete fails, to be repeated.
+
 Law 3: by descriptor, below the directory where it was made (known by its inode), without symlinks and without
 crossing mounts. Slow path: only reached when something was made.
 """
@@ -21,7 +24,7 @@ import fcntl
 import os
 import time
 
-from pyrunc import jsonio, store
+from pyrunc import jsonio, listing, store
 from pyrunc.apply import mountpoints, target
 from pyrunc.apply.sources import read_bytes, unescape
 from pyrunc.errors import Failure
@@ -47,6 +50,8 @@ _PATIENCE = 0.5
 # say.
 _LAST_WORDS = 10.0
 _PAUSE = 0.005
+# EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
+_UNASKED = (5, 12, 23, 24)
 
 
 class Entry:
@@ -111,6 +116,10 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
                     os.unlink(f"{container.directory}/{mountpoints.FILE}")
                 except FileNotFoundError:
                     pass  # whoever called us has done it
+    except BaseException:
+        if not os.fstat(file).st_nlink:
+            store.write(container.directory, mountpoints.FILE, _whole(file, 0))
+        raise
     finally:
         bases.close()
 
@@ -167,9 +176,7 @@ def listed(file: int, offset: int = 0) -> tuple[list[Entry], int]:
         offset: where to begin.
 
     """
-    text = b""
-    while part := os.pread(file, 1 << 16, offset + len(text)):
-        text += part
+    text = _whole(file, offset)
     found: dict[int, Entry] = {}
     inherited = []
     for line in text.split(b"\n"):
@@ -191,6 +198,13 @@ def listed(file: int, offset: int = 0) -> tuple[list[Entry], int]:
             case _:
                 continue
     return [*found.values(), *inherited], offset + len(text)
+
+
+def _whole(file: int, offset: int) -> bytes:
+    text = b""
+    while part := os.pread(file, 1 << 16, offset + len(text)):
+        text += part
+    return text
 
 
 class _Bases:
@@ -217,7 +231,9 @@ class _Bases:
             return
         try:
             self.fds[base] = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as exc:
+            if exc.errno in _UNASKED:
+                raise
             return
         found = os.fstat(self.fds[base])
         self._tops[base] = found.st_dev, found.st_ino
@@ -276,7 +292,9 @@ def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
     name = entry.path.rpartition("/")[2]
     try:
         here = target.directory_of(base, entry.path)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in _UNASKED:
+            raise
         return True
     try:
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
@@ -291,7 +309,9 @@ def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
             os.unlink(name, dir_fd=here)
     except FileNotFoundError:
         return True
-    except OSError:
+    except OSError as exc:
+        if exc.errno in _UNASKED:
+            raise
         return False  # not empty, mounted on, or on a file system that has become read-only
     else:
         return True
@@ -306,7 +326,7 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
         for entry in left
         if entry.made is not None
     }
-    for name in store.ids(container.root) if text else ():
+    for name in listing.ids(container.root) if text else ():
         if name == container.id:
             continue
         try:
@@ -316,7 +336,9 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
             if heirlooms and _add(other, b"".join(text[entry] for entry in heirlooms)):
                 for entry in heirlooms:
                     del text[entry]
-        except (OSError, Failure):
+        except (OSError, Failure) as problem:
+            if problem.errno in _UNASKED:
+                raise
             continue  # deleted at this moment, or nobody's
     return list(text)
 
@@ -327,7 +349,7 @@ def _others(container: Container) -> set[tuple[int, int]] | None:
     One without a record has not looked for anything yet, or keeps us from it by its lock.
     """
     found = set()
-    for name in store.ids(container.root):
+    for name in listing.ids(container.root):
         if name == container.id:
             continue
         try:
@@ -406,7 +428,9 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
             if space in seen or os.readlink(f"/proc/{name}/root") != "/":
                 continue  # a process in a chroot sees a part only; its namespace has others
             text = _read(f"/proc/{name}/mountinfo")
-        except OSError:
+        except OSError as exc:
+            if exc.errno in _UNASKED:
+                raise
             continue  # it has ended, or it is another user's
         seen.add(space)
         if any(needle in text for needle in needles):

@@ -81,7 +81,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("kill everything in all containers of a name", "pyrunc kill --all --regex '^test-' KILL"),
     ),
     "delete": (
-        ("remove a container that has stopped", "pyrunc delete box"),
+        ("remove a container that has stopped, or was never started", "pyrunc delete box"),
         ("whatever it does", "pyrunc delete --force box"),
     ),
     "state": (("what a container does", "pyrunc state box"),),

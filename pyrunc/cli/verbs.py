@@ -240,7 +240,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "delete": (
-        "remove a container that has stopped",
+        "remove a container that has stopped, or was never started",
         _ONE,
         _ID,
         1,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from pyrunc import cli, jsonio, store
+from pyrunc import cli, directories, jsonio, store
 from pyrunc.apply import criu, criu_mounts, criu_rpc
 from pyrunc.errors import Failure
 from pyrunc.plan import criu as plan_criu
@@ -32,6 +32,14 @@ def main(cmd: Command) -> int:
     warn_rootless("checkpoint")
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
     lock = store.lock(container)
+    try:
+        _checkpoint(cmd, container, lock)
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
     state = store.status(container)
     if state in ("creating", "created", "stopped"):
         raise Failure(f"Container cannot be checkpointed in {state} state", step=container.id)
@@ -51,11 +59,9 @@ def main(cmd: Command) -> int:
         from pyrunc.verbs import delete
 
         try:
-            delete.destroy(container, mount_points="none")  # a restore needs them
+            delete.destroy(container, lock, mount_points="none")  # a restore needs them
         except Failure as problem:
             cli.warn(problem.text())
-    os.close(lock)
-    return 0
 
 
 def _refuse_layer(container: store.Container) -> None:
@@ -92,7 +98,7 @@ def work_path(cmd: Command, images: str) -> str:
 
 def _make(directory: str) -> None:
     try:
-        os.makedirs(directory, 0o700, exist_ok=True)
+        directories.make(directory, 0o700, parents=0o700)
     except OSError as exc:
         raise Failure(f"make directory {directory}", errno=exc.errno or 0) from None
 
@@ -145,7 +151,10 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
         nonlocal status_fd
         if script == "status-ready" and status_fd >= 0:
             # The page server listens: whoever wants to fetch memory may come.
-            os.write(status_fd, b"\0")
+            try:
+                os.write(status_fd, b"\0")
+            except OSError as exc:
+                raise Failure(f"write to --status-fd {status_fd}", errno=exc.errno or 0) from None
             os.close(status_fd)
             status_fd = -1
 

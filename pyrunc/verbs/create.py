@@ -19,7 +19,7 @@ from pyrunc.spec import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyrunc.cli.match import Command
     from pyrunc.plan.cgroups import CgroupPlan
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from pyrunc.volumes.attach import Additions
 
 
+# Descriptors in reserve for the way back. Counted with strace: 5 are open at once while volumes are left, as
+# many while mount points are taken away, 7 while a hook runs.
+_SPARE = 8
+
+
 def main(cmd: Command) -> int:
     """Create a container and leave it waiting for `start`."""
     launch, lock = begin(cmd, detach=True, listen=True)
-    finish(cmd, launch)
+    finish(cmd, launch, lock)
     launch.report()
     os.close(lock)
     return 0
@@ -78,17 +83,18 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     # Only now: where sealing begins the command anew, all before it is done twice.
     for warning in plan.warnings:
         cli.warn(warning)
-    container = store.reserve(root, cmd.id)
+    spare = _spare()
     try:
-        lock = store.lock(container)
+        container, lock = reserve(root, cmd.id)
+    except BaseException:
+        let_go(spare)
+        raise
+    launch = None
+    try:
         _fill(container, config, plan)
         launch = parent.Launch(container, plan, tools)
         launch.child.passed = passed
         launch.trace = launch.child.trace = trace
-    except BaseException:
-        store.remove(container)
-        raise
-    try:
         if volumes:
             volumes.realize(container, plan.rootfs, launch.do)
         if wants_layer(cmd):
@@ -104,9 +110,12 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         cgroup = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
         launch.fork(cgroup, lambda: _warn_of_lack(launch, config, cgroup.plan))
         launch.until_ready()
-    except BaseException:
-        undo(launch, config)
+    except BaseException as exc:
+        let_go(spare)
+        undo(exc, container, lock, launch.abort if launch else None, _poststop(config, launch))
         raise
+    launch.spare = spare
+    launch.poststop = _poststop(config, launch)
     return launch, lock
 
 
@@ -116,6 +125,98 @@ def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> 
 
         for warning in cgroup_explain.not_applied(config, wanted, launch.paths):
             cli.warn(warning)
+
+
+def _poststop(config: Config, launch: parent.Launch | None) -> tuple[dict[str, object], ...]:
+    """Return the poststop hooks, which run if the container's environment had begun to exist."""
+    return plan_hooks.of(config, "poststop") if launch is not None and launch.forked else ()
+
+
+def _spare() -> list[int]:
+    """Return descriptors in reserve: the way back needs some, and may begin when there are no more.
+
+    It reads directories and mount tables, imports modules, and gives hooks three pipes.
+
+    Raises:
+        Failure: there are not that many.
+
+    """
+    spare: list[int] = []
+    try:
+        while len(spare) < _SPARE:
+            spare.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError as exc:
+        let_go(spare)
+        raise Failure(
+            "make a container", errno=exc.errno or 0, hint="it takes some more: see ulimit -n"
+        ) from None
+    return spare
+
+
+def let_go(spare: list[int]) -> None:
+    """Close descriptors that were kept in reserve."""
+    while spare:
+        os.close(spare.pop())
+
+
+def reserve(root: str, id: str) -> tuple[store.Container, int]:  # noqa: A002
+    """Make the container's state directory: of several creators of one id exactly one gets it.
+
+    Whoever has the lock of a directory without a record owns it. So a directory that `delete --force` takes
+    away before its maker has locked it is made anew, and one that somebody else has locked by then is left.
+
+    Returns:
+        An empty record, and the descriptor that holds the container's lock.
+
+    Raises:
+        Failure: the id is taken or malformed, or the directory cannot be made.
+
+    """
+    store.check_id(id)
+    directory = f"{root}/{id}"
+    while True:
+        try:
+            # A descriptor in reserve: what is made here must be openable, or nothing could be taken back.
+            slot = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            try:
+                os.mkdir(directory, 0o700)
+            except FileNotFoundError:
+                _make_root(root)
+                continue
+            finally:
+                os.close(slot)
+            lock = store.hold(root, id)
+        except store.AbsentError:
+            continue
+        except FileExistsError:
+            raise _taken(id) from None
+        except OSError as exc:
+            raise Failure(f"make state directory {directory}", errno=exc.errno or 0) from None
+        try:
+            os.fchmod(lock, 0o700)  # the umask may have taken something away
+            if not store.has_record(directory):
+                return store.Container(root, id), lock
+        except OSError as exc:
+            os.close(lock)
+            raise Failure(f"make state directory {directory}", errno=exc.errno or 0) from None
+        os.close(lock)
+        raise _taken(id)
+
+
+def _make_root(root: str) -> None:
+    """Make the state root. Sticky: what is old below XDG_RUNTIME_DIR may be cleaned away otherwise (XDG)."""
+    try:
+        os.mkdir(root, 0o1711)
+    except FileExistsError:
+        os.stat(root)  # made by somebody else meanwhile; or a symlink to nothing, which this says
+    except FileNotFoundError:
+        from pyrunc import directories
+
+        directories.make(root, 0o1711)
+
+
+def _taken(id: str) -> Failure:  # noqa: A002
+    return Failure("container with given ID already exists", step=id)
 
 
 def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Additions | None) -> steps.Plan:
@@ -275,32 +376,66 @@ def _fifo(path: str) -> int:
         raise Failure(f"make {path}", errno=exc.errno or 0) from None
 
 
-def finish(cmd: Command, launch: parent.Launch) -> None:
+def finish(cmd: Command, launch: parent.Launch, lock: int) -> None:
     """Store the state and tell who wants to know; on failure undo everything."""
     try:
         launch.hand_pidfd("standard")
         launch.stored()
         if cmd.pid_file:
             conversation.write_pid_file(cmd.pid_file, launch.pid)
-    except BaseException:
-        undo(launch, store.load_config(launch.container))  # type: ignore[arg-type]
+    except BaseException as exc:
+        undo_launch(exc, launch, lock)
         raise
+    let_go(launch.spare)
 
 
-def undo(launch: parent.Launch, config: Config) -> None:
-    """Go all the way back; poststop hooks run if the container's environment had begun to exist."""
-    launch.abort()
-    hooks = plan_hooks.of(config, "poststop")
-    if hooks and launch.forked:
-        from pyrunc.apply import hooks as apply_hooks
+def undo_launch(exc: BaseException, launch: parent.Launch, lock: int) -> None:
+    """Go all the way back from a launch that begin() has returned."""
+    let_go(launch.spare)
+    undo(exc, launch.container, lock, launch.abort, launch.poststop)
 
-        state = store.oci_state(launch.container, "stopped")
-        apply_hooks.run_all_warn("poststop", hooks, state, cwd=launch.plan.bundle)
-    if "volumes" in launch.container.extra:
-        from pyrunc.volumes import release
 
-        release.leave(launch.container, unfinished=True)
-    from pyrunc.verbs import delete
+def undo(
+    exc: BaseException,
+    container: store.Container,
+    lock: int,
+    abort: Callable[[], None] | None,
+    poststop: Sequence[dict[str, object]],
+) -> None:
+    """Go all the way back.
 
-    delete.sweep(launch.container, rootfs=True, undo=True)
-    store.remove(launch.container)
+    What cannot be undone keeps the record with it, for `delete --force`. Nothing is raised: people must hear
+    why creation failed.
+
+    Args:
+        exc: why; a Failure also says what is left.
+        container: its record.
+        lock: the descriptor that holds its lock; closed at the end.
+        abort: takes away processes and cgroups.
+        poststop: hooks to run.
+
+    """
+    try:
+        from pyrunc.verbs import delete
+
+        if abort is not None:
+            abort()
+        if poststop:
+            from pyrunc.apply import hooks
+
+            state = store.oci_state(container, "stopped")
+            hooks.run_all_warn("poststop", poststop, state, cwd=container.bundle)
+        if "volumes" in container.extra:
+            from pyrunc.volumes import release
+
+            release.leave(container, unfinished=True)
+        delete.sweep(container, lock, rootfs=True, undo=True)
+        delete.remove(container, lock)
+    except (Failure, OSError) as problem:
+        rest = f"not all is undone ({problem}): pyrunc delete --force {container.id} takes the rest away"
+        if isinstance(exc, Failure):
+            exc.hint = f"{exc.hint}; {rest}" if exc.hint else rest
+        else:
+            cli.warn(rest)
+    finally:
+        os.close(lock)

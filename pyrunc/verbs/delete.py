@@ -1,6 +1,8 @@
 """delete: take away everything a container was.
 
-Source: runtime-spec runtime.md "Delete". Law 4: with --force this converges from any half-made state.
+Source: runtime-spec runtime.md "Delete". Law 4: with --force this converges from any half-made state. What
+the kernel could not be asked about is not taken for gone: then delete fails, says what is left, and can be
+repeated, because the record goes last.
 """
 
 from __future__ import annotations
@@ -11,24 +13,38 @@ import os
 from pyrunc import store
 from pyrunc.errors import Failure
 
-_ABSENT = "container does not exist"
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
 _SIGKILL = 9
+_ENOENT, _ENOTEMPTY = 2, 39
+# How long to wait for another command that is at work on the container. It may be a `delete --force`, which
+# waits ten seconds each for init and for the cgroups.
+_PATIENCE = 30.0
+# What a deletion that is to be repeated needs.
+_LAST = (store.CONFIG, store.STATE)
 
 
 def main(cmd: Command) -> int:
-    """Delete a container that has stopped; with --force any."""
+    """Delete a container that does not run; with --force any."""
     root = cmd.root or store.default_root()
-    for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
-        delete(root, name, force=cmd.force, volumes=cmd.volumes)
+    if not cmd.regex:
+        delete(root, cmd.id, force=cmd.force, volumes=cmd.volumes)
+        return 0
+    from pyrunc import listing
+
+    for name in listing.matching(root, cmd.id):
+        try:
+            delete(root, name, force=cmd.force, volumes=cmd.volumes)
+        except store.AbsentError:
+            continue  # somebody else was faster
     return 0
 
 
-def delete(root: str, name: str, *, force: bool = False, volumes: bool = False) -> None:
+def delete(
+    root: str, name: str, *, force: bool = False, volumes: bool = False, seconds: float = _PATIENCE
+) -> None:
     """Delete one container.
 
     Args:
@@ -36,41 +52,66 @@ def delete(root: str, name: str, *, force: bool = False, volumes: bool = False) 
         name: its id.
         force: kill it first if it runs, and be content if there is none.
         volumes: remove the anonymous volumes that were made for it, too.
+        seconds: how long to wait for another command that is at work on it.
 
     Raises:
-        Failure: there is none, it has not stopped, or something of it cannot be removed.
+        AbsentError: there is none.
+        Failure: it runs, or something of it cannot be removed or not be asked for.
 
     """
     # Before anything else: what is no id must not become a directory to be removed ("../..").
     store.check_id(name)
     try:
-        container = store.open_container(root, name)
-    except Failure as problem:
+        lock = store.hold(root, name, seconds=seconds)
+    except store.AbsentError:
         if not force:
             raise
-        if problem.message != _ABSENT:
-            # A record that cannot be read: nothing is known but its directory.
-            store.remove(store.Container(root, name))
         return
     try:
-        lock = store.lock(container)
-    except Failure as problem:
-        if force and problem.message == _ABSENT:
+        container = _record(root, name, lock, force=force)
+        if container is None:
             return
-        raise
-    container = store.open_container(root, name)
-    state = store.status(container)
-    # runc and crun delete a created one all the same; the specification has only a stopped one deleted, and
-    # whoever lost track of what was started is told so instead of losing it.
-    if state in ("running", "paused", "created") and not force:
-        raise Failure(
-            f"cannot delete container {name} that is not stopped: {state}",
-            hint=f"kill it, or use: pyrunc delete --force {name}",
-        )
-    if state in ("running", "paused", "created"):
-        kill_init(container)
-    destroy(container, volumes=volumes, mount_points="all")
-    os.close(lock)
+        # Without a pid its creation was killed: with its lock in our hands nobody goes on with it.
+        state = store.status(container) if container.pid else "stopped"
+        # A created one goes without --force, too, as in runc and crun: its program has not begun.
+        if state in ("running", "paused") and not force:
+            raise Failure(
+                f"cannot delete container {name} that is not stopped: {state}",
+                hint=f"kill it, or use: pyrunc delete --force {name}",
+            )
+        if state != "stopped":
+            kill_init(container)
+        try:
+            destroy(container, lock, volumes=volumes, mount_points="all")
+        except store.GarbledError as problem:
+            if not force:
+                raise
+            from pyrunc import cli
+
+            cli.warn(f"{problem.message}; whatever it would have named may be left")
+            container.extra.clear()
+            destroy(container, lock, mount_points="all")
+    finally:
+        os.close(lock)
+
+
+def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container | None:
+    """Return the record; without a good one nothing but its directory is known, which then is removed."""
+    try:
+        return store.open_container(root, name)
+    except store.AbsentError:
+        if not force:
+            raise
+    except store.GarbledError as problem:
+        if not force:
+            raise
+        from pyrunc import cli
+        from pyrunc.apply import remains
+
+        remains.refuse_members(store.Container(root, name))
+        cli.warn(f"{problem.message}; whatever it would have named may be left")
+    remove(store.Container(root, name), lock)
+    return None
 
 
 def kill_init(container: store.Container) -> None:
@@ -84,6 +125,8 @@ def kill_init(container: store.Container) -> None:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
         return
+    except OSError as exc:
+        raise Failure(f"open process {container.pid}", step=container.id, errno=exc.errno or 0) from None
     try:
         stat = store.process_stat(container.pid)
         if stat is None or stat[2] != container.start:
@@ -110,29 +153,30 @@ def kill_init(container: store.Container) -> None:
             )
     except ProcessLookupError:
         return
+    except OSError as exc:
+        raise Failure(f"kill process {container.pid}", step=container.id, errno=exc.errno or 0) from None
     finally:
         os.close(pidfd)
 
 
-def destroy(container: store.Container, *, volumes: bool = False, mount_points: str = "volumes") -> None:
+def destroy(
+    container: store.Container, lock: int, *, volumes: bool = False, mount_points: str = "volumes"
+) -> None:
     """Remove cgroups and state, then run the poststop hooks.
 
     Args:
         container: its record; its init has ended.
+        lock: the descriptor that holds its lock.
         volumes: remove the anonymous volumes that were made for it, too.
         mount_points: which of those that were made for it are removed: "all", those on "volumes", or "none".
             What `run` in the foreground makes in a root file system stays: its callers look at it (runc's
             tests do), and the next container of the bundle will want it again.
 
     Raises:
-        Failure: something is left; it says what.
+        Failure: something is left, and with it the record; it says what.
 
     """
-    hooks: tuple[dict[str, object], ...] = ()
-    if "poststop" in container.extra:
-        from pyrunc.plan import hooks as plan_hooks
-
-        hooks = plan_hooks.of(store.load_config(container), "poststop")  # type: ignore[arg-type]
+    hooks = _poststop(container)
     if container.cgroup:
         from pyrunc.apply import cgroup
 
@@ -150,8 +194,8 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
 
         root.leave(container)
     if mount_points != "none":
-        sweep(container, rootfs=mount_points == "all")
-    store.remove(container)
+        sweep(container, lock, rootfs=mount_points == "all")
+    remove(container, lock)
     if hooks:
         from pyrunc import cli
         from pyrunc.apply import hooks as apply_hooks
@@ -161,25 +205,47 @@ def destroy(container: store.Container, *, volumes: bool = False, mount_points: 
             cli.warn(problem.text())
 
 
-def sweep(container: store.Container, *, rootfs: bool, undo: bool = False) -> None:
+def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
+    """Return the poststop hooks. They are lost with a configuration, not with one that cannot be read."""
+    if "poststop" not in container.extra:
+        return ()
+    from pyrunc.plan import hooks as plan_hooks
+
+    try:
+        return plan_hooks.of(store.load_config(container), "poststop")  # type: ignore[arg-type]
+    except Failure as problem:
+        if not isinstance(problem, store.GarbledError) and problem.errno != _ENOENT:
+            raise
+        from pyrunc import cli
+
+        cli.warn(f"poststop hooks are not run: {problem.text()}")
+        return ()
+
+
+def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = False) -> None:
     """Take away the mount points that were made for a container and are empty.
 
     Without a pid its creation was killed, and may only just begin to notice.
 
     Args:
         container: its record.
+        lock: the descriptor that holds its lock.
         rootfs: also those in its root file system.
         undo: its creation failed, and what else was made in it goes as well; true of what was killed, too.
 
+    Raises:
+        Failure: it cannot be told what was made or is used; the list of it is still there.
+
     """
-    path = f"{container.directory}/made"
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        file = os.open("made", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=lock)
+    except FileNotFoundError:
         return
+    except OSError as exc:
+        raise Failure(f"read {container.directory}/made", errno=exc.errno or 0) from None
     try:
         if container.pid and not os.fstat(file).st_size:
-            os.unlink(path)
+            os.unlink("made", dir_fd=lock)
             # Others may have left us something until that moment.
             if not os.fstat(file).st_size:
                 return
@@ -187,11 +253,74 @@ def sweep(container: store.Container, *, rootfs: bool, undo: bool = False) -> No
 
         apply_sweep.take_away(container, file, rootfs=rootfs, undo=undo or not container.pid)
     except OSError as exc:
-        from pyrunc import cli
-
-        cli.warn(f"mount points of {container.id} may be left: {exc}")
+        name = f" {exc.filename}" if isinstance(exc.filename, str) else ""
+        raise Failure(f"take away the mount points of {container.id}:{name}", errno=exc.errno or 0) from None
     finally:
         os.close(file)
+
+
+def remove(container: store.Container, lock: int) -> None:
+    """Remove the state directory and what is in it; what is already gone is no error.
+
+    The record goes last: as long as anything is left, the container is there and can be deleted again.
+
+    Args:
+        container: whose it is.
+        lock: the descriptor that holds its lock. Everything goes by it, so that nothing else can be meant.
+
+    Raises:
+        Failure: something in it cannot be removed.
+
+    """
+    try:
+        if _remove_empty(container, lock):
+            return
+        names = os.listdir(lock)
+        if "overlay" in names:
+            # First: an ordinary user's can only be removed as long as the configuration is there.
+            from pyrunc.apply import layer
+
+            layer.remove(container, lock)
+        for name in (*(name for name in names if name not in _LAST), *_LAST):
+            _remove_entry(container, lock, name)
+        _remove_empty(container, lock)
+    except OSError as exc:
+        name = f"/{exc.filename}" if exc.filename and exc.filename != container.directory else ""
+        raise Failure(f"remove {container.directory}{name}", errno=exc.errno or 0) from None
+
+
+def _remove_empty(container: store.Container, lock: int) -> bool:
+    """Remove the directory if it is empty, which takes no descriptor, and still is the one of its name.
+
+    Returns:
+        Whether there is nothing to be removed any more.
+
+    """
+    if store.is_at(lock, container.directory):
+        try:
+            os.rmdir(container.directory)
+        except OSError as exc:
+            if exc.errno != _ENOTEMPTY:
+                raise
+            return False
+        return True
+    return not os.listdir(lock)
+
+
+def _remove_entry(container: store.Container, lock: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=lock)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=lock)
+        except OSError as exc:
+            if exc.errno != _ENOTEMPTY:
+                raise
+            from pyrunc.volumes import tree
+
+            tree.remove(lock, name, f"{container.directory}/{name}")
 
 
 def _own_pids(container: store.Container) -> bool:

@@ -23,7 +23,12 @@ def main(cmd: Command) -> int:
     """Signal a container."""
     number = signal_number(cmd.signal or "TERM")
     root = cmd.root or store.default_root()
-    for name in store.matching(root, cmd.id) if cmd.regex else (cmd.id,):
+    names = [cmd.id]
+    if cmd.regex:
+        from pyrunc import listing
+
+        names = listing.matching(root, cmd.id)
+    for name in names:
         send(store.open_container(root, name), number, everyone=cmd.all)
     return 0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio, store
-from pyrunc.errors import Failure, printable
+from pyrunc import cli, jsonio, listing, store
+from pyrunc.errors import Failure, printable, strerror
 from pyrunc.verbs import state
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def containers(root: str | None) -> list[dict[str, str]]:
     """
     directory = root or store.default_root()
     try:
-        names = store.ids(directory)
+        names = listing.ids(directory)
     except FileNotFoundError:
         if root is None:
             return []
@@ -53,10 +53,12 @@ def containers(root: str | None) -> list[dict[str, str]]:
             container = store.open_container(directory, name)
             values = state.describe(container)
             values["owner"] = owner(container.directory)
+        except (store.AbsentError, FileNotFoundError):
+            continue  # deleted while we looked
         except Failure as problem:
             cli.warn(f"load container {name}: {problem.text()}")
-        except FileNotFoundError:
-            continue  # deleted while we looked
+        except OSError as exc:
+            cli.warn(f"load container {name}: {strerror(exc.errno or 0)}")
         else:
             found.append(values)
     return found  # type: ignore[return-value]

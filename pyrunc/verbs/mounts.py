@@ -228,10 +228,8 @@ class Tree:
         store.save(self.container)
 
     def _lock(self) -> int:
-        """Take the container's lock and read its record again: somebody else may have changed it."""
-        lock = store.lock(self.container)
-        self.container = store.open_container(self.container.root, self.container.id)
-        return lock
+        """Take the container's lock, and its record as it is now: somebody else may have changed it."""
+        return store.lock(self.container)
 
     def _check_own(self) -> None:
         if self.container.namespaces.get("mount") != "":

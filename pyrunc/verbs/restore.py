@@ -52,17 +52,16 @@ def main(cmd: Command) -> int:
         apply_terminal.check_socket(terminal=terminal, detach=bool(cmd.detach), socket=cmd.console_socket)
     path = criu.find(cmd.criu)
     criu.version(path)
-    container = store.reserve(cmd.root or store.default_root(), cmd.id)
+    container, lock = create.reserve(cmd.root or store.default_root(), cmd.id)
     restore = Restore(cmd, config, container)
     try:
-        lock = store.lock(container)
         store.save_config(container, raw)
         restore.prepare(bundle)
         restore.run(path, images, checkpoint.work_path(cmd, images))
         if cmd.pid_file:
             conversation.write_pid_file(cmd.pid_file, container.pid)
-    except BaseException:
-        restore.undo()
+    except BaseException as exc:
+        restore.undo(exc, lock)
         raise
     os.close(lock)
     if cmd.detach:
@@ -72,7 +71,13 @@ def main(cmd: Command) -> int:
     from pyrunc.verbs import delete
 
     try:
-        delete.destroy(container)
+        lock = store.lock(container)
+        try:
+            delete.destroy(container, lock)
+        finally:
+            os.close(lock)
+    except store.AbsentError:
+        pass  # deleted by somebody else meanwhile
     except Failure as problem:
         cli.warn(problem.text())
     return status
@@ -305,8 +310,12 @@ class Restore:
 
         inside.run(self.container, close, as_root=False)
 
-    def undo(self) -> None:
-        """Go all the way back; poststop hooks run if the container's environment had begun to exist."""
+    def undo(self, exc: BaseException, lock: int) -> None:
+        """Go all the way back, as create does; poststop hooks run if the environment had begun to exist."""
+        hooks = plan_hooks.of(self.config, "poststop") if self.forked else ()
+        create.undo(exc, self.container, lock, self._abort, hooks)
+
+    def _abort(self) -> None:
         container = self.container
         if self.pidfd >= 0:
             try:
@@ -318,16 +327,6 @@ class Restore:
             paths = cgroup.made(container)
             cgroup.kill_all(paths, int(_signal.SIGKILL))
             cgroup.remove(paths, manager=container.cgroup_manager)
-        hooks = plan_hooks.of(self.config, "poststop")
-        if hooks and self.forked:
-            from pyrunc.apply import hooks as apply_hooks
-
-            state = store.oci_state(container, "stopped")
-            apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle)
-        from pyrunc.verbs import delete
-
-        delete.sweep(container, rootfs=True)
-        store.remove(container)
 
 
 def _cgroup_roots(pid: int) -> list[dict[str, str]]:

@@ -18,22 +18,22 @@ def main(cmd: Command) -> int:
     detach = bool(cmd.detach)
     launch, lock = create.begin(cmd, detach=detach, listen=False)
     container = launch.container
-    create.finish(cmd, launch)
+    create.finish(cmd, launch, lock)
     relay = None
-    if os.environ.get("NOTIFY_SOCKET") and os.path.isdir(container.directory + "/notify"):
-        from pyrunc.apply import notify
-
-        main_pid = launch.pid if detach else os.getpid()
-        relay = notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], main_pid, once=detach)
     try:
+        if os.environ.get("NOTIFY_SOCKET") and os.path.isdir(container.directory + "/notify"):
+            from pyrunc.apply import notify
+
+            main_pid = launch.pid if detach else os.getpid()
+            relay = notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], main_pid, once=detach)
         launch.start()
         launch.report()
         if "poststart" in container.extra:
             from pyrunc.verbs import delete
 
             delete.poststart(container)
-    except BaseException:
-        create.undo(launch, store.load_config(container))  # type: ignore[arg-type]
+    except BaseException as exc:
+        create.undo_launch(exc, launch, lock)
         raise
     os.close(lock)
     if detach:
@@ -53,11 +53,14 @@ def main(cmd: Command) -> int:
 
         try:
             lock = store.lock(container)
-            delete.destroy(container)
-            os.close(lock)
+            try:
+                delete.destroy(container, lock)
+            finally:
+                os.close(lock)
+        except store.AbsentError:
+            pass  # deleted by somebody else meanwhile
         except Failure as problem:
-            if problem.message != "container does not exist":  # deleted by somebody else meanwhile
-                from pyrunc import cli
+            from pyrunc import cli
 
-                cli.warn(problem.text())
+            cli.warn(problem.text())
     return status

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-_ENXIO = 6
+_ENXIO, _EPIPE = 6, 32
 _LARGE = 1 << 16
 _WRONG_STATE = {
     "stopped": "cannot start a container that has stopped",
@@ -40,13 +40,15 @@ def start(container: store.Container) -> None:
 
     """
     lock = store.lock(container)
-    state = store.status(container)
-    if state != "created":
-        text = _WRONG_STATE.get(state, f"cannot start a container in the {state} state")
-        raise Failure(text, step=container.id)
-    relay = _notify(container)
-    release(container)
-    os.close(lock)
+    try:
+        state = store.status(container)
+        if state != "created":
+            text = _WRONG_STATE.get(state, f"cannot start a container in the {state} state")
+            raise Failure(text, step=container.id)
+        relay = _notify(container)
+        release(container)
+    finally:
+        os.close(lock)
     if "poststart" in container.extra:
         from pyrunc.verbs import delete
 
@@ -74,7 +76,7 @@ def release(container: store.Container) -> None:
         if answer[:1] == b"X":
             raise _failed(container, answer, report)
     except OSError as exc:
-        if exc.errno == _ENXIO:  # nobody reads: init is gone
+        if exc.errno in (_ENXIO, _EPIPE):  # nobody reads: init is gone
             raise Failure("cannot start a container that has stopped", step=container.id) from None
         raise Failure(f"reach the container's init in {container.directory}", errno=exc.errno or 0) from None
     finally:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pyrunc.cli.match import Command
-    from pyrunc.volumes.store import Volume
+    from pyrunc.volumes.meta import Volume
 
 
 def main(cmd: Command) -> int:

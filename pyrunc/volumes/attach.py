@@ -20,8 +20,9 @@ from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
 from pyrunc.volumes import entries, grammar, hosts
+from pyrunc.volumes.meta import FILLING, FRESH, USED
 from pyrunc.volumes.mount_words import parse_mount, spell
-from pyrunc.volumes.store import FILLING, FRESH, USED, MissingError, Store, default_path, new_name
+from pyrunc.volumes.store import MissingError, Store, default_path, new_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Additions:
         self.raw = b""
         self.remove = False
         self.asked: list[str] = []
+        self.made: list[tuple[str, int, int]] = []
         self._image = -1
 
     def steps(self) -> tuple[Provide, ...]:
@@ -111,6 +113,7 @@ class Additions:
             "asked": self.asked,
             "mounts": added,
             "directories": missing,
+            "made": [],
             "remove": self.remove,
         }
 
@@ -126,14 +129,19 @@ class Additions:
             Failure: something cannot be had; release.leave() undoes the rest.
 
         """
-        container.extra["volumes"] = self.record()
+        container.extra["volumes"] = record = self.record()
         containers.save(container)
         holder = (container.root, container.id, container.created)
         try:
             for item in self.items:
                 if item.step and item.request:
                     do(item.step, self._provide, item.step, item, item.request, holder, rootfs)
+                    if self.made != record["made"]:
+                        record["made"] = [*self.made]
+                        containers.save(container)
         finally:
+            # From now on it is known what was made, and that the rest was somebody else's or not at all.
+            record["directories"], record["made"] = [], self.made
             if self._image >= 0:
                 os.close(self._image)
                 self._image = -1
@@ -142,7 +150,7 @@ class Additions:
         if item.name:
             self._volume(item, request, holder, rootfs)
         else:
-            hosts.ready(request, item.asked)
+            hosts.ready(request, item.asked, self.made)
             hosts.settle(request.source, request, self.config, item.asked)
         if step.layer:
             from pyrunc.apply import layer
@@ -193,7 +201,10 @@ class Additions:
                 copyup.fill(self._image, destination, data, locked.volume.name)
             except BaseException:
                 locked.volume.state = FRESH
-                locked.save()
+                try:
+                    locked.save()
+                except Failure:
+                    pass  # found FILLING with its lock free, it is filled anew all the same
                 raise
         finally:
             os.close(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import directories
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import namespaces
@@ -138,8 +139,13 @@ def missing(path: str) -> list[str]:
     return found
 
 
-def ready(request: Request, asked: str) -> None:
+def ready(request: Request, asked: str, made: list[tuple[str, int, int]]) -> None:
     """Make a missing host directory, if the flag is one that does.
+
+    Args:
+        request: the mount.
+        asked: the flag, for messages.
+        made: gets what is made: path, device and inode.
 
     Raises:
         Failure: it cannot be made.
@@ -148,7 +154,7 @@ def ready(request: Request, asked: str) -> None:
     if not request.create or os.path.exists(request.source):
         return
     try:
-        os.makedirs(request.source, exist_ok=True)
+        directories.make(request.source, 0o755, made=made)
     except OSError as exc:
         raise Failure(
             f"{shown(asked, quote='')}: make host directory {request.source}", errno=exc.errno or 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import store as containers
 from pyrunc.errors import Failure
 from pyrunc.volumes.store import Store
 
@@ -29,26 +30,50 @@ def leave(container: Container, *, unfinished: bool, anonymous: bool = False) ->
 
     """
     record: Any = container.extra.get("volumes") or {}
-    store = Store(record.get("store", ""))
     holder = (container.root, container.id, container.created)
-    goes = anonymous or bool(record.get("remove"))
-    done = set()
-    for mount in record.get("mounts", ()):
-        name = mount["name"]
-        if not name or name in done:
-            continue
-        done.add(name)
-        own = mount["anonymous"] and not mount["lender"]
+    try:
+        goes = anonymous or bool(record.get("remove"))
+        store = Store(record.get("store", ""))
+        own = {
+            str(mount["name"]): bool(mount["anonymous"] and not mount["lender"])
+            for mount in reversed(record.get("mounts", ()))
+            if mount["name"]
+        }
+        made = [(str(path), int(device), int(inode)) for path, device, inode in record.get("made", ())]
+        intended = [str(path) for path in record.get("directories", ())]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise containers.GarbledError(
+            f"{container.directory}/{containers.STATE} is not a state record: extra.volumes"
+        ) from None
+    for name, anonymous_own in own.items():
         try:
-            store.leave(name, holder, remove=unfinished or (own and goes))
+            store.leave(name, holder, remove=unfinished or (anonymous_own and goes))
         except Failure as problem:
             # A volume in trouble must not keep its container from going.
             from pyrunc import cli
 
             cli.warn(problem.text())
     if unfinished:
-        for path in reversed(record.get("directories", ())):
-            try:
+        _remove_directories(made, intended)
+
+
+def _remove_directories(made: list[tuple[str, int, int]], intended: list[str]) -> None:
+    """Remove the host directories that a creation has made.
+
+    Args:
+        made: which these are: path, device and inode.
+        intended: what else it may have made when it was killed.
+
+    """
+    for path in reversed(intended):
+        try:
+            os.rmdir(path)
+        except OSError:
+            continue  # somebody else uses it by now
+    for path, device, inode in reversed(made):
+        try:
+            found = os.stat(path, follow_symlinks=False)
+            if (found.st_dev, found.st_ino) == (device, inode):
                 os.rmdir(path)
-            except OSError:
-                continue  # somebody else uses it by now
+        except OSError:
+            continue

@@ -14,28 +14,31 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
-from pyrunc import jsonio
 from pyrunc import store as containers
 from pyrunc.errors import Failure, printable
-from pyrunc.plan.record import Record
 from pyrunc.volumes import tree
 from pyrunc.volumes.grammar import check_name
+from pyrunc.volumes.meta import FRESH, META, Volume, interpret, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
 
     # (state root, id, time of creation)
     Holder = tuple[str, str, str]
 
 DATA = "_data"
-META = "volume.json"
 DRIVER = "local"
 _TMP = ".tmp"
-_ENOENT, _EEXIST, _ENOTDIR, _ENOTEMPTY, _EWOULDBLOCK = 2, 17, 20, 39, 11
+_ENOENT, _EEXIST, _ENOTDIR, _ENOTEMPTY = 2, 17, 20, 39
 
-FRESH, FILLING, USED = "fresh", "filling", "used"
+# Seconds that a container which goes waits for a volume that another command has. What stays written there is
+# a claim of one that is gone, which counts for nothing.
+_PATIENCE = 10.0
+_PAUSE = 0.005
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class MissingError(Failure):
@@ -44,26 +47,6 @@ class MissingError(Failure):
     def __init__(self, name: str) -> None:
         """Say so in Docker's words."""
         super().__init__(f"get {printable(name)}: no such volume")
-
-
-class Volume(Record):
-    """What is written about a volume.
-
-    Attributes: name: its directory's name. created: when, RFC 3339 in UTC, whole seconds. labels: what its
-        creator wanted to note. anonymous: it was made without a name. state: FRESH until a container uses it,
-        FILLING while it takes over the image's content, then USED. A volume found FILLING with its lock free
-        was left so by a command that was killed. maker: the container whose creation made it, () for one made
-        by hand. holders: the containers that use it, or did.
-
-    """
-
-    name: str
-    created: str = ""
-    labels: dict[str, str]
-    anonymous: bool = False
-    state: str = USED
-    maker: tuple[str, ...] = ()
-    holders: list[tuple[str, ...]]
 
 
 def default_path() -> str:
@@ -111,7 +94,11 @@ class Store:
         """
         try:
             with os.scandir(self.path) as entries:
-                return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+                return sorted(
+                    entry.name
+                    for entry in entries
+                    if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+                )
         except FileNotFoundError:
             return []
         except OSError as exc:
@@ -127,21 +114,40 @@ class Store:
         _check(name)
         volume = Volume(name=name, labels={}, holders=[])
         path = f"{self.path}/{name}/{META}"
+        directory = self._open(name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                text = os.read(fd, os.fstat(fd).st_size)
-            finally:
-                os.close(fd)
+            text = containers.read_whole(os.open(META, _FILE, dir_fd=directory))
+        except FileNotFoundError:
+            if _has_data(directory):
+                return volume  # its content is what counts; nothing else is known of it
+            raise MissingError(name) from None
         except OSError as exc:
-            if exc.errno in (_ENOENT, _ENOTDIR):
-                if os.path.isdir(f"{self.path}/{name}/{DATA}"):
-                    return volume  # its content is what counts; nothing else is known of it
-                raise MissingError(name) from None
             raise Failure(f"read {path}", errno=exc.errno or 0) from None
+        finally:
+            os.close(directory)
         if text:  # else a crash of the whole machine came before the disk had it
-            _interpret(volume, text, path)
+            interpret(volume, text, path)
         return volume
+
+    def _open(self, name: str) -> int:
+        """Open a volume's directory, never what a symlink in its place leads to."""
+        try:
+            return os.open(f"{self.path}/{name}", tree.READ_DIRECTORY)
+        except OSError as exc:
+            # What is no directory is no volume, either.
+            if exc.errno in (_ENOENT, _ENOTDIR):
+                raise MissingError(name) from None
+            raise Failure(f"open volume {name}", errno=exc.errno or 0) from None
+
+    def _has(self, name: str) -> bool:
+        try:
+            directory = self._open(name)
+        except MissingError:
+            return False
+        try:
+            return _has_data(directory)
+        finally:
+            os.close(directory)
 
     def users(self, volume: Volume) -> list[tuple[str, ...]]:
         """Return the containers that use a volume, stopped ones too: those holders that there still are."""
@@ -170,7 +176,7 @@ class Store:
 
         """
         check_name(name)
-        if os.path.lexists(f"{self.path}/{name}/{DATA}"):
+        if self._has(name):
             return False
         volume = Volume(
             name=name,
@@ -196,7 +202,7 @@ class Store:
             os.mkdir(DATA, 0o755, dir_fd=fd)
             # Whatever the umask is: containers have users other than root.
             os.chmod(DATA, 0o755, dir_fd=fd)  # noqa: S103
-            _write(fd, volume)
+            write(fd, volume)
             os.rename(draft, f"{self.path}/{volume.name}", src_dir_fd=tmp)
         except OSError as exc:
             tree.remove(tmp, draft, f"the draft of volume {volume.name}")
@@ -212,30 +218,28 @@ class Store:
 
     # -- using -----------------------------------------------------------------------------------------------
 
-    def lock(self, name: str) -> Locked:
+    def lock(self, name: str, *, seconds: float | None = None) -> Locked:
         """Take a volume's lock, waiting for whoever has it.
 
+        Args:
+            name: the volume.
+            seconds: how long to wait; None for as long as it takes, which is the time to fill a volume.
+
         Raises:
-            Failure: there is no such volume (any more).
+            MissingError: there is no such volume (any more).
+            Failure: the lock stays taken for that long, or the volume cannot be read.
 
         """
         _check(name)
-        path = f"{self.path}/{name}"
         while True:
+            fd = self._open(name)
             try:
-                fd = os.open(path, tree.READ_DIRECTORY)
-            except OSError as exc:
-                if exc.errno in (_ENOENT, _ENOTDIR):
-                    raise MissingError(name) from None
-                raise Failure(f"open volume {name}", errno=exc.errno or 0) from None
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                found = os.stat(path)
-                same = (found.st_dev, found.st_ino) == _inode(fd)
-                if same:
+                _flock(fd, name, seconds)
+                if containers.is_at(fd, f"{self.path}/{name}"):
                     return Locked(self, fd, self.read(name))
-            except FileNotFoundError:
-                same = False
+            except OSError as exc:
+                os.close(fd)
+                raise Failure(f"lock volume {name}", errno=exc.errno or 0) from None
             except BaseException:
                 os.close(fd)
                 raise
@@ -255,8 +259,12 @@ class Store:
             except MissingError:
                 continue  # somebody removed it in between
             volume = locked.volume
-            volume.holders = [*(user for user in self.users(volume) if user != holder), holder]
-            locked.save()
+            try:
+                volume.holders = [*(user for user in self.users(volume) if user != holder), holder]
+                locked.save()
+            except BaseException:
+                locked.close()  # whoever undoes this waits for it
+                raise
             return locked
 
     def leave(self, name: str, holder: tuple[str, ...], *, remove: bool) -> None:
@@ -272,7 +280,7 @@ class Store:
 
         """
         try:
-            locked = self.lock(name)
+            locked = self.lock(name, seconds=_PATIENCE)
         except MissingError:
             return
         with locked:
@@ -334,7 +342,7 @@ class Locked:
 
         """
         try:
-            _write(self.fd, self.volume)
+            write(self.fd, self.volume)
         except OSError as exc:
             raise Failure(
                 f"write {self.store.path}/{self.volume.name}/{META}", errno=exc.errno or 0
@@ -401,7 +409,10 @@ class _Staging:
         try:
             os.mkdir(self.path, 0o700)
         except FileNotFoundError:
-            os.makedirs(self.path, 0o700, exist_ok=True)
+            from pyrunc import directories
+
+            # What is missing above a volume store is private: nobody else has to get at a volume by its path.
+            directories.make(self.path, 0o700, parents=0o700)
         except FileExistsError:
             pass
         self.fd = os.open(self.path, tree.READ_DIRECTORY)
@@ -429,44 +440,29 @@ class _Staging:
             tree.remove(self.fd, name, f"{self.path}/{name}")
 
 
-def _interpret(volume: Volume, text: bytes, path: str) -> None:
+def _has_data(directory: int) -> bool:
     try:
-        values: Any = jsonio.loads(text.decode())
-        volume.created = str(values.get("created", ""))
-        volume.labels = {str(key): str(value) for key, value in values.get("labels", {}).items()}
-        volume.anonymous = values.get("anonymous") is True
-        volume.state = str(values.get("state", USED))
-        volume.maker = tuple(str(part) for part in values.get("maker", ()))
-        volume.holders = [tuple(str(part) for part in holder) for holder in values.get("holders", ())]
-    except (ValueError, AttributeError, TypeError):
-        raise Failure(
-            f"{path} is not a volume's record", hint="remove it; the content beside it stays"
-        ) from None
+        os.stat(DATA, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
-def _write(directory: int, volume: Volume) -> None:
-    values = {
-        "created": volume.created,
-        "labels": volume.labels,
-        "anonymous": volume.anonymous,
-        "state": volume.state,
-        "maker": volume.maker,
-        "holders": volume.holders,
-    }
-    data = jsonio.dumps(values).encode()
-    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(f".{META}", how, 0o600, dir_fd=directory)
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
-    os.rename(f".{META}", META, src_dir_fd=directory, dst_dir_fd=directory)
-
-
-def _inode(fd: int) -> tuple[int, int]:
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino
+def _flock(fd: int, name: str, seconds: float | None) -> None:
+    """Take a lock, in a time if one is given."""
+    if seconds is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise Failure(f"volume {name}: another command is at work on it") from None
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def _lives(holder: tuple[str, ...]) -> bool:
@@ -480,8 +476,10 @@ def _lives(holder: tuple[str, ...]) -> bool:
     root, name, created = holder
     try:
         container = containers.open_container(root, name)
+    except containers.AbsentError:
+        return False
     except Failure:
-        return os.path.lexists(f"{root}/{name}")
+        return True
     return container.created == created
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
+import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,7 @@ def test_of_many_starts_one_wins(engine: Engine, bundle: Bundle, place: Path) ->
 def test_many_deletes_at_once(engine: Engine, bundle: Bundle) -> None:
     name = engine.start(bundle)
     calls = [engine.begin("delete", "--force", name, stderr=-3) for _ in range(6)]
-    codes = [call.wait(60) for call in calls]
-    assert 0 in codes
+    assert [call.wait(60) for call in calls] == [0] * 6
     engine.call("state", name).fails("container does not exist")
 
 
@@ -272,14 +272,14 @@ def test_a_broken_state_file(engine: Engine, bundle: Bundle, content: str) -> No
 
 
 @ours
-def test_an_empty_state_directory(engine: Engine, bundle: Bundle) -> None:
-    """What is left when create was killed at once."""
+def test_a_directory_without_a_record_is_no_container(engine: Engine, bundle: Bundle) -> None:
+    """What is left when create was killed at once, or anything else that lies there."""
     name = engine.new_id()
     (engine.root / name).mkdir(parents=True)
-    state = engine.state(name)
-    assert (state["status"], state["pid"]) == ("stopped", 0)
-    assert dt.datetime.fromisoformat(state["created"]).year > 2000  # engines insist on a time
-    assert engine.call("list", "-q").ok().out == name + "\n"
+    for verb in ("state", "start", "kill", "delete"):
+        engine.call(verb, name).fails("container does not exist")
+    listed = engine.call("list", "-q").ok()
+    assert (listed.out, listed.err) == ("", "")
     engine.delete(name)
     assert names(engine) == []
 
@@ -326,3 +326,114 @@ def test_a_state_root_in_the_current_directory(engine: Engine, bundle: Bundle, p
     engine.call("--root", "relative", "start", name, cwd=place).ok()
     engine.call("--root", "relative", "delete", "--force", name, cwd=place).ok()
     assert not (place / "relative" / name).exists()
+
+
+# -- what the kernel does not say
+
+
+@ours
+@pytest.mark.parametrize("number", [6, 8, 10, 12, 14, 16, 18, 20, 24, 28])
+def test_few_descriptors(engine: Engine, bundle: Bundle, number: int) -> None:
+    """Created or undone, and if not, for one reason that is said in one line."""
+    bundle.write()
+    name = engine.new_id()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+
+    made = engine.call("create", "--bundle", str(bundle.path), name, preexec_fn=limit)
+    if made.code:
+        made.fails("too many open files")
+        assert made.err.count("\n") == 1
+        assert "internal error" not in made.err
+        assert names(engine) == []
+        engine.call("state", name).fails("container does not exist")
+    else:
+        engine.delete(name)
+
+
+@ours
+def test_without_proc(engine: Engine, bundle: Bundle) -> None:
+    """A container that runs is not stopped because nothing can be read of it, and so is not deleted."""
+    name = engine.start(bundle)
+    pid = engine.state(name)["pid"]
+    hide = ["unshare", "--mount", "sh", "-c", 'umount -l /proc; exec "$@"', "sh"]
+    for words in (("state",), ("kill",), ("delete",), ("delete", "--force")):
+        done = subprocess.run(
+            [*hide, *engine.argv(*words, name)], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 1, done
+        assert f"process {pid} lives" in done.stderr
+        assert "stopped" not in done.stdout
+    assert engine.status(name) == "running"
+
+
+@ours
+def test_a_full_state_directory_is_to_blame(engine: Engine, bundle: Bundle) -> None:
+    """Wherever it is full, the message names it, and not the container's root file system."""
+    engine.root.mkdir()
+    bundle.write()
+    for size in ("8k", "12k", "16k", "20k"):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", engine.root], check=True)
+        try:
+            name = engine.new_id()
+            made = engine.call("create", "--bundle", str(bundle.path), name)
+            if made.code:
+                made.fails("no space left on device", str(engine.root))
+                assert "in the root file system" not in made.err
+                assert names(engine) == []
+            engine.delete(name)
+        finally:
+            subprocess.run(["umount", engine.root], check=True)
+
+
+@ours
+def test_a_record_of_five_megabytes(engine: Engine, bundle: Bundle) -> None:
+    bundle.config["annotations"] = {"big": "x" * (5 << 20)}
+    name = engine.start(bundle)
+    assert engine.status(name) == "running"
+    engine.delete(name)
+
+
+@ours
+def test_list_while_others_come_and_go(engine: Engine, bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/true"]
+    bundle.write()
+    engine.root.mkdir()
+    calls = [engine.begin("run", "--bundle", str(bundle.path), engine.new_id()) for _ in range(6)]
+    while any(call.poll() is None for call in calls):
+        engine.call("list", "-q").ok()
+    assert [call.wait(60) for call in calls] == [0] * 6
+
+
+@ours
+def test_a_record_with_odd_words_hides_no_other(engine: Engine, bundle: Bundle) -> None:
+    bundle.process["args"] = ["/bin/sleep", "1024"]
+    good, odd = engine.create(bundle), engine.create(bundle)
+    path = engine.root / odd / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bundle": "/\ud800\x1b[2J"}))
+    listed = engine.call("list").ok().out
+    assert good in listed
+    assert "/\\ud800\\x1b[2J" in listed
+
+
+@ours
+def test_a_full_volume_store(engine: Engine, bundle: Bundle, place: Path) -> None:
+    """Whatever cannot be written any more, the lock of the volume is let go of."""
+    small = place / "small"
+    small.mkdir()
+    (bundle.rootfs / "vol").mkdir()
+    (bundle.rootfs / "vol/file").write_text("x")
+    bundle.process["args"] = ["/bin/true"]
+    bundle.write()
+    for pages in range(1, 9):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "small", small], check=True)
+        try:
+            (small / "fill").write_bytes(b"x" * ((16 - pages) << 12))
+            words = ("--volume-root", str(small / "v"), "run", "-v", "nv:/vol", "--bundle", str(bundle.path))
+            done = engine.call(*words, engine.new_id())
+            if done.code:
+                done.fails("no space left on device", str(small))
+            assert names(engine) == []
+        finally:
+            subprocess.run(["umount", small], check=True)

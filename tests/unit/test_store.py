@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc import store
+from pyrunc import listing, store
 from pyrunc.errors import Failure
+from tests.support.records import refuse, removed, reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
 def container(tmp_path: Path) -> store.Container:
-    return store.reserve(str(tmp_path / "root"), "c1")
+    return reserved(str(tmp_path / "root"), "c1")
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def test_bad_ids(name: str) -> None:
 
 def test_of_two_creators_one_wins(container: store.Container) -> None:
     with pytest.raises(Failure, match="already exists"):
-        store.reserve(container.root, "c1")
+        reserved(container.root, "c1")
 
 
 def test_a_record_comes_back_as_it_was(container: store.Container) -> None:
@@ -73,8 +77,10 @@ def test_what_does_not_exist(tmp_path: Path) -> None:
         store.open_container(str(tmp_path), "nope")
 
 
-def test_a_record_never_written_is_a_container_without_init(container: store.Container) -> None:
-    assert store.status(store.open_container(container.root, "c1")) == "stopped"
+def test_a_directory_without_a_record_is_no_container(container: store.Container) -> None:
+    with pytest.raises(store.AbsentError):
+        store.open_container(container.root, "c1")
+    assert listing.ids(container.root) == []
 
 
 def test_a_damaged_record_names_the_cure(container: store.Container) -> None:
@@ -85,7 +91,7 @@ def test_a_damaged_record_names_the_cure(container: store.Container) -> None:
 
 
 def test_status_while_it_is_being_created(container: store.Container) -> None:
-    fd = store.lock(container)
+    fd = store.hold(container.root, "c1")
     assert store.status(container) == "creating"
     os.close(fd)
     assert store.status(container) == "stopped"
@@ -139,6 +145,7 @@ def test_frozen(tmp_path: Path, key: str, file: str, text: str, *, answer: bool)
 
 
 def test_the_lock_is_exclusive_and_says_so(container: store.Container) -> None:
+    store.save(container)
     fd = store.lock(container)
     with pytest.raises(Failure, match="another command is at work"):
         store.lock(container, seconds=0.02)
@@ -147,8 +154,8 @@ def test_the_lock_is_exclusive_and_says_so(container: store.Container) -> None:
 
 
 def test_the_lock_of_nothing(container: store.Container) -> None:
-    store.remove(container)
-    with pytest.raises(Failure, match="does not exist"):
+    removed(container.root, "c1")
+    with pytest.raises(store.AbsentError, match="does not exist"):
         store.lock(container)
 
 
@@ -156,9 +163,9 @@ def test_remove_takes_all_and_can_be_repeated(container: store.Container) -> Non
     os.mkdir(container.directory + "/notify")
     store.write(container.directory + "/notify", "x", b"")
     store.save(container)
-    store.remove(container)
-    store.remove(container)
-    assert store.ids(container.root) == []
+    removed(container.root, "c1")
+    removed(container.root, "c1")
+    assert os.listdir(container.root) == []
 
 
 def test_the_saved_configuration(container: store.Container) -> None:
@@ -168,7 +175,7 @@ def test_the_saved_configuration(container: store.Container) -> None:
     with pytest.raises(Failure, match="is not a configuration"):
         store.load_config(container)
     store.save_config(container, b"{")
-    with pytest.raises(Failure, match="read"):
+    with pytest.raises(store.GarbledError, match="is not a configuration"):
         store.load_config(container)
 
 
@@ -190,6 +197,144 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     with pytest.raises(Failure, match="no place for container state"):
         store.default_root()
+
+
+UNASKED = [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES]
+
+
+@pytest.mark.parametrize("number", UNASKED)
+def test_what_cannot_be_asked_is_not_taken_for_gone(
+    container: store.Container, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    own(container, os.getpid())
+    store.save(container)
+    container.cgroup = {"": "/sys/fs/cgroup/x"}
+    for part, ask in (
+        ("/stat", lambda: store.status(container)),
+        ("/stat", lambda: store.process_stat(container.pid)),
+        ("cgroup.freeze", lambda: store.frozen(container)),
+        ("state.json", lambda: store.open_container(container.root, "c1")),
+        ("/c1", lambda: store.open_container(container.root, "c1")),
+        ("/c1", lambda: store.hold(container.root, "c1")),
+    ):
+        with monkeypatch.context() as within:
+            refuse(within, "open", part, number)
+            with pytest.raises(Failure) as caught:
+                ask()
+        assert caught.value.errno == number
+        assert not isinstance(caught.value, store.AbsentError | store.GarbledError)
+
+
+@pytest.mark.parametrize(("number", "answer"), [(errno.ENOENT, "lives"), (errno.ESRCH, "lives")])
+def test_a_process_that_proc_does_not_show(
+    container: store.Container, monkeypatch: pytest.MonkeyPatch, number: int, answer: str
+) -> None:
+    """Without /proc nothing is there, and yet the process lives."""
+    own(container, os.getpid())
+    refuse(monkeypatch, "open", "/proc/", number)
+    with pytest.raises(Failure, match=answer):
+        store.status(container)
+    assert store.process_stat(1 << 22) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pid", "7"), ("pid", None), ("pid", True), ("pid", -1), ("pid", 1 << 31), ("pid", 1.5),
+        ("start", "8"), ("start", 1 << 63), ("bundle", 5), ("bundle", None), ("rootfs", []),
+        ("created", 0), ("owner", {}),
+        ("annotations", []), ("annotations", {"a": 1}), ("cgroup", "x"), ("cgroup", {"": None}),
+        ("namespaces", {"pid": []}), ("restored", 1), ("extra", []), ("cgroup_manager", 1), ("id", "other"),
+    ],
+)  # fmt: skip
+def test_a_field_of_the_wrong_type(container: store.Container, field: str, value: object) -> None:
+    store.save(container)
+    path = Path(container.directory, "state.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(store.GarbledError) as caught:
+        store.open_container(container.root, "c1")
+    assert "\n" not in caught.value.text()
+
+
+@pytest.mark.parametrize("field", ["id", "pid", "start"])
+def test_a_record_that_lacks_what_says_whether_it_runs(container: store.Container, field: str) -> None:
+    store.save(container)
+    path = Path(container.directory, "state.json")
+    values = json.loads(path.read_text())
+    del values[field]
+    path.write_text(json.dumps(values))
+    with pytest.raises(store.GarbledError):
+        store.open_container(container.root, "c1")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x80\0" * 64, b"[" * 100_000, b"null", b'"c1"', b"{"])
+def test_bytes_that_are_no_record(container: store.Container, content: bytes) -> None:
+    store.write(container.directory, "state.json", content)
+    with pytest.raises(store.GarbledError, match="is not a state record"):
+        store.open_container(container.root, "c1")
+
+
+def test_a_fifo_is_no_record(container: store.Container) -> None:
+    os.mkfifo(container.directory + "/state.json")
+    with pytest.raises(store.GarbledError):
+        store.open_container(container.root, "c1")
+
+
+def test_a_record_of_any_size_is_read_whole(container: store.Container) -> None:
+    container.annotations = {"big": "x" * (5 << 20)}
+    store.save(container)
+    assert store.open_container(container.root, "c1").annotations == container.annotations
+
+
+def test_the_lock_of_a_directory_that_goes_meanwhile(
+    container: store.Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waited has the lock of what is not there any more; the new one of that name is another's."""
+    before = len(os.listdir("/proc/self/fd"))
+    store.save(container)
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        removed(container.root, "c1")
+        store.save(reserved(container.root, "c1"))
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(store.AbsentError):
+        store.hold(container.root, "c1")
+    assert os.listdir(container.directory) == ["state.json"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_lock_of_another_container_of_that_id(container: store.Container) -> None:
+    container.created = store.now()
+    other = store.Container(container.root, "c1")
+    other.created = store.now()
+    store.save(other)
+    with pytest.raises(store.AbsentError):
+        store.lock(container)
+    os.close(store.lock(other))
+
+
+def test_the_lock_brings_the_record_up_to_date(container: store.Container) -> None:
+    store.save(container)
+    seen = store.open_container(container.root, "c1")
+    own(container, os.getpid())
+    store.save(container)
+    os.close(store.lock(seen))
+    assert (seen.pid, seen.start) == (container.pid, container.start)
+
+
+def test_a_symlink_is_no_state_directory(container: store.Container) -> None:
+    store.save(container)
+    os.symlink("c1", container.root + "/c2")
+    for ask in (store.open_container, store.hold):
+        with pytest.raises(Failure, match="c2: not a directory"):
+            ask(container.root, "c2")
+    with pytest.raises(Failure, match="not a directory"):
+        store.write(container.root + "/c2", "x", b"")
+    assert listing.ids(container.root) == ["c1"]
 
 
 def test_process_stat_of_no_process() -> None:

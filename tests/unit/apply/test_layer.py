@@ -30,6 +30,14 @@ def container(tmp_path: Path) -> Container:
     return Container(str(tmp_path / "state"), "c1")
 
 
+def remove(container: Container) -> None:
+    directory = os.open(container.directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        layer.remove(container, directory)
+    finally:
+        os.close(directory)
+
+
 def attach(source: Path, directory: Path, *words: str) -> AttachRoot:
     overlay = Mount(
         kind="new",
@@ -86,27 +94,27 @@ def test_in_the_state_directory(container: Container, source: Path) -> None:
     assert not place.is_symlink()
     assert sorted(os.listdir(place)) == ["upper", "work"]
     assert os.listxattr(place / "upper") == []
-    layer.remove(container.directory)
+    remove(container)
     assert os.listdir(container.directory) == []
-    layer.remove(container.directory)  # there is none any more
+    remove(container)  # there is none any more
 
 
 @as_root
 def test_elsewhere_it_is_found_by_a_link(container: Container, source: Path, tmp_path: Path) -> None:
-    layer.over_root(container, attach(source, tmp_path / "elsewhere"))
+    layer.over_root(container, attach(source, tmp_path / "pyrunc-c1-0"))
     link = Path(container.directory, "overlay/root")
-    assert os.readlink(link) == str(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere/upper/file").touch()
-    layer.remove(container.directory)
-    assert not (tmp_path / "elsewhere").exists()
+    assert os.readlink(link) == str(tmp_path / "pyrunc-c1-0")
+    (tmp_path / "pyrunc-c1-0/upper/file").touch()
+    remove(container)
+    assert not (tmp_path / "pyrunc-c1-0").exists()
     assert os.listdir(container.directory) == []
 
 
 def test_killed_between_the_link_and_the_directory(container: Container, tmp_path: Path) -> None:
     folder = Path(container.directory, "overlay")
     folder.mkdir()
-    (folder / "root").symlink_to(tmp_path / "never-made")
-    layer.remove(container.directory)
+    (folder / "root").symlink_to(tmp_path / "pyrunc-c1-1")
+    remove(container)
     assert os.listdir(container.directory) == []
 
 
@@ -116,7 +124,7 @@ def test_links_in_it_are_not_followed(container: Container, tmp_path: Path) -> N
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").touch()
     (upper / "link").symlink_to(tmp_path / "kept")
-    layer.remove(container.directory)
+    remove(container)
     assert (tmp_path / "kept/file").exists()
 
 

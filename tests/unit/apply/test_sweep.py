@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pyrunc import jsonio, store
 from pyrunc.apply import mountpoints, sweep
 from pyrunc.store import Container
+from tests.support.records import refuse
 
 TABLE = b"""20 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 21 20 0:5 / /proc rw - proc proc rw
@@ -309,3 +311,36 @@ def test_while_others_are_being_made_it_is_left_to_them(
     os.close(creating)
     take_away(two)
     assert os.listdir(rootfs) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM])
+@pytest.mark.parametrize("part", ["rootfs", "mountinfo"])
+def test_what_cannot_be_asked_keeps_the_list(
+    tmp_path: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch, part: str, number: int
+) -> None:
+    """Not knowing what is mounted is no reason to take a mount point away, nor to forget it."""
+    one = container(tmp_path, "one", rootfs)
+    make(one, rootfs, "a")
+    with monkeypatch.context() as within:
+        refuse(within, "open", part, number)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            take_away(one)
+    assert (rootfs / "a").is_dir()
+    assert len(read(one)) == 1
+    take_away(one)
+    assert not (rootfs / "a").exists()
+
+
+def test_a_list_that_is_unlinked_already_comes_back(
+    tmp_path: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = container(tmp_path, "one", rootfs)
+    make(one, rootfs, "a")
+    place = Path(one.directory) / mountpoints.FILE
+    file = os.open(place, os.O_RDONLY)
+    place.unlink()
+    refuse(monkeypatch, "open", "mountinfo", errno.EMFILE)
+    with pytest.raises(OSError, match="Too many open files"):
+        sweep.take_away(one, file, rootfs=True, undo=False)
+    os.close(file)
+    assert [entry[1] for entry in read(one)] == ["a"]

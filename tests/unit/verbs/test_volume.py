@@ -12,6 +12,7 @@ import pytest
 
 from pyrunc import store as containers
 from pyrunc.volumes.store import Store
+from tests.support.records import reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def volume(pyrunc: Call, store: Store) -> Volume:
 
 def user(tmp_path: Path, store: Store, volume: str, name: str) -> None:
     """Let a container use a volume."""
-    made = containers.reserve(str(tmp_path / "state"), name)
+    made = reserved(str(tmp_path / "state"), name)
     made.created = containers.now()
     containers.save(made)
     holder = (made.root, made.id, made.created)

@@ -13,9 +13,11 @@ from pyrunc import store as containers
 from pyrunc.cli.match import match
 from pyrunc.errors import Failure
 from pyrunc.plan import show
-from pyrunc.volumes import attach, release
+from pyrunc.volumes import attach, hosts, release
 from pyrunc.volumes.attach import Additions
-from pyrunc.volumes.store import FILLING, FRESH, USED, Store
+from pyrunc.volumes.meta import FILLING, FRESH, USED
+from pyrunc.volumes.store import Store
+from tests.support.records import reserved
 
 
 def told(additions: Additions) -> list[str]:
@@ -42,7 +44,7 @@ class Host:
         return attach.prepare(command, self.config, self.root)
 
     def container(self, name: str) -> containers.Container:
-        made = containers.reserve(self.root, name)
+        made = reserved(self.root, name)
         made.created = containers.now()
         made.bundle = str(self.folder / f"bundle-{name}")
         return made
@@ -372,3 +374,43 @@ def test_steps_are_carried_out_one_by_one(host: Host) -> None:
     assert done == [*additions.steps()]
     assert host.store.read("data").state == USED
     assert os.path.isdir(f"{host.root}/box/overlay/1/upper")
+
+
+def test_a_creation_takes_back_the_directories_it_made_and_no_others(host: Host, tmp_path: Path) -> None:
+    """What is at their place by then, made by somebody else, is not it; nor what was there before."""
+    (tmp_path / "there").mkdir()
+    words = ("-v", f"{tmp_path}/a/b:/x", "-v", f"{tmp_path}/c:/y", "-v", f"{tmp_path}/there/d:/z")
+    made = host.create(*words)
+    assert made.extra["volumes"]["directories"] == []  # type: ignore[index]
+    (tmp_path / "c").rename(tmp_path / "moved")
+    (tmp_path / "c").mkdir()
+    release.leave(made, unfinished=True)
+    assert not (tmp_path / "a").exists()
+    assert os.listdir(tmp_path / "there") == []
+    assert (tmp_path / "c").is_dir()
+
+
+def test_a_directory_that_somebody_else_was_faster_to_make(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    additions = host.prepare("-v", f"{tmp_path}/a:/x")
+    container = host.container("box")
+    ready = hosts.ready
+
+    def late(*arguments: Any) -> None:
+        (tmp_path / "a").mkdir()
+        ready(*arguments)
+
+    monkeypatch.setattr(hosts, "ready", late)
+    additions.realize(container, "")
+    release.leave(container, unfinished=True)
+    assert (tmp_path / "a").is_dir()
+
+
+def test_a_killed_creation_may_have_made_what_it_was_about_to(host: Host, tmp_path: Path) -> None:
+    additions = host.prepare("-v", f"{tmp_path}/a:/x")
+    container = host.container("box")
+    container.extra["volumes"] = additions.record()
+    (tmp_path / "a").mkdir()
+    release.leave(container, unfinished=True)
+    assert not (tmp_path / "a").exists()

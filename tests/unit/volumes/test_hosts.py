@@ -92,14 +92,16 @@ def test_missing_parents(tmp_path: Path) -> None:
 
 
 def test_ready_makes_directories_once(tmp_path: Path) -> None:
-    hosts.ready(bind(tmp_path / "a/b", create=True), "-v ...")
-    assert (tmp_path / "a/b").is_dir()
+    made: list[tuple[str, int, int]] = []
+    hosts.ready(bind(tmp_path / "a/b", create=True), "-v ...", made)
+    assert [each[0] for each in made] == [f"{tmp_path}/a", f"{tmp_path}/a/b"]
+    assert made[1][2] == (tmp_path / "a/b").stat().st_ino
     (tmp_path / "file").touch()
-    hosts.ready(bind(tmp_path / "file", create=True), "-v ...")
-    hosts.ready(bind(tmp_path / "other"), "--mount ...")
+    hosts.ready(bind(tmp_path / "file", create=True), "-v ...", made)
+    hosts.ready(bind(tmp_path / "other"), "--mount ...", made)
     assert not (tmp_path / "other").exists()
     with pytest.raises(Failure, match=rf"-v \.\.\.: make host directory {tmp_path}/file/x"):
-        hosts.ready(bind(tmp_path / "file/x", create=True), "-v ...")
+        hosts.ready(bind(tmp_path / "file/x", create=True), "-v ...", made)
 
 
 @root

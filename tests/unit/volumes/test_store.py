@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,14 +17,15 @@ import pytest
 
 from pyrunc import store as containers
 from pyrunc.errors import Failure
+from pyrunc.volumes.meta import FRESH
 from pyrunc.volumes.store import (
-    FRESH,
     MissingError,
     Store,
     default_path,
     new_name,
     unescape,
 )
+from tests.support.records import refuse, removed, reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +42,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def container(tmp_path: Path, name: str, root: str = "state") -> tuple[str, str, str]:
     """Make a container's record and return it as a holder."""
-    made = containers.reserve(str(tmp_path / root), name)
+    made = reserved(str(tmp_path / root), name)
     made.created = containers.now()
     containers.save(made)
     return made.root, made.id, made.created
@@ -101,17 +103,17 @@ def test_users_are_named_and_kept(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"^remove data: volume is in use - \[other, one\]; delete ") as caught:
         store.remove("data")
     assert f"pyrunc --root {tmp_path}/elsewhere delete other" in caught.value.hint
-    containers.remove(containers.Container(one[0], one[1]))
+    removed(one[0], one[1])
     with pytest.raises(Failure, match=r"\[other\]"):
         store.remove("data")
-    containers.remove(containers.Container(other[0], other[1]))
+    removed(other[0], other[1])
     assert store.remove("data") == 0
 
 
 def test_another_container_of_the_same_id_is_another(store: Store, tmp_path: Path) -> None:
     first = container(tmp_path, "box")
     store.use("data", first, labels={}, anonymous=False).close()
-    containers.remove(containers.Container(first[0], first[1]))
+    removed(first[0], first[1])
     container(tmp_path, "box")
     assert store.users(store.read("data")) == []
     store.remove("data")
@@ -335,3 +337,58 @@ def test_the_record_is_json(store: Store, tmp_path: Path) -> None:
         "maker": list(holder),
         "holders": [list(holder)],
     }
+
+
+def test_a_volume_whose_record_cannot_be_written_is_let_go_of(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes back what was begun waits for the same lock."""
+    holder = container(tmp_path, "box")
+    store.make("data")
+    with monkeypatch.context() as within:
+        refuse(within, "open", ".volume.json", errno.ENOSPC)
+        with pytest.raises(Failure, match="no space left"):
+            store.use("data", holder, labels={}, anonymous=False)
+    store.lock("data", seconds=0).close()
+
+
+def test_a_lock_that_stays_taken(store: Store) -> None:
+    store.make("data")
+    with store.lock("data"), pytest.raises(Failure, match="volume data: another command is at work on it"):
+        store.lock("data", seconds=0.01)
+
+
+def test_symlinks_in_a_store_are_no_volumes(store: Store, tmp_path: Path) -> None:
+    store.make("data")
+    victim = tmp_path / "victim"
+    (victim / "_data").mkdir(parents=True)
+    (victim / "volume.json").write_text("{}")
+    os.symlink(victim, f"{store.path}/link")
+    assert store.names() == ["data"]
+    for action in (store.read, store.remove, store.lock):
+        with pytest.raises(MissingError):
+            action("link")
+    with pytest.raises(Failure, match=r"make volume link in .*: not a directory"):
+        store.use("link", ("", "", ""), labels={}, anonymous=False)
+    assert sorted(os.listdir(victim)) == ["_data", "volume.json"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_container_that_cannot_be_asked_for_uses_its_volume(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    holder = container(tmp_path, "box")
+    store.use("data", holder, labels={}, anonymous=False).close()
+    refuse(monkeypatch, "open", "state/box", number)
+    assert store.users(store.read("data")) == [holder]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_a_new_store_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        Store(f"{tmp_path}/a/volumes").make("data")
+    finally:
+        os.umask(before)
+    places = ("a", "a/volumes", "a/volumes/.tmp", "a/volumes/data")
+    assert [os.stat(tmp_path / place).st_mode & 0o777 for place in places] == [0o700] * 4

@@ -1,0 +1,108 @@
+"""A container's side that says nothing more: asked why, killed, and never waited for without a limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyrunc import store
+from pyrunc.apply import child, ending, parent, protocol
+from pyrunc.errors import Failure
+from pyrunc.plan import steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[parent.Launch]:
+    spaces = steps.Namespaces(flags=0, joins=())
+    plan = steps.Plan(id="c1", bundle="/", rootfs="", namespaces=spaces, parent=(), child=(), start=())
+    made = parent.Launch(store.Container(str(tmp_path), "c1"), plan, child.Tools())
+    yield made
+    made.abort()
+    made.sock.close()
+    os.close(made.pidfd)
+
+
+def fork(launch: parent.Launch, act: Callable[[Any], object]) -> None:
+    """Be a container's side that does one thing with its end of the socket, and ends."""
+    launch.pid = os.fork()
+    if not launch.pid:
+        try:
+            launch.sock.close()
+            act(launch.far)
+        finally:
+            os._exit(3)
+    launch.far.close()
+    launch.pidfd = os.pidfd_open(launch.pid)
+
+
+def silent(far: Any) -> None:
+    far.close()
+    signal.pause()
+
+
+def last_words(far: Any) -> None:
+    protocol.report(far, Failure("its own reason"))
+
+
+def test_one_that_lives_on_is_killed(launch: parent.Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_LAST_MOMENTS", 10)
+    fork(launch, silent)
+    pid = launch.pid
+    with pytest.raises(Failure, match="stopped answering, and was killed"):
+        launch.until_ready()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_one_that_ends_says_how(launch: parent.Launch) -> None:
+    fork(launch, lambda _far: None)
+    with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
+        launch.until_ready()
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [(last_words, "^its own reason$"), (lambda _far: None, "exited with status 3")],
+    ids=["last-words", "none"],
+)
+def test_a_message_to_one_that_is_gone(
+    launch: parent.Launch, act: Callable[[Any], object], reason: str
+) -> None:
+    """A broken pipe here is no reader of standard output that has gone away: its reason is told."""
+    fork(launch, act)
+    os.waitid(os.P_PIDFD, launch.pidfd, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(Failure, match=reason):
+        launch.start()
+
+
+def test_one_failed_look_at_it_is_no_end(launch: parent.Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lives: to wait for its end would be to wait for ever."""
+    fork(launch, lambda far: far.recv(1))
+
+    def fail(pid: int) -> None:
+        raise Failure(f"read /proc/{pid}/stat", errno=24)
+
+    with monkeypatch.context() as within:
+        within.setattr(store, "process_stat", fail)
+        with pytest.raises(Failure, match="too many open files"):
+            launch.stored()
+    assert launch.pid
+
+
+def test_descriptors_are_given_back_once(launch: parent.Launch) -> None:
+    """What only the child needed is closed on the way back, and never a second time."""
+    fork(launch, lambda far: far.recv(1))
+    launch.child.procfs = os.open("/", os.O_PATH)
+    launch.abort()
+    again = os.open("/", os.O_PATH)
+    launch.abort()
+    os.fstat(again)
+    os.close(again)
+    assert (launch.pid, launch.child.procfs) == (0, -1)
