@@ -93,7 +93,7 @@ def add(
     tree = _Tree(plan, made)
     spaces = idmapped.Spaces()
     made.open(container.directory)
-    lock = mountpoints.hold(container.rootfs)
+    lock, _held = mountpoints.hold(container.root, container.rootfs)
     for step in wanted:
         # What is put on a shared mount becomes shared by that.
         step.after = bool(step.propagation)
