@@ -1,0 +1,103 @@
+"""What a container nests as deep as it likes: cgroups, mounts, processes, directories.
+
+A call within a call for each level ends at a thousand, a descriptor for each level where descriptors end, and
+a path with all their names at 4,095 bytes. Whoever could make a command fail in this way would not be listed,
+or not be removed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cgroups import paths
+from tests.support.containers import wait_for
+from tests.support.unified import cgroup_file, engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.containers import Bundle
+    from tests.support.engine import Engine
+
+DEPTH = 1100  # more than Python has calls within each other, and than there are descriptors
+# Makes a chain of directories in each of some places, and enters the last of each as a cgroup.
+NESTER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int main(int count, char **words)
+{
+    int depth = atoi(words[1]);
+    char name[256] = {0};
+    memset(name, 'n', atoi(words[2]));
+    for (int i = 3; i < count; i++) {
+        int fd = open(words[i], O_RDONLY | O_DIRECTORY);
+        if (fd < 0)
+            continue;
+        for (int level = 0; level < depth; level++) {
+            mkdirat(fd, name, 0755);
+            int inner = openat(fd, name, O_RDONLY | O_DIRECTORY);
+            if (inner < 0)
+                return perror(words[i]), 1;
+            close(fd);
+            fd = inner;
+        }
+        int procs = openat(fd, "cgroup.procs", O_WRONLY);
+        if (procs >= 0 && write(procs, "0", 1) != 1)
+            perror("not joined"); /* a new cpuset takes nobody */
+        close(procs);
+        close(fd);
+    }
+    close(open("/nested", O_CREAT | O_WRONLY, 0600));
+    return pause();
+}
+"""
+
+
+@pytest.fixture(params=["this host", "version 2"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    made = engines(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def nester(bundle: Bundle, compiled: Callable[..., Path]) -> None:
+    """The program, in the image."""
+    program = bundle.rootfs / "nest"
+    program.write_bytes(compiled("nest", NESTER).read_bytes())
+    program.chmod(0o755)
+
+
+def of_cgroups(bundle: Bundle) -> None:
+    """Give a container its cgroups to divide."""
+    bundle.mount("/sys/fs/cgroup", "cgroup", "rw", kind="cgroup")
+    bundle.linux["namespaces"].append({"type": "cgroup"})
+
+
+@pytest.mark.parametrize(("depth", "length"), [(DEPTH, 1), (40, 200)], ids=["many levels", "a long path"])
+@pytest.mark.usefixtures("nester")
+def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> None:
+    of_cgroups(bundle)
+    name = engine.start(bundle, f"/nest {depth} {length} /sys/fs/cgroup /sys/fs/cgroup/* & sleep 1000; true")
+    assert wait_for((bundle.rootfs / "nested").exists)
+    tops = paths(engine, name).values()
+    assert None not in [cgroup_file(engine, path) for path in tops]
+    assert len(json.loads(engine.call("ps", "--format", "json", name).ok().out)) == 3
+    assert "/nest" in engine.call("ps", name).ok().out
+    engine.call("events", "--stats", name).ok()
+    engine.call("pause", name).ok()
+    engine.call("resume", name).ok()
+    engine.call("kill", "--all", name, "KILL").ok()
+    engine.until(name, "stopped")
+    engine.call("delete", name).ok()
+    assert {cgroup_file(engine, path) for path in tops} == {None}
