@@ -101,3 +101,59 @@ def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> Non
     engine.until(name, "stopped")
     engine.call("delete", name).ok()
     assert {cgroup_file(engine, path) for path in tops} == {None}
+
+
+STACKER = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* One mount on another at one place, and one in another below it. */
+int main(int count, char **words)
+{
+    int depth = atoi(words[1]);
+    for (int level = 0; level < depth; level++)
+        if (mount("none", "/tmp", "tmpfs", 0, "size=4k"))
+            return perror("stack"), 1;
+    mkdir("/chain", 0755);
+    chdir("/chain");
+    for (int level = 0; level < depth; level++)
+        if (mkdir("n", 0755) || mount("none", "n", "tmpfs", 0, "size=16k") || chdir("n"))
+            return perror("chain"), 1;
+    close(open("/stacked", O_CREAT | O_WRONLY, 0600));
+    return pause();
+}
+"""
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_mounts(
+    engine: Engine,
+    bundle: Bundle,
+    compiled: Callable[..., Path],
+    tmp_path: Path,
+    *,
+    user_namespace: bool,
+) -> None:
+    program = bundle.rootfs / "stack"
+    program.write_bytes(compiled("stack", STACKER).read_bytes())
+    program.chmod(0o755)
+    bundle.capabilities("CAP_SYS_ADMIN")
+    if user_namespace:
+        bundle.user_namespace()
+    name = engine.start(bundle, f"/stack {DEPTH}")
+    assert wait_for((bundle.rootfs / "stacked").exists)
+    rows = json.loads(engine.call("mounts", "--json", name).ok().out)
+    assert len(rows) > 2 * DEPTH
+    table = engine.call("mounts", name).ok().out.splitlines()
+    assert len(table) == len(rows) + 1
+    drifts = engine.call("mounts", "--check", name)
+    assert (drifts.code, len(drifts.out.splitlines())) == (1, 2 * DEPTH)
+    (tmp_path / "volume").mkdir()
+    engine.call("mounts", name, "--add", f"{tmp_path}/volume:/tmp/volume").ok()
+    engine.call("mounts", name, "--remove", "/tmp/volume").ok()
+    engine.call("exec", name, "/bin/true").ok()
+    engine.call("delete", "--force", name).ok()
