@@ -119,7 +119,13 @@ def add(
             open_all()
         # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
         before = open_all if os.geteuid() else None
-        inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True, before=before)
+        inside.run(
+            container,
+            lambda place: _attach_all(tree, wanted, place),
+            as_root=True,
+            before=before,
+            keep=(made.file, *tree.mounts.values()),
+        )
     finally:
         spaces.close()
         for fd in (*tree.mounts.values(), made.file, *([lock] if lock >= 0 else [])):
