@@ -8,6 +8,8 @@ or not be removed.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +103,26 @@ def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> Non
     engine.until(name, "stopped")
     engine.call("delete", name).ok()
     assert {cgroup_file(engine, path) for path in tops} == {None}
+
+
+@pytest.mark.usefixtures("nester")
+def test_directories(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
+    """In a volume, which the next one is to be given, and in a layer, which goes with its container."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    try:
+        name = engine.start(bundle, f"/nest {DEPTH} 9 /data /tmp", "--overlay", "-v", f"{volume}:/data")
+        assert wait_for(lambda: engine.call("exec", name, "/bin/test", "-e", "/nested").code == 0)
+        bundle.process["user"] = {"uid": 7, "gid": 7}
+        other = engine.start(bundle, "sleep 1000", "-v", f"{volume}:/data:U")
+        assert volume.stat().st_uid == 7
+        for each in (name, other):
+            engine.call("delete", "--force", each).ok()
+        assert os.listdir(bundle.rootfs / "tmp") == []
+    finally:
+        # What tidies up after tests knows no depth, either.
+        subprocess.run(["rm", "-rf", volume], check=True)
+    assert [entry for entry in os.listdir(engine.root) if entry != "@cache"] == []
 
 
 STACKER = r"""
