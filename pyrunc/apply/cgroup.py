@@ -344,6 +344,23 @@ def frozen(paths: dict[str, str]) -> bool:
     return "" in paths and read(paths[""], "cgroup.freeze").strip() == b"1"
 
 
+def is_frozen(paths: dict[str, str], pid: int) -> bool:
+    """Tell whether a process is in a frozen cgroup: the container's, or one that it has made below."""
+    file = "freezer.state" if "freezer" in paths else "cgroup.events"
+    words = (b"FROZEN", b"FREEZING", b"frozen 1")
+    found: list[bool] = []
+
+    def look(directory: int) -> None:
+        if pid in _members(directory):
+            lines = read("", file, directory).split(b"\n")
+            found.append(any(line in words for line in lines))
+
+    top = paths.get("freezer", paths.get(""))
+    if top:
+        walk(top, look)
+    return any(found)
+
+
 def freeze(paths: dict[str, str]) -> None:
     """Stop every process in the cgroup and below it where it is.
 

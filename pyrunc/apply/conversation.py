@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
+_DYING = 2000  # milliseconds that a killed process may take
 _PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
 
 
@@ -233,12 +234,20 @@ class Conversation:
             self.trace = None
 
     def kill(self) -> None:
-        """Kill the process and collect it; it may be gone."""
+        """Kill the process and collect it; it may be gone.
+
+        One that is frozen ends when it is let go on (version 1 of cgroups): nobody waits for that here.
+        """
         if not self.pid:
             return
+        import select
+
         try:
             _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            if poll.poll(_DYING):
+                os.waitpid(self.pid, 0)
         except OSError:
             pass  # it has been collected
         self.pid = 0

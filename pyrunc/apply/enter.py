@@ -180,10 +180,17 @@ class Entry(Conversation):
                 "the process on its way into the container was stopped there",
                 hint="something in the container sends SIGSTOP to what enters it, or traces it",
             )
-        if not self.patient and cgroup.frozen(self.container.cgroup):
+        if cgroup.frozen(self.container.cgroup):
+            if self.patient:
+                return
             raise Failure(
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
+            )
+        if cgroup.is_frozen(self.container.cgroup, self.pid):
+            raise Failure(
+                "the process on its way into the container was frozen there",
+                hint="something in the container moves what enters it to a cgroup that it has frozen",
             )
 
     def run(self) -> None:

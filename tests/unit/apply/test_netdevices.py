@@ -97,11 +97,10 @@ def test_devices_beside_it_may_have_any_name() -> None:
         for place in (0, pid):
             ip("link", "add", b"\xff\xfe\x1b".decode("utf-8", "surrogateescape"), "type", "ifb", inside=place)
         ip("link", "add", "host0", "type", "ifb")
-        return [move(pid), move(pid, host="none")]
+        return [move(pid), "none not found" if "none not found" in (said := move(pid, host="none")) else said]
 
     said = in_namespace(test)
-    assert said == ["", said[1]]  # type: ignore[index]
-    assert "none not found" in said[1]  # type: ignore[index]
+    assert said == ["", "none not found"]
 
 
 def test_permanent_global_addresses_come_along_and_no_others() -> None:
