@@ -91,7 +91,7 @@ def of_cgroups(bundle: Bundle) -> None:
 def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> None:
     of_cgroups(bundle)
     name = engine.start(bundle, f"/nest {depth} {length} /sys/fs/cgroup /sys/fs/cgroup/* & sleep 1000; true")
-    assert wait_for((bundle.rootfs / "nested").exists)
+    assert wait_for((bundle.rootfs / "nested").exists, 60)
     tops = paths(engine, name).values()
     assert None not in [cgroup_file(engine, path) for path in tops]
     assert len(json.loads(engine.call("ps", "--format", "json", name).ok().out)) == 3
