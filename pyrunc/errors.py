@@ -113,7 +113,9 @@ def from_facts(facts: object) -> Failure:
     if isinstance(facts, list) and len(facts) == 6:
         message, step, pointer, errno, hint, code = facts
         if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
-            if isinstance(errno, int) and isinstance(hint, str) and isinstance(code, int):
+            # No error ends as success, and no number is too large for exit or for strerror.
+            known = isinstance(errno, int) and 0 <= errno < 4096 and isinstance(code, int) and 0 < code < 256
+            if known and isinstance(hint, str):
                 return Failure(message, step=step, pointer=pointer, errno=errno, hint=hint, code=code)
     return Failure("the container's side sent a malformed error report")
 

@@ -47,6 +47,22 @@ def test_the_readme_has_every_folder() -> None:
     assert (packages | tops) - named == set()
 
 
+def test_the_page_on_security_names_every_test() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", text("docs/security.md")))
+    assert named == {path.name for path in (ROOT / "tests/security").glob("test_*.py")}
+
+
+def test_each_advisory_stands_in_the_test_that_holds_it() -> None:
+    rows = text("docs/security.md").partition("## Published advisories")[2].partition("\n## ")[0].splitlines()
+    held = [row.split("|") for row in rows if "`test_" in row]
+    assert held
+    for _, numbers, _, files, _ in held:
+        tests = "".join(text(f"tests/security/{name}") for name in re.findall(r"`(\w+\.py)`", files))
+        wanted = re.findall(r"CVE-[0-9]+(-[0-9]+)|(GHSA-[a-z0-9-]+)|(youki#[0-9]+)", numbers)
+        assert wanted, numbers
+        assert ["".join(number) for number in wanted if "".join(number) not in tests] == [], files
+
+
 @pytest.mark.parametrize("name", BUNDLES)
 def test_each_bundle_says_how_to_run_it(name: str) -> None:
     assert f"sudo pyrunc run -b bundles/{name} " in text(f"bundles/{name}/README.md")

@@ -22,12 +22,15 @@ from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.store import Container
 
 _ENOENT, _EBUSY, _ENODEV, _EOPNOTSUPP = 2, 16, 19, 95
 _SIGKILL = 9
 _FOUND = "found_cgroups"  # in a record's extra: directories that were there before the container
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # How long remove() waits for killed processes to be gone: 2 ms, 4 ms, ... 512 ms, then 512 ms each. A process
 # whose memory is being given back takes longest: 1.1 s were seen for 8 GiB.
@@ -182,40 +185,101 @@ def pids(paths: dict[str, str]) -> list[int]:
 
     Processes of other pid namespaces, which have no id here, are left out.
     """
-    for name in ("", "pids", "devices", "freezer", *paths):
-        if name in paths:
-            found: set[int] = set()
-            _collect(paths[name], found)
-            found.discard(0)
-            return sorted(found)
-    return []
+    found: set[int] = set()
+    order = ("", "pids", "devices", "freezer", *paths)
+    top = next((paths[name] for name in order if name in paths), "")
+    if top:
+        walk(top, lambda fd: found.update(_members(fd)))
+    found.discard(0)
+    return sorted(found)
 
 
-def _collect(path: str, found: set[int]) -> None:
+def _members(directory: int) -> list[int]:
     try:
-        text = read(path, "cgroup.procs")
+        text = read("", "cgroup.procs", directory)
     except OSError:
         # A threaded cgroup of version 2 only lists threads.
-        text = read(path, "cgroup.threads")
-    found.update(int(line) for line in text.split())
-    for child in children(path):
-        _collect(child, found)
+        text = read("", "cgroup.threads", directory)
+    return [int(line) for line in text.split()]
 
 
-def children(path: str) -> list[str]:
-    """Return the directories below a cgroup's directory."""
+def walk(
+    path: str,
+    enter: Callable[[int], object] | None = None,
+    leave: Callable[[int, str], object] | None = None,
+) -> None:
+    """Visit a cgroup and all below it.
+
+    A container with a cgroup mount of its own makes these, as deep as it likes: deeper than there can be
+    calls within each other, open descriptors, or components in a path. So there is one descriptor, which
+    moves.
+
+    Args:
+        path: the directory of the topmost.
+        enter: called with the descriptor of each directory; those above first.
+        leave: called for each but the topmost, those below first: with the descriptor of the directory that
+            it is in, and its name.
+
+    """
+    here = _open_below(None, path)
+    if here < 0:
+        return
+    try:
+        if enter is not None:
+            enter(here)
+        way = [("", _children(here))]
+        while way:
+            name, left = way[-1]
+            if left:
+                name = left.pop()
+                inner = _open_below(here, name)
+                if inner < 0:
+                    continue  # removed meanwhile
+                os.close(here)
+                here = inner
+                if enter is not None:
+                    enter(here)
+                way.append((name, _children(here)))
+                continue
+            way.pop()
+            if way:
+                # A cgroup's parent stays its parent: the kernel moves none elsewhere.
+                outer = os.open("..", _DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = outer
+                if leave is not None:
+                    leave(here, name)
+    finally:
+        os.close(here)
+
+
+def _open_below(directory: int | None, name: str) -> int:
+    """Open a cgroup's directory, -1 if it is gone."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+    except OSError:
+        return -1
+
+
+def _children(directory: int) -> list[str]:
+    """Return the names of the directories in a cgroup's directory."""
     try:
         # kernfs counts as a link each directory, and two for itself: most cgroups need no listing.
-        if os.stat(path).st_nlink == 2:
+        if os.fstat(directory).st_nlink == 2:
             return []
-        with os.scandir(path) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
 
 
-def read(path: str, file: str) -> bytes:
+def read(path: str, file: str, directory: int | None = None) -> bytes:
     """Return a file's bytes, b"" when the file or the cgroup is gone.
+
+    Args:
+        path: the cgroup's directory.
+        file: the file's name.
+        directory: descriptor of the cgroup's directory, instead of the path.
 
     Raises:
         OSError: EOPNOTSUPP, from a threaded cgroup.
@@ -223,7 +287,8 @@ def read(path: str, file: str) -> bytes:
     """
     data = b""
     try:
-        fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+        name = f"{path}/{file}" if directory is None else file
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return data
     try:
@@ -257,8 +322,7 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
 
     """
     if signal == _SIGKILL and "" in paths and _kill_file(paths[""]):
-        if "freezer" in paths:
-            thaw(paths)
+        thaw_all(paths)
         return
     was_frozen = frozen(paths)
     held = was_frozen
@@ -275,8 +339,11 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
             _signal(alive, signal)
             if held or signal != _SIGKILL or not alive:
                 break
+            thaw_all(paths)
     finally:
-        if held and (signal == _SIGKILL or not was_frozen):
+        if signal == _SIGKILL:
+            thaw_all(paths)
+        elif held and not was_frozen:
             thaw(paths)
 
 
@@ -304,6 +371,23 @@ def frozen(paths: dict[str, str]) -> bool:
     if "freezer" in paths:
         return read(paths["freezer"], "freezer.state").strip() in (b"FROZEN", b"FREEZING")
     return "" in paths and read(paths[""], "cgroup.freeze").strip() == b"1"
+
+
+def is_frozen(paths: dict[str, str], pid: int) -> bool:
+    """Tell whether a process is in a frozen cgroup: the container's, or one that it has made below."""
+    file = "freezer.state" if "freezer" in paths else "cgroup.events"
+    words = (b"FROZEN", b"FREEZING", b"frozen 1")
+    found: list[bool] = []
+
+    def look(directory: int) -> None:
+        if pid in _members(directory):
+            lines = read("", file, directory).split(b"\n")
+            found.append(any(line in words for line in lines))
+
+    top = paths.get("freezer", paths.get(""))
+    if top:
+        walk(top, look)
+    return any(found)
 
 
 def freeze(paths: dict[str, str]) -> None:
@@ -342,6 +426,35 @@ def thaw(paths: dict[str, str]) -> None:
             return
 
 
+def thaw_all(paths: dict[str, str]) -> None:
+    """Let the processes go on that were frozen from within, too, so that they can die.
+
+    Version 1 lets no frozen process end, and a container with a cgroup mount of its own can freeze what is
+    below its cgroup. In version 2 a frozen one ends like any other.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    if "freezer" in paths:
+        # The topmost last: as long as that is frozen nobody is there to freeze another.
+        walk(paths["freezer"], leave=_thaw_one)
+    thaw(paths)
+
+
+def _thaw_one(directory: int, name: str) -> None:
+    try:
+        fd = os.open(f"{name}/freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return  # gone
+    try:
+        os.write(fd, b"THAWED")
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
 # ------------------------------------------------------------------------------------------------------
 # removing
 
@@ -374,6 +487,8 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
             from pyrunc.apply import cgroup_explain
 
             raise cgroup_explain.in_use(left)
+        # What was frozen from within cannot end, killed or not.
+        thaw_all(paths)
         time.sleep(pause)
         waited += pause
         pause = min(pause * 2, 0.512)
@@ -390,12 +505,24 @@ def _remove(path: str) -> bool:
             raise Failure(f"remove cgroup {path}", errno=exc.errno or 0) from None
     else:
         return True
-    below = children(path)
-    removed = [_remove(child) for child in below]
-    if not below or not all(removed):
+    gone = True
+
+    def leave(directory: int, name: str) -> None:
+        nonlocal gone
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            return
+        except OSError:
+            gone = False
+
+    walk(path, leave=leave)
+    if not gone:
         return False
     try:
         os.rmdir(path)
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

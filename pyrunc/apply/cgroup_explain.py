@@ -168,7 +168,9 @@ def in_use(left: list[str]) -> Failure:
 
     holders = []
     for pid in pids({"": left[0]}):
+        # A process names itself: neither lines of its own in a message nor bytes that steer a terminal.
         name = _read(f"/proc/{pid}", "comm")
+        name = name if name.isprintable() else ascii(name)[1:-1]
         holders.append(f"{pid} ({name})" if name else str(pid))
     who = ", ".join(holders[:10]) + (f" and {len(holders) - 10} more" if len(holders) > 10 else "")
     held = f"held by {who}" if holders else "no process in it has an id in this pid namespace"

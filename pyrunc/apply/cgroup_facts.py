@@ -77,7 +77,9 @@ def _read(path: str) -> str:
 def _hierarchies(text: str) -> list[Hierarchy]:
     """Parse /proc/self/cgroup: lines of number:controllers:path, no controllers for the unified hierarchy."""
     found = []
-    for line in text.splitlines():
+    for line in (
+        text.rstrip("\n").split("\n") if text else ()
+    ):  # only this ends a line: a name may hold all else
         _number, names, path = line.split(":", 2)
         found.append((tuple(names.split(",")) if names else (), path))
     return found

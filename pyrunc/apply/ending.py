@@ -52,8 +52,13 @@ def why(launch: Conversation) -> Failure:
     return Failure(f"container init {how} before the container was ready", pointer=pointer, hint=hint)
 
 
-def kill(launch: Conversation) -> None:
+def kill(launch: Conversation, *, frozen: bool = False) -> None:
     """Kill and collect a child.
+
+    Args:
+        launch: whose.
+        frozen: it may be frozen from within a container that goes on (version 1 of cgroups): it ends when it
+            is let go on, and nobody waits for that.
 
     Raises:
         Failure: it does not die.
@@ -61,7 +66,10 @@ def kill(launch: Conversation) -> None:
     """
     try:
         _signal.pidfd_send_signal(launch.pidfd, _signal.SIGKILL)
-        if not _gone(launch.pidfd, _DEATH):
+        if not _gone(launch.pidfd, _LAST_MOMENTS if frozen else _DEATH):
+            if frozen:
+                launch.pid = 0
+                return
             raise Failure(f"process {launch.pid} does not die", hint=f"see /proc/{launch.pid}/stack")
         os.waitpid(launch.pid, 0)
     except OSError:

@@ -180,10 +180,17 @@ class Entry(Conversation):
                 "the process on its way into the container was stopped there",
                 hint="something in the container sends SIGSTOP to what enters it, or traces it",
             )
-        if not self.patient and cgroup.frozen(self.container.cgroup):
+        if cgroup.frozen(self.container.cgroup):
+            if self.patient:
+                return
             raise Failure(
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
+            )
+        if cgroup.is_frozen(self.container.cgroup, self.pid):
+            raise Failure(
+                "the process on its way into the container was frozen there",
+                hint="something in the container moves what enters it to a cgroup that it has frozen",
             )
 
     def run(self) -> None:
@@ -211,11 +218,16 @@ class Entry(Conversation):
 
     def abort(self) -> None:
         """Kill and collect the process."""
-        try:
-            self.kill()
-        except Failure as problem:
-            cli.warn(problem.text())  # why it failed is what people must hear
+        self.sock.close()  # a process that was cloned and that nobody knows of ends by that
+        self.kill()
         self.report()
+
+    def kill(self) -> None:
+        """Kill the process and collect it; it may be gone, or frozen by the container that goes on."""
+        if self.pid:
+            from pyrunc.apply import ending
+
+            ending.kill(self, frozen=True)
 
 
 def _unified(container: Container) -> int:

@@ -1,15 +1,20 @@
 """Look at, or change, the mount tree of a container that is there: by a helper in its mount namespace.
 
 Law 6: the helper is a fork that imports nothing any more, and it ends with its answer. Law 3: it sees the
-container's tree through one descriptor of its root, and procfs is one of our own, opened before. A file
-system that the container itself serves, or a frozen one, can hold up whoever walks there, so the helper has a
-deadline.
+container's tree through one descriptor of its root, and procfs is one of our own, opened before; of what its
+parent has open it keeps no more than that.
+
+A file system that the container itself serves, or a frozen one, can hold up whoever walks there, so the
+helper has a deadline. Where the container sees it (in the host's pid namespace), its root may also have the
+right to stop it: so there is a second one for that, which the parent watches.
 """
 
 from __future__ import annotations
 
 import _signal
 import os
+import select
+import time
 
 from pyrunc import jsonio, store
 from pyrunc.apply import child as child_side
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_table import Row
 
 _SECONDS = 10  # a walk takes microseconds; only a server of files that does not answer takes longer
+_GRACE = 1.0  # seconds after which the parent no longer believes in the helper's own deadline
+_LARGEST = 2 * sources.LARGEST  # bytes of an answer, a mount table with its escapes
+_LAST_FD = 2**32 - 1
 _BENEATH = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
 
 
@@ -58,6 +66,7 @@ def run(
     *,
     as_root: bool,
     before: Callable[[], None] | None = None,
+    keep: Iterable[int] = (),
 ) -> object:
     """Have a helper do something inside a container's mount namespace.
 
@@ -66,6 +75,7 @@ def run(
         work: what to do; its result must have a JSON form. Everything it needs must have been imported.
         as_root: do it with the rights of the container's user namespace, not with ours.
         before: what to do with these rights before that, where the host's mounts are in sight.
+        keep: descriptors that it needs; all others of ours are closed.
 
     Returns:
         What work returned.
@@ -83,14 +93,16 @@ def run(
     reader, writer = os.pipe()
 
     def help_out() -> None:
-        os.close(reader)
-        _help(lambda: work(_enter(container, init, kinds, procfs, before)), writer)
+        _help(lambda: work(_enter(container, init, kinds, procfs, before)), writer, (init, procfs, *keep))
 
     helper, _pidfd = foreground.fork(help_out)
     os.close(writer)
     os.close(init)
     os.close(procfs)
-    answer = sources.read_all(reader)
+    try:
+        answer = _listen(reader, helper, container.id)
+    finally:
+        os.close(reader)
     _pid, status = os.waitpid(helper, 0)
     if os.waitstatus_to_exitcode(status) == -_signal.SIGALRM:
         raise Failure(
@@ -102,6 +114,34 @@ def run(
     if isinstance(value, dict) and "result" in value:
         return value["result"]
     raise from_facts(value)
+
+
+def _listen(reader: int, helper: int, what: str) -> str:
+    """Return what the helper says until its end.
+
+    Raises:
+        Failure: it says more than there can be to say, or does not end; it is killed.
+
+    """
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    end = time.monotonic() + _SECONDS + _GRACE
+    answer = bytearray()
+    while poll.poll(max(0.0, end - time.monotonic()) * 1000):
+        part = os.read(reader, 1 << 16)
+        if not part:
+            return answer.decode()
+        answer += part
+        if len(answer) > _LARGEST:
+            break
+    # Ours as long as nobody has waited for it.
+    os.kill(helper, _signal.SIGKILL)
+    os.waitpid(helper, 0)
+    raise Failure(
+        f"the helper that looks into the container was stopped, and did not go on within {_SECONDS} seconds",
+        step=what,
+        hint="a container in the host's pid namespace can do that: see its processes with pyrunc ps",
+    )
 
 
 def _open_init(container: store.Container) -> int:
@@ -126,16 +166,17 @@ def gone(container: store.Container) -> Failure:
     )
 
 
-def _help(work: Callable[[], object], writer: int) -> None:
+def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> None:
     """Be the helper; never returns."""
     try:
+        # A process of the container must not be able to look into us (CVE-2016-9962).
+        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
         _signal.alarm(_SECONDS)
         child_side.close_door()
+        _close_others((writer, *kept))
         os.umask(0)
-        # A process of the container must not be able to look into us (CVE-2016-9962).
-        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
         answer: object = {"result": work()}
     except BaseException as exc:  # noqa: BLE001 - no traceback may be printed here: it would read the container's files
         answer = worded(exc, "look into the container").facts()
@@ -145,6 +186,19 @@ def _help(work: Callable[[], object], writer: int) -> None:
             text = text[os.write(writer, text) :]
     finally:
         os._exit(0)
+
+
+def _close_others(kept: tuple[int, ...]) -> None:
+    """Close all that the parent has open, but what is kept; the first three lead nowhere from here on."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in range(3):
+        os.dup2(null, number)
+    first = 3
+    for fd in sorted(set(kept)):
+        if fd > first:
+            _linux.close_range(first, fd - 1, 0)
+        first = max(first, fd + 1)
+    _linux.close_range(first, _LAST_FD, 0)
 
 
 def _enter(

@@ -93,7 +93,7 @@ def add(
     tree = _Tree(plan, made)
     spaces = idmapped.Spaces()
     made.open(container.directory)
-    lock = mountpoints.hold(container.rootfs)
+    lock, _held = mountpoints.hold(container.root, container.rootfs)
     for step in wanted:
         # What is put on a shared mount becomes shared by that.
         step.after = bool(step.propagation)
@@ -119,7 +119,13 @@ def add(
             open_all()
         # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
         before = open_all if os.geteuid() else None
-        inside.run(container, lambda place: _attach_all(tree, wanted, place), as_root=True, before=before)
+        inside.run(
+            container,
+            lambda place: _attach_all(tree, wanted, place),
+            as_root=True,
+            before=before,
+            keep=(made.file, *tree.mounts.values()),
+        )
     finally:
         spaces.close()
         for fd in (*tree.mounts.values(), made.file, *([lock] if lock >= 0 else [])):

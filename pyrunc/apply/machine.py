@@ -110,7 +110,7 @@ def image() -> int:
 
 
 def hide() -> None:
-    """Let no other process of our user look into this one, nor into what is forked from it (CVE-2016-9962)."""
+    """Let no other process of our user look into this one or what it forks (CVE-2016-9962)."""
     _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

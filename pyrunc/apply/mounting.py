@@ -13,7 +13,6 @@ the child is already busy attaching: two processes share the work.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from pyrunc.apply import devices, filesystems, mountpoints, protocol, root, sources, verify
@@ -70,6 +69,7 @@ class Mounting:
         self._open_source: Callable[[steps.Mount], int] = sources.open_source
         self._open_new: Callable[[steps.Mount], int] = filesystems.open_new
         self._lock = -1
+        self._held = b""
 
     # -- the parent ----
 
@@ -100,7 +100,7 @@ class Mounting:
 
                 self.copy = copyup.copy
         made = self.made.open(directory)
-        self._lock = mountpoints.hold(plan.rootfs)
+        self._lock, self._held = mountpoints.hold(directory.rpartition("/")[0], plan.rootfs)
         return (made,) if self._lock < 0 else (made, self._lock)
 
     def open_all(self, child: Child) -> None:
@@ -292,7 +292,7 @@ class Mounting:
     def settle(self) -> None:
         """Let others take their mount points away again: ours are in use."""
         if self._lock >= 0:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # for the parent, too: it is the same open file
+            mountpoints.let_go(self._lock, self._held)  # for the parent, too: it is the same open file
 
     def note(self, child: Child, fd: int, step: steps.Mount) -> None:
         """Remember a mount that is attached now."""

@@ -13,12 +13,20 @@ container of the same root file system may have found and used them.
 
 What lies on a file system made for the container goes with it and is not noted; neither is what lies on
 something mounted below a bind's source, of which only the kernel knows where it comes from.
+
+Who looks for mount points and who takes them away keep out of each other's way by locks on a file beside the
+state directories, one range of it for each directory of the host (fcntl_locking(2), locks of an open file
+description). Not on the directories themselves: a container's processes can open those, lock them too and
+never let go. What has another state root has other locks, and then the check at the end (verify.py) is all
+there is.
 """
 
 from __future__ import annotations
 
+import _struct
 import fcntl
 import os
+import time
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
@@ -30,6 +38,13 @@ if TYPE_CHECKING:
 
 FILE = "made"
 _EEXIST, _ENOSPC = 17, 28
+# In a state root's @cache, which stays.
+LOCKS = "mountpoints.lock"
+# Who has a lock for itself looks at the mount tables of all containers meanwhile: milliseconds, or a second
+# on a host with thousands.
+_SECONDS = 10.0
+_PAUSE = 0.005
+_OFFSETS = (1 << 62) - 1
 
 
 class Made:
@@ -189,24 +204,82 @@ def _is_there(directory: int, name: str) -> bool:
     return True
 
 
-def hold(rootfs: str) -> int:
+def hold(root: str, rootfs: str) -> tuple[int, bytes]:
     """Keep others from taking a mount point away that is found in a root file system and not used yet.
 
     Args:
-        rootfs: its directory.
+        root: the state root.
+        rootfs: the directory of the root file system.
 
     Returns:
-        A descriptor with a shared lock, -1 where there can be none: who has no right to read a directory has
-        none to change it, and on a file system without locks nothing is taken away.
+        A descriptor with a shared lock, and what lets go of it by let_go(). The descriptor is -1 where there
+        can be no lock, or somebody takes mount points away for longer than any reason is known for: to wait
+        on would be worse than to find one gone, which verify.py does.
 
     """
     try:
-        fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        found = os.stat(rootfs)
     except OSError:
-        return -1
+        return -1, b""  # whoever opens it next says so
+    fd = open_locks(root)
+    if fd < 0:
+        return -1, b""
+    wanted = part((found.st_dev, found.st_ino))
+    if lock(fd, fcntl.F_RDLCK, wanted, time.monotonic() + _SECONDS):
+        return fd, wanted
+    os.close(fd)
+    return -1, b""
+
+
+def open_locks(root: str) -> int:
+    """Open the file of locks of a state root, -1 if there can be none."""
+    directory = f"{root}/@cache"
+    how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        try:
+            return os.open(f"{directory}/{LOCKS}", how, 0o600)
+        except FileNotFoundError:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            return os.open(f"{directory}/{LOCKS}", how, 0o600)
     except OSError:
-        os.close(fd)
         return -1
-    return fd
+
+
+def part(inode: tuple[int, int]) -> bytes:
+    """Return the range for a directory, given by device and inode; two that share one wait for each other."""
+    # The offset is a positive number of 64 bits; an inode's number mostly has far fewer.
+    offset = (inode[1] ^ inode[0] << 40) & _OFFSETS
+    return _struct.pack("qq", offset, 1)
+
+
+def lock(fd: int, kind: int, wanted: bytes, end: float) -> bool:
+    """Take a lock, or change it; tell whether it is ours.
+
+    Args:
+        fd: from open_locks().
+        kind: F_RDLCK, of which there may be several, or F_WRLCK.
+        wanted: from part().
+        end: time of the monotonic clock until which it is tried.
+
+    """
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(kind, wanted))
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_PAUSE)
+        except OSError:
+            return False  # a file system without locks
+        else:
+            return True
+
+
+def let_go(fd: int, held: bytes) -> None:
+    """Let go of a lock, for all who have inherited the descriptor."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, held))
+
+
+def _request(kind: int, wanted: bytes) -> bytes:
+    """Return a struct flock: type, whence (SEEK_SET), start and length, process (none)."""
+    return _struct.pack("hh4x", kind, os.SEEK_SET) + wanted + bytes(8)

@@ -220,7 +220,8 @@ class _Talk:
     def names(self) -> dict[int, str]:
         """Return index -> name of all devices."""
         return {
-            unpack_from("=i", body, 4)[0]: _attributes(body, 16).get(_IFNAME, b"").rstrip(b"\0").decode()
+            # Any bytes but a slash and white space make a name, and who has a namespace renames its devices.
+            unpack_from("=i", body, 4)[0]: os.fsdecode(_attributes(body, 16).get(_IFNAME, b"").rstrip(b"\0"))
             for body in self._dump("list network devices", _GETLINK, _link(0))
         }
 

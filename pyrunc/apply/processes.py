@@ -30,10 +30,14 @@ def of(container: Container) -> list[int]:
     own = _pid_namespace(container.pid) if container.namespaces.get("pid") == "" else ""
     if own:
         found.update(pid for pid in parents if _pid_namespace(pid) == own)
-    size = 0
-    while size != len(found):
-        size = len(found)
-        found.update(pid for pid, parent in parents.items() if parent in found)
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    todo = list(found)
+    while todo:
+        new = set(children.get(todo.pop(), ())) - found
+        found |= new
+        todo += new
     return sorted(found)
 
 

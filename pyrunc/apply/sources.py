@@ -27,7 +27,9 @@ calls: MountCalls = _linux
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
-_ENOENT, _EPERM, _EINVAL = 2, 1, 22
+_ENOENT, _EPERM, _EINVAL, _EFBIG = 2, 1, 22, 27
+# Bytes of a mount table. The kernel's limit is 100,000 mounts: a fifth of that, with ordinary names.
+LARGEST = 1 << 26
 
 # What engines and their users know as the beginning of a mount's failure.
 STEP = "unable to start container process: error during container init: error mounting"
@@ -222,20 +224,29 @@ def propagate_below(fd: int, flag: int, procfs: int) -> None:
                 os.close(below)
 
 
-def read_bytes(fd: int) -> bytes:
-    """Return all that can be read from a descriptor, and close it."""
+def read_bytes(fd: int, largest: int = LARGEST) -> bytes:
+    """Return all that can be read from a descriptor, and close it.
+
+    Raises:
+        OSError: EFBIG, it is more than largest bytes. A container chooses how long its mount table is.
+
+    """
     parts = []
+    left = largest
     try:
         while part := os.read(fd, 1 << 16):
             parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise OSError(_EFBIG, os.strerror(_EFBIG))
     finally:
         os.close(fd)
     return b"".join(parts)
 
 
-def read_all(fd: int) -> str:
-    """Return all that can be read from a descriptor as text, and close it."""
-    return read_bytes(fd).decode("utf-8", "surrogateescape")
+def read_all(fd: int, largest: int = LARGEST) -> str:
+    """Return what read_bytes() returns as text."""
+    return read_bytes(fd, largest).decode("utf-8", "surrogateescape")
 
 
 def lines(table: str) -> list[str]:

@@ -3,9 +3,9 @@
 What was made is in the container's list (mountpoints.py). It goes if it still is what was made, is empty, and
 nobody else uses it. The kernel would let us remove a mount point of another mount namespace, and would take
 that mount away with it (rmdir(2), since Linux 3.18); so every mount table that can be seen is looked at
-first, and new containers of the same root file system wait meanwhile: they hold a shared lock on it from
-before they look for their mount points until these are in use. What is still in use, or may be, is left to a
-container that can be using it, on its list.
+first, and new containers of the same root file system wait meanwhile: they hold a shared lock for it (in
+mountpoints.py) from before they look for their mount points until these are in use. What is still in use, or
+may be, is left to a container that can be using it, on its list.
 
 For mount points on volumes that lock is not held. Should one vanish in the instant between its finding and
 its use, verify.py finds the mount gone, and that creation fails.
@@ -90,7 +90,7 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
         undo: it never was created, so that devices and links that were made for it go, too.
 
     """
-    bases = _Bases()
+    bases = _Bases(container.root)
     if undo:
         bases.shared = _others(container)
     offset = 0
@@ -218,12 +218,13 @@ class _Bases:
 
     """
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, root: str) -> None:
+        """Begin with none, in a state root."""
         self.fds: dict[str, int] = {}
         self.places: dict[str, Place] = {}
         self.shared: set[tuple[int, int]] | None = None
         self._tops: dict[str, tuple[int, int]] = {}
+        self._locks = mountpoints.open_locks(root)
 
     def open(self, base: str) -> None:
         """Open a directory, if it is there."""
@@ -249,35 +250,28 @@ class _Bases:
     def lock(self, end: float) -> None:
         """Keep new containers from looking for mount points; do without what stays locked until a time."""
         for base, fd in self.fds.items():
-            place = _place(fd) if _locked(fd, end) else None
+            place = _place(fd) if self._locked(base, end) else None
             if place is not None:
                 self.places[base] = place
+
+    def _locked(self, base: str, end: float) -> bool:
+        wanted = mountpoints.part(self._tops[base])
+        return self._locks >= 0 and mountpoints.lock(self._locks, fcntl.F_WRLCK, wanted, end)
 
     def unlock(self) -> None:
         """Let them go on."""
         self.places.clear()
-        for fd in self.fds.values():
-            fcntl.flock(fd, fcntl.LOCK_UN)
+        for top in self._tops.values() if self._locks >= 0 else ():
+            mountpoints.let_go(self._locks, mountpoints.part(top))
 
     def close(self) -> None:
         """Let go of all."""
         for fd in self.fds.values():
             os.close(fd)
         self.fds.clear()
-
-
-def _locked(fd: int, end: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(_PAUSE)
-        except OSError:
-            return False  # a file system without locks
-        else:
-            return True
+        if self._locks >= 0:
+            os.close(self._locks)
+            self._locks = -1
 
 
 def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:

@@ -123,11 +123,29 @@ def find(
         elif point is not None or not isinstance(step, (steps.MaskedPath, steps.ReadonlyPath)):
             # A path that is not in the image needs no cover.
             found.missing.append((step, point or place))
-    by_id = {row.id: row for row in known.rows}
+    tables = _Tables(by_id={row.id: row for row in known.rows}, own=at, host={}, sources=known.sources)
+    for row in known.host:
+        tables.host.setdefault(row.point, []).append(row)
     for row in ordered:
         if row.id not in found.of:
-            found.of[row.id] = _unasked(row, found, by_id, known, plan)
+            found.of[row.id] = _unasked(row, found, tables, plan)
     return found
+
+
+class _Tables(Record):
+    """The mount tables once more, to be looked things up in: a container may have very many mounts.
+
+    Attributes:
+        by_id: mount id -> its row in the container.
+        own, host: mount point -> what is mounted there, in the container and on the host.
+        sources: as in Knowledge.
+
+    """
+
+    by_id: dict[int, Row]
+    own: dict[str, list[Row]]
+    host: dict[str, list[Row]]
+    sources: dict[int, tuple[str, str, str]]
 
 
 def _in_order(plan: steps.Plan, configured: int) -> list[Step]:
@@ -163,36 +181,36 @@ def _remounted(step: steps.Mount, here: list[Row], found: Origins) -> None:
     found.missing.append((step, step.destination))
 
 
-def _unasked(row: Row, found: Origins, by_id: dict[int, Row], known: Knowledge, plan: steps.Plan) -> Origin:
+def _unasked(row: Row, found: Origins, tables: _Tables, plan: steps.Plan) -> Origin:
     """Return the origin of a mount that no step names."""
     if row.point == "/run/notify" and row.root.endswith(f"/{plan.id}/notify"):
         return Origin(kind=NOTIFY)
-    above = by_id.get(row.parent)
+    above = tables.by_id.get(row.parent)
     while above is not None and above.id in found.of and found.of[above.id].kind == BELOW:
-        above = by_id.get(above.parent)
+        above = tables.by_id.get(above.parent)
     origin = found.of.get(above.id) if above is not None and above is not row else None
-    if origin is None or above is None or not _came_along(row, above, origin, known):
+    if origin is None or above is None or not _came_along(row, above, origin, tables):
         return Origin(kind=CONTAINER)
     return Origin(kind=BELOW, pointer=origin.pointer, step=origin.step)
 
 
-def _came_along(row: Row, top: Row, origin: Origin, known: Knowledge) -> bool:
+def _came_along(row: Row, top: Row, origin: Origin, tables: _Tables) -> bool:
     """Tell whether a mount below a recursive bind is one that its source has, too."""
     step = origin.step
     rest = row.point[len(top.point.rstrip("/")) :]
     if isinstance(step, steps.ReadonlyPath):
         # It covers itself, and what is mounted in it is copied as well.
-        return any(_same(row, other) and other.point == row.point for other in known.rows if other is not row)
+        return any(_same(row, other) for other in tables.own[row.point] if other is not row)
     if isinstance(step, steps.AttachRoot):
-        wanted, table = step.path + rest, known.host
+        wanted, table = step.path + rest, tables.host
     elif isinstance(step, steps.Mount) and step.options.bind == "rbind":
         if step.kind == "inner-bind":
-            wanted, table = mounts.clean(step.source) + rest, known.rows
+            wanted, table = mounts.clean(step.source) + rest, tables.own
         else:
-            wanted, table = known.sources.get(id(step), ("", "", ""))[2] + rest, known.host
+            wanted, table = tables.sources.get(id(step), ("", "", ""))[2] + rest, tables.host
     else:
         return False
-    return any(other.point == wanted and _same(row, other) for other in table)
+    return any(_same(row, other) for other in table.get(wanted, ()))
 
 
 def _same(one: Row, other: Row) -> bool:

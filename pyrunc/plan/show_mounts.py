@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # What the options of an overlay grow to; --json has all of it.
 _WIDEST = 60
 _LONGEST_SOURCE = 40
+# Whatever a container does, columns are no wider than this, and what leads to a mount no longer than that.
+_WIDEST_COLUMN = 120
+_DEEPEST = 60
 
 
 def propagation(row: Row) -> str:
@@ -75,7 +78,7 @@ def table(rows: list[Row], found: Origins, volumes: dict[str, str]) -> str:
                 printable(_options(row, origin)),
             )
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    widths = [min(_WIDEST_COLUMN, max(len(line[column]) for line in cells)) for column in range(5)]
     lines = (
         "  ".join((*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[5])).rstrip()
         for line in cells
@@ -94,16 +97,17 @@ def _branches(rows: list[Row]) -> list[tuple[Row, str]]:
         else:
             tops.append(row)
     found: list[tuple[Row, str]] = []
-
-    def add(row: Row, lead: str, indent: str) -> None:
+    # No function that calls itself: a container stacks mounts as high as it likes.
+    todo = [(row, "", "") for row in reversed(tops)]
+    while todo:
+        row, lead, indent = todo.pop()
         found.append((row, lead))
         inner = sorted(below.get(row.id, ()), key=lambda other: other.point)
-        for number, other in enumerate(inner, 1):
-            last = number == len(inner)
-            add(other, indent + ("└─" if last else "├─"), indent + ("  " if last else "│ "))
-
-    for row in tops:
-        add(row, "", "")
+        deep = len(indent) >= _DEEPEST
+        for number, other in enumerate(reversed(inner)):
+            branch = "└─" if not number else "├─"
+            more = "" if deep else "│ " if number else "  "
+            todo.append((other, indent + branch, indent + more))
     return found
 
 
@@ -118,9 +122,9 @@ def _covered(rows: list[Row]) -> set[int]:
             continue
         # On the same mount, nearer to its top: that came later, or ours would be mounted on it.
         place = row.point.rpartition("/")[0]
-        while place and (row.parent, place) not in taken:
+        while len(place) > len(parent.point) and (row.parent, place) not in taken:
             place = place.rpartition("/")[0]
-        below = bool(place) and place != parent.point
+        below = len(place) > len(parent.point)
         beside_its_cover = (parent.id, parent.point) in taken and row.point != parent.point
         if parent.id in out_of_reach or beside_its_cover or below:
             out_of_reach.add(row.id)

@@ -24,6 +24,8 @@ _ENOENT, _ENOTEMPTY = 2, 39
 _PATIENCE = 30.0
 # What a deletion that is to be repeated needs.
 _LAST = (store.CONFIG, store.STATE)
+# Milliseconds that a killed init may take, before it is supposed to be frozen from within the container.
+_AT_ONCE = 100
 
 
 def main(cmd: Command) -> int:
@@ -136,15 +138,15 @@ def kill_init(container: store.Container) -> None:
 
             processes.signal_others(container, _SIGKILL)
         _signal.pidfd_send_signal(pidfd, _SIGKILL)
-        if store.frozen(container):
-            from pyrunc.apply import cgroup
-
-            cgroup.thaw(container.cgroup)
         # The pidfd becomes readable when the process has ended, whoever its parent is (pidfd_open(2)).
         import select
 
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
+        if store.frozen(container) or not poll.poll(_AT_ONCE):
+            from pyrunc.apply import cgroup
+
+            cgroup.thaw_all(container.cgroup)
         if not poll.poll(10_000):
             raise Failure(
                 "container init still running",

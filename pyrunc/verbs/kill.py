@@ -111,7 +111,19 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
         raise Failure("container not running", step=container.id) from None
     except OSError as exc:
         raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
-    if number == _SIGKILL and state == "paused":
+    if number == _SIGKILL and (state == "paused" or _divided(container)):
         from pyrunc.apply import cgroup
 
-        cgroup.thaw(container.cgroup)
+        cgroup.thaw_all(container.cgroup)
+
+
+def _divided(container: store.Container) -> bool:
+    """Tell whether there are cgroups below the container's: one may be frozen and keep a process from ending.
+
+    Only in version 1, where each directory counts as a link, and two for itself.
+    """
+    freezer = container.cgroup.get("freezer")
+    try:
+        return freezer is not None and os.stat(freezer).st_nlink > 2
+    except OSError:
+        return False

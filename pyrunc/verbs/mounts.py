@@ -13,7 +13,7 @@ import sys
 from pyrunc import jsonio, store
 from pyrunc.apply import drift, inside, verify
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_origins, mounts, show_mounts, steps
+from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
 from pyrunc.verbs import plan as plan_verb
 
 TYPE_CHECKING = False
@@ -206,8 +206,9 @@ class Tree:
         """Note what went, with all below it: what was added is forgotten, the rest is known as removed."""
         wishes = self.wishes
         ids = set(gone)
-        while more := {row.id for row in known.rows if row.parent in ids} - ids:
-            ids |= more
+        for row in mount_table.in_order(known.rows):
+            if row.parent in ids:
+                ids.add(row.id)
         for number in ids:
             origin = found.of[number]
             if origin.step is None or origin.kind == mount_origins.BELOW:

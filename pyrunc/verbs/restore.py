@@ -331,7 +331,7 @@ class Restore:
 
 def _cgroup_roots(pid: int) -> list[dict[str, str]]:
     """Return where CRIU puts what it restores: the cgroups it has been started in, by controller."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as table:
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         rows = [line.rstrip("\n").split(":", 2) for line in table]
     return [{"ctrl": name, "path": path} for _number, names, path in rows for name in names.split(",")]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # A directory to read, and only that: no symlink to one, no terminal to acquire.
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Each level of a walk holds two descriptors, of which a process has 1024 (the usual soft limit of
-# RLIMIT_NOFILE).
+# So many levels are kept open at a time: of a copy each holds two descriptors, of which a process has 1024
+# (the usual soft limit of RLIMIT_NOFILE).
 DEEPEST = 400
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
 _LABEL = "security.selinux"
@@ -207,9 +207,27 @@ def label(top: int, context: str, what: str) -> None:
     _each(top, mark, f"label {what} as {context}")
 
 
+class _Level:
+    """A directory on the way down.
+
+    Attributes:
+        fd: its descriptor, -1 while it is closed because there are so many below it.
+        names: its directories that are still to be visited.
+        inode: its device and inode, once it is closed.
+
+    """
+
+    __slots__ = ("fd", "inode", "names")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.names: list[str] = []
+        self.inode = (0, 0)
+
+
 def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
     """Do something to each entry of a tree: (descriptor of its directory, name); the top is (top, "")."""
-    stack: list[tuple[int, list[str]]] = []
+    stack: list[_Level] = []
     try:
         action(top, "")
         try:
@@ -218,31 +236,58 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             if exc.errno in (_ENOTDIR, _ELOOP):
                 return  # a file, or a symlink that is meant itself
             raise
-        stack.append((fd, []))
-        _visit(fd, action, stack[-1][1])
+        stack.append(_Level(fd))
+        _visit(fd, action, stack[-1].names)
         while stack:
-            fd, names = stack[-1]
-            if not names:
-                os.close(fd)
-                stack.pop()
+            here = stack[-1]
+            if not here.names:
+                _leave(stack, doing)
                 continue
             try:
-                inner = _linux.openat2(fd, names.pop(), READ_DIRECTORY, 0, _INSIDE)
+                inner = _linux.openat2(here.fd, here.names.pop(), READ_DIRECTORY, 0, _INSIDE)
             except OSError as exc:
                 if exc.errno == _EXDEV:
                     continue  # a mount point: what is mounted there is no part of this tree
                 raise
-            if len(stack) == DEEPEST:
-                os.close(inner)
-                raise Failure(f"{doing}: directories are nested deeper than {DEEPEST}")
-            stack.append((inner, []))
-            _visit(inner, action, stack[-1][1])
+            stack.append(_Level(inner))
+            if len(stack) > DEEPEST:
+                _close(stack[-DEEPEST - 1])
+            _visit(inner, action, stack[-1].names)
     except OSError as exc:
         name = os.path.basename(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else ""
         raise Failure(doing + (f": {name!a}" if name else ""), errno=exc.errno or 0) from None
     finally:
-        for fd, _names in stack:
-            os.close(fd)
+        for level in stack:
+            if level.fd >= 0:
+                os.close(level.fd)
+
+
+def _close(level: _Level) -> None:
+    """Close a directory for now; note which it is."""
+    if level.fd >= 0:
+        found = os.fstat(level.fd)
+        level.inode = (found.st_dev, found.st_ino)
+        os.close(level.fd)
+        level.fd = -1
+
+
+def _leave(stack: list[_Level], doing: str) -> None:
+    """Go up one level; a directory that was closed is opened again from below.
+
+    Raises:
+        Failure: that leads to another one by now, as somebody has moved what is below it.
+
+    """
+    here = stack.pop()
+    try:
+        above = stack[-1] if stack else None
+        if above is not None and above.fd < 0:
+            above.fd = os.open("..", READ_DIRECTORY, dir_fd=here.fd)
+            found = os.fstat(above.fd)
+            if (found.st_dev, found.st_ino) != above.inode:
+                raise Failure(f"{doing}: a directory in it was moved meanwhile", hint="try again")
+    finally:
+        os.close(here.fd)
 
 
 def _visit(fd: int, action: Callable[[int, str], None], directories: list[str]) -> None:

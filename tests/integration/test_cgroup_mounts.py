@@ -12,31 +12,19 @@ import pytest
 
 from pyrunc.apply.cgroup_facts import cgroup_facts
 from tests.support.cgroups import paths
-from tests.support.engine import Engine
 from tests.support.mounts import Row, rows
+from tests.support.unified import UnifiedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.containers import Bundle
+    from tests.support.engine import Engine
 
 SAFE = {"nosuid", "nodev", "noexec"}
 FACTS = cgroup_facts(rootless=False)
-# In a mount namespace where the unified hierarchy is all there is, as on a host of version 2.
-ONLY_V2 = 'umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"'
 
 version1 = pytest.mark.skipif(FACTS.version != 1, reason="the host has no version 1 hierarchies")
-
-
-class UnifiedEngine(Engine):
-    """An engine on a host of version 2."""
-
-    def argv(self, *words: str) -> list[str]:
-        """Return the words of a call."""
-        there = super().argv(*words)
-        if FACTS.version == 2:
-            return there
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ONLY_V2, *there]
 
 
 @pytest.fixture

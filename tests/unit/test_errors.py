@@ -35,7 +35,20 @@ def test_facts_survive_the_way() -> None:
 
 @pytest.mark.parametrize(
     "facts",
-    [None, [], "x", [1, "s", "/p", 2, "h", 1], ["m", "s", "/p", "2", "h", 1], ["m"] * 5],
+    [
+        None,
+        [],
+        "x",
+        [1, "s", "/p", 2, "h", 1],
+        ["m", "s", "/p", "2", "h", 1],
+        ["m"] * 5,
+        # A status that says it went well, or that is none; an error number that is none.
+        ["m", "s", "/p", 2, "h", 0],
+        ["m", "s", "/p", 2, "h", 256],
+        ["m", "s", "/p", 2, "h", -(10**30)],
+        ["m", "s", "/p", 10**30, "h", 1],
+        ["m", "s", "/p", -1, "h", 1],
+    ],
 )
 def test_a_malformed_report_is_itself_a_failure(facts: object) -> None:
     assert "malformed" in from_facts(facts).message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -198,6 +200,19 @@ class TestHolders:
         text = cgroup_explain.in_use([str(tmp_path)]).text()
         assert text.startswith(f"remove cgroup {tmp_path}: held by 1 (")
         assert text.endswith("): device or resource busy")
+
+    def test_a_process_does_not_write_lines_of_its_own(self, tmp_path: Path) -> None:
+        name = "open('/proc/self/comm', 'wb').write(b'a\\n\\x1b[2J\\xff'); print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            lay(tmp_path, {"cgroup.procs": f"{process.pid}\n"})
+            text = cgroup_explain.in_use([str(tmp_path)]).text()
+            process.kill()
+        assert f"held by {process.pid} (a\\n\\x1b[2J" in text
+        assert text.isprintable()
 
     def test_some_of_many(self, tmp_path: Path) -> None:
         lay(tmp_path, {"cgroup.procs": "".join(f"{2**22 + n}\n" for n in range(12))})

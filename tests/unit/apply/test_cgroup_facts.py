@@ -32,6 +32,9 @@ def test_hierarchies() -> None:
         ((), "/docker/x"),
     ]
     assert facts._hierarchies("3:pids:/a:b\n") == [(("pids",), "/a:b")]
+    odd = "/a\r\x0b\x1c\x85\u2028\udcff"
+    assert facts._hierarchies(f"3:pids:{odd}\n0::{odd}\n") == [(("pids",), odd), ((), odd)]
+    assert facts._hierarchies("") == []
 
 
 def test_version_1_with_the_first_mount_of_each() -> None:

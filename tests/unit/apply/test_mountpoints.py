@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,47 @@ def test_a_list_that_cannot_be_written_is_what_is_blamed(container: Container, t
 def test_a_list_that_says_nothing(container: Container, text: str) -> None:
     Path(container.directory, mountpoints.FILE).write_text(text)
     remove(container)
+
+
+def test_who_looks_for_mount_points_and_who_takes_them_away_wait_for_each_other(
+    container: Container, top: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    looking, held = mountpoints.hold(container.root, str(top))
+    also, _held = mountpoints.hold(container.root, str(top))
+    taking = mountpoints.open_locks(container.root)
+    assert min(looking, also, taking) >= 0
+
+    def taken(path: Path) -> bool:
+        found = path.stat()
+        return mountpoints.lock(
+            taking, fcntl.F_WRLCK, mountpoints.part((found.st_dev, found.st_ino)), time.monotonic()
+        )
+
+    assert taken(other)
+    assert not taken(top)
+    os.close(also)
+    assert not taken(top)
+    mountpoints.let_go(looking, held)
+    assert taken(top)
+    for fd in (looking, taking):
+        os.close(fd)
+
+
+def test_nobody_waits_for_ever(container: Container, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "_SECONDS", 0.02)
+    taking = mountpoints.open_locks(container.root)
+    found = top.stat()
+    assert mountpoints.lock(taking, fcntl.F_WRLCK, mountpoints.part((found.st_dev, found.st_ino)), 0)
+    assert mountpoints.hold(container.root, str(top)) == (-1, b"")
+    os.close(taking)
+
+
+@pytest.mark.parametrize("what", ["no root file system", "no place for locks"])
+def test_without_locks_it_goes_on(container: Container, top: Path, what: str) -> None:
+    if what == "no root file system":
+        top.rmdir()
+    else:
+        Path(container.root, "@cache").write_text("")
+    assert mountpoints.hold(container.root, str(top)) == (-1, b"")

@@ -90,6 +90,19 @@ def test_a_device_moves_with_its_attributes_and_is_up() -> None:
     assert in_namespace(test) == ["", 1789, "00:11:22:33:44:55", True, False]
 
 
+def test_devices_beside_it_may_have_any_name() -> None:
+    """Who has the namespace names them: bytes that are no text."""
+
+    def test(pid: int) -> object:
+        for place in (0, pid):
+            ip("link", "add", b"\xff\xfe\x1b".decode("utf-8", "surrogateescape"), "type", "ifb", inside=place)
+        ip("link", "add", "host0", "type", "ifb")
+        return [move(pid), "none not found" if "none not found" in (said := move(pid, host="none")) else said]
+
+    said = in_namespace(test)
+    assert said == ["", "none not found"]
+
+
 def test_permanent_global_addresses_come_along_and_no_others() -> None:
     def test(pid: int) -> object:
         ip("link", "add", "host0", "type", "ifb")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -304,8 +303,8 @@ def test_while_others_are_being_made_it_is_left_to_them(
     monkeypatch.setattr(sweep, "_PATIENCE", 0.02)
     one, two = container(tmp_path, "one", rootfs), container(tmp_path, "two", rootfs)
     make(one, rootfs, "a")
-    creating = os.open(rootfs, os.O_RDONLY)
-    fcntl.flock(creating, fcntl.LOCK_SH)
+    creating, _held = mountpoints.hold(one.root, str(rootfs))
+    assert creating >= 0
     take_away(one)
     assert [entry[1] for entry in read(two)] == ["a"]
     os.close(creating)

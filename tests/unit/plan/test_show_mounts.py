@@ -109,3 +109,16 @@ def test_the_data() -> None:
     assert (rows[103]["from"], rows[103]["pointer"], rows[103]["hostPath"]) == ("below", "/mounts/1", None)
     assert rows[104]["volume"] == "fast"
     assert list(rows) == [100, 102, 103, 101, 106, 107, 105, 104]
+
+
+def test_no_depth_is_too_much() -> None:
+    """A container stacks mounts as high as it likes, and names their places as long as it likes."""
+    more = "".join(
+        f"{1000 + level} {999 + level if level else 104} 0:90 / /run/cache{'/n' * level} rw - tmpfs none rw\n"
+        for level in range(3000)
+    )
+    lines = draw(TABLE + more).splitlines()
+    assert len(lines) == len(TABLE.splitlines()) + 3000 + 1
+    assert lines[-1].lstrip(" └─").startswith("/run/cache/n/n")
+    assert max(len(line) - line.count("/n") * 2 for line in lines) < 300
+    assert len(document(TABLE + more)) == len(lines) - 1

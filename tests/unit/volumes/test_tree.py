@@ -198,17 +198,59 @@ def test_label_marks_every_entry_once(top: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(marked) == sorted(map(str, (top, top / "sub", top / "sub/file", top / "link")))
 
 
-def test_too_deep_for_a_walk_is_said(top: Path) -> None:
-    folder = top
-    for _ in range(tree.DEEPEST):
-        folder /= "d"
-    folder.mkdir(parents=True)
+def nest(top: Path, depth: int) -> None:
+    """Make directories in each other, deeper than a path can say."""
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        for name in ("e", "f"):
+            os.mkdir(name, dir_fd=inner)
+        os.close(here)
+        here = inner
+    os.close(here)
+
+
+def test_no_depth_is_too_much(top: Path) -> None:
+    depth = 3 * tree.DEEPEST + 5
+    nest(top, depth)
+    before = len(os.listdir("/proc/self/fd"))
     fd = with_fd(top)
     try:
-        with pytest.raises(Failure, match=f"nested deeper than {tree.DEEPEST}"):
+        assert tree.count(fd, seconds=60) == 1 + 3 * depth
+        tree.chown(fd, os.getuid(), os.getgid(), "it")
+    finally:
+        tree.empty(fd, "it")
+        os.close(fd)
+    assert os.listdir(top) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_who_moves_a_directory_meanwhile_leads_nobody_out(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way up is by "..", which is elsewhere once a container has moved what lies below."""
+    (top / "walked").mkdir()
+    nest(top / "walked", tree.DEEPEST + 20)
+    (top / "elsewhere").mkdir()
+    chain = "/".join(["d"] * 10)
+    seen: list[tuple[int, int]] = []
+    real = tree._visit
+
+    def visit(fd: int, action: Any, directories: list[str]) -> None:
+        found = os.fstat(fd)
+        seen.append((found.st_dev, found.st_ino))
+        real(fd, action, directories)
+        if len(seen) == tree.DEEPEST + 15:  # the tenth is closed by now
+            (top / "walked" / chain / "d").rename(top / "elsewhere" / "d")
+
+    monkeypatch.setattr(tree, "_visit", visit)
+    fd = with_fd(top / "walked")
+    try:
+        with pytest.raises(Failure, match="a directory in it was moved meanwhile"):
             tree.chown(fd, os.getuid(), os.getgid(), "it")
     finally:
         os.close(fd)
+    outside = (top / "elsewhere").stat()
+    assert (outside.st_dev, outside.st_ino) not in seen
 
 
 def test_count(top: Path) -> None:

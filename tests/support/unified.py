@@ -1,0 +1,45 @@
+"""A host of cgroup version 2, wherever the tests run."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+from pyrunc.apply.cgroup_facts import cgroup_facts
+from tests.support.engine import Engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACTS = cgroup_facts(rootless=False)
+# In a mount namespace where the unified hierarchy is all there is, as on a host of version 2.
+ONLY_V2 = 'umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"'
+
+
+class UnifiedEngine(Engine):
+    """An engine on a host of version 2."""
+
+    def argv(self, *words: str) -> list[str]:
+        """Return the words of a call."""
+        return [*self.way, *super().argv(*words)]
+
+    @property
+    def way(self) -> list[str]:
+        """The words that begin a command there."""
+        if FACTS.version == 2:
+            return []
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ONLY_V2]
+
+
+def engines(host: str, directory: Path) -> Engine:
+    """Return an engine on a host of "version 2", or on "this host"."""
+    return UnifiedEngine(directory) if host == "version 2" else Engine(directory)
+
+
+def cgroup_file(engine: Engine, path: str) -> str | None:
+    """Return what a cgroup's file says where an engine is; of a directory "", None if there is none."""
+    way = engine.way if isinstance(engine, UnifiedEngine) else []
+    look = 'test -e "$0" || exit 3; test -d "$0" || exec cat "$0"'
+    done = subprocess.run([*way, "sh", "-c", look, path], check=False, stdout=subprocess.PIPE, text=True)
+    assert done.returncode in (0, 3), done
+    return None if done.returncode else done.stdout.strip()
