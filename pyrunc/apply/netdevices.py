@@ -119,7 +119,7 @@ def _move(step: NetDevice, there: int) -> None:
             f"move network device {step.host} into the container as {step.name}",
             _NEWLINK,
             _link(index)
-            + _attribute(_IFNAME, step.name.encode() + b"\0")
+            + _attribute(_IFNAME, os.fsencode(step.name) + b"\0")
             + _attribute(_NET_NS_FD, pack("=I", there)),
         )
         index = _arrived(inside.names(), before, step.name)
@@ -220,7 +220,7 @@ class _Talk:
     def names(self) -> dict[int, str]:
         """Return index -> name of all devices."""
         return {
-            unpack_from("=i", body, 4)[0]: _attributes(body, 16).get(_IFNAME, b"").rstrip(b"\0").decode()
+            unpack_from("=i", body, 4)[0]: os.fsdecode(_attributes(body, 16).get(_IFNAME, b"").rstrip(b"\0"))
             for body in self._dump("list network devices", _GETLINK, _link(0))
         }
 

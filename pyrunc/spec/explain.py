@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry, Resource
 
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, printable, shortened
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.json_slow import Document, Malformed
@@ -68,7 +68,7 @@ class Problem(NamedTuple):
         if self.pointer:
             words.append(quoted(self.pointer)[1:-1])
         # Names of properties and words of options are the file's.
-        return printable(": ".join([*words, self.text]))
+        return shortened(printable(": ".join([*words, self.text])))
 
 
 def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:

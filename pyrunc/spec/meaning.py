@@ -10,7 +10,7 @@ Sources: runtime-spec 1.3 (config.md, config-linux.md) and the man pages named a
 
 from __future__ import annotations
 
-from pyrunc.jsonio import dumps as quoted
+from pyrunc.jsonio import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -283,3 +283,28 @@ def test_a_small_address_space(
     for ended in limits(resource.RLIMIT_AS, values, world, words):
         ended.clean()
         assert ended.code == 0 or ended.lines() == 1 or "NAME:" in ended.err, ended
+
+
+# -- what an image or a container put there
+
+
+def test_a_home_with_a_nul(world: World) -> None:
+    (world.bundle.rootfs / "etc/passwd").write_bytes(b"root:x:0:0:root:/ro\0ot:/bin/sh\n")
+    ended = world.call("run", "--bundle", str(world.bundle.path), world.engine.new_id())
+    ended.one_line("the home of user 0 in the image's /etc/passwd contains a NUL", "HOME=")
+
+
+@pytest.mark.parametrize("home", [b"caf\xe9", b"x" * 5000, b"\x1b[2J", b"=", b"%n"])
+def test_a_home_of_any_other_bytes(world: World, home: bytes) -> None:
+    (world.bundle.rootfs / "etc/passwd").write_bytes(b"root:x:0:0:root:" + home + b":/bin/sh\n")
+    world.bundle.process["args"] = ["/bin/sh", "-c", 'printf %s "$HOME"']
+    world.bundle.write()
+    ended = world.call("run", "--bundle", str(world.bundle.path), world.engine.new_id())
+    assert (ended.code, ended.out) == (0, home), ended
+
+
+def test_a_passwd_that_nobody_writes_to(world: World) -> None:
+    (world.bundle.rootfs / "etc/passwd").unlink()
+    os.mkfifo(world.bundle.rootfs / "etc/passwd")
+    ended = world.call("run", "--bundle", str(world.bundle.path), world.engine.new_id())
+    assert (ended.code, ended.err) == (0, "")

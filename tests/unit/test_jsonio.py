@@ -50,3 +50,9 @@ def test_layout() -> None:
 def test_what_has_no_json_form_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="set has no JSON form"):
         jsonio.dumps({1, 2})
+
+
+def test_a_text_in_a_message_is_cut() -> None:
+    assert jsonio.quoted('a"') == '"a\\""'
+    assert jsonio.quoted("x" * 200) == '"' + "x" * 115 + '..."'
+    assert len(jsonio.quoted("x" * 118)) == 120
