@@ -80,6 +80,17 @@ def _too_deep(value: object) -> bool:
     return True
 
 
+def decimal(text: str, most: int) -> int | None:
+    """Return a number in plain decimal digits, None for anything else or beyond most.
+
+    isdecimal() alone takes digits of other scripts, and int() refuses more than 4300.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(most)) and int(digits) <= most else None
+
+
 def quoted(text: str) -> str:
     """Return a text as JSON for a message, cut to a readable length."""
     shown = dumps(text)

@@ -15,7 +15,7 @@ import pytest
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
-from pyrunc.plan import build, cgroup_update, steps
+from pyrunc.plan import build, cgroup_systemd, cgroup_update, steps
 from pyrunc.plan.cgroups import CgroupFacts
 from pyrunc.plan.facts import Request
 from pyrunc.spec import meaning
@@ -158,3 +158,5 @@ def test_every_limit_can_be_asked_of_a_running_container(leaf: Leaf) -> None:
             paths = {name: f"{mount}/c1" for name, mount in facts.mounts.items()}
             asked: tuple[Any, ...] = (paths, {}, change, facts)
             is_done(partial(cgroup_update.plan, *asked, manager="cgroupfs", devices_list="a *:* rwm"))
+            for name, signature, value, _ in cgroup_systemd.limits(change, facts.version):
+                assert signature != "t" or (isinstance(value, int) and 0 <= value < 2**64), name
