@@ -117,7 +117,12 @@ def look_at(plan: steps.Plan) -> None:
     """
     everything = [*plan.parent, *plan.child, *plan.start]
     for step in everything:
-        for text in _strings(step):
+        given: Any = step
+        if isinstance(
+            step, steps.Hooks
+        ):  # they are as the configuration has them, with whatever else is there
+            given = [hook.get(key) for hook in step.hooks for key in ("path", "args", "env")]
+        for text in _strings(given):
             assert "\0" not in text, f"a NUL in {step}"
         if isinstance(step, steps.Identity):
             assert 0 <= step.uid < UNCHANGED, step
