@@ -128,7 +128,7 @@ def _explain(verb: str, exc: Exception) -> int:
     except Exception:  # noqa: BLE001 - whatever it is, the first one matters
         kind = "" if type(exc).__name__ == "Failure" else type(exc).__name__ + ": "
         text = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else f"{kind}{exc}"
-        said = " ".join(f"pyrunc: {text}".split()) + "\n"
+        said = " ".join(f"pyrunc: {text}".split()).rstrip(":") + "\n"
         os.write(2, said.encode("ascii", "backslashreplace"))
         return 255 if verb == "exec" else 1
 
@@ -141,7 +141,13 @@ def _command(argv: list[str]) -> Command | int:
     if sys.flags.no_site:
         import site
 
-        site.main()
+        # What others have installed for all of Python may complain, which is not what was asked for.
+        stderr, silence = sys.stderr, Out(None)
+        sys.stderr = silence  # type: ignore[assignment]
+        try:
+            site.main()
+        finally:
+            sys.stderr = stderr
     from pyrunc.cli import app
 
     return app.read(argv)
