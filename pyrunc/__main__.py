@@ -143,7 +143,7 @@ def _command(argv: list[str]) -> Command | int:
 
         # What others have installed for all of Python may complain, which is not what was asked for.
         stderr, silence = sys.stderr, Out(None)
-        sys.stderr = silence  # type: ignore[assignment]
+        sys.stderr = silence
         try:
             site.main()
         finally:
