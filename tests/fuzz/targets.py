@@ -51,7 +51,7 @@ def process_(data: bytes, *, explain: bool) -> None:
     if value is None:
         return
     try:
-        process.identity(value, available=process.ALL_CAPABILITIES, umask=0o22)
+        process.identity(value, available=process.ALL_CAPABILITIES)
         process.capability_warnings(value, process.ALL_CAPABILITIES)
         for steps in (process.rlimits, process.attributes, process.labels, process.program):
             steps(value)
