@@ -5,6 +5,7 @@ LIB     := $(PREFIX)/lib/pyrunc
 COMMAND := $(PREFIX)/bin/pyrunc
 BUNDLES := bundles/busybox/rootfs/bin/busybox
 VENV    := .venv
+SECONDS := 60
 PY      := $(VENV)/bin/python
 EXT     := pyrunc/linux/_linux.abi3.so
 SHELL   := /bin/bash
@@ -20,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench conformance coverage man bundles clean
+.PHONY: help run install uninstall test lint format bench fuzz conformance coverage man bundles clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -61,6 +62,9 @@ coverage: $(VENV)/ready $(EXT) ## every branch of the pure parts (plan, spec) mu
 bench: install ## compare with runc and crun, side by side in one run (as root)
 	$(PY) -m bench $(ARGS)
 	@[ -n "$(ARGS)" ] || $(PY) -m bench.volumes
+
+fuzz: $(VENV)/ready $(EXT) ## try changed inputs for a time (SECONDS=60), as root on real containers too; findings are kept
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 conformance: install ## let engines and public test suites judge pyrunc (as root)
 	conformance/run $(ARGS)

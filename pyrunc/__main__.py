@@ -17,7 +17,7 @@ from pyrunc.cli.match import match
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from pyrunc.cli.match import Command
 
@@ -27,33 +27,110 @@ _SHARE_STDERR = ("create", "run", "exec", "restore")
 _SIGINT, _SIGPIPE = 2, 13
 
 
+class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
+    """Nobody reads standard output any more. Only then: a pipe to an init that died breaks too."""
+
+
+class Out:
+    """Standard output: writing to it may fail like anything else, and then says that it was this.
+
+    It stands around sys.stdout, so that no verb has to think of a full disk.
+
+    Attributes:
+        stream: where it goes; None when the caller has closed it.
+
+    """
+
+    def __init__(self, stream: Any) -> None:
+        """Stand around a stream."""
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Have all else from the stream."""
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text.
+
+        Raises:
+            ReaderGone: nobody reads it.
+            Failure: it cannot be written.
+
+        """
+        if self.stream is not None:
+            try:
+                self.stream.write(text)
+            except OSError as exc:
+                raise _unwritten(exc) from exc
+            except UnicodeEncodeError:
+                # A name that is not text, or a locale that is not UTF-8: names are bytes, and go out as such.
+                self.stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+                self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left in the buffer; raises what write() does."""
+        if self.stream is not None:
+            try:
+                self.stream.flush()
+            except OSError as exc:
+                raise _unwritten(exc) from exc
+
+
+def _unwritten(exc: OSError) -> Exception:
+    """Return what a failed write to standard output is to its caller."""
+    if isinstance(exc, BrokenPipeError):
+        return ReaderGone()
+    from pyrunc.errors import Failure
+
+    return Failure("write to standard output", errno=exc.errno or 0)
+
+
 def main() -> NoReturn:
     """Do what the command line says and end the process."""
-    _open_standard_descriptors()
-    # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws the exit
-    # statuses of hooks and helpers away (waitpid(2), NOTES).
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    _forget_locale()
     verb, code = "", 1
     try:
+        _open_standard_descriptors()
+        # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws the exit
+        # statuses of hooks and helpers away (waitpid(2), NOTES).
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _forget_locale()
+        out: Any = Out(sys.stdout)
+        sys.stdout = out
         command = _command(sys.argv[1:])
         if isinstance(command, int):
             code = command
         else:
             verb = command.verb
             code = _run(command)
-        _flush()
+        out.flush()
     except KeyboardInterrupt:
         _die_of(_SIGINT)
-    except BrokenPipeError:
+    except ReaderGone:
         # The reader has seen enough (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime that
         # talks to sockets needs; so die of it only now, as any other command would have.
         _die_of(_SIGPIPE)
     except Exception as exc:  # noqa: BLE001 - the edge: whatever it was becomes one line and an exit status
+        code = _explain(verb, exc)
+    os._exit(code)
+
+
+def _explain(verb: str, exc: Exception) -> int:
+    """Say why a verb failed, and return the exit status.
+
+    What failed may be the very thing that it takes to say it well: descriptors or memory to import with, the
+    directory that modules are found from. Then it is said in few words, with what is here already.
+    """
+    try:
         from pyrunc.cli import report
 
-        code = report.failure(verb, exc)
-    os._exit(code)
+        return report.failure(verb, exc)
+    except Exception:  # noqa: BLE001 - whatever it is, the first one matters
+        kind = "" if type(exc).__name__ == "Failure" else type(exc).__name__ + ": "
+        text = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else f"{kind}{exc}"
+        said = " ".join(f"pyrunc: {text}".split()).rstrip(":") + "\n"
+        os.write(2, said.encode("ascii", "backslashreplace"))
+        return 255 if verb == "exec" else 1
 
 
 def _command(argv: list[str]) -> Command | int:
@@ -64,7 +141,13 @@ def _command(argv: list[str]) -> Command | int:
     if sys.flags.no_site:
         import site
 
-        site.main()
+        # What others have installed for all of Python may complain, which is not what was asked for.
+        stderr, silence = sys.stderr, Out(None)
+        sys.stderr = silence
+        try:
+            site.main()
+        finally:
+            sys.stderr = stderr
     from pyrunc.cli import app
 
     return app.read(argv)
@@ -103,26 +186,6 @@ def _settle_log(command: Command) -> None:
             from pyrunc.cli import log
 
             log.settle(command)
-
-
-def _flush() -> None:
-    """Write what is left in the buffer of stdout, which is None when the caller has closed it.
-
-    Raises:
-        BrokenPipeError: nobody reads it any more.
-        Failure: it cannot be written.
-
-    """
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        from pyrunc.errors import Failure
-
-        raise Failure("write to standard output", errno=exc.errno or 0) from exc
 
 
 def _state_root(root: str) -> str:

@@ -126,3 +126,17 @@ def strerror(errno: int) -> str:
     if len(text) > 1 and text[1].islower():
         return text[0].lower() + text[1:]
     return text
+
+
+_LONG = 400  # characters of a word; paths are shorter, but for those that are somebody's mistake
+
+
+def shortened(text: str) -> str:
+    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle."""
+    if len(text) <= _LONG:
+        return text
+    words = text.split(" ")
+    for place, word in enumerate(words):
+        if len(word) > _LONG:
+            words[place] = f"{word[:120]}...({len(word) - 160} more)...{word[-40:]}"
+    return " ".join(words)

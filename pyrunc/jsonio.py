@@ -30,6 +30,11 @@ class _Context:
         raise ValueError(name)
 
 
+# Levels of arrays and objects around a value. Whoever walks through it later has the 1000 calls of Python's
+# stack, and json_slow.py makes two a level.
+MAX_DEPTH = 200
+_SHOWN = 120  # characters of a text that a message repeats
+
 _scanner: list[Callable[[str, int], tuple[object, int]]] = []  # one, once it is wanted: it lives in a library
 _WHITE = " \t\n\r"
 
@@ -38,7 +43,7 @@ def loads(text: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: the text is not JSON (no position is given; ask json for one).
+        ValueError: the text is not JSON (no position is given; ask json for one), or too deep.
 
     """
     stripped = text.strip(_WHITE)
@@ -54,7 +59,42 @@ def loads(text: str) -> object:
     if end != len(stripped):
         msg = "more text after the JSON value"
         raise ValueError(msg)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
+        msg = f"JSON values are nested more than {MAX_DEPTH} levels deep"
+        raise ValueError(msg)
     return value
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[object] = []
+        for found in level:
+            if type(found) is list:
+                inner += found
+            elif type(found) is dict:
+                inner += found.values()
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def decimal(text: str, most: int) -> int | None:
+    """Return a number in plain decimal digits, None for anything else or beyond most.
+
+    isdecimal() alone takes digits of other scripts, and int() refuses more than 4300.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(most)) and int(digits) <= most else None
+
+
+def quoted(text: str) -> str:
+    """Return a text as JSON for a message, cut to a readable length."""
+    shown = dumps(text)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 4] + '..."'
 
 
 def dumps(value: object) -> str:

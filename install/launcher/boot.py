@@ -1,8 +1,10 @@
 """The first Python code of the installed command: where modules come from, then pyrunc's main.
 
-Memory answers for pyrunc's own modules and for the C modules whose files are known. Rest is asked last, when
-neither Memory nor the interpreter's own finders (builtin, frozen) had an answer: it initialises the rest of
-the interpreter and hands over to it. So a slow verb may import what it likes, a fast one never pays for it.
+Memory answers for pyrunc's own modules, for the C modules whose files are known, and for the codecs that a
+text of wrong bytes is refused with: the interpreter looks these up for its own rest too, and could not wait
+for that. Rest is asked last, when neither Memory nor the interpreter's own finders (builtin, frozen) had an
+answer: it initialises the rest of the interpreter and hands over to it. So a slow verb may import what it
+likes, a fast one never pays for it.
 
 freeze.py puts this file into the program; it is never imported. Where the program is an image (embed.c), all
 of this and preload() happened when it was built.
@@ -28,6 +30,7 @@ else:
     ModuleType = type(sys)
 
 SITE = "@SITE@"
+STDLIB = "@STDLIB@"
 EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> path; freeze.py fills it in
 
 # What an image holds, with all that these import: what most calls want. More would only take memory.
@@ -93,7 +96,7 @@ def load(name: str, import_: object) -> ModuleType:
         return module
     code, is_package = found
     module = ModuleType(name)
-    file = SITE + "/" + name.replace(".", "/")
+    file = (STDLIB if name.startswith("encodings") else SITE) + "/" + name.replace(".", "/")
     parent, _, child = name.rpartition(".")
     if parent not in sys.modules and parent:
         __import__(parent)
@@ -204,7 +207,10 @@ def finish() -> None:
                 if "__getattr__" in vars(sys.modules.get(name, sys)):  # only we look at it in that way
                     del sys.modules[name]
             without_signals.clear()
+            out: Any = sys.stdout
             _pyrunc_embed.finish()
+            if out is not Out:  # main() has put something around it, which goes around the better one too
+                out.stream, sys.stdout = sys.stdout, out
             sys.path.insert(0, SITE)
             break
 
@@ -214,7 +220,7 @@ class Out:
 
     @staticmethod
     def write(text: str) -> int:
-        """Write all of a text."""
+        """Write all of a text; __main__.Out says what it means if that fails."""
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[posix.write(1, data) :]
@@ -236,10 +242,6 @@ def open_file(file: str | int, mode: str = "r", *arguments: Any, **options: Any)
 
 def main() -> None:
     """Do what the command line says."""
-    if not {"create", "run", "exec", "restore"}.isdisjoint(sys.argv):
-        from pyrunc.apply import seal
-
-        seal.begin()
     from pyrunc.__main__ import main as real  # only now can it be found
 
     real()

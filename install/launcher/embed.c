@@ -103,7 +103,7 @@ static PyObject *finish(PyObject *self, PyObject *unused)
 	}
 	PyGC_Enable();
 	if (PyStatus_Exception(status)) {
-		PyErr_SetString(PyExc_RuntimeError, status.err_msg ? status.err_msg : "the interpreter did not start");
+		PyErr_Format(PyExc_ImportError, "the interpreter did not start: %s", status.err_msg ? status.err_msg : "no reason");
 		return NULL;
 	}
 	Py_RETURN_NONE;
@@ -233,10 +233,10 @@ static int write_image(const char *path, PyObject *globals)
 		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
 			from = (const char *)header[i].p_vaddr;
 	entry = PyDict_GetItemString(globals, "main");
-	if (fd < 0 || !from || !entry || !heap_top())
+	to = heap_close();
+	if (fd < 0 || !from || !entry || !to)
 		return -1;
 	made_by = PyThreadState_Get();
-	to = heap_top();
 	while (from < to) {
 		ssize_t written = write(fd, from, (size_t)(to - from));
 
@@ -261,6 +261,31 @@ static void arena_free(void *unused, void *pointer, size_t size)
 	free(pointer);
 }
 #endif
+
+/* Say in one line what went wrong where nobody else could: what says it better (report.py) may be what failed. */
+static void last_words(void)
+{
+	PyObject *type = NULL, *value = NULL, *traceback = NULL, *text;
+	const char *name = "the interpreter did not start", *words = NULL;
+	char line[1024];
+	int length;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	if (type) {
+		name = ((PyTypeObject *)type)->tp_name;
+		text = value ? PyObject_Str(value) : NULL;
+		words = text ? PyUnicode_AsUTF8(text) : NULL;
+	}
+	length = snprintf(line, sizeof(line) - 1, "pyrunc: %s%s%s", name, words && *words ? ": " : "", words ? words : "");
+	if (length < 0 || (size_t)length > sizeof(line) - 2)
+		length = (int)strlen(line);
+	for (int i = 0; i < length; i++)
+		if (line[i] == '\n')
+			line[i] = ' ';
+	line[length++] = '\n';
+	if (write(2, line, (size_t)length) < 0) /* there is nobody left to tell */
+		_exit(1);
+}
 
 static PyObject *boot(int argc, char **argv)
 {
@@ -305,7 +330,7 @@ int main(int argc, char **argv)
 		globals = boot(argc, argv);
 		PyObject *done = globals ? PyObject_CallFunction(PyDict_GetItemString(globals, "preload"), NULL) : NULL;
 		if (!done)
-			PyErr_Print();
+			PyErr_Print(); /* for the log of the build */
 		_exit(!done || write_image(argv[2], globals) < 0);
 	}
 #endif
@@ -313,6 +338,6 @@ int main(int argc, char **argv)
 		entry = PyDict_GetItemString(globals, "main");
 	set_argv(argc, argv);
 	if (!entry || !PyObject_CallFunction(entry, NULL))
-		PyErr_Print();
+		last_words();
 	_exit(1); /* main() ends the process itself */
 }

@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+# What the interpreter looks up the first time that a text cannot be decoded, also half initialised.
+CODECS = ("encodings", "encodings.aliases", "encodings.utf_8")
 # C modules the hot path uses; where the interpreter has them built in, there is nothing to know.
 EXTENSIONS = ("_json", "_socket", "_struct", "fcntl", "resource", "select", "termios", "_prctl")
 
@@ -81,13 +83,17 @@ def compiled(source: str, file: str) -> bytes:
 
 
 def main() -> None:
-    """Freeze what is under SITE/pyrunc."""
+    """Freeze what is under SITE/pyrunc, and the codecs."""
     site = Path(sys.argv[1])
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(site))
+    library = Path(os.__file__).parent
+    files = [(site, file) for file in sorted(site.glob("pyrunc/**/*.py"))]
+    files += [(library, library / f"{name.replace('.', '/')}.py") for name in CODECS[1:]]
+    files.append((library, library / "encodings/__init__.py"))
     table = []
-    for number, file in enumerate(sorted(site.glob("pyrunc/**/*.py"))):
-        parts = file.relative_to(site).with_suffix("").parts
+    for number, (top, file) in enumerate(files):
+        parts = file.relative_to(top).with_suffix("").parts
         package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if package else parts)
         code = compiled(file.read_text(), str(file))
@@ -102,6 +108,7 @@ def main() -> None:
         if spec is not None and spec.origin and os.path.isabs(spec.origin):
             paths[name] = spec.origin
     source = (here / "boot.py").read_text().replace("@SITE@", str(site))
+    source = source.replace("@STDLIB@", str(library))
     source = source.replace("EXTENSIONS: dict[str, str] = {}", f"EXTENSIONS: dict[str, str] = {paths!r}")
     sys.stdout.write(array("BOOT", compiled(source, str(here / "boot.py"))))
 

@@ -6,6 +6,11 @@
  *
  * Sizes are rounded up to classes, four to a doubling above 1 KiB; a freed block waits in its class's list for the next
  * one. Nothing is ever given back: a runtime's process is short. Beyond REGION memory comes in chunks from mmap.
+ *
+ * The first time that there is no more, the caller is told so, and what it then does (say so, mostly) has the RESERVE.
+ *
+ * An image's REGION ends where the picture does. What the kernel has to find room for before the program begins is what
+ * the program cannot complain about: with less the kernel kills it (`ulimit -v`), so it is to be little.
  */
 #define _GNU_SOURCE
 #include "heap.h"
@@ -19,6 +24,8 @@
 
 #define REGION ((size_t)32 << 20)
 #define CHUNK ((size_t)4 << 20)
+#define RESERVE ((size_t)512 << 10)
+#define LEAST ((size_t)64 << 10) /* of a chunk, where memory is short */
 #define FINE 64 /* classes of 16 bytes each */
 #define CLASSES (FINE + 4 * 20)
 #define HUGE CLASSES /* the class of what has a mapping of its own */
@@ -37,7 +44,7 @@ struct spare {
 	struct spare *next;
 };
 
-static char *top = region, *end = region + REGION;
+static char *top = region, *end = region + REGION - RESERVE, *reserve = region + REGION - RESERVE;
 static struct spare *spares[CLASSES];
 static volatile char busy;
 
@@ -84,20 +91,32 @@ static void *map(size_t size)
 static char *extend(size_t size)
 {
 	if ((size_t)(end - top) < size) {
-		char *more = map(size > CHUNK ? size : CHUNK);
+		size_t chunk = size > CHUNK ? size : CHUNK;
+		char *more;
 
-		if (!more)
+		while (!(more = map(chunk)) && chunk / 2 >= LEAST && chunk / 2 >= size)
+			chunk /= 2;
+		if (!more) {
+			if (reserve) {
+				top = reserve;
+				end = reserve + RESERVE;
+				reserve = NULL;
+			}
 			return NULL;
+		}
 		top = more;
-		end = more + (size > CHUNK ? size : CHUNK);
+		end = more + chunk;
 	}
 	top += size;
 	return top - size;
 }
 
-char *heap_top(void)
+char *heap_close(void)
 {
-	return top >= region && top <= region + REGION ? top : NULL;
+	if (!reserve || top < region || top > reserve)
+		return NULL;
+	end = reserve = region + ((size_t)(top - region + 4095) & ~(size_t)4095);
+	return reserve + RESERVE;
 }
 
 static struct block *header(void *pointer)

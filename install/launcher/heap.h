@@ -2,7 +2,8 @@
 #ifndef PYRUNC_HEAP_H
 #define PYRUNC_HEAP_H
 
-/* Where what was handed out ends; NULL once memory from outside the program was needed. */
-char *heap_top(void);
+/* Hand out nothing more of the program's own memory; return where it ends, at the end of a page. NULL if memory from
+ * outside the program was needed. */
+char *heap_close(void);
 
 #endif

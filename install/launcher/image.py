@@ -59,7 +59,8 @@ def main() -> None:
         elif kind == PT_DYNAMIC:
             keep(*tables(old[place : place + length]))
     moved = -(-len(old) // PAGE) * PAGE + address % PAGE
-    segment[2], segment[5] = moved, len(new)
+    # No more memory than there is a picture of: heap.c asks for the rest when it is wanted.
+    segment[2], segment[5], segment[6] = moved, len(new), len(new)
     for header in headers:
         if header is not segment and address <= header[3] < address + filled:
             header[2] = header[3] - address + moved

@@ -334,7 +334,9 @@ class Container:
                 if store.status(record) != "stopped":
                     poll = select.poll()
                     poll.register(pidfd, select.POLLIN)
-                    if not poll.poll(None if timeout is None else max(0, timeout) * 1000):
+                    if not poll.poll(
+                        None if timeout is None else min(worker.LONGEST, max(0, timeout) * 1000)
+                    ):
                         raise subprocess.TimeoutExpired([self.id], timeout or 0.0)
             finally:
                 os.close(pidfd)

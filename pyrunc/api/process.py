@@ -205,7 +205,7 @@ class Process:
             poll.register(self.stdin, select.POLLOUT)
         reading = set(kept)
         while reading or writing:
-            left = None if end is None else max(0.0, end - time.monotonic()) * 1000
+            left = None if end is None else min(worker.LONGEST, max(0.0, end - time.monotonic()) * 1000)
             ready = poll.poll(left)
             if not ready:
                 return False

@@ -47,6 +47,7 @@ NOTHING = -1  # in the place of a descriptor: /dev/null
 
 _LAST_FD = 0xFFFFFFFF
 _LONGEST = 1 << 15
+LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
 _PATIENCE = 10_000  # milliseconds an interrupted worker has to undo what it did
 
 # What a service manager gave the caller is not the container's.
@@ -122,7 +123,7 @@ class Channel:
         """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        if not poll.poll(None if seconds is None else max(0, seconds) * 1000):
+        if not poll.poll(None if seconds is None else min(LONGEST, max(0, seconds) * 1000)):
             return None
         kind, payload, _fd = self._receive()
         if kind != EXIT:

@@ -222,7 +222,7 @@ def _write(directory: int, write: CgroupWrite) -> int:
         try:
             for line in value.split("\n"):
                 if line:
-                    os.write(fd, line.encode())
+                    os.write(fd, os.fsencode(line))  # the words of a command line may be no UTF-8
         finally:
             os.close(fd)
     except OSError as exc:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.seccomp import Filter
 
 _EMPTY = flags.AT_EMPTY_PATH
+_ENOMEM = 12
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _LAST_FD = 0xFFFFFFFF
 _HOOKS_UMASK = 0o022  # of createContainer hooks: ours is 0, for the nodes and mount points we make
@@ -213,6 +214,9 @@ def run(child: Child) -> None:
             # say.
             name = "enter the container" if type(step) is steps.Step else type(step).__name__
             raise Failure(name, pointer=step.pointer, errno=exc.errno or 0) from exc
+    except MemoryError:
+        hint = "memory is short: see the limit of the address space (ulimit -v) and of the cgroup"
+        protocol.report(child.sock, Failure("prepare the container's process", errno=_ENOMEM, hint=hint))
     except BaseException as exc:  # noqa: BLE001 - no traceback may be printed here: it would read the container's files
         protocol.report(child.sock, worded(exc, "the container's init"))
     finally:

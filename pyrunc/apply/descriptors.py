@@ -32,12 +32,14 @@ def passed(preserve: int, environ: Mapping[str, str], *, listen: bool) -> tuple[
         Failure: one of them is not open.
 
     """
+    if preserve < 0:
+        raise Failure(f"invalid value for preserve-fds: {preserve}", hint="it is a number of descriptors")
     count = 0
     env: list[str] = []
     if listen and environ.get("LISTEN_PID") == str(os.getpid()):
         # LISTEN_PID guards against a variable that was meant for one of our ancestors.
         listening = environ.get("LISTEN_FDS", "")
-        if listening.isascii() and listening.isdigit() and int(listening):
+        if listening.isascii() and listening.isdigit() and len(listening) < 10 and int(listening):
             count = int(listening)
             # The container's process has pid 1 in its namespace, and LISTEN_PID must say so to be believed
             # there.

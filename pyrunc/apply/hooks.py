@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 8192
 _KEPT_LINES = 5
 # Where pidfd_open(2) is missing or forbidden, a hook's end is looked for this often (milliseconds).
+_LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days; then it is asked again
 _GLANCE = 10
 _LAST_FD = 0xFFFFFFFF
 
@@ -108,6 +109,8 @@ def _run_one(
     cwd, env = start
     path = hook["path"]
     args = hook.get("args") or [path]
+    if not args[0]:  # posix_spawn(3) takes it, Python's does not
+        args = [path, *args[1:]]
     began = time.monotonic()
     child = _Child(hook.get("timeout"), text, logs)
     try:
@@ -168,7 +171,7 @@ def _environment(own: Sequence[str] | None, default: Sequence[str] | None) -> di
     if entries is None:
         return dict(os.environ)
     pairs = [entry.partition("=") for entry in entries]
-    return {key: value for key, equals, value in pairs if equals}
+    return {key: value for key, equals, value in pairs if key and equals}
 
 
 def _unstarted(path: str, exc: OSError) -> str:
@@ -304,7 +307,7 @@ class _Child:
         """Return the milliseconds left, None for no limit."""
         if self._timeout is None:
             return None
-        return max(0, round((self._end - time.monotonic()) * 1000))
+        return min(_LONGEST, max(0, round((self._end - time.monotonic()) * 1000)))
 
     def _expire(self) -> str:
         self._kill()

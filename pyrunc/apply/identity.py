@@ -166,8 +166,8 @@ def set_oom_score(pid: int, step: OomScore) -> None:
 
 
 def _rlim(value: int) -> int:
-    """Return a limit as the resource module takes it: it calls infinity (2**64-1, unsigned) -1."""
-    return -1 if value >= _INFINITY else value
+    """Return a limit as the resource module takes it: signed, so that infinity (2**64-1) is -1."""
+    return value if value < 1 << 63 else value - (1 << 64)
 
 
 def not_in_path(name: str, env: tuple[str, ...], denied: str, why: str) -> Failure:

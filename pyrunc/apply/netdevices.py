@@ -119,7 +119,7 @@ def _move(step: NetDevice, there: int) -> None:
             f"move network device {step.host} into the container as {step.name}",
             _NEWLINK,
             _link(index)
-            + _attribute(_IFNAME, step.name.encode() + b"\0")
+            + _attribute(_IFNAME, os.fsencode(step.name) + b"\0")
             + _attribute(_NET_NS_FD, pack("=I", there)),
         )
         index = _arrived(inside.names(), before, step.name)

@@ -36,6 +36,7 @@ from pyrunc.cli.verbs import (
     VERBS,
     VERSION,
 )
+from pyrunc.errors import shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -416,7 +417,7 @@ def _explain(exc: click.UsageError, words: Words) -> int:
     if helps:
         short = "" if message.startswith("pyrunc: ") else f": {message}"
         page = pages.verb(words.verb, _width()) if words.verb in VERBS else pages.program(_width())
-        print(f"Incorrect Usage{short or '.'}\n\n{page}")
+        print(f"{shortened(f'Incorrect Usage{short}') if short else 'Incorrect Usage.'}\n\n{page}")
         sys.stdout.flush()
     return report.usage(message, exc.code if isinstance(exc, Wrong) else 1)
 

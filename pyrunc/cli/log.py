@@ -12,7 +12,7 @@ import os
 import time
 
 from pyrunc import cli
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, printable, shortened
 from pyrunc.jsonio import dumps
 
 TYPE_CHECKING = False
@@ -72,6 +72,7 @@ def _connect(path: str) -> int:
 
 def record(level: str, message: str) -> None:
     """Write one record ("debug", "warning" or "error") to wherever it belongs."""
+    message = shortened(message)
     if cli.log_fd < 0:
         _write(2, _line(level, message) if cli.log_json or level == "debug" else _plain(level, message))
     elif level == "warning" and not cli.warnings:

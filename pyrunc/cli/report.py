@@ -21,10 +21,23 @@ if TYPE_CHECKING:
 _PREFIXES = {"create": "pyrunc create failed: ", "run": "pyrunc run failed: ", "exec": "exec failed: "}
 
 # `exec` hands on the status of a process, so a failure of its own is told apart by this one (as runc does).
-_ENOSYS = 38  # importing errno costs 0.3 ms
+_ENOENT, _EIO, _ENOMEM, _ENFILE, _EMFILE, _ENOSPC, _ENOSYS, _EDQUOT = 2, 5, 12, 23, 24, 28, 38, 122
 _EXEC_FAILED = 255
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What any call may meet and no place in pyrunc can help: what is short around it, and what to do.
+_SHORT = {
+    _EMFILE: "pyrunc needs more open files than its limit allows: raise it (ulimit -n)",
+    _ENFILE: "no process may open more files on this machine: see fs.file-max",
+    _ENOMEM: "memory is short: see the limit of the address space (ulimit -v), of the cgroup, and `free`",
+    _ENOSPC: "a file system that pyrunc writes to is full, or the kernel takes no more of such objects",
+    _EDQUOT: "a disk quota is used up",
+    _EIO: "a device or file system does not work as it should: see dmesg",
+}
+
+# How dlopen(3) and the installed command's interpreter (embed.c) say that something was short.
+_NO_ROOM = ("shared object", "the interpreter did not start")
+
+_PACKAGE = __file__.rpartition("/cli/")[0]
 
 
 def failure(verb: str, exc: BaseException) -> int:
@@ -62,21 +75,49 @@ def _internal(exc: BaseException) -> str:
             f"a system call that pyrunc needs is not there ({_place(exc.__traceback__)}): it takes Linux 5.9,"
             " and no seccomp filter around us that refuses the calls of this kernel"
         )
+    if isinstance(exc, MemoryError):
+        return f"out of memory; {_SHORT[_ENOMEM]}"
+    if isinstance(exc, ImportError) and any(words in str(exc) for words in _NO_ROOM):
+        return f"{exc}; memory or open files are short: see ulimit -v and ulimit -n"
     if isinstance(exc, OSError) and exc.errno:
         name = exc.filename
         if isinstance(name, bytes):
             name = os.fsdecode(name)
         what = (f"{name}: " if name is not None else "") + strerror(exc.errno)
+        if exc.errno == _ENOENT and name is None and _directory_is_gone():
+            return "the current directory does not exist any more: change to one that does"
+        if exc.errno in _SHORT:
+            return f"{what}; {_SHORT[exc.errno]}"
     else:
         what = " ".join(f"{type(exc).__name__}: {exc}".split()).rstrip(":")
+    if _memory_is_short():  # what others' libraries make of that is anything at all
+        return f"{what}; {_SHORT[_ENOMEM]}"
     return f"internal error: {what} ({_place(exc.__traceback__)}); --debug shows the traceback"
+
+
+def _memory_is_short() -> bool:
+    """Tell whether there is not even a little memory left."""
+    try:
+        bytearray(4 << 20)
+    except MemoryError:
+        return True
+    return False
+
+
+def _directory_is_gone() -> bool:
+    """Tell whether somebody has removed the directory we were called in: relative paths mean nothing then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _place(frame: TracebackType | None) -> str:
     """Return file:line of the innermost frame that is pyrunc's own."""
     place = "pyrunc"
     while frame is not None:
-        path = os.path.abspath(frame.tb_frame.f_code.co_filename)
+        path = frame.tb_frame.f_code.co_filename
         if path.startswith(_PACKAGE + "/"):
             place = f"pyrunc/{path[len(_PACKAGE) + 1 :]}:{frame.tb_lineno}"
         frame = frame.tb_next

@@ -9,6 +9,7 @@ Sources: runc's docs/systemd.md, org.freedesktop.systemd1(5), systemd.resource-c
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.jsonio import decimal
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -205,7 +206,8 @@ def _quota(quota: int, period: int) -> list[Property]:
     if quota or period:
         per_second = _INFINITY
         if quota > 0:
-            per_second = -(-quota * 1_000_000 // (period or _PERIOD) // 10_000) * 10_000
+            exact = -(-quota * 1_000_000 // (period or _PERIOD) // 10_000) * 10_000
+            per_second = min(exact, _INFINITY)
         found.append(("CPUQuotaPerSecUSec", "t", per_second, 0))
     return found
 
@@ -232,15 +234,17 @@ def unified(values: dict[str, str]) -> list[Property]:
         if file == "cpu.idle" and idle:
             found.append(("CPUWeight", "t", 0, 252))
         elif file == "cpu.max":
-            quota, _, period = value.partition(" ")
-            if (quota == "max" or quota.isdecimal()) and (not period or period.strip().isdecimal()):
-                found += _quota(-1 if quota == "max" else int(quota), int(period or _PERIOD))
+            word, _, rest = value.partition(" ")
+            quota = -1 if word == "max" else decimal(word, _INFINITY)
+            period = decimal(rest.strip() or str(_PERIOD), _INFINITY)
+            if quota is not None and period:
+                found += _quota(quota, period)
         elif file in ("cpuset.cpus", "cpuset.mems"):
             name = "AllowedCPUs" if file == "cpuset.cpus" else "AllowedMemoryNodes"
             found.append((name, "ay", bits(value), 244))
         elif file in _NUMBERS and not (file == "cpu.weight" and idle):
-            if value == "max" or value.isdecimal():
-                number = _INFINITY if value == "max" else int(value)
+            number = _INFINITY if value == "max" else decimal(value, _INFINITY)
+            if number is not None:
                 found.append((_NUMBERS[file], "t", number or (1 if file == "pids.max" else 0), 0))
     return found
 
@@ -250,8 +254,9 @@ def bits(ranges: str) -> bytes:
     mask = 0
     for part in ranges.replace("\n", ",").split(","):
         first, _, last = part.strip().partition("-")
-        if first.isdecimal() and (not last or last.isdecimal()):
-            for number in range(int(first), min(int(last or first), 1 << 16) + 1):
+        low, high = decimal(first, 1 << 16), decimal(last or first, _INFINITY)
+        if low is not None and high is not None:
+            for number in range(low, min(high, 1 << 16) + 1):
                 mask |= 1 << number
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
 
@@ -307,18 +312,24 @@ def asked(values: dict[str, str]) -> list[Property]:
         if name in _BEYOND:
             raise Failure(f"the systemd property {name} reaches beyond the container's unit", pointer=pointer)
         read = _read(text.strip())
+        if read is not None and name.endswith("Sec") and not name.endswith("USec"):
+            name, read = _timed(name, *read)
         if read is None:
             raise Failure(
                 f"{text!r} is no value",
                 pointer=pointer,
                 hint="write it as GVariant text: true, 'words', uint64 5, ['a', 'b']",
             )
-        signature, value = read
-        if name.endswith("Sec") and not name.endswith("USec") and isinstance(value, (int, float)):
-            # In unit files a time is given in seconds, on the bus in microseconds.
-            name, signature, value = name[:-3] + "USec", "t", int(value * 1_000_000)
-        found.append((name, signature, value, 0))
+        found.append((name, *read, 0))
     return found
+
+
+def _timed(name: str, signature: str, value: object) -> tuple[str, tuple[str, object] | None]:
+    """Return a time as the bus wants it: in microseconds, where unit files have seconds."""
+    if not isinstance(value, (int, float)):
+        return name, (signature, value)
+    exact = value * 1_000_000
+    return name[:-3] + "USec", ("t", int(exact)) if 0 <= exact <= _INFINITY else None
 
 
 _TYPES = {
@@ -332,46 +343,71 @@ _TYPES = {
     "double": "d",
     "handle": "h",
 }
+_BITS = {"y": 8, "n": -16, "q": 16, "i": -32, "u": 32, "x": -64, "t": 64, "h": 32}  # negative: signed
+_DEPTH = 8  # of arrays; no property has more than two
+
+
+def _sized(signature: str, value: object) -> tuple[str, object]:
+    """Return a value of a type if it is one.
+
+    Raises:
+        ValueError: it has no room there, or there is no such type.
+
+    """
+    if signature in _BITS:
+        bits = _BITS[signature]
+        low, high = (0, 1 << bits) if bits > 0 else (-(1 << -bits - 1), 1 << -bits - 1)
+        if type(value) is int and low <= value < high:
+            return signature, value
+    elif signature == "d" and isinstance(value, (int, float)):
+        return signature, float(value)
+    elif (signature == "b" and type(value) is bool) or (signature == "s" and isinstance(value, str)):
+        return signature, value
+    raise ValueError(signature)
 
 
 def _read(text: str) -> tuple[str, object] | None:
     """Return (signature, value) of a whole text, None when it is not one value."""
     try:
-        signature, value, rest = _variant(text)
-    except (ValueError, IndexError):
+        signature, value, rest = _variant(text, _DEPTH)
+    except (ValueError, IndexError, OverflowError):
         return None
     return None if rest.strip() else (signature, value)
 
 
-def _variant(text: str) -> tuple[str, object, str]:
+def _variant(text: str, depth: int, *, typed: bool = False) -> tuple[str, object, str]:
     """Parse one GVariant text value; return (signature, value, what follows).
 
     Raises:
         ValueError, IndexError: there is none.
 
     """
+    if depth < 0:
+        raise ValueError("too deep")
     if text[0] in "'\"":
         return _string(text)
     if text[0] == "[":
-        return _array(text[1:].lstrip())
+        return _array(text[1:].lstrip(), depth - 1)
     if text[0] == "@":
         signature, _, rest = text[1:].partition(" ")
-        _found, value, rest = (
-            _variant(rest.lstrip()) if signature != "as" else _array(rest.lstrip()[1:].lstrip())
-        )
-        return signature, value, rest
+        if signature == "as":
+            _found, value, rest = _array(rest.lstrip()[1:].lstrip(), depth - 1)
+            return signature, value, rest
+        _found, value, rest = _variant(rest.lstrip(), depth - 1, typed=True)
+        return (*_sized(signature, value), rest)
     word = text
     for stop in ",] ":
         word = word.partition(stop)[0]
     rest = text[len(word) :]
     if word in _TYPES:
-        _found, value, rest = _variant(rest.lstrip())
-        return _TYPES[word], float(value) if word == "double" else value, rest  # type: ignore[arg-type]
+        _found, value, rest = _variant(rest.lstrip(), depth - 1, typed=True)
+        return (*_sized(_TYPES[word], value), rest)
     if word in ("true", "false"):
         return "b", word == "true", rest
     if "." in word or "e" in word.lower().removeprefix("0x"):
         return "d", float(word), rest
-    return "i", int(word, 0), rest
+    number = int(word, 0)
+    return ("i", number, rest) if typed else (*_sized("i", number), rest)
 
 
 def _string(text: str) -> tuple[str, object, str]:
@@ -386,11 +422,11 @@ def _string(text: str) -> tuple[str, object, str]:
     return "s", made, text[index + 1 :]
 
 
-def _array(text: str) -> tuple[str, object, str]:
+def _array(text: str, depth: int) -> tuple[str, object, str]:
     items: list[object] = []
     signature = "s"
     while text[0] != "]":
-        signature, item, text = _variant(text)
+        signature, item, text = _variant(text, depth)
         items.append(item)
         text = text.lstrip()
         if text[0] == ",":

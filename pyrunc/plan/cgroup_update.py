@@ -128,7 +128,7 @@ def merge(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
             continue
         section = dict(merged.get(name) or {})
         for key, item in value.items():
-            if key in _BY_DEVICE and item:
+            if name == "blockIO" and key in _BY_DEVICE and item:
                 section[key] = _by_device(section.get(key) or [], item)
             elif item is not None:
                 section[key] = item

@@ -14,6 +14,7 @@ https://criu.org/CGroups.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.jsonio import decimal
 from pyrunc.plan import namespaces, steps
 from pyrunc.plan.record import Record
 
@@ -275,9 +276,10 @@ def page_server(text: str) -> Message:
         address = address[1:-1]  # an IPv6 address is written so that its colons are not the port's
     if not address or not port:
         raise Failure(f"--page-server {text!r}: use --page-server ADDRESS:PORT to specify page server")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+    number = decimal(port, (1 << 16) - 1)
+    if not number:
         raise Failure(f"--page-server {text!r}: invalid port number")
-    return {"address": address, "port": int(port)}
+    return {"address": address, "port": number}
 
 
 def key(kind: str) -> str:

@@ -80,7 +80,7 @@ def lower(config: Config, facts: Facts, tree: Sequence[Step], *, user_namespace:
                 type="c" if device["type"] == "u" else device["type"],
                 major=device.get("major") or 0,
                 minor=device.get("minor") or 0,
-                mode=0o666 if mode is None else mode,
+                mode=0o666 if mode is None else mode & 0o7777,
                 uid=device.get("uid") or 0,
                 gid=device.get("gid") or 0,
                 bind=user_namespace and device["type"] != "p",  # a fifo can be made anywhere

@@ -101,6 +101,7 @@ SCHED_FLAGS = {
     "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+MAX_GROUPS = 65536  # NGROUPS_MAX
 PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 MEMORY_MODES = {
     "MPOL_DEFAULT": 0,
@@ -238,11 +239,15 @@ def identity(process: Process, *, available: int, at: str = "/process") -> steps
         sets[0] &= sets[1]
         sets[3] &= sets[1] & sets[2]
     given = user.get("umask")
+    groups = tuple(user.get("additionalGids") or ())
+    if len(groups) > MAX_GROUPS:
+        text = f"{len(groups)} groups, where Linux takes {MAX_GROUPS} (setgroups(2))"
+        raise Failure(text, pointer=at + "/user/additionalGids")
     return steps.Identity(
         uid=user.get("uid") or 0,
         gid=user.get("gid") or 0,
-        gids=tuple(user.get("additionalGids") or ()),
-        umask=_UMASK if given is None else given,
+        gids=groups,
+        umask=_UMASK if given is None else given & 0o777,  # as umask(2) takes it
         bounding=bounding,
         effective=sets[0],
         permitted=sets[1],

@@ -7,6 +7,7 @@ kernel refuses at the step concerned.
 
 from __future__ import annotations
 
+from pyrunc import jsonio
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 from pyrunc.plan.mount_options import separate
@@ -45,10 +46,10 @@ def _mount_ids(config: Config, kind: str, maps: tuple[tuple[int, int, int], ...]
     for index, mount in enumerate(config.get("mounts") or ()):
         given = mount.get("options") or ()
         for place, option in ((at, word) for at, text in enumerate(given) for word in separate([text])):
-            number = option.removeprefix(f"{kind}=")
-            if number == option or not number.isdecimal():
+            number = jsonio.decimal(option.removeprefix(f"{kind}="), 2**32)
+            if number is None or not option.startswith(f"{kind}="):
                 continue
-            if not any(first <= int(number) < first + size for first, _host, size in maps):
+            if not any(first <= number < first + size for first, _host, size in maps):
                 shown = ", ".join(f"{first}..{first + size - 1}" for first, _host, size in maps)
                 raise Failure(
                     f"cannot specify {kind}= mount options for unmapped {kind} in rootless containers",

@@ -22,9 +22,10 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry, Resource
 
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, printable, shortened
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
+from pyrunc.spec.accept import accept
 from pyrunc.spec.json_slow import Document, Malformed
 from pyrunc.spec.load import drop_nulls
 from pyrunc.spec.meaning import escape
@@ -68,7 +69,7 @@ class Problem(NamedTuple):
         if self.pointer:
             words.append(quoted(self.pointer)[1:-1])
         # Names of properties and words of options are the file's.
-        return printable(": ".join([*words, self.text]))
+        return shortened(printable(": ".join([*words, self.text])))
 
 
 def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
@@ -105,7 +106,7 @@ def place(problem: Failure, raw: bytes, path: str) -> Failure:
         path: what to call it in messages.
 
     """
-    report = Report(raw, "config")
+    report = Report(raw, "config", formed=True)
     lines = report.problems
     if all(known.pointer != problem.pointer for known in lines):
         own = Problem(report.document.line(problem.pointer), problem.pointer, _sentence(problem))
@@ -132,8 +133,12 @@ class Report:
     there twice.
     """
 
-    def __init__(self, raw: bytes, kind: str) -> None:
-        """Judge a text of a kind: "config", "process" or "resources"."""
+    def __init__(self, raw: bytes, kind: str, *, formed: bool = False) -> None:
+        """Judge a text of a kind: "config", "process" or "resources".
+
+        With formed only what somebody refused already is missing: a text that the acceptor takes is not given
+        to jsonschema, which needs a hundred times as long.
+        """
         self.value: object = None
         self.problems: list[Problem] = []
         self.hints: list[Problem] = []
@@ -151,7 +156,8 @@ class Report:
             return
         self.value = self.document.value
         drop_nulls(self.value)
-        self._look()
+        if not formed or not accept(self.value) or meaning.check(self.value):  # type: ignore[arg-type]
+            self._look()
 
     def _look(self) -> None:
         file, definition = _KINDS[self.kind]

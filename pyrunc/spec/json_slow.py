@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 
+from pyrunc.jsonio import MAX_DEPTH
 from pyrunc.spec.meaning import escape
 
-MAX_DEPTH = 200  # two frames of Python's stack a level, of the 1000 there are
 MAX_DIGITS = 4300  # int() refuses more: sys.int_info.default_max_str_digits
 
 _WHITE = re.compile(r"[ \t\n\r]*")

@@ -10,7 +10,7 @@ Sources: runtime-spec 1.3 (config.md, config-linux.md) and the man pages named a
 
 from __future__ import annotations
 
-from pyrunc.jsonio import dumps as quoted
+from pyrunc.jsonio import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,24 +21,16 @@ if TYPE_CHECKING:
     # Where (a JSON pointer) and what.
     Finding = tuple[str, str]
 
-MAX_LISTED = (
-    65536  # the largest CPU or node number taken, as in runc: no machine comes near, a mask stays small
-)
+MAX_LISTED = 65536  # the largest CPU number taken, as in runc: no machine comes near, a mask stays small
+MAX_NODE = 1023  # no Linux is built with more memory nodes (MAX_NUMNODES)
 HOSTNAME_MAX = 64  # bytes, __NEW_UTS_LEN
-MAJOR_MAX = (1 << 12) - 1  # dev_t of Linux: 12 bits of major number,
-MINOR_MAX = (1 << 20) - 1  # 20 of minor number; mknod(2) silently drops what is above
+MAJOR_MAX, MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1  # dev_t of Linux; mknod(2) silently drops what is above
 
 # Parameters of System V IPC beside fs.mqueue.*, all kept per ipc namespace (ipc_namespaces(7)).
 IPC_SYSCTLS = (
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-)
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+    "kernel.shmmni", "kernel.shm_rmid_forced",
+)  # fmt: skip
 
 
 class View:
@@ -283,7 +275,7 @@ def memory_policy(view: View, found: list[Finding]) -> None:
         return
     nodes = section.get("nodes") or ""
     try:
-        count = len(cpu_list(nodes))
+        count = len(cpu_list(nodes, MAX_NODE))
     except ValueError as exc:
         found.append(("/linux/memoryPolicy/nodes", f"invalid memory policy nodes {quoted(nodes)}: {exc}"))
         return
@@ -438,7 +430,7 @@ def sysctl_breach(name: str, spaces: dict[str, str]) -> str:
     return f"sysctl {quoted(dotted)} is not in a separate kernel namespace"
 
 
-def cpu_list(text: str) -> set[int]:
+def cpu_list(text: str, most: int = MAX_LISTED) -> set[int]:
     """Return the numbers of a list such as "0-3,7" (List format in cpuset(7)).
 
     As in runc, spaces around an entry and empty entries are let through; the empty string is the empty set.
@@ -451,8 +443,8 @@ def cpu_list(text: str) -> set[int]:
     for entry in text.split(","):
         first, dash, last = entry.strip(" \t\n").partition("-")
         if first or dash:
-            low = _listed(first)
-            high = _listed(last) if dash else low
+            low = _listed(first, most)
+            high = _listed(last, most) if dash else low
             if low > high:
                 raise ValueError(f"invalid range: {first}-{last}")
             numbers.update(range(low, high + 1))
@@ -461,12 +453,12 @@ def cpu_list(text: str) -> set[int]:
     return numbers
 
 
-def _listed(digits: str) -> int:
+def _listed(digits: str, most: int) -> int:
     # isdigit alone takes digits of other scripts; the length is bounded because int() of a long one is slow.
     if not digits.isascii() or not digits.isdigit():
         raise ValueError(f"{quoted(digits)} is not a number")
-    if len(digits) > 10 or int(digits) > MAX_LISTED:
-        raise ValueError(f"values larger than {MAX_LISTED} are not supported")
+    if len(digits) > 10 or int(digits) > most:
+        raise ValueError(f"values larger than {most} are not supported")
     return int(digits)
 
 

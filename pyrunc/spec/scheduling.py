@@ -25,6 +25,9 @@ def check(section: Scheduler, pointer: str) -> list[tuple[str, str]]:
     if section.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
         text = "scheduler.priority can only be specified for SchedFIFO or SchedRR policy"
         found.append((f"{pointer}/priority", text))
+    elif not 0 <= section.get("priority", 0) <= 99:
+        text = f"invalid scheduler.priority: {section['priority']} is not 1 to 99"
+        found.append((f"{pointer}/priority", text))
     if policy == "SCHED_DEADLINE":
         _deadline(section, pointer, found)
     else:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
+_LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
+
 
 def main(cmd: Command) -> int:
     """Print one record (--stats), or one each interval until the container is gone.
@@ -79,7 +81,7 @@ def stream(container: store.Container, interval: float) -> Iterator[tuple[str, d
     due = time.monotonic() + interval
     try:
         while not end:
-            ready = poll.poll(max(0.0, due - time.monotonic()) * 1000)
+            ready = poll.poll(min(_LONGEST, max(0.0, due - time.monotonic()) * 1000))
             for _ in range(memory.events()):
                 yield "oom", None
             if any(fd == init for fd, _event in ready):

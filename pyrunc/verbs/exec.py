@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, store
+from pyrunc import cli, jsonio, store
 from pyrunc.apply import conversation, descriptors, enter
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
@@ -134,9 +134,10 @@ def _user(text: str) -> dict[str, int]:
         if not wanted:
             continue
         # 2**32-1 means "unchanged" to setresuid(2), which would be root.
-        if not (word.isascii() and word.isdigit()) or int(word) >= (1 << 32) - 1:
+        number = jsonio.decimal(word, (1 << 32) - 2)
+        if number is None:
             raise Failure(f"--user {text!r} is not UID[:GID] in numbers")
-        found[name] = int(word)
+        found[name] = number
     return found
 
 

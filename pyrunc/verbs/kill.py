@@ -9,7 +9,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc import store
+from pyrunc import jsonio, store
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -40,10 +40,9 @@ def signal_number(word: str) -> int:
         Failure: there is no such signal.
 
     """
-    if word.isascii() and word.isdigit():
-        number = int(word)
-        if number <= 64:
-            return number
+    given = jsonio.decimal(word, 64)
+    if given is not None:
+        return given
     name = word.upper()
     found = getattr(_signal, name if name.startswith("SIG") else "SIG" + name, None)
     if isinstance(found, int) and "_" not in name:
@@ -62,9 +61,10 @@ def _realtime(name: str) -> int:
     if not offset:
         return base
     sign = {"+": 1, "-": -1}.get(offset[0], 0)
-    if not sign or not offset[1:].isdigit():
+    distance = jsonio.decimal(offset[1:], 64)
+    if not sign or distance is None:
         return 0
-    number = base + sign * int(offset[1:])
+    number = base + sign * distance
     return number if int(_signal.SIGRTMIN) <= number <= int(_signal.SIGRTMAX) else 0
 
 

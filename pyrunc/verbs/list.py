@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from pyrunc import cli, jsonio, listing, store
 from pyrunc.errors import Failure, printable, strerror
@@ -25,9 +26,7 @@ def main(cmd: Command) -> int:
     else:
         rows = [_COLUMNS, *(tuple(str(values[name.lower()]) for name in _COLUMNS) for values in found)]
         text = table(rows)
-    data = text.encode()
-    while data:
-        data = data[os.write(1, data) :]
+    sys.stdout.write(text)
     return 0
 
 

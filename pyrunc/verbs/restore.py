@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Process
 
 LOG = "restore.log"
+_DESCRIPTORS_LIMIT = 1 << 20  # bytes; there are three short names in it
 _INVENTORY = "inventory.img"
 # Directories of the state, as long as CRIU works, that something is mounted on in its mount namespace.
 _ROOT = "criu-root"
@@ -230,8 +231,14 @@ class Restore:
         ]
         path = f"{images}/{checkpoint.DESCRIPTORS}"
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                names = jsonio.loads(file.read())
+            # Images come from somewhere else: what is no file would hold us up.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                if not os.path.isfile(f"/proc/self/fd/{fd}"):
+                    raise Failure(f"{path} is not a regular file")
+                names = jsonio.loads(os.fsdecode(os.read(fd, _DESCRIPTORS_LIMIT)))
+            finally:
+                os.close(fd)
         except (OSError, ValueError) as exc:
             raise Failure(f"read {path}", errno=getattr(exc, "errno", 0) or 0) from None
         if not isinstance(names, list):

@@ -5,7 +5,7 @@ Source: runtime-spec runtime.md "Query State"; the shape is runc's: two spaces, 
 
 from __future__ import annotations
 
-import os
+import sys
 
 from pyrunc import jsonio, store
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def main(cmd: Command) -> int:
     """Print one container's state as JSON."""
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
-    text = jsonio.dumps_indent(describe(container)).encode()
-    while text:
-        text = text[os.write(1, text) :]
+    sys.stdout.write(jsonio.dumps_indent(describe(container)))
     return 0
 
 

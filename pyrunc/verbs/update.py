@@ -42,6 +42,21 @@ _SIZES = {
 }
 _LISTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
 
+_MOST = 2**63 - 1
+_TIME = (-1, _MOST, "microseconds, or -1 for no limit")
+_BYTES = (-1, _MOST, "bytes, also with k, m or g after the number, or -1 for no limit")
+# Least, largest and what it is, where a number of 64 bits may still be none: a typing error is no limit.
+_RANGES = {
+    "blkio_weight": (0, 1000, "10 to 1000"),
+    "pids_limit": (-1, _MOST, "a number of processes, or -1 for no limit"),
+    "cpu_quota": _TIME,
+    "cpu_rt_runtime": _TIME,
+    "cpu_idle": (0, 1, "0 or 1"),
+    "memory": _BYTES,
+    "memory_swap": _BYTES,
+    "memory_reservation": _BYTES,
+}
+
 
 def main(cmd: Command) -> int:
     """Apply new limits.
@@ -142,6 +157,8 @@ def _from_options(cmd: Command) -> dict[str, Any]:
 
     """
     change: dict[str, Any] = {}
+    for option in ("blkio_weight", "pids_limit"):
+        _check(option, getattr(cmd, option) or 0)
     if cmd.blkio_weight:
         change["blockIO"] = {"weight": cmd.blkio_weight}
     if cmd.pids_limit is not None:
@@ -159,10 +176,23 @@ def _from_options(cmd: Command) -> dict[str, Any]:
             if not text:
                 continue
             try:
-                change.setdefault(section, {})[key] = read(text)
+                value = read(text)
             except ValueError:
-                raise Failure(f"invalid value for {option.replace('_', '-')}: {text!r}") from None
+                raise _invalid(option, text) from None
+            _check(option, value)
+            change.setdefault(section, {})[key] = value
     return change
+
+
+def _check(option: str, value: object) -> None:
+    """Raise Failure if a number is outside its option's range."""
+    if option in _RANGES and isinstance(value, int) and not _RANGES[option][0] <= value <= _RANGES[option][1]:
+        raise _invalid(option, value)
+
+
+def _invalid(option: str, value: object) -> Failure:
+    hint = f"it is {_RANGES[option][2]}" if option in _RANGES else ""
+    return Failure(f"invalid value for {option.replace('_', '-')}: {value!r}", hint=hint)
 
 
 def _unsigned(text: str) -> int:

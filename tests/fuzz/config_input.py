@@ -20,21 +20,29 @@ UNCHANGED = 2**32 - 1  # what setresuid(2) takes for "leave it"
 # Neither more often, for jsonschema takes a hundred times as long as everything else here.
 EXPLAIN_EVERY = 200
 
-FACTS = Facts(
-    kernel=(6, 18),
-    statmount=True,
-    euid=0,
-    in_user_namespace=False,
-    kcore=True,
-    capabilities=(1 << 41) - 1,
-    cgroup=CgroupFacts(
+
+def facts(cgroup: CgroupFacts) -> Facts:
+    """Return what the planner knows about a host with these cgroups."""
+    return Facts(
+        kernel=(6, 18),
+        statmount=True,
+        euid=0,
+        in_user_namespace=False,
+        kcore=True,
+        capabilities=(1 << 41) - 1,
+        cgroup=cgroup,
+    )
+
+
+FACTS = facts(
+    CgroupFacts(
         version=2,
         mounts={"": "/sys/fs/cgroup"},
         own={"": "/"},
         controllers=("cpu", "cpuset", "io", "memory", "pids"),
         rootless=False,
         rdt="",
-    ),
+    )
 )
 
 
@@ -109,7 +117,12 @@ def look_at(plan: steps.Plan) -> None:
     """
     everything = [*plan.parent, *plan.child, *plan.start]
     for step in everything:
-        for text in _strings(step):
+        given: Any = step
+        if isinstance(
+            step, steps.Hooks
+        ):  # they are as the configuration has them, with whatever else is there
+            given = [hook.get(key) for hook in step.hooks for key in ("path", "args", "env")]
+        for text in _strings(given):
             assert "\0" not in text, f"a NUL in {step}"
         if isinstance(step, steps.Identity):
             assert 0 <= step.uid < UNCHANGED, step

@@ -1,16 +1,20 @@
-"""Each fuzzer for a bounded time; FUZZ_SECONDS makes it longer. Without atheris only the seeds are tried."""
+"""Each fuzzer for a bounded time, which FUZZ_SECONDS makes longer; and a bounded round without atheris.
+
+What was ever found is in corpus/ and tried each time.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz import config_input
+from tests.fuzz import command, config_input, targets
 
 TOP = Path(__file__).resolve().parents[2]
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
@@ -39,3 +43,42 @@ def test_fuzz(name: str, tmp_path: Path) -> None:
     found = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, cwd=TOP)
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
     assert "Done" in found.stderr
+
+
+KEPT = [(kind, path) for kind in targets.TARGETS for path in sorted((targets.CORPUS / kind).iterdir())]
+
+
+@pytest.mark.parametrize(("kind", "path"), KEPT, ids=[f"{kind}-{path.name}" for kind, path in KEPT])
+def test_what_was_found_stays_right(kind: str, path: Path) -> None:
+    check, _ = targets.TARGETS[kind]
+    check(path.read_bytes(), explain=True)
+    check(path.read_bytes(), explain=False)
+
+
+@pytest.mark.parametrize("kind", targets.TARGETS)
+def test_a_short_round(kind: str) -> None:
+    """The same each time: another one is for `make fuzz`."""
+    dice = random.Random(kind)
+    start = targets.seeds(kind)
+    check, _ = targets.TARGETS[kind]
+    for number in range(400):
+        check(targets.mutated(kind, dice, start), explain=number % targets.EXPLAINED == 0)
+
+
+@pytest.mark.root
+@pytest.mark.container
+@pytest.mark.skipif(os.geteuid() != 0, reason="containers are tried as real root here")
+@pytest.mark.timeout(300)
+def test_the_command() -> None:
+    """What is kept, and a short round, through the real command; nothing may be left behind."""
+    runtime = command.Command()
+    try:
+        for kind, path in KEPT:
+            if kind in command.KINDS:
+                runtime.check(kind, path.read_bytes())
+        dice = random.Random("command")
+        start = {kind: targets.seeds(kind) for kind in targets.TARGETS}
+        for _ in range(25):
+            runtime.check(*command.round_(runtime, dice, start))
+    finally:
+        runtime.close()

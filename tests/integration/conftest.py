@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import installed as installation
 from tests.support.containers import BUSYBOX, Bundle
 from tests.support.engine import Engine
 from tests.support.leaks import Watch
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="containers are tried as real root here"))
             elif BUSYBOX is None:
                 item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an installed command that was built from this checkout."""
+    return installation.build(tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture

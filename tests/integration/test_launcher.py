@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,34 +18,6 @@ if TYPE_CHECKING:
 TOP = Path(__file__).resolve().parents[2]
 
 STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to look at system calls")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the program from this checkout, beside the script it stands in for."""
-    lib = tmp_path_factory.mktemp("installed")
-    site = lib / "site"
-    for folder in (site, lib / "bin"):
-        folder.mkdir()
-    for entry in Path(sysconfig.get_path("platlib")).iterdir():
-        (site / entry.name).symlink_to(entry)
-    for name in ("pyrunc", "schema"):
-        (site / name).symlink_to(TOP / name)
-    (lib / "bin/python3").symlink_to(sys.executable)
-    python = os.path.realpath(sys.executable)
-    script = (TOP / "install/launcher/script.py").read_text()
-    (lib / "bin/pyrunc-script").write_text(script.replace("@PYTHON@", python).replace("@SITE@", str(site)))
-    (lib / "bin/pyrunc-script").chmod(0o755)
-    log = lib / "log"
-    # Through a link, for a test that wants another Python to be there.
-    (lib / "python").symlink_to(python)
-    words = [str(TOP / "install/launcher/build"), str(lib), str(lib / "python"), str(site)]
-    built = subprocess.run(words, env={**os.environ, "BUILD_LOG": str(log)}, check=False)
-    if built.returncode != 0:
-        if not list(Path(sysconfig.get_config_var("LIBPL")).glob("libpython*.a")):
-            pytest.skip("this Python comes without a static library to build the program from")
-        pytest.fail(log.read_text())
-    return lib
 
 
 @pytest.fixture

@@ -76,6 +76,21 @@ def test_both_take_the_same_texts(text: str) -> None:
             jsonio.loads(text)
 
 
+@pytest.mark.parametrize("depth", [1, 199, 200, 201, 202, 900, 1000, 100_000])
+@pytest.mark.parametrize("shape", ["[]", "{}", "[1]", '{"a":1}', "[{}]", '{"a":[]}'])
+def test_both_go_as_deep(depth: int, shape: str) -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        text = opening * depth + shape + closing * depth
+        why = malformed(text)
+        fits = depth + (shape not in ("[]", "{}")) <= jsonio.MAX_DEPTH
+        assert (why is None) == fits
+        if fits:
+            assert jsonio.loads(text) == Document(text).value
+        else:
+            with pytest.raises(ValueError, match="JSON"):
+                jsonio.loads(text)
+
+
 @given(value=VALUES)
 def test_every_value_has_the_line_it_stands_on(value: object) -> None:
     """Written with one token a line, a value's line is the number of the lines before it."""

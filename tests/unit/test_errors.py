@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from pyrunc.errors import Failure, from_facts, printable, strerror, worded
+from pyrunc.errors import Failure, from_facts, printable, shortened, strerror, worded
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,9 @@ def test_strerror_has_the_spelling_engines_match_on() -> None:
 def test_an_exception_is_told_in_words(problem: BaseException, text: str) -> None:
     """Never as Python writes it, "PermissionError(1, ...)": the kernel's answer has words of its own."""
     assert worded(problem, "do it").text() == text
+
+
+def test_a_message_does_not_repeat_a_whole_book() -> None:
+    assert shortened("a " * 1000) == "a " * 1000
+    assert shortened("no " + "x" * 400) == "no " + "x" * 400
+    assert shortened("no " + "x" * 5000 + " here") == f"no {'x' * 120}...(4840 more)...{'x' * 40} here"

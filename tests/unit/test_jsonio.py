@@ -50,3 +50,29 @@ def test_layout() -> None:
 def test_what_has_no_json_form_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="set has no JSON form"):
         jsonio.dumps({1, 2})
+
+
+def test_a_text_in_a_message_is_cut() -> None:
+    assert jsonio.quoted('a"') == '"a\\""'
+    assert jsonio.quoted("x" * 200) == '"' + "x" * 115 + '..."'
+    assert len(jsonio.quoted("x" * 118)) == 120
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("007", 7),
+        ("64", 64),
+        ("65", None),
+        ("", None),
+        ("-1", None),
+        ("9" * 5000, None),
+        ("0" * 5000, 0),
+        ("\u0665", None),
+        (" 1", None),
+        ("\u00b2", None),
+    ],
+)
+def test_plain_numbers(text: str, number: int | None) -> None:
+    assert jsonio.decimal(text, 64) == number

@@ -64,6 +64,8 @@ def with_open() -> Callable[[int, Callable[[], object]], str]:
         (5, 1, {"LISTEN_FDS": "2", "LISTEN_PID": "self"}, False, "(1, [])"),
         (5, 1, {"LISTEN_FDS": "0", "LISTEN_PID": "self"}, True, "(1, [])"),
         (5, 1, {"LISTEN_FDS": "x", "LISTEN_PID": "self"}, True, "(1, [])"),
+        (5, 1, {"LISTEN_FDS": "9" * 5000, "LISTEN_PID": "self"}, True, "(1, [])"),
+        (5, -1, {}, True, "invalid value for preserve-fds: -1; it is a number of descriptors"),
         (1, 2, {}, True, "unable to stat preserved-fd 1 (of 2), descriptor 4: bad file descriptor"),
         (
             1,

@@ -44,6 +44,13 @@ def test_a_large_state_and_a_hook_that_does_not_read(tmp_path: Path) -> None:
     assert int((tmp_path / "size").read_text()) > 300_000
 
 
+def test_words_without_letters(tmp_path: Path) -> None:
+    """posix_spawn(3) takes them; Python's own does not."""
+    script = f"echo $0 $A > {tmp_path}/name"
+    hooks.run("prestart", [{"path": "/bin/sh", "args": ["", "-c", script], "env": ["=x", "A=b"]}], STATE)
+    assert (tmp_path / "name").read_text() == "/bin/sh b\n"
+
+
 def test_the_first_argument_is_not_the_path(tmp_path: Path) -> None:
     entry = {"path": "/bin/sh", "args": ["renamed", "-c", f"echo $0 > {tmp_path}/name"]}
     hooks.run("prestart", [entry, {"path": "/bin/true"}, {"path": "/bin/true", "args": []}], STATE)
@@ -175,6 +182,9 @@ def test_time_is_up_for_the_whole_process_group(tmp_path: Path) -> None:
 
 def test_a_hook_within_its_time_is_fine() -> None:
     hooks.run("prestart", [shell("exit 0", timeout=60)], STATE)
+    # Beyond what poll(2) can wait: 24.8 days, and for ever.
+    for timeout in (2592000, 2**31 - 1, 2**63 - 1):
+        hooks.run("prestart", [shell("exit 0", timeout=timeout)], STATE)
 
 
 def test_what_a_hook_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:

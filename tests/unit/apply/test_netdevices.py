@@ -245,3 +245,21 @@ def test_we_stay_in_our_own_namespace() -> None:
         return [said, os.readlink("/proc/self/ns/net") == before, os.listdir("/proc/self/fd") == descriptors]
 
     assert in_namespace(test) == ["", True, True]
+
+
+def test_a_name_that_is_no_text_is_in_nobody_s_way() -> None:
+    """A container may have named its devices in any bytes, in a namespace that others join."""
+
+    def test(pid: int) -> object:
+        ip("link", "add", "host0", "type", "ifb")
+        ip("link", "add", "there0", "type", "ifb", inside=pid)
+        words = ["nsenter", "-t", str(pid), "-n", "ip", "link", "set", "there0", "name"]
+        subprocess.run([*words, b"caf\xe9"], check=True)
+        taken = move(pid, "caf\udce9")
+        return [taken, move(pid)]
+
+    found = in_namespace(test)
+    assert isinstance(found, list)
+    assert "caf" in found[0]
+    assert "exist" in found[0]
+    assert found[1] == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +29,54 @@ def test_output_that_cannot_be_written(pyrunc: Call) -> None:
         done = pyrunc("features", stdout=stdout)
     assert done.returncode == 1
     assert done.stderr == "write to standard output: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "body", ["print('x')", "print('x' * 10**6)", "sys.stdout.write('x'); sys.stdout.flush()"]
+)
+def test_output_of_any_size_that_cannot_be_written(pyrunc_argv: list[str], body: str) -> None:
+    with open("/dev/full", "w") as stdout:
+        done = run_stub(pyrunc_argv, f"{body}; return 0", stdout=stdout)
+    assert done.returncode == 1
+    assert done.stderr == "write to standard output: no space left on device\n"
+
+
+def test_output_that_nobody_wants(pyrunc_argv: list[str]) -> None:
+    done = run_stub(pyrunc_argv, "sys.stdout.write('x'); print('y'); sys.stdout.flush(); return 0", close=1)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_to_somebody_else_that_broke_is_no_reader_that_went_away(pyrunc_argv: list[str]) -> None:
+    """An init that died breaks a pipe too, and that is a failure to be told of."""
+    done = run_stub(pyrunc_argv, "raise BrokenPipeError(32, 'Broken pipe')")
+    assert done.returncode == 1
+    assert "broken pipe" in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_a_name_that_is_no_text_goes_out_as_it_is(pyrunc_argv: list[str], locale: str) -> None:
+    """Also where Python would not encode it: its stdout is strict in most locales."""
+    body = "sys.stdout.stream.reconfigure(errors='strict'); print('caf\\udce9 \u0444'); return 0"
+    done = run_stub(pyrunc_argv, body, text=False, env={"LC_ALL": locale})
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9 \xd1\x84\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise Failure('no', hint='do')", "pyrunc: no; do\n"),
+        ("os.open('/nowhere', 0)", "pyrunc: No such file or directory\n"),
+        ("raise ValueError('a\\nb \u0444')", "pyrunc: ValueError: a b \\u0444\n"),
+    ],
+)
+@pytest.mark.parametrize(("verb", "status"), [("version", 1), ("exec", 255)])
+def test_the_last_words_need_nothing(
+    pyrunc_argv: list[str], body: str, said: str, verb: str, status: int
+) -> None:
+    """What says it better cannot be had: no descriptors or memory to import it with."""
+    body = "from pyrunc.errors import Failure; import os; sys.modules['pyrunc.cli.report'] = None; " + body
+    done = run_stub(pyrunc_argv, body, *(["exec", "x", "y"] if verb == "exec" else []), verb=verb)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
@@ -56,13 +104,22 @@ sys.modules["pyrunc.verbs.{verb}"] = verb
 
 
 def run_stub(
-    pyrunc_argv: list[str], body: str, *words: str, verb: str = "version"
-) -> subprocess.CompletedProcess[str]:
+    pyrunc_argv: list[str],
+    body: str,
+    *words: str,
+    verb: str = "version",
+    close: int | None = None,
+    **how: Any,
+) -> subprocess.CompletedProcess[Any]:
     *interpreter, program = pyrunc_argv
     head, _, tail = program.rpartition("from pyrunc.__main__")
     program = head + STUB.format(verb=verb, body=body) + "from pyrunc.__main__" + tail
-    command = [*interpreter, program, *words, *(["--version"] if verb == "version" else [])]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    last = ["--version"] if verb == "version" else []
+    command = [*interpreter, program, *words, *last]
+    if close is not None:
+        command = ["sh", "-c", f'exec "$@" {close}>&-', "sh", *command]
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
+    return subprocess.run(command, timeout=60, check=False, **settings)
 
 
 def test_an_interrupt_ends_it_as_one(pyrunc_argv: list[str]) -> None:

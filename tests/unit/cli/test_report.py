@@ -255,3 +255,28 @@ def test_rfc3339(zone: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("exc", "said"),
+    [
+        (
+            OSError(24, "Too many open files"),
+            "too many open files; pyrunc needs more open files than its limit",
+        ),
+        (OSError(28, "No space left on device", "/a"), "/a: no space left on device; a file system that"),
+        (MemoryError(), "out of memory; memory is short: see the limit of the address space (ulimit -v)"),
+        (
+            ImportError("x.so: cannot open shared object file: Error 24"),
+            "x.so: cannot open shared object file",
+        ),
+    ],
+)
+def test_what_is_short_around_us_is_no_fault_of_ours(
+    exc: Exception, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report.failure("state", exc)
+    err = capfd.readouterr().err
+    assert err.startswith(said)
+    assert "internal error" not in err
+    assert err.count("\n") == 1

@@ -245,6 +245,22 @@ class TestAnnotations:
             ("Foo", "['a' 'b']", None),
             ("Foo", "['a',", None),
             ("Foo", "1 2", None),
+            ("Foo", "uint64 18446744073709551616", None),
+            ("Foo", "2147483648", None),
+            ("Foo", "int64 2147483648", ("Foo", "x", 2147483648)),
+            ("Foo", "byte 256", None),
+            ("Foo", "int16 -32769", None),
+            ("Foo", "uint32 'a'", None),
+            ("Foo", "double 'a'", None),
+            ("Foo", "@b true", ("Foo", "b", True)),
+            ("Foo", "@s 'a'", ("Foo", "s", "a")),
+            ("Foo", "@zz 5", None),
+            ("Foo", "9" * 5000, None),
+            ("Foo", "[" * 2000, None),
+            ("Foo", "byte " * 2000, None),
+            ("TimeoutStopSec", "1e999", None),
+            ("TimeoutStopSec", "-1", None),
+            ("TimeoutStopSec", "['a']", ("TimeoutStopSec", "as", ["a"])),
             ("Fo", "1", None),
             ("Foo_Bar", "1", None),
             ("Foö", "1", None),
@@ -261,3 +277,22 @@ class TestAnnotations:
             assert caught.value.pointer == "/annotations/org.systemd.property." + name
         else:
             assert sd.asked(values) == [(*expected, 0)]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"cpu.max": "9" * 5000}, []),
+        ({"cpu.max": f"max {2**64}"}, []),
+        ({"cpu.max": "\u0665 100000"}, []),
+        ({"pids.max": str(2**64)}, []),
+        ({"cpuset.cpus": "9" * 5000}, [("AllowedCPUs", "ay", b"", 244)]),
+        (
+            {"cpu.max": f"{2**63} 1"},
+            [("CPUQuotaPeriodUSec", "t", 1, 242), ("CPUQuotaPerSecUSec", "t", INFINITY, 0)],
+        ),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_numbers_the_bus_has_no_room_for(values: dict[str, str], found: list[object]) -> None:
+    assert sd.unified(values) == found

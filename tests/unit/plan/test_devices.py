@@ -85,3 +85,11 @@ def test_a_fifo_can_be_made_anywhere() -> None:
     made = lowered({"path": "/dev/p", "type": "p"}, {"path": "/dev/b", "type": "b"}, user_namespace=True)
     bound = {step.path: step.bind for step in made if isinstance(step, steps.Device) and not step.default}
     assert bound == {"/dev/p": False, "/dev/b": True}
+
+
+def test_a_mode_has_no_bits_but_a_mode_s() -> None:
+    device = {"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 2**32 - 1}
+    modes = [
+        step.mode for step in lowered(device) if isinstance(step, steps.Device) and step.path == "/dev/x"
+    ]
+    assert modes == [0o7777]

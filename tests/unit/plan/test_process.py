@@ -209,3 +209,18 @@ def test_memory_policy() -> None:
     ]
     assert process.memory_policy(None) == []
     assert process.memory_policy({}) == []
+
+
+def test_a_umask_is_cut_as_the_kernel_cuts_it() -> None:
+    identity = process.identity({"cwd": "/", "user": {"umask": 2**32 - 1}}, available=ALL)
+    assert identity.umask == 0o777
+
+
+def test_more_groups_than_linux_takes() -> None:
+    most = list(range(1, 65537))
+    identity = process.identity({"cwd": "/", "user": {"additionalGids": most}}, available=0)
+    assert identity.gids == tuple(most)
+    with pytest.raises(Failure) as refused:
+        process.identity({"cwd": "/", "user": {"additionalGids": [*most, 0]}}, available=0)
+    text = "/process/user/additionalGids: 65537 groups, where Linux takes 65536 (setgroups(2))"
+    assert refused.value.text() == text

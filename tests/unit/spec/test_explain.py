@@ -354,3 +354,11 @@ def test_the_planners_refusal_gets_its_line_and_company() -> None:
     assert "/hostname: must be a string" in refused
     known = explain.place(Failure("again", pointer="/hostname"), text, "c.json").text()
     assert known.count("/hostname") == 1
+
+
+def test_a_refusal_of_a_file_that_is_in_order_otherwise() -> None:
+    """The planner's word is all there is to say; jsonschema, which would take its time, is not asked."""
+    raw = json.dumps(small(), indent=1).encode()
+    shown = explain.place(Failure("too many", pointer="/process/args"), raw, "config.json").text()
+    line = raw[: raw.index(b'"args"')].count(b"\n") + 1
+    assert shown == f"config.json:{line}: /process/args: too many"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pyrunc.spec.json_slow import MAX_DEPTH, Document, Malformed
+from pyrunc.jsonio import MAX_DEPTH
+from pyrunc.spec.json_slow import Document, Malformed
 
 MALFORMED = [
     # text, line, column, reason

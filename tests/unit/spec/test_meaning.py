@@ -175,6 +175,10 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         ],
     ),
     (
+        with_process(scheduler={"policy": "SCHED_FIFO", "priority": -1}),
+        [("/process/scheduler/priority", "invalid scheduler.priority: -1 is not 1 to 99")],
+    ),
+    (
         with_process(execCPUAffinity={"initial": "1-0", "final": "x"}),
         [
             ("/process/execCPUAffinity/initial", 'bad CPUAffinity.Initial "1-0": invalid range: 1-0'),
@@ -389,11 +393,11 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         [("/linux/memoryPolicy/nodes", "memory policy mode requires at least one node but got 0")],
     ),
     (
-        with_linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0-9876543210"}),
+        with_linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0-1024"}),
         [
             (
                 "/linux/memoryPolicy/nodes",
-                'invalid memory policy nodes "0-9876543210": values larger than 65536 are not supported',
+                'invalid memory policy nodes "0-1024": values larger than 1023 are not supported',
             )
         ],
     ),
