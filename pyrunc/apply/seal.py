@@ -44,15 +44,14 @@ words: Callable[[], list[str]] | None = None
 # What seal() answered in this process or in the one it was forked from. Nothing is sealed twice: on a
 # detached mount a file's path need not be what it was.
 _answer = ""
-# Where the mappings begin that begin() exchanged.
-_done: set[int] = set()
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 
 
 def seal() -> str:
     """Make this process's executable and its libraries unwritable for whoever gets hold of them; verify it.
 
-    Must run in a process with one thread, before the first fork of create, run and exec, before any effect.
+    Must run in a process with one thread, before its first fork and before any effect. Only for the one case in
+    which a container sees the interpreter: see namespaces.seen_while_made().
 
     Only /proc/PID/map_files leads to the libraries, and the kernel opens it for none but CAP_SYS_ADMIN and
     CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user namespace. Whether there is such a process that
@@ -87,25 +86,13 @@ def seal_process() -> None:
     cli.debug(f"pyrunc exeseal: using /proc/self/exe clone ({how})")
 
 
-def begin() -> None:
-    """Exchange the executable's own mappings now if that works; seal() later does what is left to do.
-
-    For a command whose memory is all in its file (install/launcher): as long as little of that has changed,
-    little has to be copied, 0.3 ms instead of 3.
-    """
-    try:
-        _exchange(os.fsencode(os.readlink(EXE)), libraries=False)
-    except OSError:
-        _done.clear()  # seal() will find out again, and say why
-
-
 def _seal() -> str:
     """Do what seal() says, whatever was done before."""
     path = os.readlink(EXE)
     if path.startswith("/memfd:") and _sealed_memfd():
         return "memfd"
     try:
-        _exchange(os.fsencode(path), libraries=True)
+        _exchange(os.fsencode(path))
     except OSError as error:
         if _unwritable():
             return "unwritable"
@@ -115,7 +102,7 @@ def _seal() -> str:
     return "bind"
 
 
-def _exchange(exe: bytes, *, libraries: bool) -> None:
+def _exchange(exe: bytes) -> None:
     """Put the file mappings on a read-only mount, then declare the executable.
 
     Raises:
@@ -126,13 +113,11 @@ def _exchange(exe: bytes, *, libraries: bool) -> None:
     pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         layout = _layout()
-        mappings = _mappings(b"/" if libraries else exe, files, trees)
-        if not _done and files.get(exe, -1) < 0:
+        mappings = _mappings(files, trees)
+        if files.get(exe, -1) < 0:
             raise OSError(EBUSY, "the executable was replaced while it runs")
         _linux.exchange_mappings(mappings, pagemap)
-        if not _done:
-            _linux.set_mm_map(layout, files[exe])
-            _done.update(mapping[0] for mapping in mappings)
+        _linux.set_mm_map(layout, files[exe])
     finally:
         os.close(pagemap)
         # With the last descriptor of a tree its anonymous mount namespace goes, and with that the only way to
@@ -154,25 +139,20 @@ def _layout() -> tuple[int, ...]:
     return (*number, number[-1])
 
 
-def _mappings(wanted: bytes, files: dict[bytes, int], trees: dict[bytes, int]) -> list[Mapping]:
+def _mappings(files: dict[bytes, int], trees: dict[bytes, int]) -> list[Mapping]:
     """The file mappings of this process with the descriptors they are to be exchanged for: proc_pid_maps(5).
 
     Args:
-        wanted: how the paths of the wanted files begin.
         files: filled with the descriptor of each mapped file by its path, -1 for one that is not found again.
         trees: filled with the descriptor of each read-only clone of a mount by its place.
     """
     found: list[Mapping] = []
     for line in _read("/proc/self/maps").splitlines():
-        if wanted not in line:
-            continue
         fields = line.split(None, 5)
-        if fields[4] == b"0" or not fields[5].startswith(wanted):  # anonymous memory has no inode
+        if fields[4] == b"0" or not fields[5].startswith(b"/"):  # anonymous memory has no inode
             continue
         span, allowed, offset, device, inode, path = fields
         start, _, end = span.partition(b"-")
-        if int(start, 16) in _done:
-            continue
         fd = files.get(path)
         if fd is None:
             fd = files[path] = _open_sealed(path, device, int(inode), trees)

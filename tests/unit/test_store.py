@@ -16,6 +16,7 @@ import pytest
 
 from pyrunc import listing, store
 from pyrunc.errors import Failure
+from pyrunc.plan import program
 from tests.support.records import refuse, removed, reserved
 
 if TYPE_CHECKING:
@@ -110,17 +111,24 @@ def test_status_follows_the_process(container: store.Container, sleeper: subproc
     assert store.status(container) == "stopped", "a zombie runs no more"
 
 
-def test_a_process_that_has_not_executed_is_created(container: store.Container) -> None:
+def test_a_created_container_is_known_by_its_inits_name_and_the_fifo(container: store.Container) -> None:
+    assert program.NAME.encode() == store.INIT_NAME
+    ready, named = os.pipe()
     pid = os.fork()
     if pid == 0:
+        Path("/proc/self/comm").write_bytes(store.INIT_NAME)
+        os.write(named, b".")
         signal.pause()
         os._exit(0)
     try:
+        assert os.read(ready, 1) == b"."
         own(container, pid)
+        assert store.status(container) == "running", "a program that calls itself so is no created container"
+        Path(container.directory, store.START).touch()
         assert store.status(container) == "created"
-        container.restored = True
-        assert store.status(container) == "running", "a restored process was forked and never executes"
     finally:
+        os.close(ready)
+        os.close(named)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
