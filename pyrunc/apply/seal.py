@@ -50,8 +50,8 @@ EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38  # importing errno costs 0.3 ms
 def seal() -> str:
     """Make this process's executable and its libraries unwritable for whoever gets hold of them; verify it.
 
-    Must run in a process with one thread, before its first fork and before any effect. Only for the one case in
-    which a container sees the interpreter: see namespaces.seen_while_made().
+    Must run in a process with one thread, before its first fork and before any effect. Only for the one
+    case in which a container sees the interpreter: see namespaces.seen_while_made().
 
     Only /proc/PID/map_files leads to the libraries, and the kernel opens it for none but CAP_SYS_ADMIN and
     CAP_CHECKPOINT_RESTORE (Linux 5.9) in the host's user namespace. Whether there is such a process that
