@@ -312,3 +312,11 @@ def test_a_passwd_that_nobody_writes_to(world: World) -> None:
     os.mkfifo(world.bundle.rootfs / "etc/passwd")
     ended = world.call("run", "--bundle", str(world.bundle.path), world.engine.new_id())
     assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_no_container_without_memory_to_go_back(world: World, verb: str) -> None:
+    world.bundle.write()
+    words = [verb, "--bundle", str(world.bundle.path), world.engine.new_id()]
+    ended = world.call(*words, before=lambda: resource.setrlimit(resource.RLIMIT_AS, (47 << 20, 47 << 20)))
+    ended.one_line("the address space is limited to 49283072 bytes")
