@@ -376,12 +376,13 @@ def test_a_worker_that_cannot_seal_in_place_begins_again(
     bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It must not be the caller's program that is begun again."""
-    from pyrunc.apply import seal
+    from pyrunc.apply import namespaces, seal
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "refused")
 
     monkeypatch.setattr(seal, "_exchange", refuse)
+    monkeypatch.setattr(namespaces, "seen_while_made", lambda _plan: True)
     hook = tmp_path / "hook"
     hook.write_text(f"#!/bin/sh\nreadlink /proc/$PPID/exe > {tmp_path}/exe\n")
     hook.chmod(0o755)
