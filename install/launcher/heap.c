@@ -8,6 +8,7 @@
  * one. Nothing is ever given back: a runtime's process is short. Beyond REGION memory comes in chunks from mmap.
  *
  * The first time that there is no more, the caller is told so, and what it then does (say so, mostly) has the RESERVE.
+ * Who asks again and again never comes to an end (a loop in a library was seen to): then this says so, and ends it.
  *
  * An image's REGION ends where the picture does. What the kernel has to find room for before the program begins is what
  * the program cannot complain about: with less the kernel kills it (`ulimit -v`), so it is to be little.
@@ -21,11 +22,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define REGION ((size_t)32 << 20)
 #define CHUNK ((size_t)4 << 20)
 #define RESERVE ((size_t)512 << 10)
 #define LEAST ((size_t)64 << 10) /* of a chunk, where memory is short */
+#define PATIENCE 2000 /* refusals; a program that goes back after one meets some tens */
 #define FINE 64 /* classes of 16 bytes each */
 #define CLASSES (FINE + 4 * 20)
 #define HUGE CLASSES /* the class of what has a mapping of its own */
@@ -80,11 +83,22 @@ static size_t size_of(unsigned class)
 	return ((size_t)1 << doubling) + ((size_t)(quarter + 1) << (doubling - 2));
 }
 
+static unsigned refused;
+
 static void *map(size_t size)
 {
 	void *got = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return got == MAP_FAILED ? NULL : got;
+}
+
+static void give_up(void)
+{
+	static const char words[] = "pyrunc: out of memory; see the limit of the address space (ulimit -v)\n";
+
+	if (write(2, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
+		_exit(1);
+	_exit(1);
 }
 
 /* Take size bytes from the end of what is in use; NULL when there is no more memory. */
@@ -97,6 +111,8 @@ static char *extend(size_t size)
 		while (!(more = map(chunk)) && chunk / 2 >= LEAST && chunk / 2 >= size)
 			chunk /= 2;
 		if (!more) {
+			if (++refused > PATIENCE)
+				give_up();
 			if (reserve) {
 				top = reserve;
 				end = reserve + RESERVE;
