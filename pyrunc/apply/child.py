@@ -110,6 +110,7 @@ def load(plan: steps.Plan, cache: str) -> Tools:
             if isinstance(step, steps.Seccomp):
                 tools.section = step.section
                 tools.filters[id(step)] = seccomp.compile(step.section, cache)
+                cli.debug(f"seccomp filter flags: {tools.filters[id(step)].flags}")
     for module in libraries:
         dir(module)  # the installed command loads it only when it is asked for something
     return tools

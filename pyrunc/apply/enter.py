@@ -92,6 +92,9 @@ class Entry(Conversation):
                 filters=self.filters,
             )
             self.program = program_exec.lower(self.plan, entering)
+            for step in self.plan.child:
+                if isinstance(step, steps.Affinity):
+                    cli.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in step.cpus):#x}")
             opened["socket"] = self.far.fileno()
             data = self.program.encode(opened, trace=self.trace is not None)
             self.do(self.plan.namespaces, self._start, data, opened, paths, elsewhere=elsewhere)
@@ -151,12 +154,14 @@ class Entry(Conversation):
 
     def _become_ours(self) -> None:
         """Wait until the helper has cloned the process, and take that for ours."""
-        cli.debug("nsexec container setup: the process has joined the container")
+        # What is logged are the landmarks that people know from runc's log.
+        cli.debug("nsexec container setup: the process joins the container")
         self.sock.settimeout(_PATIENCE)
         kind, payload, fd = self._next()
         if kind != protocol.CLONED or fd < 0 or len(payload) != 4:
             raise self.died()
         self.take_over(payload, fd)
+        cli.debug("child process in init(): the process is in the container")
 
     def _next(self) -> tuple[bytes, bytes, int]:
         """Return the next message.

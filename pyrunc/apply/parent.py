@@ -10,7 +10,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc import jsonio, store
+from pyrunc import cli, jsonio, store
 from pyrunc.apply import cgroup, machine, namespaces, protocol
 from pyrunc.apply import child as child_side
 from pyrunc.apply.conversation import Conversation
@@ -212,6 +212,7 @@ class Launch(Conversation):
         while True:
             kind, payload, fd = self.receive()
             if kind == protocol.READY:
+                cli.debug("init: closing the pipe to signal completion")
                 break
             if kind == protocol.HOOKS:
                 self._host_hooks()

@@ -353,3 +353,20 @@ def test_the_host_s_null_device_stays_root_s(engine: Engine, bundle: Bundle, nam
     engine.start(bundle, "sleep 1000", stdin=subprocess.DEVNULL)
     after = os.stat("/dev/null")
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@ours
+def test_landmarks_in_the_log(engine: Engine, bundle: Bundle) -> None:
+    """Of create, start and exec; the words are runc's, which people and tools look for."""
+    bundle.process["execCPUAffinity"] = {"initial": "0"}
+    bundle.process["args"] = ["/bin/sh", "-c", "sleep 1000"]
+    name = engine.new_id()
+    bundle.write()
+    made = engine.call("--debug", "create", "--bundle", str(bundle.path), name)
+    for words in ("nsexec container setup", "child process in init()", "init: closing the pipe"):
+        assert words in made.err, made
+    engine.call("start", name).ok()
+    done = engine.call("--debug", "exec", name, "true")
+    for words in ("nsexec container setup", "child process in init()", "setns_init: about to exec"):
+        assert words in done.err, done
+    assert "nsexec: affinity: 0x1" in done.err, done
