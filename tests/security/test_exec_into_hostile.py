@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import containers, unified
 from tests.support.containers import Bundle, wait_for
 
 if TYPE_CHECKING:
@@ -192,6 +193,15 @@ def spy(compiled: Callable[..., Path], tmp_path: Path) -> Path:
     )
 
 
+@pytest.fixture(params=["this host", "version 2"])
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call the command on this host, and where there is only version 2 of cgroups."""
+    words = containers.command()
+    if request.param == "version 2":
+        monkeypatch.setattr(containers, "command", lambda: [*unified.way(), *words])
+
+
+@pytest.mark.usefixtures("host")
 @pytest.mark.parametrize("user_namespace", [False, True])
 def test_what_enters_is_whole_when_it_is_seen(
     bundle: Bundle, runtime: Runtime, spy: Path, monkeypatch: pytest.MonkeyPatch, *, user_namespace: bool

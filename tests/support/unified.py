@@ -16,19 +16,19 @@ FACTS = cgroup_facts(rootless=False)
 ONLY_V2 = 'umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"'
 
 
+def way() -> list[str]:
+    """Return the words that begin a command on a host of version 2."""
+    if FACTS.version == 2:
+        return []
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ONLY_V2]
+
+
 class UnifiedEngine(Engine):
     """An engine on a host of version 2."""
 
     def argv(self, *words: str) -> list[str]:
         """Return the words of a call."""
-        return [*self.way, *super().argv(*words)]
-
-    @property
-    def way(self) -> list[str]:
-        """The words that begin a command there."""
-        if FACTS.version == 2:
-            return []
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ONLY_V2]
+        return [*way(), *super().argv(*words)]
 
 
 def engines(host: str, directory: Path) -> Engine:
@@ -38,8 +38,8 @@ def engines(host: str, directory: Path) -> Engine:
 
 def cgroup_file(engine: Engine, path: str) -> str | None:
     """Return what a cgroup's file says where an engine is; of a directory "", None if there is none."""
-    way = engine.way if isinstance(engine, UnifiedEngine) else []
+    begin = way() if isinstance(engine, UnifiedEngine) else []
     look = 'test -e "$0" || exit 3; test -d "$0" || exec cat "$0"'
-    done = subprocess.run([*way, "sh", "-c", look, path], check=False, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*begin, "sh", "-c", look, path], check=False, stdout=subprocess.PIPE, text=True)
     assert done.returncode in (0, 3), done
     return None if done.returncode else done.stdout.strip()
