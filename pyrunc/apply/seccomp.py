@@ -55,8 +55,8 @@ class Program(Record):
     """A filter ready for seccomp(2).
 
     bpf is an array of struct sock_filter, flags the call's flags, unknown the names that libseccomp did not
-    know, pointer the section's place in config.json, sendmsg whether the filter always lets sendmsg(2)
-    through, cached whether it came from the cache.
+    know, pointer the section's place in config.json, sendmsg and clock whether the filter always lets
+    sendmsg(2) and clock_gettime(2) through, cached whether it came from the cache.
     """
 
     bpf: bytes
@@ -64,6 +64,7 @@ class Program(Record):
     unknown: tuple[str, ...]
     pointer: str
     sendmsg: bool
+    clock: bool
     cached: bool
 
 
@@ -110,6 +111,7 @@ def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is w
         unknown=tuple(unknown),
         pointer=lowered.pointer,
         sendmsg=lowered.always_allows("sendmsg"),
+        clock=lowered.always_allows("clock_gettime"),
         cached=found is not None,
     )
 

@@ -284,5 +284,6 @@ long fork_process(void)
 long do_SEND(struct state *state, const uint64_t *argument)
 {
     char kind = (char)argument[0];
+    send_times(state); /* first: after this message nobody may take them */
     return send_message(state, &kind, 1, -1);
 }

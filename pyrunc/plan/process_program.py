@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         bpf: bytes
         flags: int
         sendmsg: bool
+        clock: bool
 
     Filters: TypeAlias = Mapping[int, Filter]
 
@@ -161,7 +162,7 @@ def _seccomp(on: _Lowering, step: steps.Seccomp) -> None:
     listener = 0
     if found.flags & _NEW_LISTENER:
         listener = 1 if found.sendmsg else 2
-    on.program.add(step, "SECCOMP", found.flags, on.program.blob(found.bpf), listener)
+    on.program.add(step, "SECCOMP", found.flags, on.program.blob(found.bpf), listener, found.clock)
 
 
 def _rlimit(on: _Lowering, step: steps.Rlimit) -> None:

@@ -51,7 +51,7 @@ SIGNATURES = {
     "HOME": "n",
     "CWD": "s",
     "CWD_AGAIN": "s",
-    "SECCOMP": "nbn",
+    "SECCOMP": "nbnn",
     "AWAIT": "ii",
     "HOOK": "lllb",
     "RLIMIT": "nnn",
