@@ -186,7 +186,7 @@ def test_a_record_of_a_creator_that_was_killed_before_it_looked(
     name, paths = taken
     directory = user.root / name
     directory.mkdir(parents=True)
-    record = {"id": name, "pid": 0, "bundle": str(bundle.path), "namespaces": {"pid": ""}}
+    record = {"id": name, "pid": 0, "start": 0, "bundle": str(bundle.path), "namespaces": {"pid": ""}}
     cgroup = {str(number): path for number, path in enumerate(paths)}
     (directory / "state.json").write_text(
         json.dumps({**record, "cgroup": cgroup, "extra": {"found_cgroups": paths}})

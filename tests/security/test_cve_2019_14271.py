@@ -111,10 +111,12 @@ def test_the_trap_works(poisoned: Bundle) -> None:
 
 
 def test_nothing_of_the_image_is_loaded(poisoned: Bundle, runtime: Runtime) -> None:
+    poisoned.process["cwd"] = "/no/such/place/but/made"
     name = runtime.started(poisoned)
     assert runtime("exec", "--user", "1000:1000", name, "/bin/true").returncode == 0
     assert runtime("exec", "--cwd", "/tmp", "--env", "PYTHONPATH=/", name, "/bin/true").returncode == 0
-    assert runtime("exec", "--cwd", "/no/such/place/but/made", name, "/bin/true").returncode == 0
+    assert runtime("exec", "--cwd", "/no/such/place", "--env", "A=B", name, "/bin/true").returncode == 0
+    assert runtime("exec", "--cwd", "/no/such/place/at/all", name, "/bin/true").returncode == 255
     assert marks(poisoned) == ""
 
 
