@@ -31,6 +31,7 @@ SPY = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static char found[8192];
@@ -84,6 +85,17 @@ static void look_at_files(const char *pid)
         memset(text, 0, sizeof text);
         if (entry->d_name[0] == '.' || readlink(path, text, sizeof text - 1) < 0)
             continue;
+        char deeper[1400];
+        const char *ways[] = {"", "/1/root"}; /* of a directory, and of the host's procfs */
+        for (int i = 0; i < 2; i++) {
+            snprintf(deeper, sizeof deeper, "%s%s/%s", path, ways[i], CANARY);
+            if (!access(deeper, F_OK))
+                note(pid, "descriptor leads to the host", text);
+        }
+        struct statfs system;
+        snprintf(deeper, sizeof deeper, "%s/1/root/.", path);
+        if (!statfs(path, &system) && system.f_type == 0x9fa0 && same(deeper, "/proc/1/root/."))
+            continue; /* a procfs of the container's own processes */
         if (!arrived && atoi(entry->d_name) > 2 && strncmp(text, "socket:", 7))
             note(pid, "descriptor", text);
         if (atoi(entry->d_name) < 3 && !stat(path, &seen) && S_ISCHR(seen.st_mode)) {
@@ -214,6 +226,20 @@ def test_what_enters_is_whole_when_it_is_seen(
     def enter(name: str) -> None:
         done = runtime("exec", name, "/bin/true")
         assert done.returncode == 0, done
+
+    whole(spied(bundle, runtime, spy, enter))
+
+
+def test_no_procfs_of_the_host_comes_along_for_a_label(
+    bundle: Bundle, runtime: Runtime, spy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The label is written to a procfs that is made inside. Without AppArmor that fails, but not before."""
+    monkeypatch.setenv("RUNTIME_SECRET", SECRET)
+    bundle.capabilities(*ALL)
+
+    def enter(name: str) -> None:
+        done = runtime("exec", "--apparmor", "unconfined", name, "/bin/true")
+        assert done.returncode == 0 or "AppArmor" in done.stdout, done
 
     whole(spied(bundle, runtime, spy, enter))
 
