@@ -294,6 +294,9 @@ def test_a_process_stopped_on_its_way_in_hangs_nobody(
 ) -> None:
     """A container that stops whatever enters it gets no hold on the caller of exec: there is an answer."""
     program = compiled("holder", HOLDER)
+    # Reading this takes a while, in which the process can be caught.
+    (bundle.rootfs / "etc/passwd").write_text("nobody:x:65534:65534::/:/bin/sh\n" * 30000)
+    bundle.process["env"] = ["PATH=/bin"]
     (bundle.rootfs / "spy").write_bytes(program.read_bytes())
     (bundle.rootfs / "spy").chmod(0o755)
     bundle.rootfs.chmod(0o777)
