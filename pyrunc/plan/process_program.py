@@ -195,11 +195,14 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
 def _program(on: _Lowering, step: steps.Program) -> None:
     if not step.args or not step.args[0]:
         raise Failure("args must not be empty", pointer=step.pointer)
+    for each in on.plan.child:
+        if isinstance(each, steps.Cwd):  # by now the process has its user, who alone may be able to go there
+            on.program.add(each, "CWD_AGAIN", _text(on.program, each, each.path))
     on.program.add(step, "FIND", _list(on.program, step, candidates(step)))
 
 
 def execute(program: Program, plan: steps.Plan) -> None:
-    """Append the end of a program: the working directory that only the user may enter comes before."""
+    """Append the end of a program: what it becomes."""
     step = next((step for step in plan.child if isinstance(step, steps.Program)), None)
     if step is None:  # there is nothing to execute, which only `start` minds
         program.add(plan.namespaces, "EXEC", program.list(()), program.list(()))
