@@ -14,7 +14,6 @@ from fcntl import fcntl
 from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import program_first
 from pyrunc.plan.program import NAME
 
 TYPE_CHECKING = False
@@ -170,6 +169,8 @@ def proc_context(pid_namespace: int, users: int | None) -> int:
         Failure: it cannot be had.
 
     """
+    from pyrunc.plan import program_first
+
     ours, far = protocol.pair()
     pidfd = -1
     try:

@@ -22,8 +22,11 @@ struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
 #define CLONE_PIDFD 0x00001000
 #endif
 
-struct start { /* what the child needs; error goes back through shared memory */
-    int image, procs, error;
+/* What the child needs. The error goes back through shared memory, which the compiler must not take for ours
+ * alone; where the memory was copied, through a pipe. */
+struct start {
+    int image, procs, pipe;
+    volatile int error;
     const int *keep;
     size_t count;
     char *const *words;
@@ -41,6 +44,11 @@ static __attribute__((noreturn)) void child(struct start *start)
     if (!start->error) {
         syscall(__NR_execveat, start->image, "", start->words, no_environment, AT_EMPTY_PATH);
         start->error = errno;
+    }
+    if (start->pipe >= 0) {
+        int error = start->error;
+        if (write(start->pipe, &error, sizeof(error)) < 0)
+            start->error = errno; /* nobody reads it: our parent is gone */
     }
     for (;;)
         syscall(__NR_exit_group, 127);
@@ -91,6 +99,16 @@ static long older_clone(uint64_t flags, int *pidfd)
     return result < 0 ? -errno : result;
 }
 
+/* Wait until the child has executed its program, which closes the pipe, or says why it cannot. */
+static ssize_t read_error(int fd, int *error)
+{
+    ssize_t got;
+    do
+        got = read(fd, error, sizeof(*error));
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
 METHOD(spawn)
 {
     uint64_t flags;
@@ -103,7 +121,12 @@ METHOD(spawn)
     if (!kept)
         return PyErr_NoMemory();
     memcpy(kept, keep, (size_t)size);
-    struct start start = {image_fd, procs_fd, 0, kept, (size_t)size / sizeof(int), words};
+    int ends[2] = {-1, -1};
+    if ((older || !SHARES_MEMORY) && pipe2(ends, O_CLOEXEC) < 0) {
+        PyMem_Free(kept);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    struct start start = {image_fd, procs_fd, ends[1], 0, kept, (size_t)size / sizeof(int), words};
     struct start *volatile shared = &start;
     struct clone_arguments request = {
         .flags = flags | CLONE_PIDFD | SHARES_MEMORY, .pidfd = AS_U64(&pidfd), .exit_signal = SIGCHLD};
@@ -122,11 +145,18 @@ METHOD(spawn)
         child(shared);
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
     PyMem_Free(kept);
+    int error = start.error;
+    if (ends[0] >= 0) {
+        close(ends[1]);
+        if (pid > 0 && read_error(ends[0], &error) < 0)
+            error = errno;
+        close(ends[0]);
+    }
     if (pid < 0) {
         errno = (int)-pid;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    return Py_BuildValue("lii", pid, pidfd, start.error);
+    return Py_BuildValue("lii", pid, pidfd, error);
 }
 
 METHOD(init_image)

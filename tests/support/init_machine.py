@@ -1,0 +1,222 @@
+"""Have the init program carry out a program of a test's, and hear what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from pyrunc.apply import machine, protocol, words
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import steps
+from pyrunc.plan.program import NAME, Program
+
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable, Mapping
+
+BUSYBOX = str(Path(__file__).resolve().parents[2] / "bundles/busybox/rootfs/bin/busybox")
+STEP = steps.Step()
+SOCKET, HELD = 200, 201  # descriptors of the socket and of the program
+PATIENCE = 30  # seconds after which a process that says nothing has failed the test
+
+as_root = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the operations of the init program take root"),
+]
+
+
+class Told(NamedTuple):
+    """A message of the init's, but for reports."""
+
+    kind: bytes
+    payload: bytes
+    fd: int
+
+
+class Outcome(NamedTuple):
+    """How a program went.
+
+    Attributes:
+        status: exit status, or the negative number of a signal.
+        report: of a failure.
+        out: what was written to stdout and stderr.
+        told: the other messages, each with its descriptor, which the test closes.
+
+    """
+
+    status: int
+    report: words.Report | None
+    out: str
+    told: list[Told]
+
+
+def program(*operations: tuple[str, *tuple[int, ...]], slots: tuple[str, ...] = ()) -> Program:
+    """Return a program of operations whose arguments need no strings."""
+    made = Program()
+    for name in slots:
+        made.slot(name)
+    for name, *arguments in operations:
+        made.add(STEP, name, *arguments)
+    return made
+
+
+def execute(made: Program, *args: str, env: tuple[str, ...] = (), path: str = BUSYBOX) -> Program:
+    """Append the execution of a program, busybox's by default."""
+    made.add(STEP, "FIND", made.list([path]))
+    made.add(STEP, "EXEC", made.list(args), made.list(env))
+    return made
+
+
+def shell(made: Program, script: str, path: str = BUSYBOX) -> Program:
+    """Append the execution of a shell script."""
+    return execute(made, "sh", "-c", script, path=path)
+
+
+def carry_out(
+    made: Program | bytes,
+    slots: Mapping[str, int] | None = None,
+    *,
+    answers: Mapping[bytes, bytes | Callable[[int], bytes]] | None = None,
+    before: Callable[[], None] | None = None,
+    arguments: Callable[[int], list[str]] | None = None,
+    new: int = 0,
+    trace: bool = False,
+    passed: int = 0,
+    patience: float = PATIENCE,
+) -> Outcome:
+    """Start the init program with a program and serve it until all it has started has ended.
+
+    Args:
+        made: the program, or the bytes of one, whose socket is descriptor SOCKET.
+        slots: name of a slot -> descriptor.
+        answers: kind of a message -> what is answered, or a function of the pid that returns it; b"" for
+            nothing.
+        before: called in the new process first.
+        arguments: descriptor of the program -> argv, where it is not the usual one.
+        new: CLONE_NEW* flags of namespaces it begins in.
+        trace: have it note the times.
+        passed: how many descriptors from 3 on are passed to it.
+        patience: seconds without a word after which it is killed.
+
+    """
+    ours, far = protocol.pair()
+    reader, writer = os.pipe()
+    image = machine.image()
+    pid, pidfd = _linux.clone3(new, signal.SIGCHLD, -1)
+    if pid == 0:
+        try:
+            given = {**(slots or {}), "socket": os.dup2(far.fileno(), SOCKET)}
+            _become(
+                made, given, image, writer, before=before, arguments=arguments, trace=trace, passed=passed
+            )
+        finally:
+            os._exit(99)
+    for fd in (image, writer):
+        os.close(fd)
+    far.close()
+    conversation = _Conversation(ours, pid, pidfd, answers or {}, patience)
+    conversation.serve()
+    with os.fdopen(reader, "rb") as output:
+        out = output.read().decode()
+    return Outcome(conversation.status, conversation.report, out, conversation.told)
+
+
+def _become(
+    made: Program | bytes,
+    slots: dict[str, int],
+    image: int,
+    writer: int,
+    *,
+    before: Callable[[], None] | None,
+    arguments: Callable[[int], list[str]] | None,
+    trace: bool,
+    passed: int,
+) -> None:
+    data = made if isinstance(made, bytes) else made.encode(slots, trace=trace)
+    # Out of the way of what comes next.
+    held = os.dup2(machine.sealed("program", data), HELD)
+    image = os.dup2(image, HELD + 1, inheritable=False)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd, to in ((null, 0), (writer, 1), (writer, 2)):
+        os.dup2(fd, to)
+    if before is not None:
+        before()
+    for fd in (*(fd for fd in slots.values() if fd >= 0), *range(3, 3 + passed)):
+        os.set_inheritable(fd, True)
+    words = [NAME, str(held)] if arguments is None else arguments(held)
+    _linux.execveat(image, "", words, [], flags.AT_EMPTY_PATH)
+
+
+class _Conversation:
+    def __init__(
+        self,
+        sock: _socket.socket,
+        pid: int,
+        pidfd: int,
+        answers: Mapping[bytes, bytes | Callable[[int], bytes]],
+        patience: float,
+    ) -> None:
+        self.sock = sock
+        self.pid, self.pidfd = pid, pidfd
+        self.answers = answers
+        self.patience = patience
+        self.report: words.Report | None = None
+        self.told: list[Told] = []
+        self.status = -signal.SIGKILL
+
+    def serve(self) -> None:
+        """Answer until there is nobody any more, and collect the process."""
+        try:
+            while self._one():
+                pass
+        finally:
+            self.sock.close()
+            self._collect()
+
+    def _one(self) -> bool:
+        if not select.select([self.sock], [], [], self.patience)[0]:
+            return False
+        try:
+            kind, payload, fd = protocol.receive(self.sock)
+        except ConnectionError:
+            return False
+        if not kind:
+            return False
+        if kind == protocol.ENDED:
+            self.report = words.Report.read(payload)
+            assert self.report is not None, payload
+            return False
+        self.told.append(Told(kind, payload, fd))
+        if kind == protocol.CLONED:
+            self._take_over(payload, fd)
+        answer = self.answers.get(kind)
+        word = answer(self.pid) if callable(answer) else answer
+        if word:
+            with contextlib.suppress(BrokenPipeError):  # it is gone; what it said before can be read
+                self.sock.send(word)
+        return True
+
+    def _take_over(self, payload: bytes, fd: int) -> None:
+        """Take what was cloned for the process; without CLONE_PARENT it is none of our children."""
+        self._collect()
+        try:
+            os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        self.pid, self.pidfd = int.from_bytes(payload, "little"), os.dup(fd)
+
+    def _collect(self) -> None:
+        if self.pidfd < 0:
+            return
+        if not select.select([self.pidfd], [], [], self.patience)[0]:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _pid, status = os.waitpid(self.pid, 0)
+        self.status = os.waitstatus_to_exitcode(status)
+        os.close(self.pidfd)
+        self.pidfd = -1
