@@ -138,7 +138,8 @@ class Conversation:
 
         report = words.Report.read(payload)
         operations = self.program.operations if self.program is not None else []
-        if report is None or report.operation >= len(operations):
+        known = report is not None and report.operation < len(operations)
+        if report is None or not known or operations[report.operation].name != report.name:
             return Failure("the container's side sent a malformed error report")
         every = (*self.plan.child, *self.plan.start)
         filtered = any(isinstance(step, steps.Seccomp) for step in every)

@@ -113,11 +113,12 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
         elif errno == codes.ENOSPC:
             hint = "see /proc/sys/kernel/pty/max and the option max= of the devpts"
         found = 0 if kind in (_NOT_DEVPTS, _COVERED) else errno
-        return Failure(_PTS[kind].format(detail >> 32), pointer=pointer, errno=found, hint=hint)
-    if report.name in ("CWD", "CWD_AGAIN"):
+        text = _PTS[kind] if 0 < kind < len(_PTS) else "make the process's terminal"
+        return Failure(text.format(detail >> 32), pointer=pointer, errno=found, hint=hint)
+    if report.name in ("CWD", "CWD_AGAIN") and isinstance(step, steps.Cwd):
         if detail:
             return Failure("the working directory is outside the root file system", pointer=pointer)
-        return identity.cwd_failure(step.path, errno)  # type: ignore[attr-defined]
+        return identity.cwd_failure(step.path, errno)
     if report.name == "RLIMIT" and isinstance(step, steps.Rlimit):
         return identity.rlimit_failure(step, errno, detail)
     text, hint = _WORDS.get(report.name, _enter)(step, errno)
@@ -292,7 +293,7 @@ def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
         hint = "" if problem == _DIRECTORY else why(name, codes.EACCES)
         return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
     tried = process_program.candidates(step)
-    denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and place < len(tried) else ""
+    denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and 0 <= place < len(tried) else ""
     return identity.not_in_path(name, step.env, denied, why(denied, codes.EACCES) if denied else "")
 
 
@@ -309,6 +310,7 @@ def _not_executed(step: steps.Step, errno: int, detail: int, why: Why) -> Failur
 
 
 _UNSTARTED, _EXITED, _SIGNALLED, _LATE = 1, 2, 3, 4
+_LAST_SIGNAL = 64
 
 
 def _hook(step: steps.Hooks, report: Report, why: Why) -> Failure:
@@ -319,7 +321,7 @@ def _hook(step: steps.Hooks, report: Report, why: Why) -> Failure:
     name, pointer = f"{step.kind} hook #{report.tag}", f"/hooks/{step.kind}/{report.tag}"
     if kind == _UNSTARTED:
         return hooks.not_started(name, pointer, hook, report.errno, why(str(hook.get("path")), report.errno))
-    if kind not in (_EXITED, _SIGNALLED, _LATE):
+    if kind not in (_EXITED, _SIGNALLED, _LATE) or (kind == _SIGNALLED and not 0 < value <= _LAST_SIGNAL):
         return Failure(f"error running {name}", pointer=pointer, errno=report.errno)
     size = int.from_bytes(report.said[:4], sys.byteorder)
     outputs = report.said[4 : 4 + size], report.said[8 + size :]
