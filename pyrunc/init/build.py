@@ -31,7 +31,8 @@ FLAGS = [
     "-nostdlib",
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
-    "-Wl,-z,max-page-size=4096",
+    "-Wl,-z,noseparate-code",  # one mapping for all that is not written to
+    "-Wl,-z,max-page-size=65536",  # kernels for aarch64 may have pages that large
     "-s",
 ]
 

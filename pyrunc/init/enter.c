@@ -19,7 +19,12 @@ long do_NAME(struct state *state, const uint64_t *argument)
 /* Really close: close-on-exec is not enough (CVE-2024-21626). */
 long do_KEEP(struct state *state, const uint64_t *argument)
 {
+    if (argument[0] >= LAST_FD)
+        return -EINVAL;
     uint32_t first = (uint32_t)argument[0];
+    for (uint32_t i = 0; i < state->header->slots; i++) /* among those, the program would get it as well */
+        if (state->slots[i] > 2 && state->slots[i] < (int64_t)first)
+            return -EINVAL;
     for (uint32_t fd = 3; fd < first; fd++) /* those the program gets; absent ones were refused before */
         SYS3(fcntl, fd, F_SETFD, 0);
     for (uint32_t i = 0; i < state->header->slots; i++) {
@@ -63,7 +68,7 @@ static long replace_null(int by)
     for (int fd = 0; fd < 3; fd++) {
         if (!is_null_device(fd))
             continue;
-        long result = SYS3(dup3, by, fd, 0);
+        long result = fd == by ? 0 : SYS3(dup3, by, fd, 0); /* stdio that was closed, and is closed again */
         if (result < 0)
             return result;
     }
@@ -262,8 +267,8 @@ long do_AWAIT(struct state *state, const uint64_t *argument)
         SYS4(sigaction, DEADLY[i], &action, 0, 8);
     while (answer != 'A') {
         long got = SYS3(read, go, &answer, 1);
-        if (got < 0 && got != -EINTR)
-            return got;
+        if (got <= 0 && got != -EINTR)
+            return got < 0 ? got : -EPIPE; /* a fifo that is open for both has no end */
     }
     SYS1(close, go);
     SYS1(close, state->slots[SOCKET]);

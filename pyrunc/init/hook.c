@@ -28,7 +28,7 @@ static void close_if(int *fd)
 }
 
 /* In the child: the pipes become stdio, then the program. The error number of a failure goes back. */
-static __attribute__((noreturn)) void become(struct state *state, const uint64_t *argument, const int *theirs, int error)
+static __attribute__((noreturn)) void become(struct state *state, const uint64_t *argument, int *theirs, int error)
 {
     const uint32_t *word = blob_at(state, argument[0]), *variable = blob_at(state, argument[1]);
     uint32_t words = BLOB_LENGTH(argument[0]) / 4, variables = BLOB_LENGTH(argument[1]) / 4;
@@ -38,8 +38,11 @@ static __attribute__((noreturn)) void become(struct state *state, const uint64_t
     SYS4(sigaction, SIGPIPE, nothing, 0, 8);
     SYS2(setpgid, 0, 0);
     long result = SYS1(chdir, "/");
+    for (int fd = 0; fd < 3; fd++) /* where stdio is closed, pipes may be in its place and in each other's way */
+        theirs[fd] = (int)SYS3(fcntl, theirs[fd], F_DUPFD_CLOEXEC, 3);
+    error = (int)SYS3(fcntl, error, F_DUPFD_CLOEXEC, 3);
     for (int fd = 0; fd < 3 && result >= 0; fd++)
-        result = SYS3(dup3, theirs[fd], fd, 0);
+        result = onto_stdio(theirs[fd], fd);
     /* Three descriptors: what is passed to the program is none of a hook's. Before Linux 5.11 it is. */
     SYS3(close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
     size_t size = ((size_t)words + variables + 2) * sizeof(char *);
@@ -112,21 +115,26 @@ static void feed(struct hook *hook)
         close_if(&hook->in);
 }
 
-/* What it leaves running in the background is not waited for, even if that holds on to its stdout. */
-static int serve(struct hook *hook, uint64_t end)
+/* Until it ends, or until it is late, which is status -1. What it leaves running in the background is not waited
+ * for, even if that holds on to its stdout. */
+static long serve(struct hook *hook, uint64_t end, int *status)
 {
     for (;;) {
-        int status = 0;
-        long ended = SYS4(wait4, hook->pid, &status, WNOHANG, 0);
-        if (ended == hook->pid || ended < 0) {
+        long ended = SYS4(wait4, hook->pid, status, WNOHANG, 0);
+        if (ended == hook->pid) {
             hook->pid = 0;
-            return status;
+            return 0;
         }
-        if (end && now() >= end)
-            return -1;
+        if (ended < 0 && ended != -EINTR)
+            return ended;
+        if (end && now() >= end) {
+            *status = -1;
+            return 0;
+        }
         struct poll polls[3] = {{hook->in, POLLOUT, 0}, {hook->out[0], POLLIN, 0}, {hook->out[1], POLLIN, 0}};
         struct timespec glance = {0, GLANCE};
-        SYS5(ppoll, polls, 3, &glance, 0, 8);
+        if (SYS5(ppoll, polls, 3, &glance, 0, 8) < 0) /* a filter may refuse it: try what waits for nothing */
+            polls[0].found = polls[1].found = polls[2].found = 1;
         if (polls[0].found && hook->in >= 0)
             feed(hook);
         for (int i = 0; i < 2; i++)
@@ -215,7 +223,7 @@ long do_HOOK(struct state *state, const uint64_t *argument)
     }
     int status = 0;
     if (result == 0) {
-        status = serve(&hook, limit ? began + limit : 0);
+        result = serve(&hook, limit ? began + limit : 0, &status);
         for (int i = 0; i < 2; i++) /* not until the end: something in the background may hold the pipe */
             for (int round = 0; round < 256 && drain(&hook, i); round++)
                 ;

@@ -144,6 +144,13 @@ long write_whole(int fd, const void *data, size_t size)
     return sent < 0 ? sent : (size_t)sent == size ? 0 : -EIO;
 }
 
+/* Make a descriptor one of stdio. It may be that one already: whoever was started with stdio closed gets new
+ * descriptors there. dup3(2) refuses that; all there is to do is to let it stay over execve(2). */
+long onto_stdio(int fd, int to)
+{
+    return fd == to ? SYS3(fcntl, fd, F_SETFD, 0) : SYS3(dup3, fd, to, 0);
+}
+
 /* ---- the table -------------------------------------------------------------------------- */
 
 struct entry {
@@ -199,6 +206,8 @@ static int check(const char *block, size_t size, struct state *self)
 {
     struct header *header = (struct header *)block;
     if (size < sizeof(*header) || header->magic != MAGIC || header->version != VERSION)
+        return 0;
+    if (header->flags & ~(uint32_t)TRACE)
         return 0;
     if (header->operations > MOST_OPERATIONS || header->slots < 1 || header->slots > MOST_SLOTS)
         return 0;
@@ -264,10 +273,10 @@ __attribute__((noreturn, used)) void start(const long *stack)
     const char **words = (const char **)(stack + 1);
     struct stat found;
     int fd = 0;
-    if (stack[0] == 2)
-        for (const char *digit = words[1]; *digit >= '0' && *digit <= '9' && fd < (1 << 24); digit++)
-            fd = fd * 10 + (*digit - '0');
-    if (fd > 2 && SYS2(fstat, fd, &found) == 0 && found.st_size > 0) {
+    const char *digit = stack[0] == 2 ? words[1] : "";
+    for (; *digit >= '0' && *digit <= '9' && fd < (1 << 24); digit++)
+        fd = fd * 10 + (*digit - '0');
+    if (fd > 2 && !*digit && SYS2(fstat, fd, &found) == 0 && found.st_size > 0) {
         long block = SYS6(mmap, 0, found.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
         SYS1(close, fd);
         if (!is_error(block) && check((const char *)block, (size_t)found.st_size, &state))

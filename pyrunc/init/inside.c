@@ -14,19 +14,19 @@ long do_SETSID(struct state *state, const uint64_t *argument)
 long do_KEYRING(struct state *state, const uint64_t *argument)
 {
     enum { JOIN = 1, SETPERM = 5, DESCRIBE = 6, FIELD = 3 };
-    char text[256];
+    static char text[4096 + 128]; /* a name has at most 4095 bytes; the kernel writes all or nothing */
     long ring = SYS2(keyctl, JOIN, string_at(state, argument[0]));
     if (ring == -ENOSYS)
         return 0;
     if (ring < 0)
         return ring;
     long size = SYS4(keyctl, DESCRIBE, ring, text, sizeof(text));
-    if (size < 0)
-        return size;
+    if (size < 0 || size > (long)sizeof(text))
+        return size < 0 ? size : -ENOBUFS;
     /* type;uid;gid;permissions in hexadecimal;description */
     uint64_t permissions = 0;
     int field = 0;
-    for (long i = 0; i < size && i < (long)sizeof(text) && field <= FIELD; i++) {
+    for (long i = 0; i < size && field <= FIELD; i++) {
         char c = text[i];
         if (c == ';')
             field++;
@@ -40,7 +40,13 @@ long do_KEYRING(struct state *state, const uint64_t *argument)
 
 long do_SCHEDULER(struct state *state, const uint64_t *argument)
 {
-    return SYS3(sched_setattr, 0, blob_at(state, argument[0]), 0);
+    const void *attributes = blob_at(state, argument[0]); /* they begin with their size */
+    uint32_t size = BLOB_LENGTH(argument[0]), said = 0;
+    if (size >= sizeof(said))
+        memcpy(&said, attributes, sizeof(said));
+    if (size < sizeof(said) || said > size)
+        return -EINVAL;
+    return SYS3(sched_setattr, 0, attributes, 0);
 }
 
 long do_IO_PRIORITY(struct state *state, const uint64_t *argument)
@@ -58,6 +64,8 @@ long do_PERSONALITY(struct state *state, const uint64_t *argument)
 long do_MEMORY_POLICY(struct state *state, const uint64_t *argument)
 {
     void *mask = BLOB_LENGTH(argument[1]) ? blob_at(state, argument[1]) : NULL;
+    if (mask && argument[2] > (uint64_t)BLOB_LENGTH(argument[1]) * 8 + 1)
+        return -EINVAL;
     return SYS3(set_mempolicy, argument[0], mask, argument[2]);
 }
 
@@ -69,6 +77,8 @@ enum { PROC_SUPER_MAGIC = 0x9fa0, PROC_ROOT_INODE = 1 };
 long do_PROCFS(struct state *state, const uint64_t *argument)
 {
     enum { FSOPEN_CLOEXEC = 1, FSMOUNT_CLOEXEC = 1, CREATE = 6, NOSUID_NODEV_NOEXEC = 2 | 4 | 8 };
+    if (state->slots[argument[0]] >= 0) /* for another label */
+        return 0;
     long made = SYS2(fsopen, "proc", FSOPEN_CLOEXEC);
     if (made >= 0) {
         long mount = SYS5(fsconfig, made, CREATE, 0, 0, 0);
@@ -126,13 +136,11 @@ long do_LABEL(struct state *state, const uint64_t *argument)
 static long check_cwd(struct state *state)
 {
     static char path[4096];
-    state->detail = 1;
     long size = SYS2(getcwd, path, sizeof(path));
-    if (size == -ERANGE) /* a path that long begins where it should, or with the same word */
-        return -ERANGE;
     if (size < 0)
         return size;
-    return path[0] == '/' ? 0 : -EACCES;
+    state->detail = path[0] != '/';
+    return state->detail ? -EACCES : 0;
 }
 
 long do_CWD(struct state *state, const uint64_t *argument)

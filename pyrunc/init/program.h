@@ -76,6 +76,7 @@ long send_message(struct state *state, const void *data, size_t size, int fd);
 long read_whole(int fd, void *buffer, size_t size);
 long write_whole(int fd, const void *data, size_t size);
 void send_times(struct state *state);
+long onto_stdio(int fd, int to);
 
 #define OPERATION(name, signature) long do_##name(struct state *state, const uint64_t *argument);
 #include "operations.def"

@@ -96,7 +96,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 
 enum { /* asm-generic/errno.h */
     EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, E2BIG = 7, EBADF = 9, EACCES = 13, EINVAL = 22, ERANGE = 34,
-    EAGAIN = 11, ESRCH = 3, EPIPE = 32, ENOSYS = 38, EPROTO = 71,
+    EAGAIN = 11, ESRCH = 3, EPIPE = 32, ENOSYS = 38, EPROTO = 71, ENOBUFS = 105,
 };
 enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm */
     O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000,
@@ -106,7 +106,7 @@ enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm 
 #else
     O_DIRECTORY = 0200000, O_NOFOLLOW = 0400000,
 #endif
-    AT_FDCWD = -100, AT_EACCESS = 0x200, AT_EMPTY_PATH = 0x1000, F_SETFD = 2, FD_CLOEXEC = 1, X_OK = 1, F_OK = 0,
+    AT_FDCWD = -100, AT_EACCESS = 0x200, AT_EMPTY_PATH = 0x1000, F_SETFD = 2, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, X_OK = 1, F_OK = 0,
 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFREG = 0100000, S_IFDIR = 0040000, S_IFCHR = 0020000,
        S_IFIFO = 0010000 };

@@ -66,7 +66,7 @@ static long take(int slave, uint64_t uid)
     SYS3(fchown, slave, uid, -1); /* a user namespace without that user: it can use it all the same */
     long result = SYS3(ioctl, slave, TIOCSCTTY, 0);
     for (int fd = 0; fd < 3 && result >= 0; fd++)
-        result = SYS3(dup3, slave, fd, 0);
+        result = onto_stdio(slave, fd);
     if (slave > 2)
         SYS1(close, slave);
     return result;

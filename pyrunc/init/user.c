@@ -118,6 +118,8 @@ long do_BOUNDING(struct state *state, const uint64_t *argument)
 long do_GROUPS(struct state *state, const uint64_t *argument)
 {
     uint32_t size = BLOB_LENGTH(argument[0]);
+    if (size % 4)
+        return -EINVAL;
     long result = SYS2(setgroups, size / 4, blob_at(state, argument[0]));
     return result == -EPERM && !size ? 0 : result;
 }
