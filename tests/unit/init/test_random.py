@@ -1,0 +1,125 @@
+"""Random programs: whatever the operations do and however they fail, no signal ends the init program."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyrunc.linux import flags
+from pyrunc.plan.program import NAMES, SIGNATURES, Program
+from tests.support.init_machine import BUSYBOX, STEP, as_root, carry_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = as_root
+
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "60"))
+SLOTS = ("here", "null", "pipe", "empty")
+NEW = flags.CLONE_NEWPID | flags.CLONE_NEWNS | flags.CLONE_NEWNET | flags.CLONE_NEWIPC | flags.CLONE_NEWUTS
+WORDS = ("", "/", "/tmp", "/nosuch", "/etc", "/dev/null", "thread-self/comm", "x" * 300, BUSYBOX, "true")
+ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    24,
+    63,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    1 << 63,
+    (1 << 64) - 1,
+)
+
+numbers = st.sampled_from(NUMBERS) | st.integers(0, 100)
+words = st.sampled_from(WORDS)
+blobs = st.sampled_from((ALLOW, b"", struct.pack("=2Q", 10_000_000, 0))) | st.binary(max_size=64)
+
+# What may end a process by a signal, as it should: limits, modes of prctl(2), shared memory without a stack;
+# and what waits for somebody.
+RESTRICTED = {
+    ("PRCTL", 0): st.sampled_from((3, 4, 8, 38, 1000)),
+    ("RLIMIT", 0): st.sampled_from((4, 6, 7, 99, 1 << 32)),
+    ("CLONE", 0): st.sampled_from((0, 0x8000, 0x20000, 0x20000 | 0x200)),
+    ("WAIT", 0): st.just(ord("A")),
+    ("SEND", 0): st.sampled_from((ord("R"), ord("Q"))),
+}
+LEFT_OUT = ("AWAIT",)
+
+
+def argument(name: str, place: int, kind: str) -> st.SearchStrategy[object]:
+    """Return what an argument can be."""
+    found: dict[str, st.SearchStrategy[object]] = {
+        "n": RESTRICTED.get((name, place), numbers),
+        "s": words,
+        "i": st.integers(0, len(SLOTS)),
+        "o": st.integers(1, len(SLOTS)),
+        "b": blobs,
+        "l": st.lists(words, max_size=4),
+    }
+    return found[kind]
+
+
+def operation(name: str) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.tuples(st.just(name), *(argument(name, at, kind) for at, kind in enumerate(SIGNATURES[name])))
+
+
+operations = st.sampled_from([name for name in NAMES if name not in LEFT_OUT]).flatmap(operation)
+
+
+def build(rows: list[tuple[object, ...]]) -> Program:
+    made = Program()
+    for name in SLOTS:
+        made.slot(name)
+    make: dict[str, Callable[..., int]] = {"n": int, "i": int, "o": int}
+    make |= {"s": made.text, "b": made.blob, "l": made.list}
+    for row in rows:
+        name, values = str(row[0]), row[1:]
+        made.add(
+            STEP, name, *(make[kind](value) for kind, value in zip(SIGNATURES[name], values, strict=True))
+        )
+    return made
+
+
+@pytest.mark.slow
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+@given(st.lists(operations, max_size=12), st.booleans())
+def test_no_program_crashes_it(rows: list[tuple[object, ...]], trace: bool) -> None:
+    """It is pid 1 of a pid namespace, so that with it all is gone that it has started."""
+
+    def open_slots() -> None:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        for fd, to in ((os.open("/", os.O_PATH), 210), (os.open("/dev/null", os.O_RDWR), 211), (writer, 212)):
+            os.dup2(fd, to)
+
+    slots = {"here": 210, "null": 211, "pipe": 212}
+    outcome = carry_out(
+        build(rows),
+        slots,
+        before=open_slots,
+        new=NEW,
+        trace=trace,
+        answers={b"R": b"A", b"C": b"A", b"N": b"O"},
+        patience=0.5,
+    )
+    for told in outcome.told:
+        if told.fd >= 0:
+            os.close(told.fd)
+    # SIGKILL is ours: it waits for an answer that it does not get.
+    assert outcome.status >= 0 or outcome.status == -9, (outcome, rows)
+    if outcome.report is not None:
+        assert outcome.report.operation < len(rows)
+        assert outcome.report.name == rows[outcome.report.operation][0]
+        assert 0 < outcome.report.errno < 4096
