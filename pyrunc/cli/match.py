@@ -113,6 +113,7 @@ class Command:
         filter: Sequence[str]
         dry_run: bool
         keep: bool
+        program: bool
         process: str | None
         tty: bool
         cwd: str | None

@@ -407,6 +407,13 @@ VERBS: dict[str, Verb] = {
             _NO_KEYRING,
             *_MOUNTS,
             *_OVERLAY,
+            (
+                ("program",),
+                FLAG,
+                False,
+                "",
+                "print below each step what the init program does for it, numbered in its order",
+            ),
             (("json",), FLAG, False, "", "print JSON"),
         ),
     ),

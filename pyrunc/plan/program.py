@@ -96,6 +96,7 @@ class Program:
     Attributes:
         operations: what has been added, in order.
         slots: the names of the slots; the first one is the socket.
+        strings: the table of strings.
 
     """
 
@@ -103,7 +104,7 @@ class Program:
         """Begin with no operation, and the socket's slot."""
         self.operations: list[Operation] = []
         self.slots = ["socket"]
-        self._strings = bytearray(b"\0")
+        self.strings = bytearray(b"\0")
         self._known: dict[bytes, int] = {b"": 0}
 
     def slot(self, name: str) -> int:
@@ -129,15 +130,15 @@ class Program:
         if place is None:
             if 0 in data:
                 raise ValueError("a string with a NUL inside")
-            place = self._known[data] = len(self._strings)
-            self._strings += data + b"\0"
+            place = self._known[data] = len(self.strings)
+            self.strings += data + b"\0"
         return place
 
     def blob(self, data: bytes) -> int:
         """Return where bytes are, and how many, as one argument. They are aligned for any number in them."""
-        self._strings += bytes(-len(self._strings) % 8)
-        place = len(self._strings)
-        self._strings += data + b"\0"
+        self.strings += bytes(-len(self.strings) % 8)
+        place = len(self.strings)
+        self.strings += data + b"\0"
         return place | len(data) << 32
 
     def list(self, words: Iterable[str]) -> int:
@@ -160,7 +161,7 @@ class Program:
         """
         slots = [descriptors.get(name, -1) for name in self.slots]
         slots += [-1] * (len(slots) % 2)
-        strings = bytes(self._strings)
+        strings = bytes(self.strings)
         counts = len(self.operations), len(self.slots), len(strings)
         pack, none = _OPERATION.pack, (0, 0, 0, 0)
         rows = [pack(_CODES[o.name], o.tag, *(o.arguments + none)[:4]) for o in self.operations]

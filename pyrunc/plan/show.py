@@ -50,6 +50,7 @@ class Row(Record):
         by: who does it: "parent", "child" (init, up to created) or "start" (init, once it is started).
         step: the step itself.
         text: what it does, in words.
+        below: the operations that carry it out, where they are to be shown (see show_program).
 
     """
 
@@ -57,6 +58,7 @@ class Row(Record):
     by: str
     step: steps.Step
     text: str
+    below: tuple[str, ...] = ()
 
 
 def rows(plan: steps.Plan) -> list[Row]:
@@ -115,7 +117,8 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
 
 def _lines(row: Row) -> list[str]:
     """Return a row's lines: only a cgroup has several, and a line end elsewhere is in somebody's words."""
-    return row.text.split("\n") if isinstance(row.step, steps.Cgroup) else [row.text]
+    lines = row.text.split("\n") if isinstance(row.step, steps.Cgroup) else [row.text]
+    return [*lines, *row.below]
 
 
 def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:
@@ -127,6 +130,7 @@ def document(plan: steps.Plan, found: list[Row]) -> dict[str, object]:
         "steps": [
             {
                 **entry(row),
+                **({"operations": list(row.below)} if row.below else {}),
                 "fields": {name: value for name, value in _fields(row.step).items() if name != "pointer"},
             }
             for row in found

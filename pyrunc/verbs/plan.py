@@ -34,6 +34,10 @@ def main(cmd: Command) -> int:
     for warning in found.warnings:
         cli.warn(warning)
     rows = show.rows(found)
+    if cmd.program:
+        from pyrunc.plan import show_program
+
+        show_program.add(found, rows)
     if cmd.json:
         print(jsonio.dumps_indent(show.document(found, rows)))
     else:

@@ -88,3 +88,19 @@ def test_what_changes_the_order(pyrunc: Call, tmp_path: Path) -> None:
     done = pyrunc("plan", "--bundle", str(tmp_path), "--no-pivot", "--no-new-keyring")
     assert "enter the root file system (move it over / and chroot)" in done.stdout
     assert "keyring" not in done.stdout
+
+
+def test_the_program(pyrunc: Call, tmp_path: Path) -> None:
+    """With --program the operations of the init program stand below the steps they belong to."""
+    (tmp_path / "config.json").write_text(json.dumps(small(hostname="h")))
+    plain = pyrunc("plan", "--bundle", str(tmp_path)).stdout.splitlines()
+    done = pyrunc("plan", "--program", "--bundle", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line in plain or line.split()[0].isdigit()] == [
+        line.split()[:2] for line in plain
+    ]
+    at = next(number for number, line in enumerate(lines) if line.split()[1:3] == ["child", "program"])
+    assert [line.split()[1] for line in lines[at + 1 :]] == ["FIND", "EXEC"]
+    found = json.loads(pyrunc("plan", "--program", "--json", "--bundle", str(tmp_path)).stdout)
+    assert [text.split()[1] for text in found["steps"][-1]["operations"]] == ["FIND", "EXEC"]

@@ -1,0 +1,100 @@
+"""The operations of the init program below the steps they belong to: what `pyrunc plan --program` prints.
+
+Law 1: the operations are lowered from the steps as create does it, and only what the parent would open or
+compile is stood in for. Steps without operations are carried out before the init program begins. Slow path.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+from pyrunc.plan import namespaces, process_program, program_first, steps
+from pyrunc.plan.program import SIGNATURES
+from pyrunc.plan.program_first import Beginning
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.program import Operation, Program
+    from pyrunc.plan.show import Row
+
+_SHOWN = 48  # bytes of a blob; what is longer is a filter
+_DECIMAL = 1 << 31  # what is larger is a mask
+
+
+class Stand(Record):
+    """What stands for a compiled filter: its instructions are libseccomp's, on the machine where it runs."""
+
+    flags: int
+    bpf: bytes = b""
+    sendmsg: bool = True
+
+
+def add(plan: steps.Plan, found: list[Row]) -> None:
+    """Write below each row what the init program does for it.
+
+    Args:
+        plan: what build() returned.
+        found: its rows.
+
+    Raises:
+        Failure: create would refuse the configuration.
+
+    """
+    program = lowered(plan)
+    by_step: dict[int, list[str]] = {}
+    for number, operation in enumerate(program.operations, 1):
+        by_step.setdefault(id(operation.step), []).append(f"{number}. {spelled(program, operation)}")
+    for row in found:
+        # A namespace that is joined has no row of its own.
+        joins = plan.namespaces.joins if row.step is plan.namespaces else ()
+        row.below = tuple(text for step in (row.step, *joins) for text in by_step.get(id(step), ()))
+
+
+def lowered(plan: steps.Plan) -> Program:
+    """Return the program of a plan for a container that waits for `start`."""
+    kinds = plan.namespaces.flags
+    for join in plan.namespaces.joins:
+        kinds |= namespaces.FLAGS[join.kind]
+    every = (*plan.child, *plan.start)
+    beginning = Beginning(
+        kinds=kinds,
+        # With mount(2) init is made in it (see apply/namespaces).
+        joins_pid=any(join.kind == "pid" for join in plan.namespaces.joins)
+        and not any(isinstance(step, steps.ClassicMounts) for step in plan.child),
+        waits=True,
+        terminal=plan.terminal,
+        filters={
+            id(step): Stand(flags=step.section.flags) for step in every if isinstance(step, steps.Seccomp)
+        },
+        state=f"the state, pid {process_program.STATE_PID}",
+    )
+    return program_first.lower(plan, beginning)
+
+
+def spelled(program: Program, operation: Operation) -> str:
+    """Return an operation in words: its name, and its arguments as they are meant."""
+    signature = SIGNATURES[operation.name]
+    words = [
+        _argument(program, kind, value) for kind, value in zip(signature, operation.arguments, strict=True)
+    ]
+    return " ".join((operation.name, *words))
+
+
+def _argument(program: Program, kind: str, value: int) -> str:
+    if kind in "io":
+        return program.slots[value]
+    if kind == "s":
+        return _text(program, value)
+    if kind == "n":
+        return str(value) if value < _DECIMAL else hex(value)
+    offset, size = value & 0xFFFFFFFF, value >> 32
+    data = bytes(program.strings[offset : offset + size])
+    if kind == "l":
+        return "[" + ", ".join(_text(program, place) for (place,) in _struct.iter_unpack("=I", data)) + "]"
+    return f"<{data.hex()}>" if size <= _SHOWN else f"<{size} bytes>"
+
+
+def _text(program: Program, place: int) -> str:
+    text = bytes(program.strings[place : program.strings.index(0, place)])
+    return '"' + text.decode("utf-8", "surrogateescape") + '"'

@@ -1,0 +1,105 @@
+"""A program as bytes: the header, operations, slots and strings, and room for times."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from pyrunc.plan import program, steps
+from pyrunc.plan.program import NAMES, SIGNATURES, Operation, Program
+
+STEP = steps.Step()
+HEADER = struct.Struct("=6I")
+OPERATION = struct.Struct("=II4Q")
+
+
+def test_no_operation() -> None:
+    assert Program().encode({"socket": 9}) == (
+        HEADER.pack(0x7079696E, 1, 0, 0, 1, 1) + struct.pack("=2i", 9, -1) + bytes(8)
+    )
+
+
+def test_the_parts() -> None:
+    made = Program()
+    file = made.slot("file")
+    made.add(STEP, "WRITE", file, made.blob(b"abc"), tag=5)
+    made.add(STEP, "CWD", made.text("/x"))
+    made.add(STEP, "SIGNALS")
+    data = made.encode({"socket": 9, "file": 10, "other": 11})
+    # The empty string, the blob at a place that is a multiple of eight with a NUL behind it, the string.
+    strings = b"\0" + bytes(7) + b"abc\0" + b"/x\0"
+    at = HEADER.size
+    assert HEADER.unpack_from(data) == (0x7079696E, 1, 0, 3, 2, len(strings))
+    rows = [OPERATION.unpack_from(data, at + number * OPERATION.size) for number in range(3)]
+    assert rows == [
+        (NAMES.index("WRITE"), 5, 1, 8 | 3 << 32, 0, 0),
+        (NAMES.index("CWD"), 0, 12, 0, 0, 0),
+        (NAMES.index("SIGNALS"), 0, 0, 0, 0, 0),
+    ]
+    at += 3 * OPERATION.size
+    assert struct.unpack_from("=2i", data, at) == (9, 10)
+    assert data[at + 8 :] == strings + bytes(-len(strings) % 8)
+
+
+@pytest.mark.parametrize(("slots", "encoded"), [(0, 2), (1, 2), (2, 4), (3, 4)])
+def test_slots_come_in_pairs_and_are_empty_unless_given(slots: int, encoded: int) -> None:
+    made = Program()
+    for number in range(slots):
+        assert made.slot(f"slot{number}") == number + 1
+        assert made.slot(f"slot{number}") == number + 1, "there already"
+    data = made.encode({"slot1": 4})
+    values = struct.unpack_from(f"={encoded}i", data, HEADER.size)
+    assert values == tuple(4 if number == 2 and slots > 1 else -1 for number in range(encoded))
+    assert HEADER.unpack_from(data)[4] == slots + 1
+
+
+def test_the_times_have_room_when_they_are_asked_for() -> None:
+    made = Program()
+    for _ in range(3):
+        made.add(STEP, "SIGNALS")
+    plain, traced = made.encode({}), made.encode({}, trace=True)
+    assert HEADER.unpack_from(traced)[2] == 1
+    assert len(traced) == len(plain) + 3 * 16
+    assert traced[len(plain) :] == bytes(3 * 16)
+
+
+def test_strings_are_kept_once() -> None:
+    made = Program()
+    assert made.text("") == 0
+    first = made.text("a")
+    assert (made.text("b"), made.text("a"), made.text(b"a")) == (first + 2, first, first)
+    assert made.text("\udcff") == made.text(b"\xff"), "a name that is no UTF-8 is the kernel's bytes again"
+
+
+@pytest.mark.parametrize("word", ["a\0b", b"\0", "\0"])
+def test_a_string_with_a_nul_is_refused(word: str | bytes) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        Program().text(word)
+    with pytest.raises(ValueError, match="NUL"):
+        Program().list(["good", word])  # type: ignore[list-item]
+
+
+def test_blobs_and_lists_are_aligned() -> None:
+    made = Program()
+    for size in range(1, 20):
+        place = made.blob(bytes(size))
+        assert place & 0xFFFFFFFF == place % (1 << 32)
+        assert (place % 8, place >> 32) == (0, size)
+    place = made.list(["a", "", "a"])
+    offset, size = place & 0xFFFFFFFF, place >> 32
+    assert (offset % 8, size) == (0, 12)
+    words = struct.unpack_from("=3I", made.strings, offset)
+    assert words[0] == words[2] == made.text("a")
+    assert words[1] == 0
+
+
+def test_negative_numbers_are_the_kernel_s() -> None:
+    made = Program()
+    made.add(STEP, "PRCTL", -1, True)
+    assert made.operations == [Operation(name="PRCTL", arguments=((1 << 64) - 1, 1), step=STEP, tag=0)]
+
+
+def test_the_names_are_the_signatures() -> None:
+    assert tuple(SIGNATURES) == NAMES == program.NAMES
+    assert all(len(signature) <= 4 and set(signature) <= set("nsiobl") for signature in SIGNATURES.values())

@@ -1,0 +1,198 @@
+"""`pyrunc plan --program`: golden lists of operations, below the steps they belong to."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from pyrunc.plan import program_exec, program_first, show, show_program, steps
+from pyrunc.plan.program import Program
+from tests.support.programs import beginning, created, entered, entering
+from tests.support.specs import engine, small, with_linux, with_process
+
+
+def listed(program: Program) -> list[str]:
+    return [show_program.spelled(program, operation) for operation in program.operations]
+
+
+def test_a_small_container() -> None:
+    """All of it, in its order."""
+    assert listed(show_program.lowered(created(small()))) == [
+        "PRCTL 4 0",
+        'NAME "pyrunc:[init]"',
+        "KEEP 3 7",
+        "SIGNALS",
+        "HOME 0",
+        "KEEP 3 7",
+        'CWD "/"',
+        "STDIO_OWNER 0",
+        "GROUPS <>",
+        "GROUP 0",
+        "USER 0",
+        "AMBIENT 0",
+        "UMASK 18",
+        'CWD_AGAIN "/"',
+        "FIND []",
+        "SEND 82",
+        "WAIT 83",
+        "AWAIT go answers",
+        'EXEC ["sh"] []',
+    ]
+
+
+def test_one_more_process() -> None:
+    made = entered(small())
+    assert listed(program_exec.lower(made, entering(made, tasks=1, null=True, passed=2))) == [
+        "PRCTL 4 0",
+        'NAME "pyrunc:[init]"',
+        "KEEP 5 15",
+        "SIGNALS",
+        "STDIO_NULL null",
+        "ALL_CPUS",
+        "WRITE tasks0 <30>",
+        "SETNS init 537001984",
+        "KEEP 5 1",
+        "CLONE 32768",
+        "WAIT 79",
+        "SETSID",
+        'KEYRING "_ses.c1" 524288',
+        "OWN_NULL",
+        "HOME 0",
+        "KEEP 5 1",
+        'CWD "/"',
+        "STDIO_OWNER 0",
+        "GROUPS <>",
+        "GROUP 0",
+        "USER 0",
+        "AMBIENT 0",
+        "UMASK 18",
+        'CWD_AGAIN "/"',
+        "FIND []",
+        'EXEC ["sh"] []',
+    ]
+
+
+def test_every_operation_is_below_a_step_once() -> None:
+    for config in (
+        small(),
+        engine(),
+        with_linux(without=("pid",), also=({"type": "pid", "path": "/proc/7/ns/pid"},)),
+    ):
+        made = created(config)
+        rows = show.rows(made)
+        show_program.add(made, rows)
+        numbers = [int(line.split(".")[0]) for row in rows for line in row.below]
+        assert sorted(numbers) == list(range(1, len(show_program.lowered(made).operations) + 1))
+
+
+def test_a_namespace_that_is_joined_is_the_namespaces_row_s() -> None:
+    made = created(with_linux(without=("pid",), also=({"type": "pid", "path": "/proc/7/ns/pid"},)))
+    rows = show.rows(made)
+    show_program.add(made, rows)
+    (row,) = [row for row in rows if row.step is made.namespaces]
+    assert any("SETNS pidns" in line for line in row.below)
+
+
+def test_the_table_and_the_document() -> None:
+    made = created(with_process(args=["sh", "a\nb"]))
+    rows = show.rows(made)
+    assert "AMBIENT" not in show.table(rows)
+    assert all("operations" not in entry for entry in show.document(made, rows)["steps"])  # type: ignore[attr-defined]
+    show_program.add(made, rows)
+    lines = show.table(rows).splitlines()
+    assert any(line.split()[1:] == ["EXEC", '["sh",', '"a\\nb"]', "[]"] for line in lines), "one line each"
+    steps_of: Any = show.document(made, rows)["steps"]
+    assert steps_of[-1]["operations"] == list(rows[-1].below)
+
+
+FULL: dict[str, Any] = {
+    "user": {"uid": 1000, "gid": 1001, "additionalGids": [7], "umask": 0o77},
+    "env": ["PATH=/bin:/usr/bin", "HOME="],
+    "cwd": "/work",
+    "args": ["sh", "-c", "x"],
+    "noNewPrivileges": True,
+    "capabilities": {
+        kind: ["CAP_CHOWN"] for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    },
+    "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1 << 80, "hard": (1 << 64) - 1}],
+    "scheduler": {"policy": "SCHED_BATCH", "nice": 3},
+    "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+    "apparmorProfile": "profile",
+    "selinuxLabel": "label",
+}
+
+
+def test_a_container_with_everything() -> None:
+    config = with_process(**FULL)
+    config["linux"].update(
+        personality={"domain": "LINUX32"},
+        memoryPolicy={"mode": "MPOL_BIND", "nodes": "0,65"},
+        seccomp={"defaultAction": "SCMP_ACT_ALLOW"},
+    )
+    config["hooks"] = {
+        "startContainer": [{"path": "/h", "args": ["h", "x"], "env": ["A=1"], "timeout": 2}, {"path": "/i"}]
+    }
+    found = listed(show_program.lowered(created(config)))
+    nodes = struct.pack("=2Q", 1, 2).hex()
+    scheduler = struct.pack("=IIQiIQQQ", 48, 3, 0, 3, 0, 0, 0, 0).hex()
+    state = '["the state, pid ", ""]'
+    env = '["PATH=/bin:/usr/bin"]'
+    at = found.index("SIGNALS")
+    assert found[at + 1 :] == [
+        f"SCHEDULER <{scheduler}>",
+        "IO_PRIORITY 16388",
+        "PERSONALITY 8",
+        f"MEMORY_POLICY 2 <{nodes}> 129",
+        "PROCFS procfs",
+        f'LABEL procfs "thread-self/attr/apparmor/exec" "thread-self/attr/exec" <{b"exec profile".hex()}>',
+        "PROCFS procfs",
+        f'LABEL procfs "thread-self/attr/exec" "thread-self/attr/exec" <{b"label".hex()}>',
+        "HOME 1000",
+        "KEEP 3 7",
+        'CWD "/work"',
+        "RLIMIT 7 0xffffffffffffffff 0xffffffffffffffff",
+        "STDIO_OWNER 1000",
+        "BOUNDING 1",
+        "PRCTL 8 1",
+        "GROUPS <07000000>",
+        "GROUP 1001",
+        "USER 1000",
+        "CAPABILITIES 1 1 1",
+        "PRCTL 8 0",
+        "AMBIENT 1",
+        "PRCTL 38 1",
+        "UMASK 63",
+        'CWD_AGAIN "/work"',
+        'FIND ["/bin/sh", "/usr/bin/sh"]',
+        "SEND 82",
+        "WAIT 83",
+        "AWAIT go answers",
+        "SECCOMP 4 <> 0",
+        f'HOOK ["/h", "h", "x"] ["A=1"] {state} <{struct.pack("=QQ", 2 * 10**9, 0).hex()}>',
+        f'HOOK ["/i", "/i"] {env} {state} <{struct.pack("=QQ", 0, 1).hex()}>',
+        f'EXEC ["sh", "-c", "x"] {env}',
+    ]
+
+
+def test_a_filter_is_too_long_to_be_shown() -> None:
+    program = Program()
+    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(49)), 0)
+    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(48)), 0)
+    assert listed(program) == ["SECCOMP 0 <49 bytes> 0", f"SECCOMP 0 <{'00' * 48}> 0"]
+
+
+def test_with_mount_2_init_is_made_in_the_pid_namespace() -> None:
+    made = created(with_linux(without=("pid",), also=({"type": "pid", "path": "/proc/7/ns/pid"},)))
+    assert any(line.startswith("CLONE") for line in listed(show_program.lowered(made)))
+    made.child = (steps.ClassicMounts(missing=("fsopen",), handed=False), *made.child)
+    assert not any(line.startswith("CLONE") for line in listed(show_program.lowered(made)))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_terminal_s_other_side(terminal: bool) -> None:
+    made = created(with_process(terminal=terminal))
+    found = listed(program_first.lower(made, beginning(made, terminal=terminal)))
+    assert ("TAKE_TERMINAL slave 0" in found) == terminal
+    assert next(line for line in found if line.startswith("KEEP")) == ("KEEP 3 3" if terminal else "KEEP 3 1")
