@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli
-from pyrunc.apply import target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
@@ -65,6 +64,8 @@ def make_cwd(_child: Child, step: MakeCwd) -> None:
     An image chooses this path and what lies on the way: in a container that sees the host's processes,
     /proc/1/root leads to the host's tree, so it is made in-root and without magic links (CVE-2024-45310).
     """
+    from pyrunc.apply import target  # the child has it; `exec`, which makes none, does without
+
     if not step.path.startswith("/"):
         raise Failure("Cwd must be an absolute path", pointer=step.pointer)
     try:
