@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 _PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
+# Seconds without a word after which it is looked what holds the process up. What it does takes microseconds.
+PATIENCE = 5.0
 
 
 class Conversation:
@@ -107,8 +109,11 @@ class Conversation:
         try:
             protocol.send(self.sock, kind)
         except OSError:
-            while self.receive()[0]:
-                pass  # what it said before, which nobody waits for any more
+            try:
+                while self.receive()[0]:
+                    pass  # what it said before, which nobody waits for any more
+            except TimeoutError:
+                pass  # it is there, but cannot be told
             raise self.died() from None
 
     def receive(self) -> tuple[bytes, bytes, int]:
@@ -123,6 +128,10 @@ class Conversation:
                 kind, payload, fd = protocol.receive(self.sock)
             except ConnectionError:
                 return b"", b"", -1
+            except TimeoutError:
+                raise
+            except OSError as exc:
+                raise Failure("hear from the container's init", errno=exc.errno or 0) from None
             if kind == protocol.PROGRAM_TIMES:
                 if self.trace is not None and self.program is not None:
                     steps_of = [id(operation.step) for operation in self.program.operations]
@@ -131,6 +140,31 @@ class Conversation:
                 raise self._reported(payload)
             else:
                 return kind, payload, fd
+
+    def next(self) -> tuple[bytes, bytes, int]:
+        """Return the next message; with a limit on waiting, look what the matter is each time it is reached.
+
+        Raises:
+            Failure: an operation failed, or nobody is there to send one.
+
+        """
+        ended = False
+        while True:
+            try:
+                return self.receive()
+            except TimeoutError:
+                if ended:
+                    raise self.died() from None
+                if ended := self.look():
+                    self.sock.settimeout(0.1)  # what it said before is there already
+
+    def look(self) -> bool:
+        """Tell whether the process has ended, though there is no end of file.
+
+        A process that it cloned, and that nobody knows of, holds the socket open.
+        """
+        stat = store.process_stat(self.pid)
+        return stat is None or stat[0] in ("Z", "X")
 
     def _reported(self, payload: bytes) -> Failure:
         """Return the Failure for a report of the init program, which a container may have forged."""

@@ -10,7 +10,7 @@ import os
 
 from pyrunc import cli, store
 from pyrunc.apply import cgroup, machine, protocol
-from pyrunc.apply.conversation import Conversation
+from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.errors import Failure
 from pyrunc.linux import flags
 from pyrunc.plan import program_exec, steps
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pyrunc.store import Container
 
 _ENOENT, _EBUSY = 2, 16
-# Seconds without a word after which it is looked what holds the process up. What it does takes microseconds.
-_PATIENCE = 5.0
 
 
 class Entry(Conversation):
@@ -156,29 +154,22 @@ class Entry(Conversation):
         """Wait until the helper has cloned the process, and take that for ours."""
         # What is logged are the landmarks that people know from runc's log.
         cli.debug("nsexec container setup: the process joins the container")
-        self.sock.settimeout(_PATIENCE)
-        kind, payload, fd = self._next()
+        self.sock.settimeout(PATIENCE)
+        kind, payload, fd = self.next()
         if kind != protocol.CLONED or fd < 0 or len(payload) != 4:
             raise self.died()
         self.take_over(payload, fd)
         cli.debug("child process in init(): the process is in the container")
 
-    def _next(self) -> tuple[bytes, bytes, int]:
-        """Return the next message.
+    def look(self) -> bool:
+        """Look why the process says nothing, and give up where that can last for ever.
 
         Raises:
-            Failure: an operation failed, or the process does not answer: what runs in the container can stop
-                it.
+            Failure: the process does not answer: what runs in the container can stop it.
 
         """
-        while True:
-            try:
-                return self.receive()
-            except TimeoutError:
-                self._look()
-
-    def _look(self) -> None:
-        """Look why the process says nothing, and give up where that can last for ever."""
+        if super().look():
+            return True
         stat = store.process_stat(self.pid)
         if stat is not None and stat[0] in ("T", "t"):
             raise Failure(
@@ -187,7 +178,7 @@ class Entry(Conversation):
             )
         if cgroup.frozen(self.container.cgroup):
             if self.patient:
-                return
+                return False
             raise Failure(
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
@@ -197,6 +188,7 @@ class Entry(Conversation):
                 "the process on its way into the container was frozen there",
                 hint="something in the container moves what enters it to a cgroup that it has frozen",
             )
+        return False
 
     def run(self) -> None:
         """Let the process go on to its program, and wait until execve has succeeded.
@@ -206,7 +198,7 @@ class Entry(Conversation):
 
         """
         while True:
-            kind, payload, fd = self._next()
+            kind, payload, fd = self.next()
             if kind == protocol.TERMINAL and fd >= 0:
                 self.take_terminal(payload.decode("utf-8", "replace"), fd)
             elif kind == protocol.NOTIFY:

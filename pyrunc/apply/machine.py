@@ -180,8 +180,8 @@ def proc_context(pid_namespace: int, users: int | None) -> int:
         pid, pidfd = start(data, [fd for fd in slots.values() if fd >= 0])
         far.close()
         kind, payload, fd = protocol.receive(ours)
-        if kind == protocol.ENDED:
-            ours.close()  # it waits for that
+        if kind != protocol.CLONED:
+            ours.close()  # whoever has failed waits for that; what was cloned may have been faster
         os.waitpid(pid, 0)
         if kind == protocol.CLONED and fd >= 0:
             os.close(fd)

@@ -13,7 +13,7 @@ import os
 from pyrunc import cli, jsonio, store
 from pyrunc.apply import cgroup, machine, namespaces, protocol
 from pyrunc.apply import child as child_side
-from pyrunc.apply.conversation import Conversation
+from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
@@ -209,8 +209,10 @@ class Launch(Conversation):
                 self.do(step, netdevices.move, step, self.pid)
         if self.child.kept:
             self.child.mounting.feed(self.sock, self.plan, self.pidfd)
+        if self.joins_pid:
+            self.sock.settimeout(PATIENCE)
         while True:
-            kind, payload, fd = self.receive()
+            kind, payload, fd = self.next()
             if kind == protocol.READY:
                 cli.debug("init: closing the pipe to signal completion")
                 break
@@ -272,7 +274,7 @@ class Launch(Conversation):
         """
         self.tell(protocol.START)
         while True:
-            kind, payload, fd = self.receive()
+            kind, payload, fd = self.next()
             if kind == protocol.NOTIFY:
                 self.hand_listener(fd, payload)
             elif kind == protocol.TIMES and self.trace is not None:

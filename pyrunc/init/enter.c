@@ -204,7 +204,7 @@ long do_ALONE(struct state *state, const uint64_t *argument)
 }
 
 struct clone_arguments { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls; };
-enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGCHLD = 17 };
+enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGKILL = 9, SIGCHLD = 17 };
 
 /* The process of the container is born here: everything but this was done before, so that who can see it sees
  * nothing of the host. It is the parent's child (CLONE_PARENT), and we end when the parent knows it. A filter
@@ -226,8 +226,13 @@ long do_CLONE(struct state *state, const uint64_t *argument)
         int32_t pid;
     } message = {'C', (int32_t)pid};
     long result = send_message(state, &message, sizeof(message), pidfd);
+    if (result < 0) {
+        /* Nobody will know of it. It waits for the parent, and keeps the socket open at which that waits for us. */
+        SYS2(kill, pid, SIGKILL);
+        return result;
+    }
     for (;;)
-        SYS1(exit_group, result < 0);
+        SYS1(exit_group, 0);
 }
 
 /* A parent that is gone, or says something else, ends us. */

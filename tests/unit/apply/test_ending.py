@@ -67,6 +67,51 @@ def test_one_that_ends_says_how(launch: parent.Launch) -> None:
         launch.until_ready()
 
 
+def clone_and_say_nothing(far: Any) -> None:
+    """What is cloned holds the socket open, until our end of it is closed."""
+    if not os.fork():
+        far.recv(1)
+        os._exit(0)
+
+
+def test_one_that_ends_and_leaves_the_socket_open(
+    launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper that is killed when it has cloned the container's process, but has not told of it."""
+    monkeypatch.setattr(parent, "PATIENCE", 0.01)
+    launch.joins_pid = True
+    fork(launch, clone_and_say_nothing)
+    with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
+        launch.until_ready()
+
+
+def test_one_that_takes_its_time_is_waited_for(
+    launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "PATIENCE", 0.001)
+    launch.joins_pid = True
+    looks = []
+    gate, opened = os.pipe()
+
+    def act(far: Any) -> None:
+        os.read(gate, 1)
+        last_words(far)
+
+    def look() -> bool:
+        looks.append(parent.Launch.look(launch))
+        if len(looks) == 3:
+            os.write(opened, b"x")
+        return looks[-1]
+
+    monkeypatch.setattr(launch, "look", look, raising=False)
+    fork(launch, act)
+    with pytest.raises(Failure, match=r"^its own reason$"):
+        launch.until_ready()
+    os.close(gate)
+    os.close(opened)
+    assert looks[:3] == [False] * 3
+
+
 @pytest.mark.parametrize(
     ("act", "reason"),
     [(last_words, "^its own reason$"), (lambda _far: None, "exited with status 3")],
