@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench fuzz conformance coverage man bundles clean
+.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man bundles clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -65,6 +65,9 @@ bench: install ## compare with runc and crun, side by side in one run (as root)
 
 fuzz: $(VENV)/ready $(EXT) ## try changed inputs for a time (SECONDS=60), as root on real containers too; findings are kept
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+faults: $(VENV)/ready $(EXT) ## kill and refuse at every step of every verb, as root; make test tries some (ARGS='-k exec' narrows)
+	PYRUNC_FAULTS=all $(PY) -m pytest tests/faults $(ARGS)
 
 conformance: install ## let engines and public test suites judge pyrunc (as root)
 	conformance/run $(ARGS)
