@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_origins import Knowledge, Origins
     from pyrunc.plan.mount_table import Row
 
-_EROFS = 30
+_EINVAL, _EROFS = 22, 30
 
 
 class _Made(mountpoints.Made):
@@ -157,7 +157,11 @@ def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
         verify.compare(tree.mounting, verify.read_table(place.procfs, {}), by_id=False)
     except BaseException:
         for fd in reversed(attached):
-            _detach(fd, place)
+            try:
+                _detach(fd, place)
+            except OSError as exc:
+                if exc.errno != _EINVAL:  # the last one may not have been mounted yet
+                    raise
         tree.mounting.made.undo()  # type: ignore[attr-defined]  # _Tree gives it one of ours
         raise
 
@@ -169,16 +173,14 @@ def _attach(tree: _Tree, step: steps.Mount, attached: list[int]) -> None:
         fd = sources.open_inner(tree.root, step)
     elif fd < 0:
         fd = filesystems.open_new(step)
-    held = os.dup(fd)
+    attached.append(os.dup(fd))  # it may be when something of it fails: its propagation is changed last
     tree.mounts[id(step)] = fd
     try:
         mounts.mount(tree, step)  # type: ignore[arg-type]  # _Tree is the part of it that is used
     except Failure as problem:
-        os.close(held)
         if problem.errno == _EROFS:
             problem.hint = "no mount point can be made there: name a place that exists"
         raise
-    attached.append(held)
 
 
 def _detach(fd: int, place: Place) -> None:

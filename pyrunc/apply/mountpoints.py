@@ -40,6 +40,8 @@ FILE = "made"
 _EEXIST, _ENOSPC = 17, 28
 # In a state root's @cache, which stays.
 LOCKS = "mountpoints.lock"
+# EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
+UNASKED = (5, 12, 23, 24)
 # Who has a lock for itself looks at the mount tables of all containers meanwhile: milliseconds, or a second
 # on a host with thousands.
 _SECONDS = 10.0
@@ -221,7 +223,10 @@ def hold(root: str, rootfs: str) -> tuple[int, bytes]:
         found = os.stat(rootfs)
     except OSError:
         return -1, b""  # whoever opens it next says so
-    fd = open_locks(root)
+    try:
+        fd = open_locks(root)
+    except OSError:
+        return -1, b""
     if fd < 0:
         return -1, b""
     wanted = part((found.st_dev, found.st_ino))
@@ -232,7 +237,12 @@ def hold(root: str, rootfs: str) -> tuple[int, bytes]:
 
 
 def open_locks(root: str) -> int:
-    """Open the file of locks of a state root, -1 if there can be none."""
+    """Open the file of locks of a state root, -1 if there can be none.
+
+    Raises:
+        OSError: that cannot be told now.
+
+    """
     directory = f"{root}/@cache"
     how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -241,7 +251,9 @@ def open_locks(root: str) -> int:
         except FileNotFoundError:
             os.makedirs(directory, 0o700, exist_ok=True)
             return os.open(f"{directory}/{LOCKS}", how, 0o600)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in UNASKED:
+            raise
         return -1
 
 

@@ -50,8 +50,6 @@ _PATIENCE = 0.5
 # say.
 _LAST_WORDS = 10.0
 _PAUSE = 0.005
-# EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
-_UNASKED = (5, 12, 23, 24)
 
 
 class Entry:
@@ -90,11 +88,12 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
         undo: it never was created, so that devices and links that were made for it go, too.
 
     """
-    bases = _Bases(container.root)
-    if undo:
-        bases.shared = _others(container)
+    bases = _Bases()
     offset = 0
     try:
+        bases.open_locks(container.root)
+        if undo:
+            bases.shared = _others(container)
         if not container.pid:
             # Its init holds the lock as long as it makes mount points.
             bases.open(container.rootfs)
@@ -218,12 +217,21 @@ class _Bases:
 
     """
 
-    def __init__(self, root: str) -> None:
-        """Begin with none, in a state root."""
+    def __init__(self) -> None:
+        """Begin with none."""
         self.fds: dict[str, int] = {}
         self.places: dict[str, Place] = {}
         self.shared: set[tuple[int, int]] | None = None
         self._tops: dict[str, tuple[int, int]] = {}
+        self._locks = -1
+
+    def open_locks(self, root: str) -> None:
+        """Open the locks of a state root.
+
+        Raises:
+            OSError: it cannot be told whether there can be any.
+
+        """
         self._locks = mountpoints.open_locks(root)
 
     def open(self, base: str) -> None:
@@ -233,7 +241,7 @@ class _Bases:
         try:
             self.fds[base] = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
-            if exc.errno in _UNASKED:
+            if exc.errno in mountpoints.UNASKED:
                 raise
             return
         found = os.fstat(self.fds[base])
@@ -287,7 +295,7 @@ def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
     try:
         here = target.directory_of(base, entry.path)
     except OSError as exc:
-        if exc.errno in _UNASKED:
+        if exc.errno in mountpoints.UNASKED:
             raise
         return True
     try:
@@ -304,7 +312,7 @@ def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
     except FileNotFoundError:
         return True
     except OSError as exc:
-        if exc.errno in _UNASKED:
+        if exc.errno in mountpoints.UNASKED:
             raise
         return False  # not empty, mounted on, or on a file system that has become read-only
     else:
@@ -331,7 +339,7 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
                 for entry in heirlooms:
                     del text[entry]
         except (OSError, Failure) as problem:
-            if problem.errno in _UNASKED:
+            if problem.errno in mountpoints.UNASKED:
                 raise
             continue  # deleted at this moment, or nobody's
     return list(text)
@@ -423,7 +431,7 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
                 continue  # a process in a chroot sees a part only; its namespace has others
             text = _read(f"/proc/{name}/mountinfo")
         except OSError as exc:
-            if exc.errno in _UNASKED:
+            if exc.errno in mountpoints.UNASKED:
                 raise
             continue  # it has ended, or it is another user's
         seen.add(space)

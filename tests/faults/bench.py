@@ -188,11 +188,7 @@ class Bench:
             self._end_all()
             result = Result((), 0, "", "")
         problems += spoken(result)
-        if (
-            result.code == 1
-            and fault.what not in ("kill", "main")
-            and scenario.name in ("create", "run", "front")
-        ):
+        if result.code == 1 and fault.what not in ("kill", "main") and scenario.name in ("create", "run"):
             seen = self.call("state", name)
             if seen.code == 0:
                 problems.append(f"it failed, but is not undone: {seen.out.split()}")
