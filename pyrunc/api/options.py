@@ -22,7 +22,7 @@ NOT_TAKEN = {
     "exec": {"detach", "tty", "env", "preserve-fds"},
     "checkpoint": {"image-path"},
     "restore": {"bundle", "config", "image-path", "detach", "no-subreaper", "preserve-fds"},
-    "plan": {"bundle", "config", "json"},
+    "plan": {"bundle", "config", "json", "program"},
 }
 
 

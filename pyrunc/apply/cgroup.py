@@ -189,12 +189,13 @@ def pids(paths: dict[str, str]) -> list[int]:
     order = ("", "pids", "devices", "freezer", *paths)
     top = next((paths[name] for name in order if name in paths), "")
     if top:
-        walk(top, lambda fd: found.update(_members(fd)))
+        walk(top, lambda fd: found.update(members(fd)))
     found.discard(0)
     return sorted(found)
 
 
-def _members(directory: int) -> list[int]:
+def members(directory: int) -> list[int]:
+    """Return the ids of the processes of a cgroup, without those below it."""
     try:
         text = read("", "cgroup.procs", directory)
     except OSError:
@@ -322,7 +323,7 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
 
     """
     if signal == _SIGKILL and "" in paths and _kill_file(paths[""]):
-        thaw_all(paths)
+        _thaw_all(paths)
         return
     was_frozen = frozen(paths)
     held = was_frozen
@@ -339,12 +340,18 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
             _signal(alive, signal)
             if held or signal != _SIGKILL or not alive:
                 break
-            thaw_all(paths)
+            _thaw_all(paths)
     finally:
         if signal == _SIGKILL:
-            thaw_all(paths)
+            _thaw_all(paths)
         elif held and not was_frozen:
             thaw(paths)
+
+
+def _thaw_all(paths: dict[str, str]) -> None:
+    from pyrunc.apply import cgroup_thaw
+
+    cgroup_thaw.thaw_all(paths)
 
 
 def _kill_file(path: str) -> bool:
@@ -371,23 +378,6 @@ def frozen(paths: dict[str, str]) -> bool:
     if "freezer" in paths:
         return read(paths["freezer"], "freezer.state").strip() in (b"FROZEN", b"FREEZING")
     return "" in paths and read(paths[""], "cgroup.freeze").strip() == b"1"
-
-
-def is_frozen(paths: dict[str, str], pid: int) -> bool:
-    """Tell whether a process is in a frozen cgroup: the container's, or one that it has made below."""
-    file = "freezer.state" if "freezer" in paths else "cgroup.events"
-    words = (b"FROZEN", b"FREEZING", b"frozen 1")
-    found: list[bool] = []
-
-    def look(directory: int) -> None:
-        if pid in _members(directory):
-            lines = read("", file, directory).split(b"\n")
-            found.append(any(line in words for line in lines))
-
-    top = paths.get("freezer", paths.get(""))
-    if top:
-        walk(top, look)
-    return any(found)
 
 
 def freeze(paths: dict[str, str]) -> None:
@@ -426,35 +416,6 @@ def thaw(paths: dict[str, str]) -> None:
             return
 
 
-def thaw_all(paths: dict[str, str]) -> None:
-    """Let the processes go on that were frozen from within, too, so that they can die.
-
-    Version 1 lets no frozen process end, and a container with a cgroup mount of its own can freeze what is
-    below its cgroup. In version 2 a frozen one ends like any other.
-
-    Raises:
-        Failure: the kernel refuses.
-
-    """
-    if "freezer" in paths:
-        # The topmost last: as long as that is frozen nobody is there to freeze another.
-        walk(paths["freezer"], leave=_thaw_one)
-    thaw(paths)
-
-
-def _thaw_one(directory: int, name: str) -> None:
-    try:
-        fd = os.open(f"{name}/freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return  # gone
-    try:
-        os.write(fd, b"THAWED")
-    except OSError:
-        return
-    finally:
-        os.close(fd)
-
-
 # ------------------------------------------------------------------------------------------------------
 # removing
 
@@ -488,7 +449,7 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
 
             raise cgroup_explain.in_use(left)
         # What was frozen from within cannot end, killed or not.
-        thaw_all(paths)
+        _thaw_all(paths)
         time.sleep(pause)
         waited += pause
         pause = min(pause * 2, 0.512)

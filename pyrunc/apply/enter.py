@@ -183,7 +183,9 @@ class Entry(Conversation):
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
             )
-        if cgroup.is_frozen(self.container.cgroup, self.pid):
+        from pyrunc.apply import cgroup_thaw
+
+        if cgroup_thaw.is_frozen(self.container.cgroup, self.pid):
             raise Failure(
                 "the process on its way into the container was frozen there",
                 hint="something in the container moves what enters it to a cgroup that it has frozen",

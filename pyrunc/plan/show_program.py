@@ -28,6 +28,7 @@ class Stand(Record):
     flags: int
     bpf: bytes = b""
     sendmsg: bool = True
+    clock: bool = True
 
 
 def add(plan: steps.Plan, found: list[Row]) -> None:

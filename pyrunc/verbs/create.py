@@ -77,12 +77,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
     tools = child.load(plan, root + "/@cache/seccomp")
-    machine.hide()
-    if spaces.seen_while_made(plan):
-        from pyrunc.apply import seal
-
-        seal.seal_process()
-    # Only now: where sealing begins the command anew, all before it is done twice.
+    _hide(plan)
     for warning in plan.warnings:
         cli.warn(warning)
     spare = _spare()
@@ -119,6 +114,15 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     launch.spare = spare
     launch.poststop = _poststop(config, launch)
     return launch, lock
+
+
+def _hide(plan: steps.Plan) -> None:
+    """Be out of sight for containers; before any warning, since sealing may begin the command anew."""
+    machine.hide()
+    if spaces.seen_while_made(plan):
+        from pyrunc.apply import seal
+
+        seal.seal_process()
 
 
 def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:

@@ -165,35 +165,6 @@ class TestUpdate:
         engine.call("update", "-r", str(file), name).ok()
         assert "Operation not permitted" in engine.call(*read).err
 
-    @pytest.mark.parametrize(
-        ("options", "text"),
-        [
-            (["--memory", "x"], "invalid value for memory: 'x'"),
-            (["--cpu-share", "-1"], "invalid value for cpu-share: '-1'"),
-            (["--cpu-quota", "1.5"], "invalid value for cpu-quota: '1.5'"),
-            (["--pids-limit=-5"], "invalid value for pids-limit: -5; it is a number of processes, or -1"),
-            (["--pids-limit", str(2**63)], "not an integer of 64 bits"),
-            (["--cpu-quota=-2"], "invalid value for cpu-quota: -2; it is microseconds, or -1"),
-            (["--cpu-rt-runtime=-2"], "invalid value for cpu-rt-runtime: -2"),
-            (["--cpu-idle", "2"], "invalid value for cpu-idle: 2; it is 0 or 1"),
-            (["--cpu-burst", str(2**64)], f"invalid value for cpu-burst: '{2**64}'"),
-            (["--blkio-weight=-5"], "invalid value for blkio-weight: -5; it is 10 to 1000"),
-            (["--blkio-weight", "1001"], "invalid value for blkio-weight: 1001; it is 10 to 1000"),
-            (["--memory=-5"], "invalid value for memory: '-5'; it is bytes, also with k, m or g"),
-            (["--memory", "99999999999999g"], "invalid value for memory: "),
-            (["--memory-swap", str(2**63)], f"invalid value for memory-swap: {2**63}"),
-            (["--memory-reservation", "9" * 5000], "invalid value for memory-reservation: "),
-            (["--cpuset-cpus", "caf\udce9"], "write 'caf\\udce9' to cpuset.cpus"),
-            (["--resources", "/nowhere"], "/nowhere"),
-            (["--l3-cache-schema", "L3:0=f"], "non-existent Intel RDT configuration"),
-        ],
-    )
-    def test_words_that_are_no_values(
-        self, engine: Engine, limited: str, options: list[str], text: str
-    ) -> None:
-        engine.call("update", *options, limited).fails(text)
-        assert found(engine, limited) == BEGINNING
-
     def test_a_wrong_file_is_explained(self, engine: Engine, limited: str) -> None:
         file = engine.directory / "resources.json"
         file.write_text('{"pids": {"limit": "5"}}')

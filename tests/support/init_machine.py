@@ -7,7 +7,7 @@ import os
 import select
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -220,3 +220,43 @@ class _Conversation:
         self.status = os.waitstatus_to_exitcode(status)
         os.close(self.pidfd)
         self.pidfd = -1
+
+
+READY, WAITED = (ord("R"),), (ord("A"),)
+
+
+def field(out: str, name: str) -> str:
+    """Return a field of /proc/PID/status."""
+    return next(line.partition(":")[2].strip() for line in out.splitlines() if line.startswith(name + ":"))
+
+
+def copy(fd: int, to: int) -> None:
+    os.dup2(fd, to)
+
+
+def looked(made: Program, look: Callable[[int], object], **how: Any) -> Any:
+    """Carry a program out up to here, and return what look() says of the process then."""
+    found: list[Any] = []
+
+    def see(pid: int) -> bytes:
+        found.append(look(pid))
+        return b"A"
+
+    made.add(STEP, "SEND", *READY)
+    made.add(STEP, "WAIT", *WAITED)
+    outcome = carry_out(made, answers={b"R": see, b"C": b"O"}, **how)
+    assert outcome.status == 0, outcome
+    return found[0]
+
+
+def good(outcome: Outcome) -> str:
+    """Return what a process wrote that went well."""
+    assert (outcome.status, outcome.report) == (0, None), outcome
+    return outcome.out
+
+
+def inside(root: Path, opened: Callable[..., int]) -> tuple[Program, dict[str, int]]:
+    """Return a program that has entered a root, and its slots."""
+    made = Program()
+    made.add(STEP, "CHROOT", made.slot("root"))
+    return made, {"root": opened(root, os.O_PATH | os.O_DIRECTORY)}

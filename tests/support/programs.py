@@ -32,6 +32,7 @@ class Filter(Record):
     bpf: bytes = b"8 bytes."
     flags: int = 0
     sendmsg: bool = True
+    clock: bool = False
 
 
 def created(config: dict[str, Any] | None = None) -> steps.Plan:
