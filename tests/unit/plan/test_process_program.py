@@ -64,10 +64,12 @@ def test_a_memory_policy(nodes: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "sendmsg", "listener"), [(0, True, 0), (8, True, 1), (8, False, 2), (2, False, 0)]
 )
-def test_a_filter_and_its_listener(flags: int, sendmsg: bool, listener: int) -> None:
+@pytest.mark.parametrize("clock", [False, True])
+def test_a_filter_and_its_listener(flags: int, sendmsg: bool, listener: int, clock: bool) -> None:
     made = created(with_linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW"}))
-    given = filters(made, flags=flags, sendmsg=sendmsg)
-    assert of(made, steps.Seccomp, filters=given) == [f"SECCOMP {flags} <{b'8 bytes.'.hex()}> {listener}"]
+    given = filters(made, flags=flags, sendmsg=sendmsg, clock=clock)
+    (line,) = of(made, steps.Seccomp, filters=given)
+    assert line == f"SECCOMP {flags} <{b'8 bytes.'.hex()}> {listener} {int(clock)}"
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_container_with_everything() -> None:
         "SEND 82",
         "WAIT 83",
         "AWAIT go answers",
-        "SECCOMP 4 <> 0",
+        "SECCOMP 4 <> 0 1",
         f'HOOK ["/h", "h", "x"] ["A=1"] {state} <{struct.pack("=QQ", 2 * 10**9, 0).hex()}>',
         f'HOOK ["/i", "/i"] {env} {state} <{struct.pack("=QQ", 0, 1).hex()}>',
         f'EXEC ["sh", "-c", "x"] {env}',
@@ -178,9 +178,9 @@ def test_a_container_with_everything() -> None:
 
 def test_a_filter_is_too_long_to_be_shown() -> None:
     program = Program()
-    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(49)), 0)
-    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(48)), 0)
-    assert listed(program) == ["SECCOMP 0 <49 bytes> 0", f"SECCOMP 0 <{'00' * 48}> 0"]
+    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(49)), 0, 0)
+    program.add(steps.Step(), "SECCOMP", 0, program.blob(bytes(48)), 0, 0)
+    assert listed(program) == ["SECCOMP 0 <49 bytes> 0 0", f"SECCOMP 0 <{'00' * 48}> 0 0"]
 
 
 def test_with_mount_2_init_is_made_in_the_pid_namespace() -> None:
