@@ -63,8 +63,9 @@ static long announce(struct state *state, int master, uint32_t number)
 
 static long take(int slave, uint64_t uid)
 {
-    SYS3(fchown, slave, uid, -1); /* a user namespace without that user: it can use it all the same */
-    long result = SYS3(ioctl, slave, TIOCSCTTY, 0);
+    long result = SYS3(ioctl, slave, TIOCSCTTY, 0); /* first: it is a terminal, and nothing else gets an owner */
+    if (result >= 0)
+        SYS3(fchown, slave, uid, -1); /* a user namespace without that user: it can use it all the same */
     for (int fd = 0; fd < 3 && result >= 0; fd++)
         result = onto_stdio(slave, fd);
     if (slave > 2)

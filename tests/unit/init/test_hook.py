@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from pyrunc.plan.program import Program
+from tests.support.containers import wait_for
 from tests.support.init_machine import BUSYBOX, STEP, Outcome, as_root, carry_out, execute
 
 if TYPE_CHECKING:
@@ -107,19 +109,20 @@ def test_too_late() -> None:
     assert outcome.report.detail >> 32 >= 200, "milliseconds"
     out, _err = outputs(outcome)
     for pid in map(int, out.split()):
-        assert not os.path.exists(f"/proc/{pid}") or "\nState:\tZ" in status(pid)
+        assert wait_for(partial(dead, pid))
 
 
 def leave_open() -> None:
     os.dup2(0, 50)
 
 
-def status(pid: int) -> str:
+def dead(pid: int) -> bool:
+    """Tell whether a process is gone, be it that nobody has collected it."""
     try:
         with open(f"/proc/{pid}/status") as file:
-            return "\n" + file.read()
+            return "\nState:\tZ" in file.read()
     except OSError:
-        return "\nState:\tZ"
+        return True
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_a_filter_that_refuses_to_poll() -> None:
     rows = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
     made = Program()
     filtered = made.blob(b"".join(struct.pack("=HBBI", *row) for row in rows))
-    made.add(STEP, "SECCOMP", 0, filtered, 0)
+    made.add(STEP, "SECCOMP", 0, filtered, 0, 0)
     made.add(
         STEP,
         "HOOK",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = as_root
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "60"))
-SLOTS = ("here", "null", "pipe", "empty")
+SLOTS = ("here", "file", "pipe", "empty")
 NEW = flags.CLONE_NEWPID | flags.CLONE_NEWNS | flags.CLONE_NEWNET | flags.CLONE_NEWIPC | flags.CLONE_NEWUTS
 WORDS = ("", "/", "/tmp", "/nosuch", "/etc", "/dev/null", "thread-self/comm", "x" * 300, BUSYBOX, "true")
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -101,10 +101,10 @@ def test_no_program_crashes_it(rows: list[tuple[object, ...]], trace: bool) -> N
     def open_slots() -> None:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        for fd, to in ((os.open("/", os.O_PATH), 210), (os.open("/dev/null", os.O_RDWR), 211), (writer, 212)):
+        for fd, to in ((os.open("/", os.O_PATH), 210), (os.memfd_create("file"), 211), (writer, 212)):
             os.dup2(fd, to)
 
-    slots = {"here": 210, "null": 211, "pipe": 212}
+    slots = {"here": 210, "file": 211, "pipe": 212}
     outcome = carry_out(
         build(rows),
         slots,

@@ -242,3 +242,11 @@ def test_the_numbers_are_codes() -> None:
     """The report carries the code, which words.Report reads back as the name."""
     assert carry_out(shell(Program(), "true")).report is None
     assert NAMES[0] == "PRCTL"
+
+
+def test_what_is_no_terminal_gets_no_owner() -> None:
+    fd = os.memfd_create("no terminal")
+    report = carry_out(program(("TAKE_TERMINAL", 1, 1234), slots=("slave",)), {"slave": fd}).report
+    assert report is not None
+    assert (report.errno, os.fstat(fd).st_uid) == (errno.ENOTTY, 0)
+    os.close(fd)
