@@ -246,7 +246,7 @@ def test_cwd_that_only_the_user_may_enter(tmp_path: Path) -> None:
 def test_seccomp(listener: int) -> None:
     made = Program()
     how = 8 if listener else 0
-    made.add(STEP, "SECCOMP", how, made.blob(ALLOW), listener)
+    made.add(STEP, "SECCOMP", how, made.blob(ALLOW), listener, 0)
     outcome = carry_out(shell(made, STATUS), answers={b"N": b"O"} if listener == 2 else {})
     assert field(good(outcome), "Seccomp") == "2"
     if not listener:
@@ -347,3 +347,13 @@ def test_times() -> None:
     assert [row[0] for row in rows] == list(range(2501)), "all but the last one, which does not return"
     assert all(begin <= end for _number, begin, end in rows)
     assert all(one[2] <= two[1] for one, two in itertools.pairwise(rows))
+
+
+@pytest.mark.parametrize("clock", [0, 1])
+def test_times_end_at_a_filter_that_may_refuse_the_clock(clock: int) -> None:
+    made = program(("UMASK", 0))
+    made.add(STEP, "SECCOMP", 0, made.blob(ALLOW), 0, clock)
+    made.add(STEP, "UMASK", 0)
+    outcome = carry_out(execute(made, "true"), trace=True)
+    rows = [row[0] for told in outcome.told for row in struct.iter_unpack("=QQQ", told.payload)]
+    assert rows == ([0, 1, 2, 3] if clock else [0])
