@@ -20,6 +20,7 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _ENXIO, _EPIPE = 6, 32
 _LARGE = 1 << 16
+_DEATH = 2_000  # milliseconds that a killed init may take
 _WRONG_STATE = {
     "stopped": "cannot start a container that has stopped",
     "running": "cannot start an already running container",
@@ -96,6 +97,7 @@ def release(container: store.Container) -> None:
 def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
     """Return the Failure for a report; init waits a while, so that one can look what its program lacks."""
     import _signal
+    import select
 
     from pyrunc.apply import words
 
@@ -111,6 +113,10 @@ def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
     stat = store.process_stat(container.pid)
     if stat is not None and stat[2] == container.start:
         _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
+        # Its parent, an engine, must know of its end before it knows that `start` has failed: it deletes then.
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(_DEATH)
     os.close(pidfd)
     return problem
 
