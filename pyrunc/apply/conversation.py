@@ -188,7 +188,13 @@ class Conversation:
             payload: the pid, as the host numbers it.
             fd: a pidfd.
 
+        Raises:
+            Failure: the message is malformed.
+
         """
+        if len(payload) != 4:
+            os.close(fd)
+            raise Failure("the container's side sent a malformed message about its process")
         helper, helper_fd = self.pid, self.pidfd
         self.pid, self.pidfd = int.from_bytes(payload, "little"), fd
         os.waitpid(helper, 0)

@@ -226,6 +226,7 @@ class Launch(Conversation):
             elif kind == protocol.TIMES and self.trace is not None:
                 self.trace.take(payload)
             elif kind == protocol.CLONED and fd >= 0 and self.joins_pid:
+                self.joins_pid = False  # there is one of these
                 self.take_over(payload, fd)
             elif kind == protocol.IDMAP and fd >= 0:
                 self.child.mounting.map_for_child(payload, fd, self.plan)

@@ -113,7 +113,7 @@ def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
     stat = store.process_stat(container.pid)
     if stat is not None and stat[2] == container.start:
         _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
-        # Its parent, an engine, must know of its end before it knows that `start` has failed: it deletes then.
+        # An engine, its parent, must know of its end before it knows that `start` failed: it deletes then.
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.poll(_DEATH)
