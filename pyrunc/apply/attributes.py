@@ -1,4 +1,4 @@
-"""Names, kernel values, labels and scheduling: what init sets about its namespaces and about itself.
+"""Names, kernel values, keyring: what the child sets about its namespaces while it makes the mount tree.
 
 Law 5: every value was decided by the plan. What is written to procfs goes through a procfs of our own: the
 container's could be anything (CVE-2025-52881).
@@ -58,22 +58,6 @@ def write_proc(child: Child, path: str, value: bytes) -> None:
         os.close(fd)
 
 
-def lsm_label(child: Child, step: steps.LsmLabel) -> None:
-    """Ask the LSM for the label the process gets at execve."""
-    try:
-        if step.lsm == "selinux":
-            write_proc(child, "thread-self/attr/exec", step.label.encode())
-            return
-        text = b"exec " + step.label.encode()
-        try:
-            write_proc(child, "thread-self/attr/apparmor/exec", text)
-        except FileNotFoundError:
-            write_proc(child, "thread-self/attr/exec", text)
-    except OSError as exc:
-        what, hint = label_words(step)
-        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0, hint=hint) from None
-
-
 def label_words(step: steps.LsmLabel) -> tuple[str, str]:
     """Return what setting a label is called, and what to look at when it fails."""
     name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
@@ -83,25 +67,6 @@ def label_words(step: steps.LsmLabel) -> tuple[str, str]:
         f"set {name} label {step.label!r}",
         f"is {name} enabled on this host, and is the label loaded ({loads})?",
     )
-
-
-def scheduler(_child: Child, step: steps.Scheduler) -> None:
-    """Set the scheduling policy."""
-    try:
-        _linux.sched_setattr(
-            0, step.policy, step.flags, step.nice, step.priority, step.runtime, step.deadline, step.period
-        )
-    except OSError as exc:
-        what = "set the process's scheduler"
-        if step.cpuset and exc.errno == 1:
-            # sched(7): a deadline task may not be confined to a part of its scheduling domain.
-            what = "process scheduler can't be used together with AllowedCPUs"
-        raise Failure(what, pointer=step.pointer, errno=exc.errno or 0) from None
-
-
-def io_priority(_child: Child, step: steps.IoPriority) -> None:
-    """Set the I/O priority of our process group's leader, which execve keeps."""
-    _linux.ioprio_set(1, 0, step.value)
 
 
 _CPUS = 1024  # more than most kernels are built for (NR_CPUS); the kernel leaves out those that are not there
@@ -117,33 +82,6 @@ def all_cpus(_child: Child, _step: steps.AllCpus) -> None:
             os.sched_setaffinity(0, range(_CPUS))
         except OSError:
             pass
-
-
-def affinity(child: Child, step: steps.Affinity) -> None:
-    """Choose the CPUs."""
-    child.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in step.cpus):#x}")
-    try:
-        os.sched_setaffinity(0, step.cpus)
-    except OSError as exc:
-        raise Failure(f"run on CPUs {step.cpus}", pointer=step.pointer, errno=exc.errno or 0) from None
-
-
-def personality(_child: Child, step: steps.Personality) -> None:
-    """Set the execution domain."""
-    _linux.personality(step.domain)
-
-
-def memory_policy(_child: Child, step: steps.MemoryPolicy) -> None:
-    """Set the NUMA memory policy."""
-    bits = 0
-    for node in step.nodes:
-        bits |= 1 << node
-    size = (max(step.nodes, default=0) // 64 + 1) * 8
-    try:
-        mask = bits.to_bytes(size, sys.byteorder) if step.nodes else None
-        _linux.set_mempolicy(step.mode, mask, size * 8 + 1 if step.nodes else 0)
-    except OSError as exc:
-        raise Failure("set the memory policy", pointer=step.pointer, errno=exc.errno or 0) from None
 
 
 def loopback_up(_child: Child, _step: steps.LoopbackUp) -> None:
