@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ENOENT, _EBUSY, _ENODEV, _EOPNOTSUPP = 2, 16, 19, 95
 _SIGKILL = 9
-_FOUND = "found_cgroups"  # in a record's extra: directories that were there before the container
+_FOUND = "found_cgroups"  # in a record's extra: directories of somebody else's
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # How long remove() waits for killed processes to be gone: 2 ms, 4 ms, ... 512 ms, then 512 ms each. A process
@@ -49,7 +49,7 @@ def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
 
 
 def intend(container: Container, plan: CgroupPlan) -> list[str]:
-    """Note in a record which cgroups a container will have, and which of them are there already.
+    """Note in a record which cgroups a container will have, and which of them are somebody else's already.
 
     Must be saved before create(): after a creator that was killed nothing else tells what was never ours.
 
@@ -62,13 +62,24 @@ def intend(container: Container, plan: CgroupPlan) -> list[str]:
     found: list[str] = []
     # systemd makes a scope anew, and with it all its cgroups.
     if plan.unit is None or plan.unit.name.endswith(".slice"):
-        found += [path for path in dict.fromkeys(plan.paths.values()) if os.path.lexists(path)]
+        found += [path for path in dict.fromkeys(plan.paths.values()) if somebody_elses(path)]
     container.extra[_FOUND] = found
     return found
 
 
+def somebody_elses(path: str) -> bool:
+    """Tell whether there is a cgroup that is not this user's. An empty one of ours is taken over, as by runc.
+
+    It goes with the container then: the limits that were set on it are not to meet the next one.
+    """
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
+
+
 def made(container: Container) -> dict[str, str]:
-    """Return the cgroups of a container's that were made for it, as in its `cgroup`: what may be removed."""
+    """Return the cgroups of a container's that are its own, as in its `cgroup`: what may be removed."""
     found = container.extra.get(_FOUND)
     if not isinstance(found, list):
         return container.cgroup

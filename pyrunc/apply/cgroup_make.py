@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply.cgroup import pids, read
+from pyrunc.apply.cgroup import pids, read, somebody_elses
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -46,7 +46,8 @@ def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
         if plan.unit is None:
             ours = {*made, *found}
             found[:] = [path for path in found if path not in made]
-            found += [path for path in dict.fromkeys(paths.values()) if path not in ours]
+            theirs = (path for path in dict.fromkeys(paths.values()) if path not in ours)
+            found += [path for path in theirs if somebody_elses(path)]
         if plan.rdt is not None:
             from pyrunc.apply import intel_rdt
 
