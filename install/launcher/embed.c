@@ -83,6 +83,32 @@ static PyObject *signals(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+/* Where it fails the interpreter prints its configuration, some thirty lines, on stderr; our own line says what failed.
+ * Returns stderr as it was, -1 where there is no descriptor or memory for this: then it stays. */
+static int hush(void)
+{
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int kept = null < 0 ? -1 : fcntl(2, F_DUPFD_CLOEXEC, 3);
+
+	if (kept >= 0) {
+		dup2(null, 2);
+		heap_tells = kept;
+	}
+	if (null >= 0)
+		close(null);
+	return kept;
+}
+
+static void speak(int kept)
+{
+	if (kept < 0)
+		return;
+	fflush(stderr);
+	dup2(kept, 2);
+	heap_tells = 2;
+	close(kept);
+}
+
 /* finish(): initialise the rest of the interpreter, which would set sys.argv from its first configuration */
 static PyObject *finish(PyObject *self, PyObject *unused)
 {
@@ -96,7 +122,10 @@ static PyObject *finish(PyObject *self, PyObject *unused)
 		kept[i] = PySys_GetObject(KEPT[i]);
 		Py_XINCREF(kept[i]);
 	}
+	int kept_stderr = hush();
+
 	status = _Py_InitializeMain();
+	speak(kept_stderr);
 	for (int i = 0; i < 2; i++) {
 		PySys_SetObject(KEPT[i], kept[i]);
 		Py_XDECREF(kept[i]);

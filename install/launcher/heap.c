@@ -84,6 +84,7 @@ static size_t size_of(unsigned class)
 }
 
 static unsigned refused;
+int heap_tells = 2;
 
 static void *map(size_t size)
 {
@@ -96,7 +97,7 @@ static void give_up(void)
 {
 	static const char words[] = "pyrunc: out of memory; see the limit of the address space (ulimit -v)\n";
 
-	if (write(2, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
+	if (write(heap_tells, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
 		_exit(1);
 	_exit(1);
 }

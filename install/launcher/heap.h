@@ -6,4 +6,7 @@
  * outside the program was needed. */
 char *heap_close(void);
 
+/* Where the last words go: stderr, or where that is kept meanwhile. */
+extern int heap_tells;
+
 #endif
