@@ -96,6 +96,11 @@ static void look_at_files(const char *pid)
         snprintf(deeper, sizeof deeper, "%s/1/root/.", path);
         if (!statfs(path, &system) && system.f_type == 0x9fa0 && same(deeper, "/proc/1/root/."))
             continue; /* a procfs of the container's own processes */
+        struct stat own, there;
+        snprintf(deeper, sizeof deeper, "/proc/%s/root%s", pid, text);
+        if (text[0] == '/' && text[1] && !stat(path, &there) && !stat(deeper, &own) &&
+            there.st_dev == own.st_dev && there.st_ino == own.st_ino)
+            continue; /* a file of its own root, such as /etc/passwd */
         if (!arrived && atoi(entry->d_name) > 2 && strncmp(text, "socket:", 7))
             note(pid, "descriptor", text);
         if (atoi(entry->d_name) < 3 && !stat(path, &seen) && S_ISCHR(seen.st_mode)) {
