@@ -1,4 +1,4 @@
-"""What runs between clone and execve: the container's init, obeying the plan.
+"""What runs between clone and the init program: the child that makes the mount tree, obeying the plan.
 
 Law 5 (the parent knows, the child obeys): nothing is decided here that could be decided before the fork.
 Law 6 (the door closes behind the child): everything is imported by the parent; before the first step the
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from pyrunc.apply.trace import Trace
     from pyrunc.plan.seccomp import Filter
 
-_EMPTY = flags.AT_EMPTY_PATH
 _ENOMEM = 12
-_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _LAST_FD = 0xFFFFFFFF
 _HOOKS_UMASK = 0o022  # of createContainer hooks: ours is 0, for the nodes and mount points we make
 
