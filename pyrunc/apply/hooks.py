@@ -1,8 +1,8 @@
 """Run hooks (config.md, "POSIX-platform Hooks"): programs of the host that follow a container's steps.
 
-Law 5: no subprocess module and no shell; one posix_spawn per hook. Also used by the child that makes the mount
-tree, for createContainer, so everything is imported at the top (law 6); those of startContainer are run by the
-init program. Must be called while SIGPIPE is ignored: a hook need not read its stdin.
+Law 5: no subprocess module and no shell; one posix_spawn per hook. Also used by the child that makes the
+mount tree, for createContainer, so everything is imported at the top (law 6); those of startContainer are
+run by the init program. Must be called while SIGPIPE is ignored: a hook need not read its stdin.
 """
 
 from __future__ import annotations
