@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROUNDS = 25
-OF_THE_INIT_PROGRAM = ("exe /memfd:pyrunc-init (deleted)", "fd socket:[", "mem")
+# What the init program is and holds: its sealed file, its socket and, while it looks for HOME, the image's own
+# list of accounts. That is a link here, so that its name tells it from the host's /etc/passwd.
+ACCOUNTS = "/etc/accounts-of-the-image"
+OF_THE_INIT_PROGRAM = ("exe /memfd:pyrunc-init (deleted)", "fd socket:[", f"fd {ACCOUNTS}", "mem")
 
 
 @pytest.fixture
@@ -47,6 +50,15 @@ def user(place: Path) -> Iterator[Ordinary]:
     made.close()
 
 
+def link_accounts(bundle: Bundle) -> None:
+    """Make the image's /etc/passwd a link to ACCOUNTS."""
+    passwd = bundle.rootfs / "etc/passwd"
+    passwd.parent.mkdir(exist_ok=True)
+    passwd.unlink(missing_ok=True)
+    (bundle.rootfs / ACCOUNTS[1:]).write_text("root:x:0:0:root:/root:/bin/sh\n")
+    passwd.symlink_to(ACCOUNTS)
+
+
 @pytest.mark.parametrize("how", ["exec", "create"])
 def test_a_spy_learns_nothing_of_an_ordinary_users_runtime(
     user: Ordinary,
@@ -59,6 +71,7 @@ def test_a_spy_learns_nothing_of_an_ordinary_users_runtime(
     program = compiled("spy", SPY)
     shutil.copy(program, bundle.rootfs / "spy")
     bundle.capabilities("CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH")
+    link_accounts(bundle)
     give(bundle)
     # The script that calls the command for the user hands this on.
     monkeypatch.setattr(
@@ -71,6 +84,7 @@ def test_a_spy_learns_nothing_of_an_ordinary_users_runtime(
     else:
         pid = user.state(name)["pid"]
         other = Bundle(place / "other")
+        link_accounts(other)
         give(other)
         for entry in other.linux["namespaces"]:
             if entry["type"] in ("user", "pid"):
@@ -83,6 +97,6 @@ def test_a_spy_learns_nothing_of_an_ordinary_users_runtime(
     assert wait_for(result.exists)
     seen, _, notes = result.read_text().strip().partition(" spied ")
     assert seen != "seen 0"
-    # The init program itself is nothing of the host's: it has no environment, and all it holds is its socket.
+    # The init program itself is nothing of the host's, and it has no environment.
     told = {note for note in notes.partition(" ")[2].split("; ") if note.strip(" ;")}
     assert not [note for note in told if not note.startswith(OF_THE_INIT_PROGRAM)], notes
