@@ -1,11 +1,10 @@
 """The process between a caller of the library and a container.
 
-Making a container is nothing to do in somebody else's process: the interpreter's mappings are exchanged
-(apply/seal.py), it becomes undumpable, namespaces are entered and left again, signals are blocked, and what
-is forked is a copy of all that runs. So each call that starts or ends something is carried out by a worker,
-forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session and its
-descriptors are its own. It calls the same function the command line calls (law 1). If that made a process,
-the worker stays as its parent and tells how it ended.
+Making a container is nothing to do in somebody else's process: it becomes undumpable, signals are blocked,
+and what is forked is a copy of all that runs. So each call that starts or ends something is carried out by
+a worker, forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session
+and its descriptors are its own. It calls the same function the command line calls (law 1). If that made a
+process, the worker stays as its parent and tells how it ended.
 
 The caller may have threads: only fork(2) is done among them, with every signal blocked and everything that
 the worker may need imported before (an import lock held by another thread would never be let go).
@@ -28,9 +27,8 @@ import select
 import sys
 
 import pyrunc
-from pyrunc import cli, jsonio, store
-from pyrunc.apply import protocol, seal
-from pyrunc.cli.match import Command
+from pyrunc import cli, store
+from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 
@@ -38,6 +36,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn, TypeVar
+
+    from pyrunc.cli.match import Command
 
     Result = TypeVar("Result")
 
@@ -86,8 +86,6 @@ class Channel:
             while True:
                 kind, payload, fd = self._receive()
                 if kind == WORKER:
-                    if worker >= 0:  # it has begun again, see seal
-                        os.close(worker)
                     worker = fd
                 elif kind == WARNING:
                     _log.warning("%s", payload.decode("utf-8", "replace"))
@@ -195,7 +193,7 @@ def _interrupt(worker: int) -> None:
 
 
 # What nearly every call needs: imported once here instead of once in each worker.
-_USUAL = ("verbs.create", "verbs.exec", "verbs.start", "verbs.delete", "apply.tree", "apply.hooks")
+_USUAL = ("verbs.create", "verbs.exec", "verbs.start", "verbs.delete", "apply.host_mounts", "apply.hooks")
 _FOLDERS = ("apply", "plan", "spec", "volumes", "verbs")
 
 
@@ -264,7 +262,6 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         for name in _NOT_OURS:
             os.environ.pop(name, None)
         protocol.send(sock, WORKER, b"", os.pidfd_open(os.getpid()))
-        seal.words = lambda: _words(command, sock)
         pid, pidfd = ACTIONS[command.verb](command)
         protocol.send(sock, DONE, b"%d" % pid, pidfd)
         if pid:
@@ -289,32 +286,6 @@ def _watch(pid: int, sock: _socket.socket) -> None:
     os.chdir("/")
     _pid, status = os.waitpid(pid, 0)
     protocol.send(sock, EXIT, b"%d" % os.waitstatus_to_exitcode(status))
-
-
-def _words(command: Command, sock: _socket.socket) -> list[str]:
-    """Return the words of an interpreter that goes on in our place, for seal: from a copy in memory."""
-    request = os.memfd_create("request", 0)
-    os.write(request, jsonio.dumps(vars(command)).encode())
-    os.set_inheritable(request, True)
-    os.set_inheritable(sock.fileno(), True)
-    call = f"resume({sock.fileno()}, {request})"
-    program = f"import sys; sys.path[:0] = {sys.path!r}; from pyrunc.api.worker import resume; {call}"
-    return [sys.executable or "python3", "-I", "-S", "-c", program]
-
-
-def resume(channel: int, request: int) -> NoReturn:
-    """Go on as the worker that _words() speaks of.
-
-    Args:
-        channel: descriptor of the worker's end.
-        request: descriptor of the command, as JSON.
-
-    """
-    os.set_inheritable(channel, False)
-    fields = jsonio.loads(os.pread(request, os.fstat(request).st_size, 0).decode())
-    os.close(request)
-    assert isinstance(fields, dict)
-    _serve(Command(fields.pop("verb"), fields), _socket.socket(fileno=channel))
 
 
 # -- what it does --------------------------------------------------------------------------------------------

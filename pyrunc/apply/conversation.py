@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import store
+from pyrunc import cli, store
 from pyrunc.apply import identity, protocol
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
+    from pyrunc.apply.seccomp import Program as Compiled
     from pyrunc.apply.terminal import Settings
     from pyrunc.apply.trace import Trace
     from pyrunc.plan.program import Program
@@ -64,9 +65,28 @@ class Conversation:
         self.console: _socket.socket | None = None
         self.pidfd_socket: _socket.socket | None = None
         self.section: Filter | None = None
+        self.filters: dict[int, Compiled] = {}
         self.settings: Settings | None = None
         self.trace: Trace | None = None
         self.program: Program | None = None
+
+    def compile_filters(self, cache: str) -> None:
+        """Compile the plan's filters.
+
+        Args:
+            cache: directory for compiled filters.
+
+        Raises:
+            Failure: one cannot be compiled.
+
+        """
+        for step in (*self.plan.child, *self.plan.start):
+            if isinstance(step, steps.Seccomp):
+                from pyrunc.apply import seccomp
+
+                self.section = step.section
+                self.filters[id(step)] = seccomp.compile(step.section, cache)
+                cli.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
         """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
@@ -175,11 +195,20 @@ class Conversation:
         known = report is not None and report.operation < len(operations)
         if report is None or not known or operations[report.operation].name != report.name:
             return Failure("the container's side sent a malformed error report")
+        step = operations[report.operation].step
+        report.classic = any(isinstance(each, steps.ClassicMounts) for each in self.plan.child)
+        noted = int.from_bytes(report.said[:4], "little")
+        about = operations[noted].step if report.name == "VERIFY" and noted < len(operations) else None
+        from pyrunc.apply import tree_words
+
+        worded = tree_words.failure(step, report, self.container.directory, about)
+        if worded is not None:
+            return worded
         every = (*self.plan.child, *self.plan.start)
         filtered = any(isinstance(step, steps.Seccomp) for step in every)
         mapped = "user" in self.container.namespaces
         why = words.looking(every, self.pid, mapped=mapped, filtered=filtered)
-        return words.failure(operations[report.operation].step, report, why)
+        return words.failure(step, report, why)
 
     def take_over(self, payload: bytes, fd: int) -> None:
         """Take the process that our child has cloned for ours; the child ends.

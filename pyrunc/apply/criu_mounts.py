@@ -159,7 +159,7 @@ def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str
                     errno=exc.errno or 0,
                 ) from None
             continue
-        mounts.mount(tree, step)  # type: ignore[arg-type]  # _Tree is the part of it that is used
+        mounts.mount(tree, step)
         where = _located(root, [step.destination], table())
         found.update({path: point[len(place) :] for path, point in where.items()})
         mounted.append(target.resolve(root, step.destination))

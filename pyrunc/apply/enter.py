@@ -18,7 +18,6 @@ from pyrunc.plan.program_exec import Entering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.seccomp import Program as Filter
     from pyrunc.store import Container
 
 _ENOENT, _EBUSY = 2, 16
@@ -42,16 +41,9 @@ class Entry(Conversation):
 
         """
         super().__init__(container, plan)
-        self.filters: dict[int, Filter] = {}
+        self.compile_filters(cache)
         self.patient = False
         self.outer = 0
-        for step in (*plan.child, *plan.start):
-            if isinstance(step, steps.Seccomp):
-                from pyrunc.apply import seccomp
-
-                self.section = step.section
-                self.filters[id(step)] = seccomp.compile(step.section, cache)
-                cli.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def begin(self, kinds: int, paths: dict[str, str], passed: int, *, elsewhere: bool) -> None:
         """Start the init program and wait until it is the container's process.

@@ -27,12 +27,10 @@ _E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
 _WRITABLE = ("upperdir", "workdir")
 # What kernels have read in different ways over time, in paths of layers.
 _SPECIAL = frozenset("\\:,")
-# The longest string fsconfig(2) takes, and what the page of mount(2) has room for beside other words.
-_LONGEST = 255
-_LONGEST_OF_MOUNT = 3500
+_LONGEST = 255  # the longest string fsconfig(2) takes
 
 
-def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1, context: int = -1) -> int:
+def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
@@ -40,30 +38,29 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1, c
         cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
         root: descriptor of the root, for layers that are inside it.
         lower: descriptor of an overlay's lower layer where that is no ordinary directory.
-        context: a file system context that is open already, closed here.
 
     Raises:
         Failure: the kernel refuses; its messages are quoted.
 
     """
     try:
-        fs = context if context >= 0 else sources.calls.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+        fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
     except OSError as exc:
         raise _failure(step, "", -1, exc) from None
     layers: list[int] = []
     doing = ""
     try:
         try:
-            sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
             for doing in _words(step, cover):
                 name, equals, value = doing.partition("=")
                 if equals:
-                    sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
                 else:
-                    sources.calls.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
             doing = ""
             if not step.layers:
-                sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
             else:
                 _create_overlay(fs, step, root, lower, layers)
         except OSError as exc:
@@ -71,12 +68,10 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1, c
         # What stays writable until the tree is built gets its last bit at the end.
         own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
         try:
-            fd = sources.calls.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
+            fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
             if step.deep_set or step.deep_clear:
                 own = step.own_set | step.own_clear
-                sources.calls.mount_setattr(
-                    fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1
-                )
+                _linux.mount_setattr(fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1)
             if step.label:
                 os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", step.label.encode())
         except OSError as exc:
@@ -114,7 +109,7 @@ def reconfigure(step: Mount, place: int) -> None:
     """
     doing = ""
     try:
-        fs = sources.calls.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
+        fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
     except OSError as exc:
         raise sources.failure(step, "pick the file system", exc.errno or 0) from None
     words = step.data
@@ -124,9 +119,9 @@ def reconfigure(step: Mount, place: int) -> None:
         for doing in words:
             name, equals, value = doing.partition("=")
             how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
-            sources.calls.fsconfig(fs, how, name, value if equals else None, 0)
+            _linux.fsconfig(fs, how, name, value if equals else None, 0)
         doing = ""
-        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     except OSError as exc:
         raise _failure(step, doing, fs, exc) from None
     finally:
@@ -150,9 +145,9 @@ def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[in
             raise sources.failure(step, f"open {name.rstrip('+')} {path}", exc.errno or 0) from None
         opened.append(fd)
         if step.layer_fds:
-            sources.calls.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
     if step.layer_fds:
-        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     else:
         _create_by_names(fs, step, opened)
 
@@ -164,16 +159,15 @@ def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
     them fit. Otherwise, and always inside the root (law 3), by the numbers of their descriptors, seen from
     /proc/self/fd: enough for some sixty layers, and for some seven hundred with mount(2).
     """
-    longest = _LONGEST if sources.calls is _linux else _LONGEST_OF_MOUNT
     paths = [path for _, path, _ in step.layers]
     lower = _lower(step, paths)
     if (
         any(inside or set(path) & _SPECIAL for _, path, inside in step.layers)
-        or len(max(lower, *paths, key=len).encode()) > longest
+        or len(max(lower, *paths, key=len).encode()) > _LONGEST
     ):
         paths = [str(fd) for fd in opened]
         lower = _lower(step, paths)
-    if len(lower) > longest:
+    if len(lower) > _LONGEST:
         raise sources.failure(
             step,
             f"{len(opened)} layers",
@@ -183,12 +177,12 @@ def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir("/proc/self/fd")
-        sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
         for (name, _, _), path in zip(step.layers, paths, strict=True):
             if name in _WRITABLE:
-                sources.calls.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, path, 0)
+                _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, path, 0)
         # Kernels before 6.5 look the names up only here.
-        sources.calls.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     finally:
         os.fchdir(back)
         os.close(back)
@@ -206,35 +200,48 @@ def _lower(step: Mount, names: list[str]) -> str:
 
 
 def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
-    """Word a refused file system with the kernel's own messages (read(2) on a file system context)."""
     said = []
     while True:
         try:
             said.append(os.read(fs, 4096).decode("utf-8", "replace").strip()[2:])
         except OSError:
             break
+    return refused(step, word, said, exc.errno or 0)
+
+
+def refused(step: Mount, word: str, said: list[str], errno: int, *, classic: bool = False) -> Failure:
+    """Word a refused file system with the kernel's own messages (read(2) on a file system context).
+
+    Args:
+        step: the mount.
+        word: the option that is refused, "" if it is none.
+        said: the kernel's messages.
+        errno: its answer.
+        classic: it was mounted with mount(2).
+
+    """
     parts = [f'option "{word}"'] if word else []
     if said:
         parts.append("; ".join(said))
     hint = ""
-    if exc.errno == _ENODEV:
+    if errno == _ENODEV:
         hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
-    elif exc.errno == _EPERM and step.fstype == "proc":
+    elif errno == _EPERM and step.fstype == "proc":
         # Two rules of the kernel: proc_fs_context_init() and mount_too_revealing().
         hint = (
             "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
             " in part: otherwise bind the host's"
         )
-    elif exc.errno == _EPERM and step.fstype == "sysfs":
+    elif errno == _EPERM and step.fstype == "sysfs":
         hint = "it takes a network namespace that the container's user namespace owns: otherwise bind /sys"
     elif step.fstype == "overlay" and any("upper" in text for text in said):
         hint = "not every file system can hold an upper layer: ext4, xfs, btrfs and tmpfs can, and no overlay"
         if step.index < 0:
             hint += "; name a directory on one with --overlay-dir"
-    elif exc.errno == _EINVAL and word.partition("=")[0] in _LABELS:
+    elif errno == _EINVAL and word.partition("=")[0] in _LABELS:
         hint = "this label comes from /linux/mountLabel: is SELinux enabled on this host?"
-    elif exc.errno == _EINVAL and step.fstype == "devpts":
+    elif errno == _EINVAL and step.fstype == "devpts":
         hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
-    elif exc.errno == _EINVAL and not said and sources.calls is not _linux:
+    elif errno == _EINVAL and not said and classic:
         hint = "mount(2) does not say which option it means, but the kernel's log may (dmesg)"
-    return sources.failure(step, " ".join(parts), exc.errno or 0, hint)
+    return sources.failure(step, " ".join(parts), errno, hint)

@@ -11,12 +11,10 @@ import os
 
 from pyrunc import cli
 from pyrunc.errors import Failure
-from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.child import Child
-    from pyrunc.plan.steps import MakeCwd, OomScore, Rlimit
+    from pyrunc.plan.steps import OomScore, Rlimit
 
 _ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR, _EROFS = 2, 13, 1, 22, 8, 20, 30
 _PASSWD_LIMIT = 1 << 20
@@ -56,52 +54,6 @@ def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
                     raise
             else:
                 break
-
-
-def make_cwd(_child: Child, step: MakeCwd) -> None:
-    """Make the working directory of the container's first process, if nothing is there.
-
-    An image chooses this path and what lies on the way: in a container that sees the host's processes,
-    /proc/1/root leads to the host's tree, so it is made in-root and without magic links (CVE-2024-45310).
-    """
-    from pyrunc.apply import target  # the child has it; `exec`, which makes none, does without
-
-    if not step.path.startswith("/"):
-        raise Failure("Cwd must be an absolute path", pointer=step.pointer)
-    try:
-        try:
-            os.stat(step.path)
-        except FileNotFoundError:
-            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.close(target.make(root, step.path, "dir"))
-            finally:
-                os.close(root)
-    except OSError as exc:
-        # Where we may not even look, the process's user may; going there will tell.
-        if exc.errno not in (_EACCES, _EPERM):
-            raise cwd_failure(step.path, exc.errno or 0) from None
-
-
-def keep_rights() -> None:
-    """Keep our capabilities over an execve by a user that is not 0, where a user namespace maps none.
-
-    Only the ambient set does that (capabilities(7)); the init program clears it.
-
-    Raises:
-        Failure: the kernel refuses.
-
-    """
-    if os.geteuid() == 0:
-        return
-    try:
-        effective, permitted, _inheritable = _linux.capget(0)
-        _linux.capset(effective, permitted, permitted)
-        for number in range(_LAST + 1):
-            if permitted >> number & 1:
-                _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, number, 0, 0)
-    except OSError as exc:
-        raise Failure("keep the capabilities of the user namespace's root", errno=exc.errno or 0) from None
 
 
 def cwd_failure(path: str, errno: int) -> Failure:

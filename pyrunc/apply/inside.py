@@ -14,10 +14,10 @@ from __future__ import annotations
 import _signal
 import os
 import select
+import sys
 import time
 
 from pyrunc import jsonio, store
-from pyrunc.apply import child as child_side
 from pyrunc.apply import foreground, identity, parent, sources, target
 from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux, flags
@@ -174,7 +174,7 @@ def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> Non
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
         _signal.alarm(_SECONDS)
-        child_side.close_door()
+        close_door()
         _close_others((writer, *kept))
         os.umask(0)
         answer: object = {"result": work()}
@@ -186,6 +186,14 @@ def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> Non
             text = text[os.write(writer, text) :]
     finally:
         os._exit(0)
+
+
+def close_door() -> None:
+    """Let no import succeed after this: it would load the container's files with our rights."""
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
 
 
 def _close_others(kept: tuple[int, ...]) -> None:

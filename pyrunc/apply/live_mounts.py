@@ -152,9 +152,9 @@ def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
     try:
         for step in wanted:
             _attach(tree, step, attached)
-        mounts.propagate_again(tree)  # type: ignore[arg-type]
+        mounts.propagate_again(tree)
         # Their ids are nobody else's as long as we hold them; their places the container may rename.
-        verify.compare(tree.mounting, verify.read_table(place.procfs, {}), by_id=False)
+        verify.compare(tree.mounting, verify.read_table(place.procfs, {}))
     except BaseException:
         for fd in reversed(attached):
             try:
@@ -176,7 +176,7 @@ def _attach(tree: _Tree, step: steps.Mount, attached: list[int]) -> None:
     attached.append(os.dup(fd))  # it may be when something of it fails: its propagation is changed last
     tree.mounts[id(step)] = fd
     try:
-        mounts.mount(tree, step)  # type: ignore[arg-type]  # _Tree is the part of it that is used
+        mounts.mount(tree, step)
     except Failure as problem:
         if problem.errno == _EROFS:
             problem.hint = "no mount point can be made there: name a place that exists"

@@ -16,11 +16,6 @@ from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.program import NAME
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn
-
 _EPERM, _EACCES, _EINVAL, _ENOSYS = 1, 13, 22, 38
 
 
@@ -57,44 +52,6 @@ def sealed(name: str, data: bytes, *, executable: bool = False) -> int:
     return fd
 
 
-def start(program: bytes, descriptors: list[int], cgroup: int = -1, new: int = 0) -> tuple[int, int]:
-    """Start the init with a program.
-
-    Args:
-        program: what Program.encode() returned.
-        descriptors: those in its slots, which it inherits.
-        cgroup: descriptor of the unified cgroup it is born in, -1 for ours (CLONE_INTO_CGROUP, Linux 5.7).
-        new: CLONE_NEW* flags of the namespaces it is born in.
-
-    Returns:
-        Its pid and a pidfd.
-
-    Raises:
-        Failure: it cannot be started; errno is the kernel's.
-
-    """
-    image = made = -1
-    step = "start the init program"
-    try:
-        image = sealed("pyrunc-init", _linux.init_image(), executable=True)
-        made = sealed("pyrunc-program", program)
-        inherited = [*descriptors, made]
-        keep = b"".join(fd.to_bytes(4, sys.byteorder) for fd in inherited)
-        step = "make a process in the container's cgroup"
-        pid, pidfd, error = _spawn(new, cgroup, image, str(made), keep)
-    except OSError as exc:
-        raise Failure(step, errno=exc.errno or 0) from None
-    finally:
-        for fd in (image, made):
-            if fd >= 0:
-                os.close(fd)
-    if error:
-        os.close(pidfd)
-        os.waitpid(pid, 0)
-        raise Failure("start the init program", errno=error, hint=hint(error))
-    return pid, pidfd
-
-
 def image() -> int:
     """Return a sealed memory file with the init program.
 
@@ -108,6 +65,51 @@ def image() -> int:
         raise Failure("start the init program", errno=exc.errno or 0) from None
 
 
+def start(
+    program: bytes,
+    descriptors: list[int],
+    cgroup: int = -1,
+    new: int = 0,
+    what: str = "make a process in the container's cgroup",
+) -> tuple[int, int]:
+    """Start the init with a program.
+
+    Args:
+        program: what Program.encode() returned.
+        descriptors: those in its slots, which it inherits.
+        cgroup: descriptor of the unified cgroup it is born in, -1 for ours (CLONE_INTO_CGROUP, Linux 5.7).
+        new: CLONE_NEW* flags of the namespaces it is born in.
+        what: what is done, for a failure of that.
+
+    Returns:
+        Its pid and a pidfd.
+
+    Raises:
+        Failure: it cannot be started; errno is the kernel's.
+
+    """
+    made = -1
+    step = "start the init program"
+    init = image()
+    try:
+        made = sealed("pyrunc-program", program)
+        inherited = [*descriptors, made]
+        keep = b"".join(fd.to_bytes(4, sys.byteorder) for fd in inherited)
+        step = what
+        pid, pidfd, error = _spawn(new, cgroup, init, str(made), keep)
+    except OSError as exc:
+        raise Failure(step, errno=exc.errno or 0) from None
+    finally:
+        for fd in (init, made):
+            if fd >= 0:
+                os.close(fd)
+    if error:
+        os.close(pidfd)
+        os.waitpid(pid, 0)
+        raise Failure("start the init program", errno=error, hint=hint(error))
+    return pid, pidfd
+
+
 def hide() -> None:
     """Let no other process of our user look into this one or what it forks (CVE-2016-9962)."""
     _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -116,25 +118,6 @@ def hide() -> None:
 def hint(errno: int | None) -> str:
     """Return what to do about an init program that cannot be executed, "" when nothing is certain to help."""
     return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == _EACCES else ""
-
-
-def become(image: int, program: bytes, descriptors: Iterable[int]) -> NoReturn:
-    """Execute the init program in the place of the calling process.
-
-    Args:
-        image: what image() returned.
-        program: what Program.encode() returned.
-        descriptors: those in its slots, and those that go to the container's program.
-
-    Raises:
-        OSError: the kernel refuses.
-
-    """
-    made = sealed("pyrunc-program", program)
-    for fd in (*descriptors, made):
-        os.set_inheritable(fd, True)
-    _linux.execveat(image, "", [NAME, str(made)], [], flags.AT_EMPTY_PATH)
-    raise OSError(_ENOSYS, os.strerror(_ENOSYS))
 
 
 def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[int, int, int]:

@@ -49,6 +49,21 @@ _PAUSE = 0.005
 _OFFSETS = (1 << 62) - 1
 
 
+def open_list(directory: str) -> int:
+    """Make the list's file in a state directory, and return its descriptor.
+
+    Raises:
+        Failure: it cannot be made.
+
+    """
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    place = f"{directory}/{FILE}"
+    try:
+        return os.open(place, how, 0o600)
+    except OSError as exc:
+        raise Failure(f"make {place}", errno=exc.errno or 0) from None
+
+
 class Made:
     """The list for one container, from the side of its init.
 
@@ -79,12 +94,8 @@ class Made:
             Failure: it cannot be made.
 
         """
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self.place = f"{directory}/{FILE}"
-        try:
-            self.file = os.open(self.place, how, 0o600)
-        except OSError as exc:
-            raise Failure(f"make {self.place}", errno=exc.errno or 0) from None
+        self.file = open_list(directory)
         # Higher than any that is there: each has a line, and each line has several bytes.
         self._number = os.fstat(self.file).st_size
         return self.file
@@ -192,10 +203,13 @@ class Made:
             errno = _ENOSPC
         except OSError as exc:
             errno = exc.errno or 0
-        # The state directory is to blame, not where the mount point should be.
-        where = self.place.rpartition("/")[0]
-        what = f"write the list of mount points, {FILE} in the container's state directory {where}"
-        raise Failure(what.rstrip(), errno=errno)
+        raise list_failure(self.place.rpartition("/")[0], errno)
+
+
+def list_failure(directory: str, errno: int) -> Failure:
+    """Word a list that cannot be written: the state directory is to blame, not the mount point."""
+    what = f"write the list of mount points, {FILE} in the container's state directory {directory}"
+    return Failure(what.rstrip(), errno=errno)
 
 
 def _is_there(directory: int, name: str) -> bool:
@@ -289,7 +303,12 @@ def lock(fd: int, kind: int, wanted: bytes, end: float) -> bool:
 
 def let_go(fd: int, held: bytes) -> None:
     """Let go of a lock, for all who have inherited the descriptor."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, held))
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, release(held))
+
+
+def release(held: bytes) -> bytes:
+    """Return the struct flock that lets go of a lock."""
+    return _request(fcntl.F_UNLCK, held)
 
 
 def _request(kind: int, wanted: bytes) -> bytes:

@@ -18,7 +18,7 @@ from pyrunc.plan.mount_options import RDONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.child import Child
+    from pyrunc.apply.mounting import Tree
     from pyrunc.plan.steps import Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
@@ -50,7 +50,7 @@ _PROC_FILES = frozenset(
 )
 
 
-def mount(child: Child, step: Mount) -> None:
+def mount(child: Tree, step: Mount) -> None:
     """Carry out one mount step inside the container's mount namespace.
 
     Raises:
@@ -65,15 +65,13 @@ def mount(child: Child, step: Mount) -> None:
         _mount_bind(child, step)
 
 
-def _mount_bind(child: Child, step: Mount) -> None:
+def _mount_bind(child: Tree, step: Mount) -> None:
     if "copy-symlink" in step.options.ext and _copied_link(child, step):
         return
     mounting = child.mounting
     fd = mounting.source(child, step)
     if fd < 0:
         fd = sources.open_inner(child.root, step) if step.kind == "inner-bind" else sources.open_source(step)
-        if step.id_maps or step.id_space:
-            mounting.map_ids(child, step, fd)
     try:
         _attach(child, step, fd)
         if step.after:
@@ -88,18 +86,14 @@ def _mount_bind(child: Child, step: Mount) -> None:
         os.close(fd)
 
 
-def _mount_new(child: Child, step: Mount) -> None:
+def _mount_new(child: Tree, step: Mount) -> None:
     mounting = child.mounting
     before = mounting.made.count
     place, plain = _mount_point(child, step, "dir")
     fd = child.mounts.pop(id(step), -1)
     if fd < 0:
         cover = -1 if mounting.made.count > before else place
-        joined = step.fstype == "proc" and child.proc_contexts
-        context = child.proc_contexts.pop() if joined else -1
-        fd = filesystems.open_new(step, cover=cover, root=child.root, context=context)
-        if step.id_maps or step.id_space:
-            mounting.map_ids(child, step, fd)
+        fd = filesystems.open_new(step, cover=cover, root=child.root)
     if step.copy_up:
         mounting.copy_up(step, place, fd)
     try:
@@ -111,13 +105,10 @@ def _mount_new(child: Child, step: Mount) -> None:
     mounting.note(child, fd, step)
     if step.readonly_last:
         mounting.readonly_last.append((os.dup(fd), step))
-    if step.fstype == "devpts" and step.destination == "/dev/pts" and child.devpts < 0:
-        child.devpts = fd
-    else:
-        os.close(fd)
+    os.close(fd)
 
 
-def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool = False) -> None:
+def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool = False) -> None:
     """Put a mount on its mount point, which is closed then.
 
     Args:
@@ -133,7 +124,7 @@ def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool 
             place, plain = _mount_point(child, step, "", fd)
         try:
             _check_place(child, step, place, fd, plain=plain)
-            sources.calls.move_mount(fd, "", place, "", _ATTACH)
+            _linux.move_mount(fd, "", place, "", _ATTACH)
         except FileNotFoundError:
             if sources.deleted(fd):
                 raise sources.deleted_failure(step) from None
@@ -150,7 +141,7 @@ def _attach(child: Child, step: Mount, fd: int, place: int = -1, *, plain: bool 
             place = -1
 
 
-def _mount_point(child: Child, step: Mount, kind: str, fd: int = -1) -> tuple[int, bool]:
+def _mount_point(child: Tree, step: Mount, kind: str, fd: int = -1) -> tuple[int, bool]:
     """Open (and where missing make) the mount point.
 
     Args:
@@ -196,7 +187,7 @@ def _literal(root: int, path: str) -> int:
 # -- where nothing may be mounted ----
 
 
-def _check_place(child: Child, step: Mount, place: int, fd: int, *, plain: bool) -> None:
+def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) -> None:
     """Refuse to cover the root itself, /proc, or parts of a procfs.
 
     CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc"
@@ -235,7 +226,7 @@ def _check_place(child: Child, step: Mount, place: int, fd: int, *, plain: bool)
     )
 
 
-def _is_proc(child: Child, place: int) -> bool:
+def _is_proc(child: Tree, place: int) -> bool:
     """Tell whether a mount point is the root's /proc."""
     try:
         proc = os.stat("proc", dir_fd=child.root, follow_symlinks=False)
@@ -248,7 +239,7 @@ def _is_proc(child: Child, place: int) -> bool:
 # -- remounts, links ----
 
 
-def _remount(child: Child, step: Mount) -> None:
+def _remount(child: Tree, step: Mount) -> None:
     """Change what is mounted at the destination."""
     try:
         place = target.resolve(child.root, step.destination)
@@ -272,7 +263,7 @@ def _remount(child: Child, step: Mount) -> None:
         os.close(place)
 
 
-def _copied_link(child: Child, step: Mount) -> bool:
+def _copied_link(child: Tree, step: Mount) -> bool:
     """Make a copy of a source that is a symlink (the option copy-symlink); tell whether it is one."""
     text = child.mounting.links.get(id(step)) or sources.link(step)
     if not text:
@@ -294,18 +285,18 @@ def _copied_link(child: Child, step: Mount) -> bool:
 # -- at the end ----
 
 
-def set_readonly_last(child: Child) -> None:
+def set_readonly_last(child: Tree) -> None:
     """Set read-only on the mounts that had to be written to while the tree was built."""
     for fd, step in child.mounting.readonly_last:
         try:
-            sources.calls.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
+            _linux.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
         except OSError as exc:
             raise sources.attribute_failure(step, exc) from None
         os.close(fd)
     child.mounting.readonly_last.clear()
 
 
-def propagate_again(child: Child) -> None:
+def propagate_again(child: Tree) -> None:
     """Give mounts with words about propagation of their own back what rootfsPropagation has changed."""
     for fd, step in child.mounting.again:
         try:

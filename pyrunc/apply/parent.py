@@ -1,4 +1,4 @@
-"""The parent's side: all that can be decided or opened on the host, the fork, then the conversation.
+"""The parent's side: all that can be decided or opened on the host, the start of init, then the conversation.
 
 Law 5. The order of effects is chosen for the way back: the state directory first and the record before
 anything else exists, so that at any instruction `delete --force` finds what there may be to remove; abort()
@@ -11,8 +11,7 @@ import _signal
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import cgroup, machine, namespaces, protocol
-from pyrunc.apply import child as child_side
+from pyrunc.apply import cgroup, host_mounts, machine, namespaces, protocol
 from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -31,96 +30,114 @@ class Launch(Conversation):
     """One container's start, from the parent's side.
 
     Attributes:
+        mounts: what is opened for the mount tree.
+        fifos: exec.fifo and report/exec.fifo, empty when we start the program ourselves (`run`).
+        passed: how many descriptors from 3 on go to the process.
+        paths: the cgroups that were made.
         forked: init has been made, be it that it is gone again.
-        joins_pid: it is cloned once more, into a pid namespace that is there already.
+        clones: how often it is still cloned once more, before it is what it will be.
         spare: descriptors in reserve for the way back.
         poststop: hooks to run on the way back.
 
     """
 
-    def __init__(self, container: Container, plan: steps.Plan, tools: child_side.Tools) -> None:
-        """Begin with nothing done; tools is what load() returned."""
+    def __init__(self, container: Container, plan: steps.Plan, cache: str) -> None:
+        """Compile the filters, which takes no container.
+
+        Args:
+            container: its record.
+            plan: what build() returned.
+            cache: directory for compiled seccomp filters.
+
+        Raises:
+            Failure: a filter cannot be compiled.
+
+        """
         super().__init__(container, plan)
-        self.section = tools.section
-        self.child = child_side.Child(plan, self.far, tools)
+        self.compile_filters(cache)
+        self.mounts: host_mounts.HostMounts | None = None
+        self.fifos: tuple[int, ...] = ()
+        self.passed = 0
         self.paths: dict[str, str] = {}
         self.forked = False
-        self.joins_pid = False
+        self.clones = 0
         self.spare: list[int] = []
         self.poststop: tuple[dict[str, object], ...] = ()
+        self._kinds = {type(step) for step in plan.child}
+        self._slots: dict[str, int] = {}
+        self._contexts = 0
+        self._classic = steps.ClassicMounts in self._kinds
+        self._way = program_first.way(plan.namespaces, ordinary=os.geteuid() != 0, classic=self._classic)
+        if self._way == program_first.DIRECT and plan.namespaces.joins:
+            # Network devices are moved into the namespace that init is in.
+            if any(isinstance(step, steps.NetDevice) for step in plan.parent):
+                self._way = program_first.HELPED
 
-    # -- before the fork -------------------------------------------------------------------------------------
+    # -- before init -----------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Open all that the child will use.
+        """Open all that the init will use.
 
         Raises:
             Failure: a source cannot be had.
 
         """
-        kinds = {type(step) for step in (*self.plan.child, *self.plan.start)}
         tables = any(
             (isinstance(step, steps.VerifyMounts) and not step.by_id)
             or (isinstance(step, steps.Mount) and step.below)
             for step in self.plan.child
         )
-        if tables or kinds & {steps.Sysctl, steps.ClassicMounts}:
-            self.child.procfs = private_procfs()
-        if steps.AttachRoot in kinds:
-            self.child.kept = self.child.mounting.prepare(self.plan, self.container.directory)
-        who = process_program.identity(self.plan)
-        if who is not None:
-            self.child.uid, self.child.gid = who.uid, who.gid
-            self.child.keep_groups = who.gids is None
-        self._make_program()
-        self.child.user_namespace = "user" in self.container.namespaces
-        self.child.new_user_namespace = bool(self.plan.namespaces.flags & flags.CLONE_NEWUSER) or any(
-            join.kind == "user" for join in self.plan.namespaces.joins
-        )
+        if tables or self._kinds & {steps.Sysctl, steps.ClassicMounts}:
+            self._slots["proc"] = private_procfs()
         for join in self.plan.namespaces.joins:
-            if join.kind in namespaces.entered_by_child(self.plan.namespaces):
-                self.child.joins[join.kind] = (join, namespaces.open_join(join))
-        # Without the right to clone a mount here (an ordinary user), the child opens sources with the rights
-        # it has in its own user namespace.
-        if steps.AttachRoot in kinds and (steps.ClassicMounts in kinds or os.geteuid() == 0):
-            self.child.mounting.open_all(self.child)
-            if "mount" not in self.container.namespaces and self.child.root_tree >= 0:
-                # Nothing but delete will ever take it away again.
-                number, _is_top = _linux.statx_mnt(self.child.root_tree, self.child.mounting.made.mask)
-                self.container.extra["root_mount"] = [self.plan.rootfs, self.child.mounting.made.mask, number]
+            self._slots["join-" + join.kind] = namespaces.open_join(join)
+        self._open_contexts()
+        if steps.AttachRoot in self._kinds:
+            self.mounts = host_mounts.HostMounts(self.plan, self.trace)
+            self.mounts.prepare(self.container.directory)
+            # Without the right to clone a mount here (an ordinary user), the init opens sources with the
+            # rights it has in its own user namespace.
+            if os.geteuid() == 0 and not self._classic:
+                self.mounts.open_all()
+                attach = next(step for step in self.plan.child if isinstance(step, steps.AttachRoot))
+                self._note_root(self.mounts.slots.get(self.mounts.opened.get(id(attach), ""), -1))
+            else:
+                self.mounts.look(classic=self._classic)
 
-    def _make_program(self) -> None:
-        """Make what the init program carries out once the mount tree stands, and open what it joins."""
-        join = namespaces.joined_pid(self.plan)
-        if join is not None:
-            self.joins_pid = True
-            self.child.pid_namespace = namespaces.open_join(join)
-            users = next((each for each in self.plan.namespaces.joins if each.kind == "user"), None)
-            for step in self.plan.child:
-                if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
-                    rights = None if users is None else namespaces.open_join(users)
-                    try:
-                        context = machine.proc_context(self.child.pid_namespace, rights)
-                    except Failure as problem:
-                        raise namespaces.refused(join, problem.errno) from None
-                    self.child.proc_contexts.append(context)
-        kinds = 0
-        for kind in self.container.namespaces:
-            kinds |= plan_namespaces.FLAGS[kind]
-        state = {**store.oci_state(self.container, "created"), "pid": process_program.STATE_PID}
-        beginning = Beginning(
-            kinds=kinds,
-            joins_pid=join is not None,
-            waits=bool(self.child.fifos),
-            terminal=self.plan.terminal,
-            passed=self.child.passed,
-            filters=self.child.tools.filters,
-            state=jsonio.dumps(state),
-        )
-        self.program = self.child.program = program_first.lower(self.plan, beginning)
-        self.child.image = machine.image()
+    def _note_root(self, root: int) -> None:
+        """Note the root's mount where nothing but delete will ever take it away again."""
+        if "mount" not in self.container.namespaces and root >= 0:
+            mask = next(
+                flags.STATX_MNT_ID_UNIQUE if step.by_id else flags.STATX_MNT_ID
+                for step in self.plan.child
+                if isinstance(step, steps.VerifyMounts)
+            )
+            number, _is_top = _linux.statx_mnt(root, mask)
+            self.container.extra["root_mount"] = [self.plan.rootfs, mask, number]
 
-    # -- the fork --------------------------------------------------------------------------------------------
+    def _open_contexts(self) -> None:
+        """Open procfs of a pid namespace that is joined last of all: one for each mount of one."""
+        join = self._late_pid()
+        if join is None:
+            return
+        users = next((each for each in self.plan.namespaces.joins if each.kind == "user"), None)
+        for step in self.plan.child:
+            if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
+                rights = None if users is None else namespaces.open_join(users)
+                try:
+                    context = machine.proc_context(self._slots["join-pid"], rights)
+                except Failure as problem:
+                    raise namespaces.refused(join, problem.errno) from None
+                self._contexts += 1
+                self._slots[f"procfs{self._contexts}"] = context
+
+    def _late_pid(self) -> steps.Join | None:
+        """Return the pid namespace that is joined last of all."""
+        if self._classic:
+            return None
+        return next((join for join in self.plan.namespaces.joins if join.kind == "pid"), None)
+
+    # -- init ------------------------------------------------------------------------------------------------
 
     def fork(self, cgroup_plan: steps.Cgroup, limited: Callable[[], None]) -> None:
         """Make the cgroups, call limited(), then make init in its namespaces.
@@ -134,22 +151,32 @@ class Launch(Conversation):
         self.do(cgroup_plan, self._make_cgroup, cgroup_plan, found)
         limited()
         # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
-        late = "cgroup" not in namespaces.entered_by_child(self.plan.namespaces) and "" in self.paths
+        late = "cgroup" not in program_first.late(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
-        self.forked = True
-        spaces = self.plan.namespaces
-        args = (spaces, into, self._run_child, self._dress)
-        self.pid, self.pidfd = self.do(
-            spaces, namespaces.spawn, *args, not_now=namespaces.joined_pid(self.plan)
-        )
-        if into >= 0:
-            os.close(into)
-        self._close_far_side()
+        try:
+            self._start(into)
+        finally:
+            if into >= 0:
+                os.close(into)
+        self._close_slots()
+        if self._way == program_first.MAPPED_FIRST:
+            from pyrunc.apply import idmap
+
+            idmap.dress(self.plan, self.pid, self.do)
+            self.dressed = True
+            self.tell(protocol.MAPPED)
+        if self._way:
+            self._take_clone()
+        cli.debug("nsexec container setup: the child has its new namespaces")
         self.container.pid = self.pid
         if late:
             cgroup.join({"": self.paths[""]}, self.pid)
-        if self.child.new_user_namespace:
-            self._map_ids()
+        if self._way != program_first.MAPPED_FIRST and "user" in self.container.namespaces:
+            from pyrunc.apply import idmap
+
+            idmap.carry_out(self.plan, self.pid, self.do)
+            self.tell(protocol.MAPPED)
+        cli.debug("child process in init(): carrying out the plan")
 
     def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
         self.paths = cgroup.create(step.plan, found)
@@ -159,39 +186,90 @@ class Launch(Conversation):
                 mount.source = mount.instead
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
-        self.child.cgroups = cgroup.join_fds(self.paths)
 
-    def _close_far_side(self) -> None:
-        """Close what only the child needs."""
+    def _start(self, into: int) -> None:
+        """Start the init program with what it is to do."""
+        for number, fd in enumerate(cgroup.join_fds(self.paths)):
+            self._slots[f"tasks{number}"] = fd
+        if self.mounts is not None:
+            self.mounts.open_cgroups()
+        self.program = program_first.lower(self.plan, self._beginning())
+        slots = {**self._slots, **(self.mounts.slots if self.mounts else {}), "socket": self.far.fileno()}
+        if self.fifos:
+            slots["go"], slots["answers"] = self.fifos
+        new = program_first.new_at_once(self.plan.namespaces, self._way)
+        if self._way:
+            slots["cgroup"], into = into, -1
+        slots = {name: fd for name, fd in slots.items() if fd >= 0 and name in self.program.slots}
+        data = self.program.encode(slots, trace=self.trace is not None)
+        inherited = [*slots.values(), *range(3, 3 + self.passed)]
+        self.forked = True
+        self.pid, self.pidfd = self.do(self.plan.namespaces, self._spawn, data, inherited, into, new)
+        self.clones = bool(self._way) + (self._late_pid() is not None)
+
+    def _spawn(self, data: bytes, inherited: list[int], into: int, new: int) -> tuple[int, int]:
+        try:
+            return machine.start(data, inherited, into, new, "make the container's namespaces")
+        except Failure as problem:
+            problem.pointer = "/linux/namespaces"
+            raise
+
+    def _beginning(self) -> Beginning:
+        kinds = 0
+        for kind in self.container.namespaces:
+            kinds |= plan_namespaces.FLAGS[kind]
+        states = [
+            jsonio.dumps({**store.oci_state(self.container, status), "pid": process_program.STATE_PID})
+            for status in ("created", "creating")
+        ]
+        mounts = self.mounts
+        return Beginning(
+            kinds=kinds,
+            way=self._way,
+            joins_pid=self._late_pid() is not None,
+            joins_late=program_first.late(self.plan.namespaces),
+            ordinary=os.geteuid() != 0,
+            waits=bool(self.fifos),
+            passed=self.passed,
+            filters=self.filters,
+            state=states[0],
+            creating=states[1],
+            size=(self.settings.size or b"") if self.settings else b"",
+            clean=bool(self.settings and self.settings.clean),
+            opened=mounts.opened if mounts else {},
+            later=mounts.later if mounts else {},
+            links=mounts.links if mounts else {},
+            lonely=frozenset(mounts.lonely) if mounts else frozenset(),
+            places=mounts.places if mounts else {},
+            tasks=sum(name.startswith("tasks") for name in self._slots),
+            contexts=self._contexts,
+            lock=mounts.held if mounts and "lock" in mounts.slots else b"",
+            classic=self._classic,
+            seen=mounts.classic.seen if mounts and mounts.classic else {},
+            directory=self.container.directory,
+        )
+
+    def _close_slots(self) -> None:
+        """Close what only the init needs."""
         self.far.close()
-        child = self.child
-        opened = [child.root_tree, child.procfs, child.image, child.pid_namespace]
-        for fd in (*child.cgroups, *child.mounts.values(), *opened, *child.proc_contexts):
-            if fd >= 0:
-                os.close(fd)
-        child.cgroups, child.proc_contexts = [], []
-        child.root_tree = child.procfs = child.image = child.pid_namespace = -1
-        child.mounts.clear()
+        for fd in self._slots.values():
+            os.close(fd)
+        self._slots.clear()
+        if self.mounts is not None:
+            self.mounts.close_slots()
 
-    def _run_child(self) -> None:
-        self.sock.close()
-        self.child.settings = self.settings
-        self.child.state = store.oci_state(self.container, "creating")
-        self.child.state["pid"] = os.getpid()
-        child_side.run(self.child)
+    def _take_clone(self) -> None:
+        """Wait until init has been cloned, and take that for ours.
 
-    def _dress(self, pid: int) -> None:
-        from pyrunc.apply import idmap
+        Raises:
+            Failure: what it does before has failed.
 
-        idmap.dress(self.plan, pid, self.do)
-        self.dressed = True
-
-    def _map_ids(self) -> None:
-        if not namespaces.mapped_first(self.plan.namespaces):
-            from pyrunc.apply import idmap
-
-            idmap.carry_out(self.plan, self.pid, self.do)
-        self.tell(protocol.MAPPED)
+        """
+        kind, payload, fd = self.next()
+        if kind != protocol.CLONED or fd < 0:
+            raise self.died()
+        self.clones -= 1
+        self.take_over(payload, fd)
 
     # -- the conversation ------------------------------------------------------------------------------------
 
@@ -207,9 +285,9 @@ class Launch(Conversation):
                 from pyrunc.apply import netdevices
 
                 self.do(step, netdevices.move, step, self.pid)
-        if self.child.kept:
-            self.child.mounting.feed(self.sock, self.plan, self.pidfd)
-        if self.joins_pid:
+        if self.mounts is not None:
+            self.mounts.fetch(0)
+        if self.clones:
             self.sock.settimeout(PATIENCE)
         while True:
             kind, payload, fd = self.next()
@@ -223,20 +301,37 @@ class Launch(Conversation):
                 self.take_terminal(payload.decode("utf-8", "replace"), fd)
             elif kind == protocol.NOTIFY:
                 self.hand_listener(fd, payload)
-            elif kind == protocol.TIMES and self.trace is not None:
-                self.trace.take(payload)
-            elif kind == protocol.CLONED and fd >= 0 and self.joins_pid:
-                self.joins_pid = False  # there is one of these
+            elif kind == protocol.CLONED and fd >= 0 and self.clones:
+                self.clones -= 1
                 self.take_over(payload, fd)
-            elif kind == protocol.IDMAP and fd >= 0:
-                self.child.mounting.map_for_child(payload, fd, self.plan)
-                self.tell(protocol.GO)
-            else:
+            elif self.mounts is None or not self._serve_mounts(self.mounts, kind, payload, fd):
                 raise self.died()
         cgroup.settle(self.container.cgroup_manager)
-        if self.child.kept:
-            self.child.mounting.close()
+        if self.mounts is not None:
+            self.mounts.close()
         self.set_limits()
+
+    def _serve_mounts(self, mounts: host_mounts.HostMounts, kind: bytes, payload: bytes, fd: int) -> bool:
+        """Do what only the parent can do about mounts; tell whether it was that."""
+        if kind == protocol.SOURCES:
+            mounts.send_batch(self.sock, payload, self.pidfd)
+        elif kind == protocol.MOUNTED:
+            mounts.note(self.program.operations if self.program else [], payload)
+        elif fd < 0:
+            return False
+        else:
+            if kind == protocol.IDMAP:
+                mounts.map_for_init(payload, fd)
+            elif kind == protocol.COVERED:
+                mounts.covered(fd)
+            elif kind == protocol.COPY_UP:
+                mounts.copy_up(payload, fd, self.pidfd if "user" in self.container.namespaces else -1)
+            elif kind == protocol.TABLE:
+                mounts.verify(payload, fd)
+            else:
+                return False
+            self.tell(protocol.GO)
+        return True
 
     def _host_hooks(self) -> None:
         from pyrunc.apply import hooks
@@ -278,8 +373,6 @@ class Launch(Conversation):
             kind, payload, fd = self.next()
             if kind == protocol.NOTIFY:
                 self.hand_listener(fd, payload)
-            elif kind == protocol.TIMES and self.trace is not None:
-                self.trace.take(payload)
             else:
                 break
         self.executed()
@@ -288,10 +381,10 @@ class Launch(Conversation):
 
     def abort(self) -> None:
         """Undo everything: kill and collect init, remove the cgroups. The state directory is the caller's."""
-        self._close_far_side()  # the rest of the way takes descriptors
+        self._close_slots()  # the rest of the way takes descriptors
         self.kill()
-        if self.child.kept:
-            self.child.mounting.close()
+        if self.mounts is not None:
+            self.mounts.close()
         if "root_mount" in self.container.extra:
             from pyrunc.apply import root
 

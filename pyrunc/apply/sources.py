@@ -18,12 +18,7 @@ from pyrunc.plan.mount_options import ATIME_MASK, LOCKABLE, NOATIME, NODIRATIME,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.mount_calls import MountCalls
     from pyrunc.plan.steps import Mount
-
-# What builds mounts, for all of apply/: the kernel's own calls, or what stands in for them in a plan that has
-# to do without (see classic.py).
-calls: MountCalls = _linux
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
@@ -72,7 +67,7 @@ def open_source(step: Mount) -> int:
         if step.subpath:
             fd = _open_inside(source, step.subpath, how)
         else:
-            fd = calls.open_tree(flags.AT_FDCWD, source, how)
+            fd = _linux.open_tree(flags.AT_FDCWD, source, how)
     except OSError as exc:
         raise source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
     return _prepared(fd, step)
@@ -93,7 +88,7 @@ def open_inner(root: int, step: Mount) -> int:
     try:
         inside = target.resolve(root, step.source, follow="src-nofollow" not in step.options.ext)
         try:
-            fd = calls.open_tree(inside, "", how)
+            fd = _linux.open_tree(inside, "", how)
         finally:
             os.close(inside)
     except OSError as exc:
@@ -127,7 +122,7 @@ def _open_inside(source: str, subpath: str, how: int) -> int:
     try:
         inside = target.resolve(volume, subpath)
         try:
-            return calls.open_tree(inside, "", how | _EMPTY)
+            return _linux.open_tree(inside, "", how | _EMPTY)
         finally:
             os.close(inside)
     finally:
@@ -158,14 +153,14 @@ def set_attributes(fd: int, step: Mount) -> None:
         own_set |= deep_set & ~own
         own_clear |= deep_clear & ~own
         if own_set or own_clear or flag:
-            calls.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
+            _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
     else:
         if deep_set or deep_clear or deep:
             everywhere = _EMPTY | flags.AT_RECURSIVE
-            calls.mount_setattr(fd, "", everywhere, deep_set, deep_clear, flag if deep else 0, -1)
+            _linux.mount_setattr(fd, "", everywhere, deep_set, deep_clear, flag if deep else 0, -1)
         flag = 0 if deep else flag
         if own_set or own_clear or flag:
-            calls.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
+            _linux.mount_setattr(fd, "", _EMPTY, own_set, own_clear, flag, -1)
     if len(words) > 1:
         propagate(fd, words[1:])
 
@@ -182,7 +177,7 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
 
     """
     for flag, deep in words:
-        calls.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
+        _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
 
 
 def propagate_below(fd: int, flag: int, procfs: int) -> None:
@@ -302,7 +297,7 @@ _LOCKED_NAMES = (
 def _is_locked_readonly(fd: int) -> bool:
     """Tell a read-only mount from a mount of a read-only file system, which cannot be told by statfs(2)."""
     try:
-        calls.mount_setattr(fd, "", _EMPTY, 0, RDONLY, 0, -1)
+        _linux.mount_setattr(fd, "", _EMPTY, 0, RDONLY, 0, -1)
     except PermissionError:
         return True
     return not _linux.fstatfs(fd)[1] & flags.ST_RDONLY
@@ -326,7 +321,7 @@ def deleted_failure(step: Mount) -> Failure:
     )
 
 
-def source_failure(step: Mount, source: str, exc: OSError) -> Failure:
+def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = False) -> Failure:
     """Return the failure of opening a bind's source."""
     if exc.errno == _ENOENT:
         hint = ""
@@ -336,7 +331,7 @@ def source_failure(step: Mount, source: str, exc: OSError) -> Failure:
     hint = ""
     if exc.errno == _EINVAL:
         hint = "an unbindable mount cannot be bound"
-        if calls is not _linux:
+        if classic:
             hint += "; in a user namespace mount(2) leaves nothing out that is mounted below: use rbind"
     return failure(step, f"open bind source {source}", exc.errno or 0, hint)
 

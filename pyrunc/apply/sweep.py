@@ -180,7 +180,7 @@ def listed(file: int, offset: int = 0) -> tuple[list[Entry], int]:
     inherited = []
     for line in text.split(b"\n"):
         try:
-            value = jsonio.loads(line.decode())
+            value = jsonio.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError:
             continue  # cut off: the disk was full
         match value:

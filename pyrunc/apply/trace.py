@@ -11,7 +11,6 @@ import os
 from time import monotonic_ns
 
 from pyrunc import cli, jsonio
-from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -19,14 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from pyrunc.apply.child import Child
     from pyrunc.plan.show import Row
     from pyrunc.plan.steps import Plan, Step
 
     Result = TypeVar("Result")
 
 _RECORD = 24  # bytes: id of the step, begin and end in nanoseconds
-_FULL = 2000 * _RECORD  # a message holds 64 KiB
 
 
 class Trace:
@@ -51,7 +48,6 @@ class Trace:
         self.began = monotonic_ns()
         self.parent: dict[int, tuple[int, int]] = {}
         self.child: dict[int, tuple[int, int]] = {}
-        self._unsent = bytearray()
         self._file = 2
         if target != "-":
             try:
@@ -89,39 +85,6 @@ class Trace:
                     continue
                 step = by_number[step]
             _add(self.child, step, begin, end)
-
-    # -- the child ----
-
-    def wrap(
-        self, do: dict[type[Step], Callable[[Child, Any], None]]
-    ) -> dict[type[Step], Callable[[Child, Any], None]]:
-        """Return the table of what carries out the container's steps, each function measured."""
-        return {kind: self._timed(function) for kind, function in do.items()}
-
-    def _timed(self, function: Callable[[Child, Any], None]) -> Callable[[Child, Any], None]:
-        def timed(child: Child, step: Step) -> None:
-            begin = monotonic_ns()
-            try:
-                function(child, step)
-            except BaseException:
-                self._note(step, begin)
-                self.send(child)
-                raise
-            self._note(step, begin)
-            if len(self._unsent) >= _FULL:
-                self.send(child)
-
-        return timed
-
-    def _note(self, step: Step, begin: int) -> None:
-        for number in (id(step), begin, monotonic_ns()):
-            self._unsent += number.to_bytes(8, "little")
-
-    def send(self, child: Child) -> None:
-        """Send the parent what it does not know yet; `start`, at the end of a fifo, does not want to know."""
-        if self._unsent and not isinstance(child.sock, protocol.Pipe):
-            protocol.send(child.sock, protocol.TIMES, bytes(self._unsent))
-        self._unsent.clear()
 
     # -- the end ----
 

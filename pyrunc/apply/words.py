@@ -56,6 +56,7 @@ class Report(Record):
         errno: the kernel's answer.
         detail: what the operation says beside it (see pyrunc/init).
         said: the same, as bytes.
+        classic: mounts are made with mount(2).
 
     """
 
@@ -65,6 +66,7 @@ class Report(Record):
     errno: int
     detail: int
     said: bytes
+    classic: bool = False
 
     @classmethod
     def read(cls, payload: bytes) -> Report | None:
@@ -98,9 +100,9 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
         return _not_found(step, errno, detail, why)
     if report.name == "EXEC":
         return _not_executed(step, errno, detail, why)
-    if report.name == "HOOK" and isinstance(step, steps.Hooks):
+    if report.name == "HOOK" and isinstance(step, (steps.Hooks, steps.ContainerHooks)):
         return _hook(step, report, why)
-    if report.name == "SETNS" and isinstance(step, steps.Join):
+    if report.name in ("SETNS", "TRY_SETNS") and isinstance(step, steps.Join):
         from pyrunc.apply import namespaces
 
         return namespaces.refused(step, errno)
@@ -121,6 +123,10 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
         return identity.cwd_failure(step.path, errno)
     if report.name == "RLIMIT" and isinstance(step, steps.Rlimit):
         return identity.rlimit_failure(step, errno, detail)
+    if report.name == "CLOCKS":
+        pointer = "/linux/timeOffsets"
+    elif report.name == "CLONE" and report.tag:
+        return Failure("make the container's namespaces", pointer="/linux/namespaces", errno=errno)
     text, hint = _WORDS.get(report.name, _enter)(step, errno)
     return Failure(text, pointer=pointer, errno=errno, hint=hint)
 
@@ -222,13 +228,15 @@ _WORDS: dict[str, Callable[[steps.Step, int], Words]] = {
     "SETNS": _plain("join the container's namespaces"),
     "CHROOT": _plain("enter the container's root file system"),
     "CLONE": _plain("make a process in the container's pid namespace"),
+    "UNSHARE": _plain("make a time namespace"),
+    "CLOCKS": _plain("set the clock offsets"),
     "KEYRING": _keyring,
     "SCHEDULER": _scheduler,
     "IO_PRIORITY": _plain("set the process's I/O priority"),
     "PERSONALITY": _plain("set the personality"),
     "MEMORY_POLICY": _plain("set the memory policy"),
     "PROCFS": _label,
-    "LABEL": _label,
+    "WRITE_BELOW": _label,
     "SECCOMP": _seccomp,
     "BOUNDING": _plain("drop capabilities from the bounding set"),
     "GROUPS": _groups,
@@ -313,12 +321,13 @@ _UNSTARTED, _EXITED, _SIGNALLED, _LATE = 1, 2, 3, 4
 _LAST_SIGNAL = 64
 
 
-def _hook(step: steps.Hooks, report: Report, why: Why) -> Failure:
+def _hook(step: steps.Hooks | steps.ContainerHooks, report: Report, why: Why) -> Failure:
     from pyrunc.apply import hooks
 
     kind, value, took = report.detail & 0xFF, report.detail >> 8 & 0xFF, report.detail >> 32
     hook = step.hooks[report.tag] if report.tag < len(step.hooks) else {}
-    name, pointer = f"{step.kind} hook #{report.tag}", f"/hooks/{step.kind}/{report.tag}"
+    which = step.kind if isinstance(step, steps.Hooks) else "createContainer"
+    name, pointer = f"{which} hook #{report.tag}", f"/hooks/{which}/{report.tag}"
     if kind == _UNSTARTED:
         return hooks.not_started(name, pointer, hook, report.errno, why(str(hook.get("path")), report.errno))
     if kind not in (_EXITED, _SIGNALLED, _LATE) or (kind == _SIGNALLED and not 0 < value <= _LAST_SIGNAL):

@@ -1,9 +1,9 @@
 /*
  * Operations on the way into a container: descriptors, namespaces, the clone, messages.
  */
-#include "program.h"
+#include "tree.h"
 
-enum { LAST_FD = 0x7fffffff, NULL_DEVICE = 0x103, SIGNALS = 64 };
+enum { LAST_FD = 0x7fffffff, SIGNALS = 64 };
 
 long do_PRCTL(struct state *state, const uint64_t *argument)
 {
@@ -16,11 +16,13 @@ long do_NAME(struct state *state, const uint64_t *argument)
     return SYS5(prctl, 15 /* PR_SET_NAME */, string_at(state, argument[0]), 0, 0, 0);
 }
 
-/* Really close: close-on-exec is not enough (CVE-2024-21626). */
+/* Really close: close-on-exec is not enough (CVE-2024-21626). Arguments: the first descriptor; a bit for each slot
+ * that stays. */
 long do_KEEP(struct state *state, const uint64_t *argument)
 {
     if (argument[0] >= LAST_FD)
         return -EINVAL;
+    const unsigned char *stays = blob_at(state, argument[1]);
     uint32_t first = (uint32_t)argument[0];
     for (uint32_t i = 0; i < state->header->slots; i++) /* among those, the program would get it as well */
         if (state->slots[i] > 2 && state->slots[i] < (int64_t)first)
@@ -28,11 +30,12 @@ long do_KEEP(struct state *state, const uint64_t *argument)
     for (uint32_t fd = 3; fd < first; fd++) /* those the program gets; absent ones were refused before */
         SYS3(fcntl, fd, F_SETFD, 0);
     for (uint32_t i = 0; i < state->header->slots; i++) {
-        if (!(argument[1] >> i & 1))
+        if (i / 8 >= BLOB_LENGTH(argument[1]) || !(stays[i / 8] >> i % 8 & 1))
             state->slots[i] = -1;
         else if (state->slots[i] >= 0)
             SYS3(fcntl, state->slots[i], F_SETFD, FD_CLOEXEC); /* inherited by us, not by the program */
     }
+    tree.root = tree.procfs = tree.list = tree.dev = tree.mask = -1;
     for (;;) {
         int64_t next = LAST_FD; /* the lowest descriptor that stays, at or after first */
         for (uint32_t i = 0; i < state->header->slots; i++)
@@ -88,14 +91,15 @@ long do_OWN_NULL(struct state *state, const uint64_t *argument)
         return 0;
     struct open_how look = {O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     struct open_how how = {O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
-    long found = SYS4(openat2, AT_FDCWD, "/dev/null", &look, sizeof(look));
+    int root = tree.root >= 0 ? tree.root : AT_FDCWD;
+    long found = SYS4(openat2, root, "/dev/null", &look, sizeof(look));
     if (found < 0)
         return 0;
     int good = is_null_device((int)found); /* before it is opened: another device may do something then */
     SYS1(close, found);
     if (!good)
         return 0;
-    long fd = SYS4(openat2, AT_FDCWD, "/dev/null", &how, sizeof(how));
+    long fd = SYS4(openat2, root, "/dev/null", &how, sizeof(how));
     if (fd < 0)
         return 0;
     long result = is_null_device((int)fd) ? replace_null((int)fd) : 0;
@@ -153,28 +157,38 @@ long do_BECOME_ROOT(struct state *state, const uint64_t *argument)
     return SYS5(prctl, 4 /* PR_SET_DUMPABLE */, 0, 0, 0, 0);
 }
 
+/* A namespace that the host owns is entered with the host's rights, one of a user namespace only with its own: so
+ * each is tried before that is entered, and what was refused afterwards. */
+long do_TRY_SETNS(struct state *state, const uint64_t *argument)
+{
+    if (state->slots[argument[0]] < 0)
+        return 0;
+    long result = do_SETNS(state, argument);
+    if (result == 0) {
+        SYS1(close, state->slots[argument[0]]);
+        state->slots[argument[0]] = -1;
+    }
+    return result == -EPERM && !argument[2] ? 0 : result;
+}
+
+/* The clocks of the time namespace that our children get (time_namespaces(7)). */
+long do_CLOCKS(struct state *state, const uint64_t *argument)
+{
+    long fd = resolve(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY, 0);
+    if (fd < 0)
+        return fd;
+    long result = write_whole((int)fd, blob_at(state, argument[0]), BLOB_LENGTH(argument[0]));
+    SYS1(close, fd);
+    return result;
+}
+
 long do_CHROOT(struct state *state, const uint64_t *argument)
 {
     long result = SYS1(fchdir, state->slots[argument[0]]);
     return result < 0 ? result : SYS1(chroot, ".");
 }
 
-enum { FSOPEN_CLOEXEC = 1, FSMOUNT_CLOEXEC = 1, SET_STRING = 1, CREATE = 6, MS_REC = 0x4000, MS_PRIVATE = 0x40000,
-       ATTACH = 0x4 | 0x40 /* MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH */, MNT_DETACH = 2,
-       CLONE_NEWNS = 0x20000 };
-
-/* A detached tmpfs. */
-long make_tmpfs(uint64_t attributes)
-{
-    long made = SYS2(fsopen, "tmpfs", FSOPEN_CLOEXEC);
-    if (made < 0)
-        return made;
-    long mount = SYS5(fsconfig, made, CREATE, 0, 0, 0);
-    if (mount == 0)
-        mount = SYS3(fsmount, made, FSMOUNT_CLOEXEC, attributes);
-    SYS1(close, made);
-    return mount;
-}
+enum { CLONE_NEWNS = 0x20000 };
 
 /* For a process that has to be in another's pid namespace, where its processes see it: it gets a mount namespace
  * and a root with nothing in them. */
@@ -186,25 +200,38 @@ long do_ALONE(struct state *state, const uint64_t *argument)
         result = SYS5(mount, 0, "/", 0, MS_REC | MS_PRIVATE, 0);
     if (result < 0)
         return result;
-    long tree = make_tmpfs(1 | 2 | 4 | 8 /* MOUNT_ATTR_RDONLY, _NOSUID, _NODEV, _NOEXEC */);
+    long empty = empty_directory();
     struct open_how how = {O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0};
     long top = SYS4(openat2, AT_FDCWD, "/", &how, sizeof(how));
-    if (tree < 0 || top < 0)
-        return tree < 0 ? tree : top;
-    result = SYS5(move_mount, tree, "", top, "", ATTACH);
+    if (empty < 0 || top < 0)
+        return empty < 0 ? empty : top;
+    result = calls->move_mount((int)empty, (int)top);
     if (result == 0)
-        result = SYS1(fchdir, tree);
+        result = SYS1(fchdir, empty);
     if (result == 0)
         result = SYS2(pivot_root, ".", ".");
     if (result == 0)
         result = SYS2(umount2, ".", MNT_DETACH);
-    SYS1(close, tree);
+    SYS1(close, empty);
     SYS1(close, top);
     return result < 0 ? result : SYS1(chdir, "/");
 }
 
-struct clone_arguments { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls; };
+struct clone_arguments {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
 enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGKILL = 9, SIGCHLD = 17 };
+#define CLONE_INTO_CGROUP 0x200000000ULL
+
+/* Where the process could not be born in its cgroup it goes there first of all. */
+static long enter_cgroup(int cgroup)
+{
+    long fd = resolve(cgroup, "cgroup.procs", O_WRONLY, RESOLVE_BENEATH);
+    long result = fd < 0 ? fd : write_whole((int)fd, "0", 1);
+    if (fd >= 0)
+        SYS1(close, fd);
+    return result;
+}
 
 /* The process of the container is born here: everything but this was done before, so that who can see it sees
  * nothing of the host. It is the parent's child (CLONE_PARENT), and we end when the parent knows it. A filter
@@ -213,12 +240,22 @@ long do_CLONE(struct state *state, const uint64_t *argument)
 {
     int pidfd = -1;
     uint64_t how = argument[0] | CLONE_PIDFD;
+    int cgroup = state->slots[argument[1]];
     struct clone_arguments request = {.flags = how, .pidfd = (uint64_t)(uintptr_t)&pidfd};
     if (!(how & CLONE_PARENT))
         request.exit_signal = SIGCHLD;
-    long pid = SYS2(clone3, &request, sizeof(request));
-    if (pid == -ENOSYS || pid == -EPERM)
+    size_t size = offsetof(struct clone_arguments, set_tid);
+    if (cgroup >= 0) {
+        request.flags |= CLONE_INTO_CGROUP;
+        request.cgroup = (uint64_t)cgroup;
+        size = sizeof(request);
+    }
+    long pid = SYS2(clone3, &request, size);
+    if (pid == -ENOSYS || pid == -EPERM) {
         pid = sys6(NR_clone, L(how | request.exit_signal), 0, L(&pidfd), 0, 0, 0);
+        if (pid == 0 && cgroup >= 0)
+            return enter_cgroup(cgroup);
+    }
     if (pid <= 0)
         return pid;
     struct __attribute__((packed)) {

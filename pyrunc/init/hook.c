@@ -9,7 +9,8 @@ enum { KEPT = 8192, POLLIN = 1, POLLOUT = 4, WNOHANG = 1, SIGKILL = 9, SIGPIPE =
 enum { NOT_STARTED = 1, EXITED, SIGNALLED, LATE, INTERNAL };
 
 struct poll { int fd; short events, found; };
-struct how { uint64_t limit, home; }; /* nanoseconds, 0 for no limit; whether the user's home is a variable */
+/* Nanoseconds, 0 for no limit; whether the user's home is a variable; whether it runs in our working directory. */
+struct how { uint64_t limit, home, here; };
 
 struct hook {
     long pid;
@@ -37,7 +38,7 @@ static __attribute__((noreturn)) void become(struct state *state, const uint64_t
     memcpy(&how, blob_at(state, argument[3]), sizeof(how));
     SYS4(sigaction, SIGPIPE, nothing, 0, 8);
     SYS2(setpgid, 0, 0);
-    long result = SYS1(chdir, "/");
+    long result = how.here ? 0 : SYS1(chdir, "/");
     for (int fd = 0; fd < 3; fd++) /* where stdio is closed, pipes may be in its place and in each other's way */
         theirs[fd] = (int)SYS3(fcntl, theirs[fd], F_DUPFD_CLOEXEC, 3);
     error = (int)SYS3(fcntl, error, F_DUPFD_CLOEXEC, 3);
@@ -63,18 +64,6 @@ static __attribute__((noreturn)) void become(struct state *state, const uint64_t
     SYS3(write, error, &number, sizeof(number));
     for (;;)
         SYS1(exit_group, 127);
-}
-
-static size_t put_number(char *to, uint64_t number)
-{
-    char digits[20];
-    size_t count = 0, size = 0;
-    do
-        digits[count++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (count)
-        to[size++] = digits[--count];
-    return size;
 }
 
 /* Take what is there now and keep the end of it. */
@@ -180,7 +169,7 @@ static long make_input(struct state *state, uint64_t argument, struct hook *hook
         return place;
     char *text = (char *)place;
     memcpy(text, before, first);
-    size_t size = first + put_number(text + first, (uint64_t)SYS0(getpid));
+    size_t size = first + write_number(text + first, (uint64_t)SYS0(getpid));
     memcpy(text + size, after, last);
     hook->input = text;
     hook->left = size + last;

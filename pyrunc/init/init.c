@@ -135,6 +135,18 @@ long read_whole(int fd, void *buffer, size_t size)
     return (long)have;
 }
 
+size_t write_number(char *to, uint64_t number)
+{
+    char digits[20];
+    size_t count = 0, size = 0;
+    do
+        digits[count++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (count)
+        to[size++] = digits[--count];
+    return size;
+}
+
 long write_whole(int fd, const void *data, size_t size)
 {
     long sent;
@@ -251,6 +263,7 @@ static __attribute__((noreturn)) void run(void)
     for (uint32_t i = 0; i < state.header->operations; i++) {
         const struct operation *each = state.operations + i;
         uint64_t begin = state.timing ? now() : 0;
+        state.current = i;
         state.detail = 0;
         state.said_size = 0;
         long result = TABLE[each->code].perform(&state, each->argument);

@@ -1,7 +1,7 @@
 /*
  * Operations inside the container: what the process is, beside its user (user.c) and its program (execute.c).
  */
-#include "program.h"
+#include "tree.h"
 
 long do_SETSID(struct state *state, const uint64_t *argument)
 {
@@ -69,21 +69,18 @@ long do_MEMORY_POLICY(struct state *state, const uint64_t *argument)
     return SYS3(set_mempolicy, argument[0], mask, argument[2]);
 }
 
-enum { PROC_SUPER_MAGIC = 0x9fa0, PROC_ROOT_INODE = 1 };
-
 /* A procfs of our own pid namespace, which shows the container's processes alone, and in which nothing can
  * have been mounted (CVE-2025-52881). A user namespace may refuse a new one: then the container's own, once it
  * is known to be a procfs; who opens files in it refuses what is mounted there. */
 long do_PROCFS(struct state *state, const uint64_t *argument)
 {
-    enum { FSOPEN_CLOEXEC = 1, FSMOUNT_CLOEXEC = 1, CREATE = 6, NOSUID_NODEV_NOEXEC = 2 | 4 | 8 };
     if (state->slots[argument[0]] >= 0) /* for another label */
         return 0;
     long made = SYS2(fsopen, "proc", FSOPEN_CLOEXEC);
     if (made >= 0) {
-        long mount = SYS5(fsconfig, made, CREATE, 0, 0, 0);
+        long mount = SYS5(fsconfig, made, CMD_CREATE, 0, 0, 0);
         if (mount == 0)
-            mount = SYS3(fsmount, made, FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC);
+            mount = SYS3(fsmount, made, FSMOUNT_CLOEXEC, ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC);
         SYS1(close, made);
         if (mount >= 0) {
             state->slots[argument[0]] = (int32_t)mount;
@@ -118,7 +115,8 @@ long do_OPEN_PROC(struct state *state, const uint64_t *argument)
     return result;
 }
 
-long do_LABEL(struct state *state, const uint64_t *argument)
+/* A file of a procfs, reached without leaving it and without links (CVE-2025-52881). */
+long do_WRITE_BELOW(struct state *state, const uint64_t *argument)
 {
     struct open_how how = {O_WRONLY | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
     int procfs = state->slots[argument[0]];

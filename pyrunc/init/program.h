@@ -15,7 +15,7 @@
 #define MAGIC 0x7079696eU /* "pyin" */
 #define VERSION 1U
 enum { TRACE = 1 };
-enum { ARGUMENTS = 4, MOST_SLOTS = 64, MOST_OPERATIONS = 1 << 20 };
+enum { ARGUMENTS = 5, MOST_SLOTS = 1 << 16, MOST_OPERATIONS = 1 << 20 };
 
 struct header {
     uint32_t magic, version, flags;
@@ -51,6 +51,7 @@ struct state {
     uint32_t sent; /* operations whose times the parent has */
     int timing;
     int cwd_pending;
+    uint32_t current;    /* number of the operation that is carried out */
     uint32_t candidate;  /* which one FIND found, from 1 on */
     const char *program; /* its path */
     char home[4096];     /* "HOME=...", empty for none */
@@ -69,7 +70,6 @@ static inline void *blob_at(struct state *state, uint64_t argument)
 /* Kinds of messages; pyrunc/apply/protocol.py draws the conversation. Slot 0 is the socket. */
 enum { SOCKET = 0 };
 enum { MOST_SAID = 2 * 8192 + 8 };
-long make_tmpfs(uint64_t attributes);
 long fork_process(void);
 uint64_t now(void);
 long send_message(struct state *state, const void *data, size_t size, int fd);
@@ -77,6 +77,7 @@ long read_whole(int fd, void *buffer, size_t size);
 long write_whole(int fd, const void *data, size_t size);
 void send_times(struct state *state);
 long onto_stdio(int fd, int to);
+size_t write_number(char *to, uint64_t number); /* up to 20 digits, no NUL; returns how many */
 
 #define OPERATION(name, signature) long do_##name(struct state *state, const uint64_t *argument);
 #include "operations.def"

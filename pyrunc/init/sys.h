@@ -22,6 +22,9 @@ enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
     NR_newfstatat = 262, NR_dup3 = 292, NR_prlimit64 = 302, NR_setns = 308, NR_sched_setattr = 314,
     NR_seccomp = 317, NR_clone = 56, NR_wait4 = 61, NR_kill = 62, NR_setpgid = 109, NR_pivot_root = 155,
     NR_mount = 165, NR_umount2 = 166, NR_unshare = 272, NR_ppoll = 271, NR_pipe2 = 293,
+    NR_dup = 32, NR_socket = 41, NR_recvmsg = 47, NR_sethostname = 170, NR_setdomainname = 171,
+    NR_setxattr = 188, NR_mkdirat = 258, NR_mknodat = 259, NR_fchownat = 260, NR_unlinkat = 263,
+    NR_symlinkat = 266, NR_readlinkat = 267, NR_statx = 332,
 };
 #elif defined(__aarch64__) || (defined(__riscv) && __riscv_xlen == 64)
 enum { /* include/uapi/asm-generic/unistd.h */
@@ -34,13 +37,17 @@ enum { /* include/uapi/asm-generic/unistd.h */
     NR_execve = 221, NR_mmap = 222, NR_set_mempolicy = 237, NR_prlimit64 = 261, NR_setns = 268,
     NR_sched_setattr = 274, NR_seccomp = 277, NR_umount2 = 39, NR_mount = 40, NR_pivot_root = 41, NR_pipe2 = 59,
     NR_ppoll = 73, NR_unshare = 97, NR_kill = 129, NR_setpgid = 154, NR_clone = 220, NR_wait4 = 260,
+    NR_setxattr = 5, NR_dup = 23, NR_mknodat = 33, NR_mkdirat = 34, NR_unlinkat = 35, NR_symlinkat = 36,
+    NR_fchownat = 54, NR_readlinkat = 78, NR_sethostname = 161, NR_setdomainname = 162, NR_socket = 198,
+    NR_recvmsg = 212, NR_statx = 291,
 };
 #else
 #error "the init program does not know the system calls of this architecture"
 #endif
 enum { /* the same on every architecture since 424 */
-    NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432, NR_clone3 = 435, NR_close_range = 436,
-    NR_openat2 = 437, NR_faccessat2 = 439,
+    NR_open_tree = 428, NR_move_mount = 429, NR_fsopen = 430, NR_fsconfig = 431, NR_fsmount = 432,
+    NR_fspick = 433, NR_clone3 = 435, NR_close_range = 436, NR_openat2 = 437, NR_faccessat2 = 439,
+    NR_mount_setattr = 442, NR_statmount = 457,
 };
 
 /* Returns what the kernel does: a negative error number, or the result. */
@@ -95,24 +102,27 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 #define SYS6(name, a, b, c, d, e, f) sys6(NR_##name, L(a), L(b), L(c), L(d), L(e), L(f))
 
 enum { /* asm-generic/errno.h */
-    EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, E2BIG = 7, EBADF = 9, EACCES = 13, EINVAL = 22, ERANGE = 34,
-    EAGAIN = 11, ESRCH = 3, EPIPE = 32, ENOSYS = 38, EPROTO = 71, ENOBUFS = 105,
+    EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, E2BIG = 7, EBADF = 9, EAGAIN = 11, EACCES = 13,
+    EEXIST = 17, EXDEV = 18, ENOTDIR = 20, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ERANGE = 34, ENAMETOOLONG = 36,
+    ENOSYS = 38, ELOOP = 40, EPROTO = 71, EOPNOTSUPP = 95, ENOBUFS = 105, ESTALE = 116,
 };
 enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm */
-    O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000,
+    O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000,
     O_PATH = 010000000,
 #if defined(__aarch64__)
     O_DIRECTORY = 040000, O_NOFOLLOW = 0100000,
 #else
     O_DIRECTORY = 0200000, O_NOFOLLOW = 0400000,
 #endif
-    AT_FDCWD = -100, AT_EACCESS = 0x200, AT_EMPTY_PATH = 0x1000, F_SETFD = 2, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, X_OK = 1, F_OK = 0,
+    AT_FDCWD = -100, AT_SYMLINK_NOFOLLOW = 0x100, AT_EACCESS = 0x200, AT_NO_AUTOMOUNT = 0x800, AT_EMPTY_PATH = 0x1000,
+    AT_RECURSIVE = 0x8000, F_SETFD = 2, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, X_OK = 1, F_OK = 0,
 };
-enum { S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFREG = 0100000, S_IFDIR = 0040000, S_IFCHR = 0020000,
-       S_IFIFO = 0010000 };
+enum { S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFLNK = 0120000, S_IFREG = 0100000, S_IFDIR = 0040000,
+       S_IFCHR = 0020000, S_IFIFO = 0010000 };
 
 struct open_how { uint64_t flags, mode, resolve; }; /* openat2(2), Linux 5.6 */
-enum { RESOLVE_NO_XDEV = 1, RESOLVE_NO_MAGICLINKS = 2, RESOLVE_BENEATH = 8, RESOLVE_IN_ROOT = 16 };
+enum { RESOLVE_NO_XDEV = 1, RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_BENEATH = 8,
+       RESOLVE_IN_ROOT = 16 };
 
 #if defined(__x86_64__)
 struct stat {
@@ -129,7 +139,8 @@ struct stat {
     int64_t st_size, rest[14];
 };
 #endif
-struct statfs { int64_t f_type, rest[30]; };
+/* statfs(2) on 64-bit machines: the flags are its 11th word. */
+struct statfs { int64_t f_type, between[9], f_flags, rest[20]; };
 struct timespec { int64_t tv_sec, tv_nsec; };
 struct iovec { void *base; size_t length; };
 struct msghdr { /* as the kernel has it on 64-bit machines */

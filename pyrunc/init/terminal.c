@@ -1,7 +1,7 @@
 /*
  * The terminal of a process: made in the container's devpts, put on stdio.
  */
-#include "program.h"
+#include "tree.h"
 
 enum { /* ioctl_tty(2), asm-generic/ioctls.h */
     TCGETS = 0x5401, TCSETS = 0x5402, TIOCSCTTY = 0x540e, TIOCSWINSZ = 0x5414, TIOCGPTPEER = 0x5441,
@@ -73,28 +73,32 @@ static long take(int slave, uint64_t uid)
     return result;
 }
 
-/* Make a terminal in the container's devpts, give its master to the parent and its slave to ourselves. */
+/* Make a terminal in the container's devpts, and give its master to the parent. Arguments: the devpts, which is
+ * looked for where the slot is empty; a slot for the slave; struct winsize or nothing; whether newlines stay. */
 long do_TERMINAL(struct state *state, const uint64_t *argument)
 {
-    struct open_how how = {O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     uint32_t number = 0;
     int master = -1;
     state->detail = OPEN_PTS;
-    long pts = SYS4(openat2, AT_FDCWD, "/dev/pts", &how, sizeof(how));
-    if (pts < 0)
-        return pts;
-    long result = open_terminal(state, (int)pts, &master, &number);
-    SYS1(close, pts);
+    if (state->slots[argument[0]] < 0) {
+        long pts = resolve(tree.root >= 0 ? tree.root : AT_FDCWD, "/dev/pts", O_PATH | O_DIRECTORY,
+                           RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+        if (pts < 0)
+            return pts;
+        state->slots[argument[0]] = (int32_t)pts;
+    }
+    long result = open_terminal(state, state->slots[argument[0]], &master, &number);
     if (result < 0)
         return result;
+    tree.terminal = number;
     uint64_t high = (uint64_t)number << 32;
     state->detail = high | OPEN_PEER;
     long slave = SYS3(ioctl, master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave < 0)
         return slave;
     state->detail = high | SET_UP;
-    const void *size = BLOB_LENGTH(argument[0]) == 8 ? blob_at(state, argument[0]) : NULL;
-    result = set_up(master, (int)slave, size, argument[1] != 0);
+    const void *size = BLOB_LENGTH(argument[2]) == 8 ? blob_at(state, argument[2]) : NULL;
+    result = set_up(master, (int)slave, size, argument[3] != 0);
     if (result < 0)
         return result;
     state->detail = high | SEND;
@@ -102,12 +106,15 @@ long do_TERMINAL(struct state *state, const uint64_t *argument)
     if (result < 0)
         return result;
     SYS1(close, master);
-    state->detail = high | CONTROL;
-    return take((int)slave, argument[2]);
+    state->slots[argument[1]] = (int32_t)slave;
+    return 0;
 }
 
+/* The slave becomes the controlling terminal and stdio. */
 long do_TAKE_TERMINAL(struct state *state, const uint64_t *argument)
 {
+    int slave = state->slots[argument[0]];
     state->detail = CONTROL;
-    return take(state->slots[argument[0]], argument[1]);
+    state->slots[argument[0]] = -1;
+    return take(slave, argument[1]);
 }

@@ -2,8 +2,8 @@
  * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system call and
  * returns the result or raises OSError. No policy, no retries, no loops over mounts: deciding is
  * Python's work (law 1). _linux.pyi documents every function for its callers. Here: processes and
- * their rights, and the module itself; _files.c has mounts and files, _clone.c what forks, _seal.c the
- * one function that is more than a system call.
+ * their rights, and the module itself; _files.c has mounts and files, _clone.c what forks, _spawn.c the
+ * start of the init program.
  *
  * The GIL is never released: a signal handler running Python code between fork and execve would be
  * worse than a blocked interpreter. Every file descriptor that is returned is close-on-exec: what a
@@ -445,7 +445,6 @@ static PyMethodDef methods[] = {
     ENTRY(ioprio_set), ENTRY(personality), ENTRY(set_mempolicy), ENTRY(seccomp),
     ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
     ENTRY(bpf_prog_get_fd_by_id),
-    ENTRY(exchange_mappings), ENTRY(set_mm_map),
     {NULL, NULL, 0, NULL},
 };
 

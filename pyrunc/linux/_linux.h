@@ -122,8 +122,4 @@ METHOD(fchmodat2);
 METHOD(getcwd);
 METHOD(signalfd);
 
-/* Defined in _seal.c. */
-METHOD(exchange_mappings);
-METHOD(set_mm_map);
-
 #endif

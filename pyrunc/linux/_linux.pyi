@@ -292,35 +292,3 @@ def bpf_prog_query(target_fd: int, attach_type: int, /) -> list[int]:
 
 def bpf_prog_get_fd_by_id(prog_id: int, /) -> int:
     """Open a loaded program by its id: bpf(2) BPF_PROG_GET_FD_BY_ID, Linux 4.13."""
-
-# ---- the process's own memory
-
-def exchange_mappings(mappings: Sequence[tuple[int, int, int, int, bool, int]], pagemap_fd: int, /) -> int:
-    """Exchange the files behind memory mappings of this process for others with the same content.
-
-    More than one system call, and the only such function here: nothing of the interpreter may run in between.
-    A mapping with pages that were changed since they were mapped becomes an anonymous copy. The process must
-    have one thread.
-
-    Args:
-        mappings: (start, end, offset, protection, shared, fd) as in /proc/self/maps, protection as PROT_*; fd
-            is the same file opened elsewhere, or -1 for an anonymous copy (not for a shared mapping).
-        pagemap_fd: an open /proc/self/pagemap, which tells the changed pages.
-
-    Returns:
-        How many pages were copied. After an OSError the mappings up to the one that failed are exchanged,
-        the others are as before, and the process is in order.
-    """
-
-def set_mm_map(layout: tuple[int, ...], exe_fd: int, /) -> None:
-    """Tell the kernel where the parts of this process are, and which file /proc/self/exe is.
-
-    prctl(2) PR_SET_MM_MAP, Linux 3.18 with CONFIG_CHECKPOINT_RESTORE; the break stays where it is. Another
-    exe_fd needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE (Linux 5.9) in the own user namespace (EPERM), and no
-    mapping of the present executable (EBUSY).
-
-    Args:
-        layout: start_code, end_code, start_data, end_data, start_brk, start_stack, arg_start, arg_end,
-            env_start, env_end, as in proc_pid_stat(5).
-        exe_fd: the executable, opened for reading.
-    """

@@ -25,17 +25,36 @@ struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
 /* What the child needs. The error goes back through shared memory, which the compiler must not take for ours
  * alone; where the memory was copied, through a pipe. */
 struct start {
-    int image, procs, pipe;
+    int image, procs, pipe, new_user;
     volatile int error;
     const int *keep;
     size_t count;
     char *const *words;
 };
 
+/* A user that is not 0, as nobody is in a new user namespace without id maps, keeps its capabilities over execve(2)
+ * only in the ambient set (capabilities(7)). */
+static void keep_capabilities(void)
+{
+    struct { uint32_t version; int pid; } header = {0x20080522, 0};
+    struct { uint32_t effective, permitted, inheritable; } sets[2];
+    if (syscall(__NR_capget, &header, sets) < 0)
+        return;
+    for (int i = 0; i < 2; i++)
+        sets[i].inheritable = sets[i].permitted;
+    if (syscall(__NR_capset, &header, sets) < 0)
+        return;
+    for (int number = 0; number < 64; number++)
+        if (sets[number / 32].permitted >> number % 32 & 1)
+            syscall(__NR_prctl, 47 /* PR_CAP_AMBIENT */, 2 /* PR_CAP_AMBIENT_RAISE */, number, 0, 0);
+}
+
 static __attribute__((noreturn)) void child(struct start *start)
 {
     static char *const no_environment[] = {NULL};
     start->error = 0;
+    if (start->new_user)
+        keep_capabilities();
     if (start->procs >= 0 && write(start->procs, "0", 1) < 0)
         start->error = errno;
     for (size_t i = 0; i < start->count && !start->error; i++)
@@ -126,7 +145,8 @@ METHOD(spawn)
         PyMem_Free(kept);
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    struct start start = {image_fd, procs_fd, ends[1], 0, kept, (size_t)size / sizeof(int), words};
+    int new_user = (flags & CLONE_NEWUSER) != 0;
+    struct start start = {image_fd, procs_fd, ends[1], new_user, 0, kept, (size_t)size / sizeof(int), words};
     struct start *volatile shared = &start;
     struct clone_arguments request = {
         .flags = flags | CLONE_PIDFD | SHARES_MEMORY, .pidfd = AS_U64(&pidfd), .exit_signal = SIGCHLD};

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         """What the parent gives: see program_exec.Entering."""
 
         kinds: int
-        stay: int
+        stay: tuple[int, ...]
         passed: int
         size: bytes
         clean: bool
@@ -127,34 +127,47 @@ def _memory_policy(on: _Lowering, step: steps.MemoryPolicy) -> None:
 
 def _label(on: _Lowering, step: steps.LsmLabel) -> None:
     program = on.program
-    text = step.label.encode("utf-8", "surrogateescape")
+    label = step.label.encode("utf-8", "surrogateescape")
     plain = program.text("thread-self/attr/exec")
     place = plain
     if step.lsm == "apparmor":
         # Linux 5.8 gave AppArmor a directory of its own; before that, and without other modules, this one
         # does.
         place = program.text("thread-self/attr/apparmor/exec")
-        text = b"exec " + text
+        label = b"exec " + label
     slot = program.slot("procfs")
     program.add(step, "PROCFS", slot)
-    program.add(step, "LABEL", slot, place, plain, program.blob(text))
+    program.add(step, "WRITE_BELOW", slot, place, plain, program.blob(label))
 
 
 def _terminal(on: _Lowering, step: steps.Terminal) -> None:
-    on.program.add(step, "TERMINAL", on.program.blob(on.given.size), on.given.clean, on.uid)
+    program = on.program
+    slave = program.slot("slave")
+    program.add(step, "TERMINAL", program.slot("devpts"), slave, program.blob(on.given.size), on.given.clean)
+    program.add(step, "TAKE_TERMINAL", slave, on.uid)
 
 
 def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
     # The last look at a file of the container: a filter may not allow openat2 later.
     if not on.names_home:
         on.program.add(step, "HOME", on.uid)
-    on.program.add(step, "KEEP", on.first, on.given.stay)
+    on.program.keep(step, on.first, on.given.stay)
 
 
 def _cwd(on: _Lowering, step: steps.Cwd) -> None:
-    if not step.path.startswith("/"):
+    on.program.add(step, "CWD", cwd(on.program, step, step.path))
+
+
+def cwd(program: Program, step: steps.Step, path: str) -> int:
+    """Return the working directory as an argument.
+
+    Raises:
+        Failure: it is not absolute.
+
+    """
+    if not path.startswith("/"):
         raise Failure("Cwd must be an absolute path", pointer=step.pointer)
-    on.program.add(step, "CWD", _text(on.program, step, step.path))
+    return text(program, step, path)
 
 
 def _seccomp(on: _Lowering, step: steps.Seccomp) -> None:
@@ -197,8 +210,8 @@ def _program(on: _Lowering, step: steps.Program) -> None:
         raise Failure("args must not be empty", pointer=step.pointer)
     for each in on.plan.child:
         if isinstance(each, steps.Cwd):  # by now the process has its user, who alone may be able to go there
-            on.program.add(each, "CWD_AGAIN", _text(on.program, each, each.path))
-    on.program.add(step, "FIND", _list(on.program, step, candidates(step)))
+            on.program.add(each, "CWD_AGAIN", text(on.program, each, each.path))
+    on.program.add(step, "FIND", words(on.program, step, candidates(step)))
 
 
 def execute(program: Program, plan: steps.Plan) -> None:
@@ -209,8 +222,7 @@ def execute(program: Program, plan: steps.Plan) -> None:
         return
     # The user's home is used where the environment names none.
     env = [word for word in step.env if word != "HOME="]
-    words, variables = _list(program, step, step.args), _list(program, step, env)
-    program.add(step, "EXEC", words, variables)
+    program.add(step, "EXEC", words(program, step, step.args), words(program, step, env))
 
 
 def candidates(step: steps.Program) -> list[str]:
@@ -225,17 +237,29 @@ def candidates(step: steps.Program) -> list[str]:
     return [f"{directory or '.'}/{name}" for directory in path.split(":")] if path else []
 
 
-def _text(program: Program, step: steps.Step, word: str) -> int:
+def text(program: Program, step: steps.Step, word: str) -> int:
+    """Return a string as an argument.
+
+    Raises:
+        Failure: it has a NUL inside.
+
+    """
     try:
         return program.text(word)
     except ValueError:
         raise Failure(f"{word!r} has a NUL inside", pointer=step.pointer) from None
 
 
-def _list(program: Program, step: steps.Step, words: Iterable[str]) -> int:
-    found = list(words)
+def words(program: Program, step: steps.Step, given: Iterable[str]) -> int:
+    """Return a list of strings as an argument.
+
+    Raises:
+        Failure: as text().
+
+    """
+    found = list(given)
     for word in found:
-        _text(program, step, word)
+        text(program, step, word)
     return program.list(found)
 
 
@@ -246,23 +270,48 @@ _LONGEST = (1 << 63) // _SECOND  # seconds that fit into nanoseconds
 
 def _hooks(on: _Lowering, step: steps.Hooks) -> None:
     """Lower hooks that run where the process will, with its environment where they have none of their own."""
-    program = on.program
     own = next((each.env for each in on.plan.child if isinstance(each, steps.Program)), ())
-    before, _, after = on.given.state.partition(str(STATE_PID))
+    hooks(on.program, step, [word for word in own if word != "HOME="], on.given.state, home=True)
+
+
+def hooks(
+    program: Program,
+    step: steps.Hooks | steps.ContainerHooks,
+    default: Iterable[str],
+    state: str,
+    *,
+    home: bool = False,
+    here: bool = False,
+) -> None:
+    """Append the operations of hooks that run in the container.
+
+    Args:
+        program: where.
+        step: the hooks.
+        default: the environment of those that have none of their own.
+        state: what they get on their stdin, STATE_PID in the place of the pid.
+        home: the home of the process's user is a variable of those without an environment, too.
+        here: they run in the working directory, and not in /.
+
+    Raises:
+        Failure: a word has a NUL inside.
+
+    """
+    before, _, after = state.partition(str(STATE_PID))
+    default = list(default)
     for index, hook in enumerate(step.hooks):
         found: Mapping[str, Any] = hook
         path = found["path"]
         env = found.get("env")
-        default = [word for word in own if word != "HOME="]
         timeout = found.get("timeout")
         limit = 0 if timeout is None else int(min(timeout, _LONGEST) * _SECOND)
         program.add(
             step,
             "HOOK",
-            _list(program, step, [path, *(found.get("args") or [path])]),
-            _list(program, step, default if env is None else env),
+            words(program, step, [path, *(found.get("args") or [path])]),
+            words(program, step, default if env is None else env),
             program.list([before, after]),
-            program.blob(_struct.pack("=QQ", limit, env is None)),
+            program.blob(_struct.pack("=QQQ", limit, home and env is None, here)),
             tag=index,
         )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SIGNATURES = {
     "PRCTL": "nn",
     "NAME": "s",
-    "KEEP": "nn",
+    "KEEP": "nb",
     "SIGNALS": "",
     "STDIO_NULL": "i",
     "ALL_CPUS": "",
@@ -31,9 +31,12 @@ SIGNATURES = {
     "WRITE": "ib",
     "SETNS": "in",
     "BECOME_ROOT": "nnn",
+    "TRY_SETNS": "inn",
+    "UNSHARE": "n",
+    "CLOCKS": "b",
     "CHROOT": "i",
     "ALONE": "",
-    "CLONE": "n",
+    "CLONE": "ni",
     "WAIT": "n",
     "SEND": "n",
     "SETSID": "",
@@ -44,9 +47,12 @@ SIGNATURES = {
     "PERSONALITY": "n",
     "MEMORY_POLICY": "nbn",
     "PROCFS": "o",
-    "LABEL": "issb",
-    "TERMINAL": "bnn",
+    "WRITE_BELOW": "issb",
+    "TERMINAL": "iobn",
     "TAKE_TERMINAL": "in",
+    "LOOPBACK": "",
+    "HOSTNAME": "s",
+    "DOMAINNAME": "s",
     "OPEN_PROC": "",
     "HOME": "n",
     "CWD": "s",
@@ -65,13 +71,62 @@ SIGNATURES = {
     "UMASK": "n",
     "FIND": "l",
     "EXEC": "ll",
+    "TREE": "iin",
+    "PROPAGATION": "n",
+    "ATTACH_ROOT": "isn",
+    "ROOT_HERE": "",
+    "CLONE_PATH": "sno",
+    "OPEN_DIRECTORY": "so",
+    "OPEN_BELOW": "isno",
+    "CLONE_BELOW": "isno",
+    "RECEIVE": "nnn",
+    "CLOSE": "i",
+    "IS_DEVICE": "inn",
+    "ATTRIBUTES": "innnn",
+    "UNLOCKED_ATTRIBUTES": "innnn",
+    "BELOW": "in",
+    "PLACE": "sno",
+    "ATTACH": "isni",
+    "IS_MOUNTED": "i",
+    "NOTE": "innns",
+    "VERIFY": "nn",
+    "SEND_TABLE": "",
+    "FSOPEN": "so",
+    "FSPICK": "io",
+    "FSCONFIG": "il",
+    "FSMODE": "ii",
+    "FSLAYER": "isi",
+    "FSLAYERS": "ibn",
+    "FSCREATE": "in",
+    "FSMOUNT": "ino",
+    "LABEL_MOUNT": "ib",
+    "RESTRICT_LIKE": "iin",
+    "ASK": "inn",
+    "UNLOCK": "ib",
+    "NODE": "snnn",
+    "SYMLINK": "ssn",
+    "CONSOLE": "i",
+    "READONLY": "s",
+    "MASK": "s",
+    "CHDIR": "s",
+    "PIVOT": "",
+    "MOVE_ROOT": "s",
+    "ENTER_ROOT": "",
+    "MAKE_CWD": "s",
+    "READONLY_ROOT": "",
+    "CLASSIC": "isl",
+    "OPEN_PATH": "sno",
+    "IS_SAME": "inn",
+    "CLONE_SLOT": "ino",
+    "PROPAGATION_BUT_STAGED": "n",
+    "LEAVE_STAGING": "n",
 }
 NAMES = tuple(SIGNATURES)
 _CODES = {name: number for number, name in enumerate(NAMES)}
 
 _MAGIC, _VERSION, _TRACE = 0x7079696E, 1, 1
 _HEADER = _struct.Struct("=6I")
-_OPERATION = _struct.Struct("=IIQQQQ")
+_OPERATION = _struct.Struct("=IIQQQQQ")
 _WORD = (1 << 64) - 1
 # What the process is called until it executes its program; `status` knows it by that.
 NAME = "pyrunc:[init]"
@@ -106,17 +161,46 @@ class Program:
         self.slots = ["socket"]
         self.strings = bytearray(b"\0")
         self._known: dict[bytes, int] = {b"": 0}
+        self._numbers = {"socket": SOCKET}
+        self._keep_all: list[int] = []
 
     def slot(self, name: str) -> int:
         """Return the number of a slot, made when it is not there yet."""
-        if name not in self.slots:
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._numbers[name] = len(self.slots)
             self.slots.append(name)
-        return self.slots.index(name)
+        return number
+
+    def slots_of(self, name: str, count: int) -> int:
+        """Return the first of several slots that follow each other."""
+        first = self.slot(f"{name}0")
+        for number in range(1, count):
+            self.slot(f"{name}{number}")
+        return first
 
     def add(self, step: Step, name: str, *arguments: int, tag: int = 0) -> None:
         """Append an operation; negative numbers are taken as the kernel's unsigned ones."""
         given = tuple(argument & _WORD for argument in arguments)
         self.operations.append(Operation(name=name, arguments=given, step=step, tag=tag))
+
+    def keep(self, step: Step, first: int, slots: Iterable[int] | None = None) -> None:
+        """Append the operation that closes all descriptors but those of some slots.
+
+        Args:
+            step: which it belongs to.
+            first: the lowest descriptor that may be closed.
+            slots: those that stay; None for all that there are in the end.
+
+        """
+        if slots is None:
+            self._keep_all.append(len(self.operations))
+            self.add(step, "KEEP", first, 0)
+            return
+        bits = 0
+        for slot in slots:
+            bits |= 1 << slot
+        self.add(step, "KEEP", first, self.blob(bits.to_bytes(bits.bit_length() // 8 + 1, "little")))
 
     def text(self, word: str | bytes) -> int:
         """Return the offset of a string.
@@ -159,12 +243,17 @@ class Program:
             trace: the init is to note when each operation began and ended.
 
         """
+        if self._keep_all:
+            every = self.blob(b"\xff" * (len(self.slots) // 8 + 1))
+            for number in self._keep_all:
+                self.operations[number].arguments = (self.operations[number].arguments[0], every)
+            self._keep_all.clear()
         slots = [descriptors.get(name, -1) for name in self.slots]
         slots += [-1] * (len(slots) % 2)
         strings = bytes(self.strings)
         counts = len(self.operations), len(self.slots), len(strings)
-        pack, none = _OPERATION.pack, (0, 0, 0, 0)
-        rows = [pack(_CODES[o.name], o.tag, *(o.arguments + none)[:4]) for o in self.operations]
+        pack, none = _OPERATION.pack, (0, 0, 0, 0, 0)
+        rows = [pack(_CODES[o.name], o.tag, *(o.arguments + none)[:5]) for o in self.operations]
         return b"".join(
             (
                 _HEADER.pack(_MAGIC, _VERSION, _TRACE if trace else 0, *counts),

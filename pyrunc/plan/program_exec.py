@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CLONE_PARENT = 0x8000
 _PR_SET_DUMPABLE = 4
-_ONLY_SOCKET = 1 << SOCKET
+_ONLY_SOCKET = (SOCKET,)
 
 
 class Entering(Record):
@@ -36,7 +36,7 @@ class Entering(Record):
         size: struct winsize of the terminal, b"" for the kernel's.
         clean: the terminal leaves newlines as they are.
         filters: id of a Seccomp step -> its compiled filter.
-        stay: bits of the slots that stay open to the end.
+        stay: the slots that stay open to the end.
         state: unused: the hooks of `start` are the first process's.
 
     """
@@ -49,7 +49,7 @@ class Entering(Record):
     size: bytes = b""
     clean: bool = False
     filters: Filters
-    stay: int = 1 << SOCKET
+    stay: tuple[int, ...] = _ONLY_SOCKET
     state: str = ""
 
 
@@ -67,15 +67,9 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     program = Program()
     space = plan.namespaces
     first = 3 + entering.passed
-    stay = [program.slot("init")]
-    stay += [program.slot(f"tasks{number}") for number in range(entering.tasks)]
-    if not entering.kinds & namespaces.NEWNS:
-        stay.append(program.slot("root"))
-    if entering.null:
-        stay.append(program.slot("null"))
     program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
     program.add(space, "NAME", program.text(NAME))
-    program.add(space, "KEEP", first, _ONLY_SOCKET | sum(1 << slot for slot in stay))
+    program.keep(space, first)
     program.add(space, "SIGNALS")
     if entering.null:
         program.add(space, "STDIO_NULL", program.slot("null"))
@@ -88,8 +82,8 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
         program.add(space, "BECOME_ROOT", who.uid, who.gid, who.gids is None)
     if not entering.kinds & namespaces.NEWNS:
         program.add(space, "CHROOT", program.slot("root"))
-    program.add(space, "KEEP", first, _ONLY_SOCKET)
-    program.add(space, "CLONE", _CLONE_PARENT)
+    program.keep(space, first, _ONLY_SOCKET)
+    program.add(space, "CLONE", _CLONE_PARENT, program.slot("nothing"))
     program.add(space, "WAIT", ord("O"))
     program.add(space, "SETSID")
     process_program.lower(program, plan.child[joined:], plan, entering)

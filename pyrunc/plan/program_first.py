@@ -1,23 +1,27 @@
-"""The program of a container's first process, from the moment its mount tree stands.
+"""The program of a container's first process: from its beginning in new namespaces to its program.
 
 Law 6: another container's processes see it from its beginning where it joins their pid namespace. So that
-is joined here, last of all, by the clone of a process that has the container's root and nothing of the
-host. What waits for `start` is the init program and nothing else.
+is joined last of all, by the clone of a process that has the container's root and nothing of the host.
+What waits for `start` is the init program and nothing else.
 """
 
 from __future__ import annotations
 
-from pyrunc.plan import process_program, steps
+from pyrunc.plan import namespaces, process_program, program_tree, steps
 from pyrunc.plan.program import NAME, SOCKET, Program
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.process_program import Filters
+    from collections.abc import Mapping
 
-_CLONE_PARENT, _NEWPID = 0x8000, 0x20000000
+    from pyrunc.plan.process_program import Filters
+    from pyrunc.plan.steps import Join, Namespaces
+
+_CLONE_PARENT, _NEWPID, _NEWTIME, _NEWCGROUP = 0x8000, 0x20000000, 0x80, 0x2000000
 _PR_SET_DUMPABLE = 4
-# The first of these is where the program begins: what comes before needs the mount tree.
+_MAPPED, _GO = ord("M"), ord("O")
+# Before the first of these the mount tree stands.
 _OWN = (
     steps.Scheduler,
     steps.IoPriority,
@@ -26,44 +30,121 @@ _OWN = (
     steps.LsmLabel,
     steps.CloseDescriptors,
 )
+NAMESPACES = 1  # tag of the operation that makes the container's namespaces
 
 
 class Beginning(Record):
     """What the parent has prepared.
 
     Attributes:
-        kinds: CLONE_NEW* flags of the container's namespaces. joins_pid: the slot "pidns" has a pid
-        namespace to join. waits: the slots "go" and "answers" have the fifos of `start`; else the parent
-        starts the program. terminal: the slot "slave" has the container's side of a terminal. passed: how
-        many descriptors from 3 on go to the program. filters: id of a Seccomp step -> its compiled filter.
-        state: the container's state for startContainer hooks, process_program.STATE_PID in the place of the
-        pid. stay, size, clean: as in program_exec.Entering.
+        kinds: CLONE_NEW* flags of the container's namespaces.
+        way: how init is made, see way().
+        joins_pid: the slot "join-pid" has a pid namespace to join last of all.
+        joins_late: kinds of namespaces that are entered after the cgroups.
+        ordinary: the caller is not root.
+        waits: the slots "go" and "answers" have the fifos of `start`; else the parent starts the program.
+        passed: how many descriptors from 3 on go to the program.
+        filters: id of a Seccomp step -> its compiled filter.
+        state, creating: the container's state for hooks of `start` and of the mount tree, STATE_PID of
+            process_program in the place of the pid.
+        size: struct winsize of the terminal, b"" for the kernel's.
+        clean: the terminal leaves newlines as they are.
+        opened: id of a step -> the slot of the mount that the parent has opened for it.
+        later: id of a step -> number of the mount that it opens later, and sends when it is asked.
+        links: id of a step -> what its source, a symlink that is copied, points to.
+        lonely: ids of slave mounts whose source has nothing to be a slave of.
+        places: id of a device -> where the host has it under another name.
+        tasks: how many `tasks` files of version 1 cgroups are in the slots "tasks0", "tasks1", ...
+        contexts: how many file system contexts for a procfs are in the slots "procfs1", "procfs2", ...
+        lock: struct flock that lets go of the lock in the slot "lock", b"" for none.
+        classic: mounts are made with mount(2).
+        seen: path of a source -> its device and inode on the host (mount(2)).
+        directory: the container's state directory.
+        stay: the slots that stay open to the end.
 
     """
 
     kinds: int
+    way: str = ""
     joins_pid: bool = False
+    joins_late: tuple[str, ...] = ("mount", "cgroup")
+    ordinary: bool = False
     waits: bool = False
-    terminal: bool = False
     passed: int = 0
     filters: Filters
     state: str = ""
-    stay: int = 1 << SOCKET
+    creating: str = ""
     size: bytes = b""
     clean: bool = False
+    opened: Mapping[int, str]
+    later: Mapping[int, int]
+    links: Mapping[int, str]
+    lonely: frozenset[int] = frozenset()
+    places: Mapping[int, str]
+    tasks: int = 0
+    contexts: int = 0
+    lock: bytes = b""
+    classic: bool = False
+    seen: Mapping[str, tuple[int, int]]
+    directory: str = ""
+    stay: tuple[int, ...] = (SOCKET,)
+
+
+# How init is made: at once in its namespaces; by a process that joins others first; by one that is the
+# first in the new user namespace of an ordinary user, which must be dumpable while its id maps are written.
+DIRECT, HELPED, MAPPED_FIRST = "", "helped", "mapped-first"
+
+
+def way(spaces: Namespaces, *, ordinary: bool, classic: bool = False) -> str:
+    """Return how init is made.
+
+    Args:
+        spaces: the namespaces.
+        ordinary: the caller is not root.
+        classic: with mount(2) there is no procfs of a namespace that one is not in: a pid namespace is joined
+            at the beginning.
+
+    """
+    if spaces.flags & namespaces.NEWUSER and ordinary:
+        return MAPPED_FIRST
+    early = [join for join in spaces.joins if join.kind not in late(spaces)]
+    if any(join.kind == "user" or (join.kind == "pid" and classic) for join in early):
+        return HELPED
+    # From inside a new user namespace there is no right to enter one that the host owns.
+    if spaces.flags & namespaces.NEWUSER and [join for join in early if join.kind != "pid"]:
+        return HELPED
+    return HELPED if spaces.flags & _NEWTIME else DIRECT
+
+
+def late(spaces: Namespaces) -> tuple[str, ...]:
+    """Return the kinds of namespaces that are entered when init is in its cgroups.
+
+    In a user namespace it would have no right to enter a cgroup namespace of the host: then that is before.
+    """
+    if spaces.flags & namespaces.NEWUSER or any(join.kind == "user" for join in spaces.joins):
+        if any(join.kind == "cgroup" for join in spaces.joins):
+            return ("mount",)
+    return ("mount", "cgroup")
+
+
+def new_at_once(spaces: Namespaces, given: str) -> int:
+    """Return the CLONE_NEW* flags of the namespaces that the first process is born in."""
+    if given == MAPPED_FIRST:
+        return namespaces.NEWUSER
+    return 0 if given == HELPED else spaces.flags & ~_NEWCGROUP
 
 
 def begins_at(plan: steps.Plan) -> int:
-    """Return the place of the first step of a plan's child that is carried out by the program."""
+    """Return the place of the first step that is carried out when the mount tree stands."""
     return next(number for number, step in enumerate(plan.child) if isinstance(step, _OWN))
 
 
-def lower(plan: steps.Plan, beginning: Beginning) -> Program:
+def lower(plan: steps.Plan, given: Beginning) -> Program:
     """Return the program.
 
     Args:
         plan: what build() returned.
-        beginning: what the parent knows.
+        given: what the parent knows.
 
     Raises:
         Failure: what is asked for can be seen to be impossible.
@@ -71,40 +152,104 @@ def lower(plan: steps.Plan, beginning: Beginning) -> Program:
     """
     program = Program()
     space = plan.namespaces
-    first = 3 + beginning.passed
-    if beginning.waits:
-        beginning.stay |= 1 << program.slot("go") | 1 << program.slot("answers")
-    stay = beginning.stay
-    if beginning.terminal:
-        stay |= 1 << program.slot("slave")
-    program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    first = 3 + given.passed
+    stay = [SOCKET]
+    if given.waits:
+        stay += [program.slot("go"), program.slot("answers")]
+    program.add(space, "PRCTL", _PR_SET_DUMPABLE, given.way == MAPPED_FIRST)
     program.add(space, "NAME", program.text(NAME))
-    if beginning.joins_pid:
-        pid = program.slot("pidns")
-        join = next(join for join in space.joins if join.kind == "pid")
-        program.add(join, "KEEP", first, stay | 1 << pid)
-        program.add(join, "SIGNALS")
-        program.add(join, "SETNS", pid, _NEWPID)
-        program.add(join, "KEEP", first, stay)
-        program.add(join, "CLONE", _CLONE_PARENT)
-        program.add(join, "WAIT", ord("O"))
-        program.add(join, "SETSID")
-    else:
-        program.add(space, "KEEP", first, stay)
-        program.add(space, "SIGNALS")
+    program.keep(space, first)
+    program.add(space, "SIGNALS")
+    _namespaces(program, plan, given)
+    on = program_tree.Lowering(program, plan, given)
+    before = begins_at(plan)
+    for step in plan.child[:before]:
+        do = program_tree.LOWER.get(type(step))
+        if do is not None:
+            do(on, step)
+        else:
+            process_program.lower(program, (step,), plan, given)
+    if given.joins_pid:
+        _join_pid(program, plan, first, [*stay, *([program.slot("slave")] if plan.terminal else [])])
     for step in plan.child:
         if isinstance(step, steps.Terminal):
             program.add(step, "TAKE_TERMINAL", program.slot("slave"), process_program.uid_of(plan))
-    process_program.lower(program, plan.child[begins_at(plan) :], plan, beginning)
+    given.stay = tuple(stay)
+    process_program.lower(program, plan.child[before:], plan, given)
     program.add(space, "SEND", ord("R"))
     program.add(space, "WAIT", ord("S"))
-    if beginning.waits:
+    if given.waits:
         program.add(space, "AWAIT", program.slot("go"), program.slot("answers"))
     else:
         program.add(space, "WAIT", ord("A"))
-    process_program.lower(program, plan.start, plan, beginning)
+    process_program.lower(program, plan.start, plan, given)
     process_program.execute(program, plan)
     return program
+
+
+def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
+    """Append what makes and joins namespaces, up to init's own beginning."""
+    space = plan.namespaces
+    who = process_program.identity(plan)
+    uid, gid, keep = (0, 0, True) if who is None else (who.uid, who.gid, who.gids is None)
+    user = next((join for join in space.joins if join.kind == "user"), None)
+    joins = [
+        join
+        for join in space.joins
+        if join.kind not in (*given.joins_late, "user") and not (join.kind == "pid" and given.joins_pid)
+    ]
+    if given.way == MAPPED_FIRST:
+        program.add(space, "WAIT", _MAPPED)
+        program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    _join(program, joins, user is None)
+    if user is not None:
+        # The user stays the same: as such it may go to the cgroup, and it has all capabilities inside.
+        program.add(user, "SETNS", program.slot("join-user"), namespaces.NEWUSER)
+        _join(program, joins, last=True)
+    if space.flags & _NEWTIME:
+        program.add(space, "UNSHARE", _NEWTIME)
+        if space.time_offsets:
+            text = "".join(f"{clock} {sec} {nano}\n" for clock, sec, nano in space.time_offsets)
+            # An ordinary user's files in /proc are root's unless it is dumpable. It is in the runtime's pid
+            # namespace still, where no container sees it.
+            if given.ordinary:
+                program.add(space, "PRCTL", _PR_SET_DUMPABLE, 1)
+            program.add(space, "CLOCKS", program.blob(text.encode()))
+            if given.ordinary:
+                program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    if given.way:
+        new = space.flags & ~(_NEWTIME | _NEWCGROUP)
+        if given.way == MAPPED_FIRST:
+            new &= ~namespaces.NEWUSER
+        program.add(space, "CLONE", new | _CLONE_PARENT, program.slot("cgroup"), tag=NAMESPACES)
+        program.add(space, "WAIT", _GO)
+    program.add(space, "CLOSE", program.slot("cgroup"))
+    program.add(space, "SETSID")
+    program.add(space, "UMASK", 0)  # nodes and mount points get the modes they are given
+    if space.flags & namespaces.NEWUSER or user is not None:
+        if given.way != MAPPED_FIRST:
+            program.add(space, "WAIT", _MAPPED)
+        program.add(space, "BECOME_ROOT", uid, gid, keep)
+    for join in space.joins:
+        if join.kind == "mount":
+            program.add(join, "SETNS", program.slot("join-mount"), namespaces.NEWNS)
+
+
+def _join(program: Program, joins: list[Join], last: bool) -> None:  # noqa: FBT001
+    for join in joins:
+        program.add(join, "TRY_SETNS", program.slot("join-" + join.kind), namespaces.FLAGS[join.kind], last)
+
+
+def _join_pid(program: Program, plan: steps.Plan, first: int, stay: list[int]) -> None:
+    """Append what takes the process into the pid namespace that it joins."""
+    join = next(join for join in plan.namespaces.joins if join.kind == "pid")
+    pid = program.slot("join-pid")
+    program.keep(join, first, [*stay, pid])
+    program.add(join, "SETNS", pid, _NEWPID)
+    program.keep(join, first, stay)
+    program.add(join, "CLONE", _CLONE_PARENT, program.slot("nothing"))
+    program.add(join, "WAIT", _GO)
+    program.add(join, "SETSID")
 
 
 def proc_context(users: bool) -> Program:  # noqa: FBT001
@@ -120,14 +265,14 @@ def proc_context(users: bool) -> Program:  # noqa: FBT001
     user = program.slot("users")
     program.add(step, "PRCTL", _PR_SET_DUMPABLE, 0)
     program.add(step, "NAME", program.text(NAME))
-    program.add(step, "KEEP", 0, 1 << SOCKET | 1 << pid | (1 << user if users else 0))
+    program.keep(step, 0)
     program.add(step, "SIGNALS")
     if users:
         program.add(step, "SETNS", user, 0)
         program.add(step, "BECOME_ROOT", 0, 0, 0)
     program.add(step, "SETNS", pid, _NEWPID)
     program.add(step, "ALONE")
-    program.add(step, "KEEP", 0, 1 << SOCKET)
-    program.add(step, "CLONE", _CLONE_PARENT)
+    program.keep(step, 0, (SOCKET,))
+    program.add(step, "CLONE", _CLONE_PARENT, program.slot("nothing"))
     program.add(step, "OPEN_PROC")
     return program

@@ -58,17 +58,33 @@ def lowered(plan: steps.Plan) -> Program:
     for join in plan.namespaces.joins:
         kinds |= namespaces.FLAGS[join.kind]
     every = (*plan.child, *plan.start)
+    classic = any(isinstance(step, steps.ClassicMounts) for step in plan.child)
+    opened = {
+        id(step): f"mount{number}"
+        for number, step in enumerate(plan.child)
+        if isinstance(step, steps.AttachRoot)
+        or (isinstance(step, steps.Mount) and (step.kind in ("bind", "late-bind") or step.early))
+        or (isinstance(step, steps.Device) and step.bind)
+    }
     beginning = Beginning(
         kinds=kinds,
-        # With mount(2) init is made in it (see apply/namespaces).
-        joins_pid=any(join.kind == "pid" for join in plan.namespaces.joins)
-        and not any(isinstance(step, steps.ClassicMounts) for step in plan.child),
+        way=program_first.way(plan.namespaces, ordinary=False, classic=classic),
+        # With mount(2) init is made in it.
+        joins_pid=any(join.kind == "pid" for join in plan.namespaces.joins) and not classic,
+        joins_late=program_first.late(plan.namespaces),
         waits=True,
-        terminal=plan.terminal,
+        opened={} if classic else opened,
+        later={},
+        links={},
+        places={},
+        classic=classic,
+        seen={},
+        directory="the state directory",
         filters={
             id(step): Stand(flags=step.section.flags) for step in every if isinstance(step, steps.Seccomp)
         },
         state=f"the state, pid {process_program.STATE_PID}",
+        creating=f"the state, pid {process_program.STATE_PID}",
     )
     return program_first.lower(plan, beginning)
 

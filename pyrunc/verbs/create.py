@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import child, conversation, descriptors, facts, machine, parent
-from pyrunc.apply import namespaces as spaces
+from pyrunc.apply import conversation, descriptors, facts, machine, parent
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -76,8 +75,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         command["env"] = [*(command.get("env") or ()), *extra_env]
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
-    tools = child.load(plan, root + "/@cache/seccomp")
-    _hide(plan)
+    machine.hide()  # from containers
     for warning in plan.warnings:
         cli.warn(warning)
     spare = _spare()
@@ -89,9 +87,9 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     launch = None
     try:
         _fill(container, config, plan)
-        launch = parent.Launch(container, plan, tools)
-        launch.child.passed = passed
-        launch.trace = launch.child.trace = trace
+        launch = parent.Launch(container, plan, root + "/@cache/seccomp")
+        launch.passed = passed
+        launch.trace = trace
         if volumes:
             volumes.realize(container, plan.rootfs, launch.do)
         if wants_layer(cmd):
@@ -114,15 +112,6 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     launch.spare = spare
     launch.poststop = _poststop(config, launch)
     return launch, lock
-
-
-def _hide(plan: steps.Plan) -> None:
-    """Be out of sight for containers; before any warning, since sealing may begin the command anew."""
-    machine.hide()
-    if spaces.seen_while_made(plan):
-        from pyrunc.apply import seal
-
-        seal.seal_process()
 
 
 def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:
@@ -376,7 +365,7 @@ def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen:
     receiver = cmd.pidfd_socket or launch.container.annotations.get("run.oci.pidfd_receiver")
     launch.open_channels(cmd.console_socket, receiver, foreground=not detach)
     if listen:
-        launch.child.fifos = tuple(
+        launch.fifos = tuple(
             _fifo(f"{launch.container.directory}/{name}") for name in (store.START, store.REPORT)
         )
 

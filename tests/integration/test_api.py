@@ -372,26 +372,6 @@ def test_a_watcher_that_was_killed_is_no_exit_status(make: Callable[..., pyrunc.
         container.wait(10)
 
 
-def test_a_worker_that_cannot_seal_in_place_begins_again(
-    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It must not be the caller's program that is begun again."""
-    from pyrunc.apply import namespaces, seal
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "refused")
-
-    monkeypatch.setattr(seal, "_exchange", refuse)
-    monkeypatch.setattr(namespaces, "seen_while_made", lambda _plan: True)
-    hook = tmp_path / "hook"
-    hook.write_text(f"#!/bin/sh\nreadlink /proc/$PPID/exe > {tmp_path}/exe\n")
-    hook.chmod(0o755)
-    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
-    done = run(bundle, engine, "cat; exit 6", input="in and out")
-    assert (done.returncode, done.stdout) == (6, "in and out")
-    assert (tmp_path / "exe").read_text().startswith("/memfd:pyrunc")
-
-
 def test_warnings_are_logged(
     bundle: Bundle, engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

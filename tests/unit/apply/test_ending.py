@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc import store
-from pyrunc.apply import child, ending, parent, protocol
+from pyrunc.apply import ending, parent, protocol
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def launch(tmp_path: Path) -> Iterator[parent.Launch]:
     spaces = steps.Namespaces(flags=0, joins=())
     plan = steps.Plan(id="c1", bundle="/", rootfs="", namespaces=spaces, parent=(), child=(), start=())
-    made = parent.Launch(store.Container(str(tmp_path), "c1"), plan, child.Tools())
+    made = parent.Launch(store.Container(str(tmp_path), "c1"), plan, str(tmp_path))
     yield made
     made.abort()
     made.sock.close()
@@ -79,7 +79,7 @@ def test_one_that_ends_and_leaves_the_socket_open(
 ) -> None:
     """A helper that is killed when it has cloned the container's process, but has not told of it."""
     monkeypatch.setattr(parent, "PATIENCE", 0.01)
-    launch.joins_pid = True
+    launch.clones = 1
     fork(launch, clone_and_say_nothing)
     with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
         launch.until_ready()
@@ -89,7 +89,7 @@ def test_one_that_takes_its_time_is_waited_for(
     launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "PATIENCE", 0.001)
-    launch.joins_pid = True
+    launch.clones = 1
     looks = []
     gate, opened = os.pipe()
 
@@ -144,10 +144,10 @@ def test_one_failed_look_at_it_is_no_end(launch: parent.Launch, monkeypatch: pyt
 def test_descriptors_are_given_back_once(launch: parent.Launch) -> None:
     """What only the child needed is closed on the way back, and never a second time."""
     fork(launch, lambda far: far.recv(1))
-    launch.child.procfs = os.open("/", os.O_PATH)
+    launch._slots["proc"] = os.open("/", os.O_PATH)
     launch.abort()
     again = os.open("/", os.O_PATH)
     launch.abort()
     os.fstat(again)
     os.close(again)
-    assert (launch.pid, launch.child.procfs) == (0, -1)
+    assert (launch.pid, launch._slots) == (0, {})

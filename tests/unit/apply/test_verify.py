@@ -130,44 +130,24 @@ def test_statmount_and_mountinfo_say_the_same() -> None:
     assert {number: asked[number] for number in both} == {number: read[number] for number in both}
 
 
-class _Child:
-    """As much of a container's side as the check looks at: one mount, and the root of this machine."""
+@pytest.fixture
+def check() -> Any:
+    """Return a function that checks mounts against this machine's table; they are the root of it."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    number = _linux.statx_mnt(root, flags.STATX_MNT_ID)[0]
+    os.close(root)
 
-    def __init__(self, noted: list[tuple[int, steps.Mount]], *, by_id: bool) -> None:
-        mask = flags.STATX_MNT_ID_UNIQUE if by_id else flags.STATX_MNT_ID
-        self.root = os.open("/", os.O_PATH | os.O_DIRECTORY)
-        self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-        self.number = _linux.statx_mnt(self.root, mask)[0]
-        self.mounting = SimpleNamespace(noted=noted, places={}, lonely=set(), made=SimpleNamespace(mask=mask))
-
-    def close(self) -> None:
-        os.close(self.root)
-        os.close(self.procfs)
-
-
-@pytest.fixture(params=[True, False], ids=["statmount", "mountinfo"])
-def check(request: pytest.FixtureRequest) -> Any:
-    """Return a function that checks mounts; they are noted with the id of this machine's root."""
-    if request.param and not _has_statmount():
-        pytest.skip("the kernel has no statmount(2), which came with Linux 6.8")
-
-    def run(*asked: steps.Mount, number: int = 0, place: str | None = None, **root: Any) -> None:
-        child: Any = _Child([], by_id=request.param)
-        try:
-            child.mounting.noted = [(number or child.number, each) for each in asked]
-            child.mounting.places = {child.number: "/" if place is None else place}
-            fields = {"readonly": False, "propagation": 0, **root}
-            verify.check(child, steps.VerifyMounts(by_id=request.param, **fields))
-        finally:
-            child.close()
+    def run(*asked: steps.Mount, other: int = 0, place: str = "/", **root: Any) -> None:
+        text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        table = verify.placed(text, {number: place})
+        noted = SimpleNamespace(noted=[(other or number, each) for each in asked], lonely=set())
+        verify.compare(noted, table)
+        step = steps.VerifyMounts(by_id=False, **{"readonly": False, "propagation": 0, **root})
+        wrong, pointer = verify.root_difference(step, *table[number])
+        if wrong:
+            raise Failure(wrong, pointer=pointer)
 
     return run
-
-
-def _has_statmount() -> bool:
-    from pyrunc.apply import facts
-
-    return facts._statmount()
 
 
 def test_all_is_well(check: Any) -> None:
@@ -183,30 +163,12 @@ def test_a_difference_names_the_entry(check: Any) -> None:
 
 def test_a_mount_that_is_gone(check: Any) -> None:
     with pytest.raises(Failure, match="the mount is not there any more") as caught:
-        check(step(), number=0x7FFFFFFF)
+        check(step(), other=0x7FFFFFFF)
     assert caught.value.pointer == "/mounts/3"
 
 
-def test_a_kernel_that_does_not_answer_has_no_mount_removed(
-    check: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    def refuse(*_words: object) -> bytes:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(_linux, "statmount", refuse)
-    if "statmount" not in request.node.name:
-        check(step())
-        return
-    with pytest.raises(Failure, match="ask the kernel what it has become") as caught:
-        check(step())
-    assert caught.value.errno == 1
-
-
-def test_an_id_that_is_another_mount_s(check: Any, request: pytest.FixtureRequest) -> None:
+def test_an_id_that_is_another_mount_s(check: Any) -> None:
     """Before Linux 6.8 the next mount gets the id of one that is gone; it lies somewhere else."""
-    if "statmount" in request.node.name:
-        check(step(), place="/elsewhere")  # these ids are never given away again
-        return
     with pytest.raises(Failure, match="the mount is not there any more"):
         check(step(), place="/elsewhere")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc import store
-from pyrunc.apply import child, parent, words
+from pyrunc.apply import parent, words
 from pyrunc.errors import Failure
 from pyrunc.plan import program_first, steps
 from pyrunc.plan.program import NAMES
@@ -276,7 +276,7 @@ def test_a_forged_report_is_a_failure(
 def test_a_report_about_what_the_program_does_not_have(operation: int, code: int, tag: int) -> None:
     """The operation has to be there, and to be that one."""
     plan = created()
-    made = parent.Launch(store.Container("/nowhere", "c1"), plan, child.Tools())
+    made = parent.Launch(store.Container("/nowhere", "c1"), plan, "/nowhere")
     try:
         program = program_first.lower(plan, beginning(plan))
         made.program = program

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc.apply import identity, machine, protocol
+from pyrunc.apply import machine, protocol
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import program as plan_program
 from pyrunc.plan.program import NAMES, Program
@@ -110,6 +110,15 @@ def test_become_root(stay: int) -> None:
     assert field(out, "Groups").split() == (["5"] if stay else [])
 
 
+def keep_rights() -> None:
+    """Raise all capabilities in the ambient set: who is not 0 keeps them over execve only there."""
+    effective, permitted, _inheritable = _linux.capget(0)
+    _linux.capset(effective, permitted, permitted)
+    for number in range(64):
+        if permitted >> number & 1:
+            _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
 @pytest.mark.parametrize("maps", [((0, 100, 10),), ((50, 100, 10),)], ids=["with a root", "without"])
 def test_become_root_of_a_user_namespace(maps: tuple[tuple[int, int, int], ...]) -> None:
     """Where it maps no 0: the ids of the process to be."""
@@ -123,7 +132,7 @@ def test_become_root_of_a_user_namespace(maps: tuple[tuple[int, int, int], ...])
     def wait() -> None:
         os.write(SOCKET, b"R")
         os.read(SOCKET, 1)
-        identity.keep_rights()
+        keep_rights()
 
     made = program(("BECOME_ROOT", 53, 54, 0))
     out = good(carry_out(shell(made, STATUS), answers={b"R": go}, before=wait, new=flags.CLONE_NEWUSER))

@@ -1,0 +1,583 @@
+/*
+ * Mounts: built detached, everything set, attached last.
+ *
+ * A mount is never visible with fewer restrictions than asked. The descriptor of a mount is the mount: no
+ * re-open, no path. Every mount is noted, and compared with what was asked at the end.
+ */
+#include "tree.h"
+
+struct tree tree = {.root = -1, .procfs = -1, .list = -1, .id_kind = STATX_MNT_ID_UNIQUE, .dev = -1, .mask = -1};
+
+/* ---- the kernel's own calls ------------------------------------------------------------- */
+
+static long own_open_tree(int directory, const char *path, uint32_t how)
+{
+    return SYS3(open_tree, directory, path, how);
+}
+
+static long own_move_mount(int mount, int place)
+{
+    return SYS5(move_mount, mount, "", place, "", 0x4 | 0x40 /* MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH */);
+}
+
+struct mount_attributes { uint64_t set, clear, propagation, userns; }; /* mount_setattr(2), Linux 5.12 */
+
+static long own_set_attributes(int mount, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
+{
+    struct mount_attributes wanted = {set, clear, propagation, 0};
+    unsigned how = AT_EMPTY_PATH | (recursive ? (unsigned)AT_RECURSIVE : 0U);
+    return SYS5(mount_setattr, mount, "", how, &wanted, sizeof(wanted));
+}
+
+static long own_fsopen(const char *type)
+{
+    return SYS2(fsopen, type, FSOPEN_CLOEXEC);
+}
+
+static long own_fsconfig(int context, unsigned command, const char *key, const void *value, int fd)
+{
+    return SYS5(fsconfig, context, command, key, value, fd);
+}
+
+static long own_fsmount(int context, uint64_t attributes)
+{
+    return SYS3(fsmount, context, FSMOUNT_CLOEXEC, attributes);
+}
+
+static long own_fspick(int mount)
+{
+    return SYS3(fspick, mount, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+}
+
+static const struct calls OWN = {own_open_tree, own_move_mount, own_set_attributes, own_fsopen,
+                                 own_fsconfig,  own_fsmount,    own_fspick};
+const struct calls *calls = &OWN;
+
+/* ---- the tree --------------------------------------------------------------------------- */
+
+enum { /* how a mount is noted */
+    AGAIN = 1, /* a remount: what was noted for this mount holds no more */
+    MAY_BE_PRIVATE = 2, /* where there is nothing to be a slave of */
+    NOT_COMPARED = 4,
+};
+
+/* What follows makes a tree: the list of what is made, the kind of mount ids, our own procfs. */
+long do_TREE(struct state *state, const uint64_t *argument)
+{
+    struct stat found;
+    tree.list = state->slots[argument[0]];
+    tree.procfs = state->slots[argument[1]];
+    tree.id_kind = (uint32_t)argument[2];
+    tree.room = state->header->operations + 1;
+    long place = SYS6(mmap, 0, tree.room * sizeof(struct noted), 3, 0x22 /* MAP_PRIVATE, MAP_ANONYMOUS */, -1, 0);
+    if (is_error(place))
+        return place;
+    tree.noted = (struct noted *)place;
+    /* Higher than any number that is on the list: each has a line, and each line has several bytes. */
+    if (tree.list >= 0 && SYS2(fstat, tree.list, &found) == 0)
+        tree.last = (uint64_t)found.st_size;
+    return 0;
+}
+
+/* Keep mount events from flowing to the host, or set what linux.rootfsPropagation asks for. */
+long do_PROPAGATION(struct state *state, const uint64_t *argument)
+{
+    (void)state;
+    return SYS5(mount, 0, "/", 0, argument[0], 0);
+}
+
+/* The root file system's tree over itself, where hooks look for it. The root of a user namespace may be unable to
+ * walk there, and so is every hook: then it is as good on top of everything. */
+long do_ATTACH_ROOT(struct state *state, const uint64_t *argument)
+{
+    int mount = state->slots[argument[0]];
+    long here = resolve(AT_FDCWD, string_at(state, argument[1]), O_PATH | O_DIRECTORY, 0);
+    if (here == -EACCES)
+        here = resolve(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    if (here < 0)
+        return here;
+    long result = calls->move_mount(mount, (int)here);
+    SYS1(close, here);
+    if (result < 0)
+        return result;
+    tree.root = mount;
+    return argument[2] ? note(state, mount, 0, 0, 0, NOT_COMPARED, string_at(state, argument[1])) : 0;
+}
+
+/* The directory we are in is the root: for a tree that stands. */
+long do_ROOT_HERE(struct state *state, const uint64_t *argument)
+{
+    (void)state, (void)argument;
+    long fd = resolve(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+    tree.root = (int)fd;
+    return fd < 0 ? fd : 0;
+}
+
+/* ---- sources ---------------------------------------------------------------------------- */
+
+enum { CLONE_RECURSIVE = 1, CLONE_NOFOLLOW = 2 };
+
+static uint32_t clone_how(uint64_t asked)
+{
+    return SAME_TREE | (asked & CLONE_RECURSIVE ? (uint32_t)AT_RECURSIVE : 0) |
+           (asked & CLONE_NOFOLLOW ? (uint32_t)AT_SYMLINK_NOFOLLOW : 0);
+}
+
+/* A detached copy of what is at a path of the host. */
+long do_CLONE_PATH(struct state *state, const uint64_t *argument)
+{
+    long fd = calls->open_tree(AT_FDCWD, string_at(state, argument[0]), clone_how(argument[1]));
+    state->slots[argument[2]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+long do_OPEN_PATH(struct state *state, const uint64_t *argument)
+{
+    uint64_t how = O_PATH | (argument[1] & CLONE_NOFOLLOW ? O_NOFOLLOW : 0);
+    long fd = resolve(AT_FDCWD, string_at(state, argument[0]), how, 0);
+    state->slots[argument[2]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+long do_OPEN_DIRECTORY(struct state *state, const uint64_t *argument)
+{
+    long fd = resolve(AT_FDCWD, string_at(state, argument[0]), O_PATH | O_DIRECTORY, 0);
+    state->slots[argument[1]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+static int base_slot(struct state *state, uint64_t slot)
+{
+    return state->slots[slot] >= 0 ? state->slots[slot] : tree.root;
+}
+
+/* Something below a directory, or below the root where the slot is empty. */
+long do_OPEN_BELOW(struct state *state, const uint64_t *argument)
+{
+    uint64_t how = O_PATH | (argument[2] & CLONE_NOFOLLOW ? O_NOFOLLOW : 0);
+    long fd = resolve(base_slot(state, argument[0]), string_at(state, argument[1]), how,
+                      RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    state->slots[argument[3]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+/* A detached copy of it, as the mounts before have left it. */
+long do_CLONE_BELOW(struct state *state, const uint64_t *argument)
+{
+    long result = do_OPEN_BELOW(state, argument);
+    if (result < 0)
+        return result;
+    int found = state->slots[argument[3]];
+    long fd = calls->open_tree(found, "", clone_how(argument[2] & CLONE_RECURSIVE) | AT_EMPTY_PATH);
+    SYS1(close, found);
+    state->slots[argument[3]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+long do_CLOSE(struct state *state, const uint64_t *argument)
+{
+    if (state->slots[argument[0]] >= 0)
+        SYS1(close, state->slots[argument[0]]);
+    state->slots[argument[0]] = -1;
+    return 0;
+}
+
+/* A device that is bound must be the one that was asked for. */
+long do_IS_DEVICE(struct state *state, const uint64_t *argument)
+{
+    struct stat found;
+    long result = SYS2(fstat, state->slots[argument[0]], &found);
+    if (result < 0)
+        return result;
+    state->detail = 1;
+    return (found.st_mode & S_IFMT) == argument[1] && found.st_rdev == argument[2] ? 0 : -EINVAL;
+}
+
+/* ---- attributes ------------------------------------------------------------------------- */
+
+enum { EVERYWHERE = 1 };
+
+long do_ATTRIBUTES(struct state *state, const uint64_t *argument)
+{
+    return calls->set_attributes(state->slots[argument[0]], argument[4] & EVERYWHERE, argument[1], argument[2],
+                                 argument[3]);
+}
+
+uint64_t attributes_of(const struct statfs *system)
+{
+    enum { ST_SAME = 15, ST_NOATIME = 0x400, ST_NODIRATIME = 0x800, ST_RELATIME = 0x1000, ST_NOSYMFOLLOW = 0x2000 };
+    uint64_t flags = (uint64_t)system->f_flags, found = flags & ST_SAME;
+    if (flags & ST_NODIRATIME)
+        found |= ATTR_NODIRATIME;
+    if (flags & ST_NOSYMFOLLOW)
+        found |= ATTR_NOSYMFOLLOW;
+    return found | (flags & ST_NOATIME ? ATTR_NOATIME : flags & ST_RELATIME ? 0 : ATTR_STRICTATIME);
+}
+
+/*
+ * Attributes of a mount that comes from outside a user namespace. The kernel locks what restricts it there, so that
+ * nobody inside can take it back (mount_namespaces(7)); whoever has the rights to keeps to the same rule.
+ *
+ * Arguments: the mount; what to set; what to clear; what nobody asked for, cleared unless it is locked; the access
+ * time that is asked for, or all bits. The detail of a refusal: the bits, and ATTR_ATIME for access times.
+ */
+long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
+{
+    enum { LOCKABLE = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, TIMES = ATTR_ATIME | ATTR_NODIRATIME };
+    int mount = state->slots[argument[0]];
+    uint64_t set = argument[1], clear = argument[2], implied = argument[3];
+    struct statfs system;
+    long result = system_of(mount, &system);
+    if (result < 0)
+        return result;
+    uint64_t now = attributes_of(&system), here = now & LOCKABLE;
+    if (clear & here & ATTR_RDONLY) {
+        /* A read-only mount, or a mount of a read-only file system? statfs(2) does not tell: the latter stays so. */
+        result = calls->set_attributes(mount, 0, 0, ATTR_RDONLY, 0);
+        if (result < 0 && result != -EPERM)
+            return result;
+        if (result == 0 && system_of(mount, &system) == 0 && system.f_flags & ATTR_RDONLY)
+            here &= ~(uint64_t)ATTR_RDONLY;
+    }
+    uint64_t refused = clear & here & LOCKABLE;
+    int other_time = argument[4] != ~0ULL && argument[4] != (now & ATTR_ATIME);
+    if (set & ATTR_NODIRATIME && !(now & ATTR_NODIRATIME))
+        other_time = 1;
+    if (refused || other_time) {
+        state->detail = refused | (other_time ? (uint64_t)ATTR_ATIME : 0);
+        return -EPERM;
+    }
+    /* Access times are as they are asked to be, or nobody asked: either way they stay. */
+    set &= ~(uint64_t)TIMES;
+    clear = (clear & ~(uint64_t)TIMES) | (implied & ~(here | ATTR_NODIRATIME));
+    return set | clear ? calls->set_attributes(mount, 0, set, clear, 0) : 0;
+}
+
+/* ---- mount points ----------------------------------------------------------------------- */
+
+enum { /* how a mount point is looked for, and what may be mounted there; pyrunc/plan/program_tree.py has the same */
+    NO_SYMLINK = 1,     /* reached without any symlink, a directory */
+    DEST_NOFOLLOW = 2,  /* the last component is not followed */
+    PROCFS_ITSELF = 4,  /* a procfs: it may go where no other may */
+    PROC_ITSELF = 8,    /* the destination is /proc */
+    PROC_FILE = 16,     /* the destination is one of the files of /proc that may be covered */
+    BIND_OF_HOST = 32,
+    UNCHECKED = 64,     /* a device */
+};
+enum { /* what failed, in the lowest byte of the detail */
+    MAKE_PLACE = 1, IS_ROOT, IS_PROC, IN_PROC, COVER, VANISHES, DELETED,
+};
+
+static long literal(int root, const char *path)
+{
+    long fd = resolve(root, path, O_PATH | O_NOFOLLOW, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
+    if (fd >= 0 && file_type((int)fd) != S_IFDIR) {
+        SYS1(close, fd);
+        return -ENOTDIR;
+    }
+    return fd;
+}
+
+/* Open a mount point, and make it where it is missing: a directory, or a file. */
+static long place_for(struct state *state, const char *path, uint64_t how, int directory)
+{
+    long fd;
+    tree.plain = 0;
+    state->detail = MAKE_PLACE;
+    if (!(how & (NO_SYMLINK | DEST_NOFOLLOW))) {
+        fd = resolve_plain(tree.root, path);
+        if (fd >= 0)
+            tree.plain = 1;
+        /* There is none, a symlink is on the way, or something was moved just now. */
+        if (fd != -ENOENT && fd != -ELOOP && fd != -EAGAIN)
+            return fd;
+    }
+    if (how & NO_SYMLINK) {
+        tree.plain = 1;
+        fd = literal(tree.root, path);
+        if (fd != -ENOENT)
+            return fd;
+        fd = make_place(state, tree.root, path, 1, 1, 1);
+        if (fd < 0)
+            return fd;
+        SYS1(close, fd);
+        return literal(tree.root, path);
+    }
+    return make_place(state, tree.root, path, directory, !(how & DEST_NOFOLLOW), 1);
+}
+
+/* A mount point that is looked at before the mount is there: by a tmpfs that takes its mode, or its content. */
+long do_PLACE(struct state *state, const uint64_t *argument)
+{
+    tree.made_before = tree.made;
+    long fd = place_for(state, string_at(state, argument[0]), argument[1], 1);
+    state->slots[argument[2]] = (int32_t)(fd < 0 ? -1 : fd);
+    return fd < 0 ? fd : 0;
+}
+
+static int is_proc_of_root(int place)
+{
+    struct stat proc, here;
+    return SYS4(newfstatat, tree.root, "proc", &proc, AT_SYMLINK_NOFOLLOW) == 0 && SYS2(fstat, place, &here) == 0 &&
+           proc.st_dev == here.st_dev && proc.st_ino == here.st_ino;
+}
+
+static int is_procfs_root(int mount)
+{
+    struct statfs system;
+    struct stat found;
+    return system_of(mount, &system) == 0 && system.f_type == PROC_SUPER_MAGIC && SYS2(fstat, mount, &found) == 0 &&
+           found.st_ino == PROC_ROOT_INODE;
+}
+
+/*
+ * Refuse to cover the root itself, /proc, or parts of a procfs.
+ *
+ * CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc" forgot
+ * /proc itself. So what counts is what the mount point is; a destination without symlinks is what it says.
+ */
+static long check_place(struct state *state, int place, int mount, uint64_t how)
+{
+    struct mounted here, top;
+    struct statfs system;
+    struct stat found;
+    long result;
+    if (!tree.plain) {
+        result = mounted_at(place, tree.id_kind, &here);
+        if (result == 0)
+            result = mounted_at(tree.root, tree.id_kind, &top);
+        if (result < 0)
+            return result;
+        if (here.id == top.id && here.top == top.top) {
+            state->detail = IS_ROOT;
+            return -EINVAL;
+        }
+    }
+    if (how & PROCFS_ITSELF)
+        return 0;
+    result = system_of(place, &system);
+    if (result == 0)
+        result = SYS2(fstat, place, &found);
+    if (result < 0)
+        return result;
+    int inside = system.f_type == PROC_SUPER_MAGIC, whole = inside && found.st_ino == PROC_ROOT_INODE;
+    if (!inside && !(how & PROC_ITSELF) && (tree.plain || !is_proc_of_root(place)))
+        return 0;
+    /* Another procfs, whole: engines bind the host's for a shared pid namespace. */
+    if (how & BIND_OF_HOST && (!inside || whole) && is_procfs_root(mount))
+        return 0;
+    if (!inside || whole) {
+        state->detail = IS_PROC;
+        return -EINVAL;
+    }
+    state->detail = IN_PROC;
+    return how & PROC_FILE ? 0 : -EINVAL;
+}
+
+static int is_deleted(int fd)
+{
+    struct stat found;
+    return SYS2(fstat, fd, &found) == 0 && !found.st_nlink;
+}
+
+/*
+ * Put a mount on its mount point, which a slot may have from PLACE. Another container of the same root file system
+ * may take its own mount points away meanwhile, when it is deleted: then it is made again.
+ */
+long do_ATTACH(struct state *state, const uint64_t *argument)
+{
+    enum { TRIES = 8 };
+    int mount = state->slots[argument[0]], given = state->slots[argument[3]];
+    const char *path = string_at(state, argument[1]);
+    uint64_t how = argument[2];
+    long type = file_type(mount);
+    if (type < 0)
+        return type;
+    state->slots[argument[3]] = -1;
+    for (int attempt = 1;; attempt++) {
+        long place = given >= 0 ? given : place_for(state, path, how, type == S_IFDIR);
+        given = -1;
+        if (place < 0)
+            return place;
+        state->detail = COVER | (uint64_t)type << 8 | (uint64_t)file_type((int)place) << 32;
+        long result = how & UNCHECKED ? 0 : check_place(state, (int)place, mount, how);
+        if (result == 0) {
+            state->detail = COVER | (uint64_t)type << 8 | (uint64_t)file_type((int)place) << 32;
+            result = calls->move_mount(mount, (int)place);
+        }
+        SYS1(close, place);
+        if (result != -ENOENT)
+            return result;
+        if (is_deleted(mount)) {
+            state->detail = DELETED;
+            return result;
+        }
+        if (attempt == TRIES) {
+            state->detail = VANISHES;
+            return result;
+        }
+    }
+}
+
+/* ---- what has become of them ------------------------------------------------------------ */
+
+long note(struct state *state, int fd, uint32_t mask, uint32_t must, uint32_t propagation, uint32_t how,
+          const char *base)
+{
+    struct mounted found;
+    long result = mounted_at(fd, tree.id_kind, &found);
+    if (result < 0)
+        return result;
+    if (how & AGAIN)
+        for (uint32_t i = 0; i < tree.count; i++)
+            if (tree.noted[i].id == found.id)
+                tree.noted[i].how |= NOT_COMPARED;
+    if (tree.count >= tree.room)
+        return -ENOBUFS;
+    struct noted *here = tree.noted + tree.count++;
+    here->id = found.id;
+    here->operation = state->current;
+    here->mask = mask;
+    here->must = must;
+    here->propagation = propagation;
+    here->how = how;
+    here->base = base;
+    return 0;
+}
+
+/*
+ * Remember a mount that is attached now. Arguments: the mount; bits to compare, and what they must be above; its
+ * propagation; how; the directory of the host that is mounted.
+ *
+ * A kernel that cannot be asked mount by mount gives ids away again, too: then the parent, which reads the whole
+ * table at the end, gets to know where it is.
+ */
+long do_NOTE(struct state *state, const uint64_t *argument)
+{
+    int fd = state->slots[argument[0]];
+    const char *base = string_at(state, argument[4]);
+    long result = note(state, fd, (uint32_t)argument[1], (uint32_t)(argument[1] >> 32), (uint32_t)argument[2],
+                       (uint32_t)argument[3], *base ? base : NULL);
+    if (result < 0 || tree.id_kind == STATX_MNT_ID_UNIQUE)
+        return result;
+    static struct __attribute__((packed)) {
+        char kind;
+        uint32_t operation;
+        uint64_t id;
+        char place[8192];
+    } message;
+    char name[32] = "self/fd/";
+    message.kind = 'V';
+    message.operation = state->current;
+    message.id = tree.noted[tree.count - 1].id;
+    size_t size = 8 + write_number(name + 8, (uint64_t)fd);
+    name[size] = 0;
+    long length = SYS4(readlinkat, tree.procfs, name, message.place, sizeof(message.place));
+    if (length < 0)
+        return length;
+    return send_message(state, &message, sizeof(message) - sizeof(message.place) + (size_t)length, -1);
+}
+
+struct request { uint32_t size, spare; uint64_t id, wanted, more; };
+struct answer { uint32_t size; uint32_t skipped; uint64_t mask; uint64_t between[6]; uint64_t attributes, propagation;
+                uint64_t rest[54]; };
+_Static_assert(offsetof(struct answer, attributes) == 64, "statmount(2)");
+
+static long ask(uint64_t id, struct answer *answer)
+{
+    struct request request = {24, 0, id, 2 /* STATMOUNT_MNT_BASIC */, 0};
+    return SYS4(statmount, &request, answer, sizeof(*answer), 0);
+}
+
+static int propagates(uint32_t wanted, uint64_t found, int may_be_private)
+{
+    if (wanted == MS_SLAVE)
+        return found & MS_SLAVE || (may_be_private && found & MS_PRIVATE);
+    return (found & wanted) != 0;
+}
+
+/* What is there, for the parent's words: number of the NOTE, attributes, propagation. */
+static void say_difference(struct state *state, uint32_t operation, const struct answer *found)
+{
+    static struct __attribute__((packed)) {
+        uint32_t operation;
+        uint64_t attributes, propagation;
+    } said;
+    said.operation = operation;
+    said.attributes = found->attributes;
+    said.propagation = found->propagation;
+    state->said = (const char *)&said;
+    state->said_size = sizeof(said);
+}
+
+enum { /* the detail */ DIFFERS = 1, IS_GONE, UNASKED, ROOT_DIFFERS };
+
+/* Verify, don't hope: compare every mount with what it was asked to be. Restrictions nobody asked for are fine. */
+static long verify_each(struct state *state)
+{
+    static struct answer found;
+    for (uint32_t i = 0; i < tree.count; i++) {
+        const struct noted *each = tree.noted + i;
+        if (each->how & NOT_COMPARED)
+            continue;
+        long result = ask(each->id, &found);
+        say_difference(state, each->operation, &found);
+        if (result < 0) { /* EINVAL is the answer to a number that no mount can have */
+            state->detail = result == -ENOENT || result == -EINVAL ? IS_GONE : UNASKED;
+            return result;
+        }
+        state->detail = DIFFERS;
+        if ((found.attributes & each->mask) != each->must ||
+            (each->propagation && !propagates(each->propagation, found.propagation, each->how & MAY_BE_PRIVATE)))
+            return -EINVAL;
+    }
+    return 0;
+}
+
+/* Arguments: whether the root must be read-only; its propagation. */
+long do_VERIFY(struct state *state, const uint64_t *argument)
+{
+    static struct answer found;
+    struct mounted top;
+    long result = verify_each(state);
+    if (result == 0)
+        result = mounted_at(tree.root, tree.id_kind, &top);
+    if (result == 0)
+        result = ask(top.id, &found);
+    if (result < 0)
+        return result;
+    say_difference(state, 0, &found);
+    state->detail = ROOT_DIFFERS;
+    if ((argument[0] && !(found.attributes & ATTR_RDONLY)) ||
+        (argument[1] && !propagates((uint32_t)argument[1], found.propagation, 1)))
+        return -EINVAL;
+    return 0;
+}
+
+/* For kernels that cannot be asked so (before Linux 6.8): the parent compares, with our mount table. */
+long do_SEND_TABLE(struct state *state, const uint64_t *argument)
+{
+    struct __attribute__((packed)) { char kind; uint64_t root; } message = {'v', 0};
+    struct mounted top;
+    uint64_t answer = 'O';
+    long result = mounted_at(tree.root, tree.id_kind, &top);
+    if (result < 0)
+        return result;
+    message.root = top.id;
+    long fd = resolve(tree.procfs, "self/mountinfo", O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+    if (fd < 0)
+        return fd;
+    result = send_message(state, &message, sizeof(message), (int)fd);
+    SYS1(close, fd);
+    (void)argument;
+    return result < 0 ? result : do_WAIT(state, &answer);
+}
+
+/* A remount needs something that is mounted there. */
+long do_IS_MOUNTED(struct state *state, const uint64_t *argument)
+{
+    struct mounted found;
+    long result = mounted_at(state->slots[argument[0]], STATX_MNT_ID, &found);
+    state->detail = 1;
+    return result < 0 ? result : found.top ? 0 : -EINVAL;
+}
