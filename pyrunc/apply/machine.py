@@ -19,14 +19,15 @@ from pyrunc.plan.program import NAME
 _EPERM, _EACCES, _EINVAL, _ENOSYS = 1, 13, 22, 38
 
 
-def sealed(name: str, data: bytes, *, executable: bool = False) -> int:
+def sealed(name: str, data: bytes, *, executable: bool = False, mode: int = 0o111) -> int:
     """Return a memory file that nobody can write to any more (memfd_create(2), fcntl(2) F_ADD_SEALS).
 
     Args:
         name: what /proc shows.
         data: its content.
-        executable: it is a program. Nobody but the host's root may read it, and so an ordinary user cannot
-            look into the process that executes it either (PR_SET_DUMPABLE(2const)).
+        executable: it is a program.
+        mode: of a program. If nobody may read it, who has no rights on the host cannot look into the process
+            that executes it either (PR_SET_DUMPABLE(2const)).
 
     Raises:
         OSError: there is no room, or no program may be executed from memory (vm.memfd_noexec).
@@ -44,7 +45,7 @@ def sealed(name: str, data: bytes, *, executable: bool = False) -> int:
         while view:
             view = view[os.write(fd, view) :]
         if executable:
-            os.fchmod(fd, 0o111)
+            os.fchmod(fd, mode)
         fcntl(fd, flags.F_ADD_SEALS, flags.F_SEAL_ALL)
     except BaseException:
         os.close(fd)
@@ -52,15 +53,18 @@ def sealed(name: str, data: bytes, *, executable: bool = False) -> int:
     return fd
 
 
-def image() -> int:
+def image(mode: int = 0o111) -> int:
     """Return a sealed memory file with the init program.
+
+    Args:
+        mode: who may read it, see sealed().
 
     Raises:
         Failure: it cannot be made.
 
     """
     try:
-        return sealed("pyrunc-init", _linux.init_image(), executable=True)
+        return sealed("pyrunc-init", _linux.init_image(), executable=True, mode=mode)
     except OSError as exc:
         raise Failure("start the init program", errno=exc.errno or 0) from None
 
@@ -71,6 +75,8 @@ def start(
     cgroup: int = -1,
     new: int = 0,
     what: str = "make a process in the container's cgroup",
+    *,
+    readable: bool = False,
 ) -> tuple[int, int]:
     """Start the init with a program.
 
@@ -80,6 +86,8 @@ def start(
         cgroup: descriptor of the unified cgroup it is born in, -1 for ours (CLONE_INTO_CGROUP, Linux 5.7).
         new: CLONE_NEW* flags of the namespaces it is born in.
         what: what is done, for a failure of that.
+        readable: it begins as the first of an ordinary user's new user namespace, whose owner then has the
+            rights over it that he has over what is in the namespace: to write id maps, and to join it later.
 
     Returns:
         Its pid and a pidfd.
@@ -90,7 +98,7 @@ def start(
     """
     made = -1
     step = "start the init program"
-    init = image()
+    init = image(0o555 if readable else 0o111)
     try:
         made = sealed("pyrunc-program", program)
         inherited = [*descriptors, made]

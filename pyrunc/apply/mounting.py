@@ -10,9 +10,10 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan import steps
     from collections.abc import Callable
     from typing import Protocol
+
+    from pyrunc.plan import steps
 
     class Tree(Protocol):
         """Where mounts are made."""

@@ -92,6 +92,8 @@ class Launch(Conversation):
         for join in self.plan.namespaces.joins:
             self._slots["join-" + join.kind] = namespaces.open_join(join)
         self._open_contexts()
+        if self._classic:
+            cli.debug("mounts are made with mount(2): see `pyrunc plan`")
         if steps.AttachRoot in self._kinds:
             self.mounts = host_mounts.HostMounts(self.plan, self.trace)
             self.mounts.prepare(self.container.directory)
@@ -162,6 +164,8 @@ class Launch(Conversation):
         if self._way == program_first.MAPPED_FIRST:
             from pyrunc.apply import idmap
 
+            if self.next()[0] != protocol.DUMPABLE:
+                raise self.died()
             idmap.dress(self.plan, self.pid, self.do)
             self.dressed = True
             self.tell(protocol.MAPPED)
@@ -209,7 +213,14 @@ class Launch(Conversation):
 
     def _spawn(self, data: bytes, inherited: list[int], into: int, new: int) -> tuple[int, int]:
         try:
-            return machine.start(data, inherited, into, new, "make the container's namespaces")
+            return machine.start(
+                data,
+                inherited,
+                into,
+                new,
+                "make the container's namespaces",
+                readable=self._way == program_first.MAPPED_FIRST,
+            )
         except Failure as problem:
             problem.pointer = "/linux/namespaces"
             raise

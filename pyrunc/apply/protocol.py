@@ -44,6 +44,7 @@ from pyrunc import cli, jsonio
 from pyrunc.errors import Failure, from_facts
 
 MAPPED = b"M"
+DUMPABLE = b"m"
 SOURCES = b"B"
 IDMAP = b"I"
 COVERED = b"U"

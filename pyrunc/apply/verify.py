@@ -33,9 +33,9 @@ from pyrunc.plan.mount_options import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.errors import Failure
     from typing import Protocol, TypeAlias
 
+    from pyrunc.errors import Failure
     from pyrunc.plan.steps import Mount, VerifyMounts
 
     Table: TypeAlias = dict[int, tuple[int, int]]

@@ -6,17 +6,11 @@
  * at the staging place goes along with its mount, so it still is the mount. mount(2) takes names and no descriptors,
  * so what it is given are the numbers of descriptors, seen from our own procfs.
  */
-#include "tree.h"
+#include "classic.h"
 
 enum { CONTEXTS = 8, PAGE = 4096, MS_SYNCHRONOUS = 0x10, MS_DIRSYNC = 0x80, MS_LAZYTIME = 1 << 25, MS_RELATIME = 1 << 21,
        MS_STRICTATIME = 1 << 24, MS_NOATIME = 0x400, MS_NODIRATIME = 0x800, MS_NOSYMFOLLOW = 0x100 };
-enum { /* what failed; the path is said */
-    COVERED = 1, NO_ANCHOR, STAYS_SHARED,
-};
-
-static struct state *self; /* for what is said about a failure */
-static int fds = -1, staging = -1, early;
-static uint64_t staged; /* id of the staging place's mount */
+struct classic classic = {.fds = -1, .staging = -1};
 static unsigned count;
 
 /* A file system being configured; its descriptor only stands for it. */
@@ -30,25 +24,25 @@ struct context {
 };
 static struct context contexts[CONTEXTS];
 
-static uint64_t number_of(int fd)
+uint64_t number_of(int fd)
 {
     struct mounted found = {0, 0};
     mounted_at(fd, STATX_MNT_ID, &found);
     return found.id;
 }
 
-static void say(const char *path)
+void say(const char *path)
 {
     static char said[4096];
     size_t size = length_of(path);
     size = size < sizeof(said) ? size : sizeof(said);
     memcpy(said, path, size);
-    self->said = said;
-    self->said_size = (uint32_t)size;
+    classic.state->said = said;
+    classic.state->said_size = (uint32_t)size;
 }
 
 /* mount(2) on a descriptor, of a descriptor or of a name. */
-static long mount_on(int source, const char *name, int place, const char *type, uint64_t how, const char *data)
+long mount_on(int source, const char *name, int place, const char *type, uint64_t how, const char *data)
 {
     char from[24], to[24];
     to[write_number(to, (uint64_t)place)] = 0;
@@ -56,7 +50,7 @@ static long mount_on(int source, const char *name, int place, const char *type, 
         from[write_number(from, (uint64_t)source)] = 0;
         name = from;
     }
-    long result = SYS1(fchdir, fds);
+    long result = SYS1(fchdir, classic.fds);
     if (result == 0)
         result = SYS5(mount, name, to, type, how, data);
     SYS1(chdir, "/");
@@ -70,19 +64,19 @@ static long stage(int source, const char *name, const char *type, uint64_t how, 
     own[write_number(own, count++)] = 0;
     long result;
     if (directory) {
-        result = SYS3(mkdirat, staging, own, 0700);
+        result = SYS3(mkdirat, classic.staging, own, 0700);
     } else {
         struct open_how create = {O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600, 0};
-        result = SYS4(openat2, staging, own, &create, sizeof(create));
+        result = SYS4(openat2, classic.staging, own, &create, sizeof(create));
         if (result >= 0)
             result = SYS1(close, result);
     }
-    long place = result < 0 ? result : resolve(staging, own, O_PATH | O_NOFOLLOW, 0);
+    long place = result < 0 ? result : resolve(classic.staging, own, O_PATH | O_NOFOLLOW, 0);
     if (place < 0)
         return place;
     result = mount_on(source, name, (int)place, type, how, data);
     SYS1(close, place);
-    return result < 0 ? result : resolve(staging, own, O_PATH | O_NOFOLLOW, 0);
+    return result < 0 ? result : resolve(classic.staging, own, O_PATH | O_NOFOLLOW, 0);
 }
 
 /* ---- attributes ------------------------------------------------------------------------- */
@@ -99,7 +93,7 @@ static uint64_t flags_of(uint64_t attributes)
 }
 
 /* The row of a mount; its words are there until the next table is read. */
-static long row_of(uint64_t id, struct row *row)
+long row_of(uint64_t id, struct row *row)
 {
     long result = open_table(tree.procfs);
     if (result < 0)
@@ -138,11 +132,7 @@ static long change(int fd, uint64_t set, uint64_t clear)
     return mount_on(-1, NULL, fd, NULL, MS_REMOUNT | MS_BIND | flags_of(wanted), NULL);
 }
 
-/* What is mounted below a mount, in memory: the table is read while it is changed. */
-struct below { uint64_t id, parent; uint32_t place; int in; };
-struct list { struct below *rows; char *text; size_t count, size; };
-
-static long read_list(struct list *list)
+long read_list(struct list *list)
 {
     struct row row;
     size_t rows = 0, bytes = 0;
@@ -181,7 +171,7 @@ static long read_list(struct list *list)
 }
 
 /* Mark all that is mounted below a mount, at any depth. */
-static void mark_below(struct list *list, uint64_t top)
+void mark_below(struct list *list, uint64_t top)
 {
     for (int more = 1; more;) {
         more = 0;
@@ -225,7 +215,7 @@ static long change_below(int fd, uint64_t set, uint64_t clear)
             break;
         }
         if (number_of((int)each) != list.rows[i].id) {
-            self->detail = COVERED;
+            classic.state->detail = COVERED;
             say(inside);
             result = -EINVAL;
         } else {
@@ -280,7 +270,7 @@ static struct context *context_of(int fd)
 
 static long begin(const char *type, int place)
 {
-    long fd = SYS3(fcntl, fds, F_DUPFD_CLOEXEC, 3);
+    long fd = SYS3(fcntl, classic.fds, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return fd;
     /* Descriptors are closed without our being told: one with this number is over. */
@@ -320,7 +310,7 @@ static const struct { const char *word; uint64_t set, clear; } SUPER[] = {
 };
 enum { SUPERS = sizeof(SUPER) / sizeof(*SUPER) };
 
-static int is_same(const char *one, const char *other)
+int is_same(const char *one, const char *other)
 {
     while (*one && *one == *other)
         one++, other++;
@@ -417,212 +407,9 @@ static long classic_fsmount(int fd, uint64_t attributes)
 static const struct calls CLASSIC = {classic_open_tree, classic_move_mount, classic_set_attributes, classic_fsopen,
                                      classic_fsconfig,  classic_fsmount,    classic_fspick};
 
-/* ---- the staging place ------------------------------------------------------------------ */
-
-/* Whether a mount may have another put on it: not if it is shared with the host, where that would appear. A shared one
- * that is none of the sources' is cut off. 1: it may. */
-static long may_anchor(int fd, const uint32_t *source, uint32_t sources)
+void use_classic_calls(void)
 {
-    struct row row;
-    static char place[PAGE];
-    uint64_t id = number_of(fd);
-    long result = row_of(id, &row);
-    if (result < 0)
-        return result;
-    if (!row.shared)
-        return 1;
-    size_t size = length_of(row.place) + 1;
-    if (size > sizeof(place))
-        return -ENAMETOOLONG;
-    memcpy(place, row.place, size);
-    for (uint32_t i = 0; i < sources; i++) {
-        long each = resolve(AT_FDCWD, self->strings + source[i], O_PATH, 0);
-        if (each < 0)
-            continue; /* whoever opens it next says why */
-        int same = number_of((int)each) == id;
-        SYS1(close, each);
-        if (same)
-            return 0;
-    }
-    result = SYS5(mount, 0, place, 0, MS_SLAVE, 0);
-    return result < 0 ? result : 1;
-}
-
-static long make_staging(const char *anchor)
-{
-    struct statfs system;
-    long place = resolve(AT_FDCWD, anchor, O_PATH | O_DIRECTORY, 0);
-    if (place < 0)
-        return place;
-    long result = mount_on(-1, "tmpfs", (int)place, "tmpfs", ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, "mode=700");
-    if (result < 0)
-        return result;
-    /* What lies over the root directory is only reached by going up from it. */
-    long top = resolve(AT_FDCWD, is_same(anchor, "/") ? "/.." : anchor, O_PATH | O_DIRECTORY, 0);
-    if (top < 0)
-        return top;
-    staging = (int)top;
-    staged = number_of(staging);
-    result = system_of(staging, &system);
-    if (result == 0 && (system.f_type != TMPFS_MAGIC || staged == number_of((int)place)))
-        result = -ESTALE;
-    SYS1(close, place);
-    return result < 0 ? result : mount_on(-1, NULL, staging, NULL, MS_PRIVATE, NULL);
-}
-
-/* Mounts are made with mount(2) from here on. Arguments: our own procfs; a directory that may be made for the staging
- * place; sources that are shared with the host. */
-long do_CLASSIC(struct state *state, const uint64_t *argument)
-{
-    const char *spare = string_at(state, argument[1]);
-    const uint32_t *source = blob_at(state, argument[2]);
-    uint32_t sources = BLOB_LENGTH(argument[2]) / 4;
-    self = state;
-    tree.procfs = state->slots[argument[0]];
     for (size_t i = 0; i < CONTEXTS; i++)
         contexts[i].fd = -1;
-    long result = resolve(tree.procfs, "self/fd", O_PATH | O_DIRECTORY,
-                          RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
-    if (result < 0)
-        return result;
-    fds = (int)result;
     calls = &CLASSIC;
-    const char *anchors[] = {"/", spare};
-    for (int i = 0; i < 2; i++) {
-        if (i == 1)
-            result = SYS3(mkdirat, AT_FDCWD, spare, 0700);
-        long fd = result < 0 ? result : resolve(AT_FDCWD, anchors[i], O_PATH | O_DIRECTORY, 0);
-        if (fd < 0)
-            return fd;
-        result = may_anchor((int)fd, source, sources);
-        SYS1(close, fd);
-        if (result < 0)
-            return result;
-        if (result)
-            return make_staging(anchors[i]);
-    }
-    state->detail = NO_ANCHOR;
-    return -ENOSYS;
-}
-
-/* A copy of what a descriptor refers to. */
-long do_CLONE_SLOT(struct state *state, const uint64_t *argument)
-{
-    uint32_t how = SAME_TREE | (uint32_t)AT_EMPTY_PATH | (argument[1] & 1 ? (uint32_t)AT_RECURSIVE : 0);
-    long fd = calls->open_tree(state->slots[argument[0]], "", how);
-    state->slots[argument[2]] = (int32_t)(fd < 0 ? -1 : fd);
-    early = early || !tree.noted; /* before the tree is cut off from the host */
-    return fd < 0 ? fd : 0;
-}
-
-/* What was looked at on the host is what is there. */
-long do_IS_SAME(struct state *state, const uint64_t *argument)
-{
-    struct stat found;
-    long result = SYS2(fstat, state->slots[argument[0]], &found);
-    if (result < 0)
-        return result;
-    return found.st_dev == argument[1] && found.st_ino == argument[2] ? 0 : -ESTALE;
-}
-
-static int is_above(const uint64_t *above, size_t count_above, uint64_t id)
-{
-    for (size_t i = 0; i < count_above; i++)
-        if (above[i] == id)
-            return 1;
-    return 0;
-}
-
-/* Keep mount events from flowing to the host, but for what is at the staging place already. */
-long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
-{
-    struct list list = {NULL, NULL, 0, 0};
-    struct row row;
-    uint64_t above[64], at = staged;
-    size_t number = 0;
-    if (!early)
-        return SYS5(mount, 0, "/", 0, argument[0] | MS_REC, 0);
-    long result = read_list(&list);
-    if (result < 0)
-        return result;
-    for (int found = 1; found && number < 64;) {
-        found = 0;
-        for (size_t i = 0; i < list.count && !found; i++) {
-            if (list.rows[i].id != at || list.rows[i].parent == at)
-                continue;
-            for (size_t k = 0; k < list.count; k++)
-                found |= list.rows[k].id == list.rows[i].parent;
-            if (found)
-                above[number++] = at = list.rows[i].parent;
-        }
-    }
-    for (size_t i = 0; i < list.count; i++) {
-        struct below *each = list.rows + i;
-        int own = is_above(above, number, each->id);
-        if (each->id == staged || (!own && !is_above(above, number, each->parent)))
-            continue;
-        /* What is covered cannot be reached, which is seen below. */
-        SYS5(mount, 0, list.text + each->place, 0, argument[0] | (own ? 0 : MS_REC), 0);
-    }
-    SYS2(munmap, list.rows, list.size);
-    result = read_list(&list);
-    if (result < 0)
-        return result;
-    mark_below(&list, staged);
-    result = open_table(tree.procfs);
-    while (result >= 0 && (result = next_row(&row)) > 0) {
-        int ours = row.id == staged;
-        for (size_t i = 0; i < list.count && !ours; i++)
-            ours = list.rows[i].in && list.rows[i].id == row.id;
-        if (row.shared && !ours) {
-            state->detail = STAYS_SHARED;
-            say(row.place);
-            result = -EINVAL;
-        }
-    }
-    close_table();
-    SYS2(munmap, list.rows, list.size);
-    return result;
-}
-
-/* Take the staging place away before the root is entered; what was built there has moved to where it belongs. Not if
- * the root file system is over it, because the user cannot get to its own place: then it is seen to afterwards. */
-long do_LEAVE_STAGING(struct state *state, const uint64_t *argument)
-{
-    struct row row;
-    int covered = 0;
-    (void)state;
-    if (argument[0]) {
-        /* What lies over the old root directory was the staging place; only that was taken away, the root below is
-         * still over the new one. */
-        long top = early < 2 ? -1 : resolve(AT_FDCWD, "/..", O_PATH | O_DIRECTORY, 0);
-        if (top < 0)
-            return early < 2 ? 0 : top;
-        long result = 0;
-        if (number_of((int)top) != number_of(tree.root))
-            result = SYS2(umount2, "/", MNT_DETACH);
-        SYS1(close, top);
-        return result;
-    }
-    long result = open_table(tree.procfs);
-    if (result < 0)
-        return result;
-    while ((result = next_row(&row)) > 0)
-        covered |= row.parent == staged && row.id != staged;
-    close_table();
-    if (result < 0)
-        return result;
-    if (covered) {
-        early = 2;
-        return 0;
-    }
-    char name[24];
-    name[write_number(name, (uint64_t)staging)] = 0;
-    early = 0;
-    result = SYS1(fchdir, fds);
-    if (result == 0)
-        result = SYS2(umount2, name, MNT_DETACH);
-    SYS1(chdir, "/");
-    SYS1(close, staging);
-    return result;
 }

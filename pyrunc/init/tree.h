@@ -94,7 +94,12 @@ int is_word(const char *text, const char *word); /* of a list with commas */
 /* root.c */
 long empty_directory(void);
 
-/* mounts.c */
+/* verify.c */
+enum { /* how a mount is noted */
+    AGAIN = 1, /* a remount: what was noted for this mount holds no more */
+    MAY_BE_PRIVATE = 2, /* where there is nothing to be a slave of */
+    NOT_COMPARED = 4,
+};
 long note(struct state *state, int fd, uint32_t mask, uint32_t must, uint32_t propagation, uint32_t how,
           const char *base);
 

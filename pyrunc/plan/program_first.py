@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CLONE_PARENT, _NEWPID, _NEWTIME, _NEWCGROUP = 0x8000, 0x20000000, 0x80, 0x2000000
 _PR_SET_DUMPABLE = 4
 _MAPPED, _GO = ord("M"), ord("O")
+DUMPABLE = ord("m")
 # Before the first of these the mount tree stands.
 _OWN = (
     steps.Scheduler,
@@ -199,6 +200,7 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
         if join.kind not in (*given.joins_late, "user") and not (join.kind == "pid" and given.joins_pid)
     ]
     if given.way == MAPPED_FIRST:
+        program.add(space, "SEND", DUMPABLE)
         program.add(space, "WAIT", _MAPPED)
         program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
     _join(program, joins, user is None)

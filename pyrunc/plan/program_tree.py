@@ -104,15 +104,16 @@ def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
     """Lower the staging place, and what is copied before mounts are cut off from the host."""
     wanted = classic_early(on.plan)
     shared = [each.source for each in wanted if any(flag == SHARED for flag, _ in each.options.propagation)]
-    place = on.text(step, on.given.directory + "/staging")
-    on.program.add(step, "CLASSIC", on.program.slot("proc"), place, on.list(step, shared))
     if step.handed:
+        # Before the staging place lies over the root directory: who enters the namespace then is in it.
         paths = list(classic_handed(on.plan))
         first = on.program.slots_of("handed", len(paths)) if paths else 0
         for number in range(0, len(paths), BATCH):
             count = min(BATCH, len(paths) - number)
             on.program.add(step, "RECEIVE", first + number, count, number)
         on.handed = {path: first + number for number, path in enumerate(paths)}
+    place = on.text(step, on.given.directory + "/staging")
+    on.program.add(step, "CLASSIC", on.program.slot("proc"), place, on.list(step, shared))
     for each in wanted:
         on.early[id(each)] = program_mounts.open_early(on, each)
 
