@@ -36,7 +36,7 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 # What an image holds, with all that these import: what most calls want. More would only take memory.
 HOT = (
     "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
-    "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.tree", "pyrunc.plan.build",
+    "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.host_mounts", "pyrunc.plan.build",
     "pyrunc.apply.seccomp",
 )  # fmt: skip
 
@@ -253,7 +253,7 @@ without_signals = ["yes"]
 find_and_load: Any = vars(_frozen_importlib)["_find_and_load"]
 for place, name, value in (
     (sys, "stdout", Out),
-    (sys, "path", []),  # as it is until the rest is there; child.py empties it
+    (sys, "path", []),  # as it is until the rest is there
     (builtins, "open", open_file),
     (_frozen_importlib, "_find_and_load", load),
 ):

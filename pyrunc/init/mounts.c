@@ -77,8 +77,9 @@ long do_TREE(struct state *state, const uint64_t *argument)
 /* Keep mount events from flowing to the host, or set what linux.rootfsPropagation asks for. */
 long do_PROPAGATION(struct state *state, const uint64_t *argument)
 {
+    enum { TYPES = MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE | MS_REC };
     (void)state;
-    return SYS5(mount, 0, "/", 0, argument[0], 0);
+    return argument[0] & ~(uint64_t)TYPES ? -EINVAL : SYS5(mount, 0, "/", 0, argument[0], 0);
 }
 
 /* The root file system's tree over itself, where hooks look for it. The root of a user namespace may be unable to

@@ -122,6 +122,8 @@ long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
     struct row row;
     uint64_t above[64], at = classic.staged;
     size_t number = 0;
+    if (argument[0] & ~(uint64_t)(MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE))
+        return -EINVAL;
     if (!classic.early)
         return SYS5(mount, 0, "/", 0, argument[0] | MS_REC, 0);
     long result = read_list(&list);
