@@ -130,7 +130,7 @@ def _explain(verb: str, exc: Exception) -> int:
         text = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else f"{kind}{exc}"
         said = " ".join(f"pyrunc: {text}".split()).rstrip(":") + "\n"
         os.write(2, said.encode("ascii", "backslashreplace"))
-        return 255 if verb == "exec" else 1
+        return 255 if verb in ("exec", "wait") else 1
 
 
 def _command(argv: list[str]) -> Command | int:

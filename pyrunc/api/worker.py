@@ -29,7 +29,7 @@ import sys
 
 import pyrunc
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import protocol, seal
+from pyrunc.apply import exit_status, protocol, seal
 from pyrunc.cli.match import Command
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
@@ -268,7 +268,7 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         pid, pidfd = ACTIONS[command.verb](command)
         protocol.send(sock, DONE, b"%d" % pid, pidfd)
         if pid:
-            _watch(pid, sock)
+            _watch(pid, sock, _record(command))
     except Failure as problem:
         protocol.report(sock, problem)
     except BaseException as exc:  # noqa: BLE001 - it is the caller who words it
@@ -277,8 +277,21 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def _watch(pid: int, sock: _socket.socket) -> None:
-    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for."""
+def _record(command: Command) -> store.Container | None:
+    """Return the record of the container that a command has made; None for what has none of its own."""
+    if command.verb == "exec":
+        return None
+    try:
+        return store.open_container(str(command.root), command.id)
+    except Failure:
+        return None  # somebody has deleted it since
+
+
+def _watch(pid: int, sock: _socket.socket, container: store.Container | None) -> None:
+    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for.
+
+    How a container's first process ends is written down as well, for others who ask.
+    """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -288,7 +301,10 @@ def _watch(pid: int, sock: _socket.socket) -> None:
     _linux.close_range(own + 1, _LAST_FD, 0)
     os.chdir("/")
     _pid, status = os.waitpid(pid, 0)
-    protocol.send(sock, EXIT, b"%d" % os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    if container is not None:
+        exit_status.write(container, code)
+    protocol.send(sock, EXIT, b"%d" % code)
 
 
 def _words(command: Command, sock: _socket.socket) -> list[str]:

@@ -154,6 +154,7 @@ class Command:
         check: bool
         add: Sequence[str]
         remove: Sequence[str]
+        time: int
 
     def __init__(self, verb: str, fields: dict[str, Any]) -> None:
         """Keep what was read; fields becomes the object's attributes."""

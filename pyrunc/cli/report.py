@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 # What runc says before the reason; engines' users search for these words.
 _PREFIXES = {"create": "pyrunc create failed: ", "run": "pyrunc run failed: ", "exec": "exec failed: "}
 
-# `exec` hands on the status of a process, so a failure of its own is told apart by this one (as runc does).
+# `exec` and `wait` hand on the status of a process, so a failure of their own is told apart by this one (for
+# `exec` as runc does).
 _ENOENT, _EIO, _ENOMEM, _ENFILE, _EMFILE, _ENOSPC, _ENOSYS, _EDQUOT = 2, 5, 12, 23, 24, 28, 38, 122
-_EXEC_FAILED = 255
+_HANDED_ON, _FAILED = ("exec", "wait"), 255
 
 # What any call may meet and no place in pyrunc can help: what is short around it, and what to do.
 _SHORT = {
@@ -59,7 +60,7 @@ def failure(verb: str, exc: BaseException) -> int:
     log.record("error", prefix.rstrip() + "\n" + text if prefix and "\n" in text else prefix + text)
     if cli.debugging:
         _traceback(exc)
-    return _EXEC_FAILED if verb == "exec" and code == 1 else code
+    return _FAILED if verb in _HANDED_ON and code == 1 else code
 
 
 def usage(message: str, code: int = 1) -> int:

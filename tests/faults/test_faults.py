@@ -122,6 +122,8 @@ SCENARIOS = [
     Scenario("exec-detach", ("exec", "--detach", "{id}", "/bin/true"), running, can_exec, lasting=True),
     Scenario("kill", ("kill", "{id}", "WINCH"), running, lasting=True),
     Scenario("kill-9", ("kill", "{id}", "KILL"), running),
+    Scenario("stop", ("stop", "--time", "0", "{id}"), running),
+    Scenario("stop-paused", ("stop", "--signal", "KILL", "{id}"), paused),
     Scenario("pause", ("pause", "{id}"), running, goes_on, lasting=True),
     Scenario("resume", ("resume", "{id}"), paused, is_paused_again, lasting=True),
     Scenario(
