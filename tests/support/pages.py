@@ -36,7 +36,45 @@ def fits(answer: str, expected: str) -> bool:
     return re.fullmatch(pattern, answer, re.DOTALL) is not None
 
 
-def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> int:
+def patched(page: str, copy: Path) -> list[str]:
+    """Make a copy of the code and its tests, changed as the patches of a page say.
+
+    Where a change belongs is found by the lines around it, which must be there once; line numbers do not
+    count, as the page need not follow the code's every move.
+
+    Args:
+        page: its path in the checkout.
+        copy: a directory to make.
+
+    Returns:
+        The files that were changed.
+
+    Raises:
+        AssertionError: a patch does not fit.
+
+    """
+    copy.mkdir()
+    for name in ("pyrunc", "tests", "schema"):
+        shutil.copytree(TOP / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+    shutil.copy(TOP / "pyproject.toml", copy)
+    changed: list[str] = []
+    for patch in re.findall(r"^```diff\n(.*?)^```$", (TOP / page).read_text(), re.DOTALL | re.MULTILINE):
+        for change in re.split(r"^--- a/.*\n", patch, flags=re.MULTILINE)[1:]:
+            name, *hunks = re.split(r"^@@.*@@\n", change, flags=re.MULTILINE)
+            changed.append(name.strip().removeprefix("+++ b/"))
+            text = (copy / changed[-1]).read_text()
+            for hunk in hunks:
+                lines = hunk.splitlines(keepends=True)
+                before = "".join(line[1:] for line in lines if line[0] != "+")
+                assert text.count(before) == 1, f"{page}: {changed[-1]} has this not once:\n{before}"
+                text = text.replace(before, "".join(line[1:] for line in lines if line[0] != "-"))
+            (copy / changed[-1]).write_text(text)
+    return changed
+
+
+def run(
+    page: str, engine: Engine, directory: Path, bundle: str = "volumes", start: list[str] | None = None
+) -> int:
     """Run the commands of a page, in its order, in a directory with a copy of a bundle.
 
     Args:
@@ -44,6 +82,7 @@ def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> 
         engine: whose state root is used; deletes the containers the page makes.
         directory: an empty one.
         bundle: its name in bundles/.
+        start: what starts pyrunc, in the place of the command under test.
 
     Returns:
         How many commands there were.
@@ -54,7 +93,7 @@ def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> 
     """
     tools = directory / "tools"
     tools.mkdir()
-    words = [*command(), "--root", str(engine.root), "--volume-root", str(directory / "volumes")]
+    words = [*(start or command()), "--root", str(engine.root), "--volume-root", str(directory / "volumes")]
     (tools / "pyrunc").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     for tool in tools.iterdir():
