@@ -343,7 +343,7 @@ class Container:
         return None
 
     def delete(self, *, force: bool = False, volumes: bool = False) -> None:
-        """Take away all that it was.
+        """Remove it and everything that was made for it.
 
         Args:
             force: kill it first if it runs; no error if it is gone already.
@@ -472,4 +472,4 @@ def _quietly_delete(root: str, name: str) -> None:
     try:
         worker.call(asked, (worker.NOTHING,) * 3).close()
     except Failure:
-        return  # whoever is interrupted is not to be told about something else
+        return  # the interruption is what is reported, not this

@@ -1,4 +1,4 @@
-"""linux.seccomp as data: names become the kernel's numbers, nonsense becomes a Failure with its place.
+"""linux.seccomp as data: names become the kernel's numbers, mistakes become a Failure with its place.
 
 Law 1: this is the whole decision (which action for which call); what libseccomp makes of it is work for
 apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux

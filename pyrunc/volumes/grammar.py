@@ -88,7 +88,7 @@ class Request(Record):
         nocopy: leave an empty volume empty.
         chown: give the source to the container's user.
         overlay: mount an overlay whose lower layer is the source.
-        upper, work: the overlay's own directories, "" for some that go with the container.
+        upper, work: the overlay's own directories, "" for temporary ones, deleted with the container.
         flags: exec/noexec, dev/nodev, suid/nosuid, for a tmpfs any option.
         idmap: None, or the mapping: "" (the container's own) or "uids=0-1-10#...;gids=...".
         subpath: directory inside the volume.

@@ -44,8 +44,11 @@ def nothing_more(bench: Bench, name: str) -> list[str]:
 class Scenario(NamedTuple):
     """A verb that changes something.
 
-    Attributes: words: the call; {id} stands for the container. prepare: makes what it needs. after: what more
-        must hold, as complaints. lasting: the container is used again when it has come through.
+    Attributes:
+        words: the call; {id} stands for the container.
+        prepare: makes what it needs.
+        after: what more must hold, as complaints.
+        lasting: the container is used again after the call.
 
     """
 

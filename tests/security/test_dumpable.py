@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROUNDS = 25
-# What the init program is and holds: its sealed file, its socket and, while it looks for HOME, the image's own
-# list of accounts. That is a link here, so that its name tells it from the host's /etc/passwd.
+# What the init program is and holds: its sealed file, its socket and, while it looks for HOME, the image's
+# own list of accounts. That is a link here, so that its name tells it from the host's /etc/passwd.
 ACCOUNTS = "/etc/accounts-of-the-image"
 OF_THE_INIT_PROGRAM = ("exe /memfd:pyrunc-init (deleted)", "fd socket:[", f"fd {ACCOUNTS}", "mem")
 
