@@ -121,7 +121,7 @@ _CRIU: tuple[Option, ...] = (
     (("empty-ns",), MANY, (), "network", "leave this namespace empty; may be repeated"),
     (("auto-dedup",), FLAG, False, "", "keep a page of memory in one image only"),
     (("lazy-pages",), FLAG, False, "", "bring memory over only when it is touched (userfaultfd)"),
-    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU holds up the network"),
+    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU blocks the network"),
 )
 _PARENT = ("parent-path",), TEXT, None, "DIR"
 _PAGES = ("page-server",), TEXT, None, "ADDRESS:PORT"

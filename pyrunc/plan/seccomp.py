@@ -303,9 +303,7 @@ def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tupl
 
 def _check_listener(flags: int, listener: str, metadata: str, pointer: str) -> None:
     if metadata and not listener:
-        raise Failure(
-            "listenerMetadata has nobody to go to without listenerPath", pointer=pointer + "/listenerMetadata"
-        )
+        raise Failure("listenerMetadata needs a listenerPath", pointer=pointer + "/listenerMetadata")
     if flags & NEW_LISTENER and not listener:
         text = "SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers"
         raise Failure(text, pointer=pointer + "/listenerPath")

@@ -154,7 +154,7 @@ def _spare() -> list[int]:
     if 0 <= room < _ROOM:
         raise Failure(
             f"make a container: the address space is limited to {room} bytes",
-            hint=f"going back after a failure, and explaining it, takes up to {_ROOM}: see ulimit -v",
+            hint=f"to undo and to explain a failure takes up to {_ROOM}: see ulimit -v",
         )
     spare: list[int] = []
     try:

@@ -90,7 +90,7 @@ def delete(
                 raise
             from pyrunc import cli
 
-            cli.warn(f"{problem.message}; whatever it would have named may be left")
+            cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
             container.extra.clear()
             destroy(container, lock, mount_points="all")
     finally:
@@ -111,7 +111,7 @@ def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container 
         from pyrunc.apply import remains
 
         remains.refuse_members(store.Container(root, name))
-        cli.warn(f"{problem.message}; whatever it would have named may be left")
+        cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
     remove(store.Container(root, name), lock)
     return None
 

@@ -238,7 +238,7 @@ class Tree:
             raise Failure(
                 "the container has no mount namespace of its own",
                 step=self.container.id,
-                hint="what is mounted there would outlive it: mount it where the namespace belongs",
+                hint="a mount there would outlive the container: make it in that namespace yourself",
             )
 
 
@@ -294,7 +294,7 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
             if request.kind == "volume"
             else "its layers need the container's state"
         )
-        raise Failure(f"--add {text}: {what} cannot be added to a container that is there", hint=hint)
+        raise Failure(f"--add {text}: {what} cannot be added to an existing container", hint=hint)
     if request.kind == "bind":
         request.source = os.path.abspath(request.source)
         request.create = False
@@ -343,9 +343,7 @@ def _check_kind(step: steps.Mount, asked: str) -> None:
             return
         raise Failure(f"{asked}: only a bind from outside the container can be id-mapped")
     what = "a remount" if step.kind == "remount" else f"type {step.fstype}"
-    raise Failure(
-        f"{asked}: {what} cannot be added to a container that is there", hint="binds and tmpfs can be"
-    )
+    raise Failure(f"{asked}: {what} cannot be added to an existing container", hint="binds and tmpfs can be")
 
 
 def _check_free(step: steps.Mount, asked: str, known: Knowledge, found: Origins) -> None:

@@ -195,7 +195,7 @@ def _options(request: Request, words: list[str], text: str) -> None:
     if "idmap" in given:
         request.idmap = given["idmap"].partition("=")[2]
     if request.kind == "bind" and "copy" in given:
-        raise invalid(text, f"{given['copy']} is for volumes: the content of a host directory is what it is")
+        raise invalid(text, f"{given['copy']} is for volumes: a host directory is mounted as it is")
     if request.kind == "volume" and "recursion" in given:
         raise invalid(text, f"{given['recursion']} is for host directories: nothing is mounted in a volume")
 

@@ -37,7 +37,7 @@ def nothing_first(bench: Bench, name: str) -> None:
 
 
 def nothing_more(bench: Bench, name: str) -> list[str]:
-    """Let what always has to hold be all."""
+    """Check nothing beyond what always has to hold."""
     return []
 
 
@@ -181,7 +181,7 @@ class Bench:
         return found
 
     def attempt(self, scenario: Scenario, fault: faults.Fault) -> list[str]:
-        """Let one call go wrong; return what does not hold afterwards."""
+        """Make one call fail; return what is wrong afterwards."""
         name, watch = self.ready(scenario)
         problems = []
         try:
