@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from pyrunc.cli.match import match
+from pyrunc.cli.verbs import GROUPS, VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -58,6 +62,19 @@ def test_targets_that_are_named_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z]+):.* ## ", text("Makefile"), re.MULTILINE))
     assert targets
     assert set(named) - targets == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_such(page: str) -> None:
+    """Those in a line of their own are taken by the strict matcher, verbs within sentences exist."""
+    wrong = []
+    for line in re.findall(r"^    (?:\$ )?(?:sudo )?pyrunc (?!\w+ failed)(.*)$", text(page), re.MULTILINE):
+        command = re.split(r" (?:\||\|\||&&|>|#|\.\.\.)(?: |$)", f" {line} ")[0]
+        if match(shlex.split(command)) is None:
+            wrong.append(line)
+    known = {word for verb in (*VERBS, *GROUPS) for word in verb.split()[:1]}
+    verbs = re.findall(r"`(?:sudo )?pyrunc (?:--[a-z-]+ )*([a-z]+)", text(page))
+    assert wrong + [verb for verb in verbs if verb not in known] == []
 
 
 def test_every_law_that_a_comment_names_is_on_the_page() -> None:

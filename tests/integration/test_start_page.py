@@ -1,4 +1,4 @@
-"""docs/README.md, run: each command of the page, in its order, with its answers."""
+"""README.md and docs/README.md, run: each command with its answer, in their order."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 @pytest.mark.skipif(FOREIGN, reason="it has verbs of our own")
-def test_the_page(engine: Engine, place: Path) -> None:
-    engine.ids.append("box")
-    assert pages.run("docs/README.md", engine, place, "hello") == 15
+@pytest.mark.parametrize(("page", "commands"), [("README.md", 1), ("docs/README.md", 15)])
+def test_the_page(engine: Engine, place: Path, page: str, commands: int) -> None:
+    engine.ids += ["box", "hello"]
+    assert pages.run(page, engine, place, "hello") == commands

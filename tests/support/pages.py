@@ -20,12 +20,16 @@ TOP = Path(__file__).resolve().parents[2]
 def examples(page: str) -> list[tuple[str, str]]:
     """Return the commands of a page, each with what it answers."""
     found: list[tuple[str, str]] = []
+    answers = False
     for line in (TOP / page).read_text().splitlines():
         if line.startswith("    $ "):
             found.append((line[6:], ""))
-        elif line.startswith("    ") and found:
+            answers = True
+        elif line.startswith("    ") and answers:
             said, answer = found[-1]
             found[-1] = (said, f"{answer}{line[4:]}\n")
+        elif line:
+            answers = False  # the answer has ended with its paragraph
     return found
 
 
