@@ -278,7 +278,7 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
 
 
 def _watch(pid: int, sock: _socket.socket) -> None:
-    """Be the parent of a process until it ends, with no descriptor open that somebody may wait for."""
+    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -1,8 +1,8 @@
 """Everything that is wrong with a config.json: each problem with its line and place, and a suggestion.
 
 Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
-meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. A file that is
-certainly right never gets here, so this may take 100 ms.
+meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. Nobody comes
+here with a file that is certainly right, so 100 ms are well spent.
 
 Two things are read more strictly than JSON Schema has it, as the acceptor and Go's decoder do: an integer is
 written without a fraction (1024.0 is none), and `$` in a pattern is the very end (not before a last newline).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -35,8 +36,10 @@ def test_the_page(engine: Engine, place: Path) -> None:
     changed = pages.patched(PAGE, copy)
     path = [str(copy), sysconfig.get_path("platlib")]
     start = f"import sys; sys.path[:0] = {path!r}; from pyrunc.__main__ import main; main()"
+    words = [sys.executable, "-I", "-S", "-c", start, "--root", str(engine.root)]
+    own = {"pyrunc": f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'}
     engine.ids.append("box")
-    assert pages.run(PAGE, engine, place, "hello", [sys.executable, "-I", "-S", "-c", start]) == 5
+    assert pages.run(PAGE, engine, place, "hello", tools=own) == 5
     tests = [name for name in changed if name.startswith("tests/")]
     wanted = " or ".join(("inert", "small_pages", *NAMED))
     words = [sys.executable, "-m", "pytest", "-v", *tests, "tests/unit/plan/test_show.py", "-k", wanted]

@@ -40,6 +40,57 @@ def fits(answer: str, expected: str) -> bool:
     return re.fullmatch(pattern, answer, re.DOTALL) is not None
 
 
+def run(
+    page: str,
+    engine: Engine,
+    directory: Path,
+    bundle: str = "volumes",
+    *,
+    tools: dict[str, str] | None = None,
+) -> int:
+    """Run the commands of a page, in its order, in a directory with a copy of a bundle.
+
+    Args:
+        page: its path in the checkout.
+        engine: whose state root is used; deletes the containers the page makes.
+        directory: an empty one.
+        bundle: its name in bundles/.
+        tools: scripts in the place of programs that the page calls.
+
+    Returns:
+        How many commands there were.
+
+    Raises:
+        AssertionError: one answered something else.
+
+    """
+    place = directory / "tools"
+    place.mkdir()
+    words = [*command(), "--root", str(engine.root), "--volume-root", str(directory / "volumes")]
+    scripts = {"pyrunc": f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', "sudo": '#!/bin/sh\nexec "$@"\n'}
+    for name, text in {**scripts, **(tools or {})}.items():
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    shutil.copytree(TOP / "bundles" / bundle, directory / "work/bundles" / bundle, symlinks=True)
+    tried = 0
+    for said, expected in examples(page):
+        with (directory / "answer").open("w") as out:  # not a pipe: a created container would keep it open
+            subprocess.run(
+                ["/bin/sh", "-c", said],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                cwd=directory / "work",
+                env={"PATH": f"{place}:/usr/bin:/bin"},
+                timeout=DEADLINE,
+            )
+        answer = (directory / "answer").read_text()
+        assert fits(answer, expected), f"$ {said}\n{answer}\nexpected:\n{expected}"
+        tried += 1
+    return tried
+
+
 def patched(page: str, copy: Path) -> list[str]:
     """Make a copy of the code and its tests, changed as the patches of a page say.
 
@@ -74,49 +125,3 @@ def patched(page: str, copy: Path) -> list[str]:
                 text = text.replace(before, "".join(line[1:] for line in lines if line[0] != "-"))
             (copy / changed[-1]).write_text(text)
     return changed
-
-
-def run(
-    page: str, engine: Engine, directory: Path, bundle: str = "volumes", start: list[str] | None = None
-) -> int:
-    """Run the commands of a page, in its order, in a directory with a copy of a bundle.
-
-    Args:
-        page: its path in the checkout.
-        engine: whose state root is used; deletes the containers the page makes.
-        directory: an empty one.
-        bundle: its name in bundles/.
-        start: what starts pyrunc, in the place of the command under test.
-
-    Returns:
-        How many commands there were.
-
-    Raises:
-        AssertionError: one answered something else.
-
-    """
-    tools = directory / "tools"
-    tools.mkdir()
-    words = [*(start or command()), "--root", str(engine.root), "--volume-root", str(directory / "volumes")]
-    (tools / "pyrunc").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
-    shutil.copytree(TOP / "bundles" / bundle, directory / "work/bundles" / bundle, symlinks=True)
-    tried = 0
-    for said, expected in examples(page):
-        with (directory / "answer").open("w") as out:  # not a pipe: a created container would keep it open
-            subprocess.run(
-                ["/bin/sh", "-c", said],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                check=False,
-                cwd=directory / "work",
-                env={"PATH": f"{tools}:/usr/bin:/bin"},
-                timeout=DEADLINE,
-            )
-        answer = (directory / "answer").read_text()
-        assert fits(answer, expected), f"$ {said}\n{answer}\nexpected:\n{expected}"
-        tried += 1
-    return tried
