@@ -110,7 +110,7 @@ def main() -> NoReturn:
         # The reader has seen enough (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime that
         # talks to sockets needs; so die of it only now, as any other command would have.
         _die_of(_SIGPIPE)
-    except Exception as exc:  # noqa: BLE001 - the edge: whatever it was becomes one line and an exit status
+    except Exception as exc:  # noqa: BLE001 - the last place: whatever it was becomes one line and an exit status
         code = _explain(verb, exc)
     os._exit(code)
 

@@ -1,6 +1,6 @@
 """checkpoint: write a running container's processes to image files, by CRIU.
 
-Read aloud: find the container, say what CRIU must know of it, have it dumped, take away what it was.
+In short: find the container, say what CRIU must know of it, have it dumped, take away what it was.
 Off the hot path. Law 1: what CRIU is asked for is decided in plan/criu.py.
 """
 

@@ -1,6 +1,6 @@
 """create: everything up to the program's execve, then leave.
 
-Read aloud: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
+In short: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
 Source: runtime-spec runtime.md "Create" and "Lifecycle".
 """
 

@@ -1,6 +1,6 @@
 """restore: bring a container back from the image files of a checkpoint, by CRIU.
 
-Read aloud: take the bundle, plan it, make its cgroups, have CRIU restore its processes in them as our
+In short: take the bundle, plan it, make its cgroups, have CRIU restore its processes in them as our
 children, store the state, stay in front of it unless told to detach. Off the hot path. Law 4: from the
 moment the restored init is known, `delete --force` finds it.
 """
