@@ -353,7 +353,7 @@ class Container:
         worker.listening(lambda: stop.stop(self._record(), seconds=timeout, signal=word))
 
     def delete(self, *, force: bool = False, volumes: bool = False) -> None:
-        """Take away all that it was.
+        """Remove it and everything that was made for it.
 
         Args:
             force: kill it first if it runs; no error if it is gone already.
@@ -482,4 +482,4 @@ def _quietly_delete(root: str, name: str) -> None:
     try:
         worker.call(asked, (worker.NOTHING,) * 3).close()
     except Failure:
-        return  # whoever is interrupted is not to be told about something else
+        return  # the interruption is what is reported, not this

@@ -1,6 +1,6 @@
 """The process between a caller of the library and a container.
 
-Making a container is nothing to do in somebody else's process: the interpreter's mappings are exchanged
+A container must not be made in the caller's own process: the interpreter's mappings are exchanged
 (apply/seal.py), it becomes undumpable, namespaces are entered and left again, signals are blocked, and what
 is forked is a copy of all that runs. So each call that starts or ends something is carried out by a worker,
 forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session and its
@@ -118,7 +118,7 @@ class Channel:
             Its exit status, -N for signal N; None when it did not end within these seconds.
 
         Raises:
-            Failure: the worker was killed, and nobody knows.
+            Failure: the worker was killed, and it is not known.
 
         """
         poll = select.poll()
@@ -182,7 +182,7 @@ def listening(function: Callable[[], Result]) -> Result:
 
 
 def _interrupt(worker: int) -> None:
-    """Have a worker go back: its caller does not wait for it any more."""
+    """Have a worker undo what it did: its caller does not wait for it any more."""
     poll = select.poll()
     poll.register(worker, select.POLLIN)
     for number in (_signal.SIGINT, _signal.SIGKILL):

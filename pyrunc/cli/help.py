@@ -51,7 +51,7 @@ cannot be had is null.""",
 Each line begins with ok, warning or missing. With a warning, containers run, but something that they may ask
 for cannot be had. It makes nothing and takes no rights; an ordinary user is told what holds for him.""",
     "delete": """
-One that was created and never started, and one that runs, need --force, which kills them.""",
+A container that runs or is paused needs --force, which kills it.""",
     "ps": """
 What follows the container id goes to the host's ps; the default is -ef. With --format json the process ids
 are printed.""",
@@ -68,7 +68,8 @@ The file is a config.json, or holds such an object; without it, the bundle's con
 problems are reported, each with its line and place, and make the exit status 1.""",
     "mounts": """
 The container is created, running or paused. What is added is a bind, in the words of the options --mount and
---volume of "pyrunc run", or a tmpfs; it goes with the container. Of what is mounted, entries of config.json
+--volume of "pyrunc run", or a tmpfs; it is removed with the container. Of what is mounted, entries of
+config.json
 and what was added can be removed, the rest with --force. FILE holds a mounts array, as config.json does.""",
     "completion": """
 Without a name, for the shell in $SHELL. For bash: source <(pyrunc completion bash)""",

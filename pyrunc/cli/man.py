@@ -51,7 +51,7 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "mounts": (
         ("0", "It was done; with --check: all is as it was configured."),
-        ("1", "It could not be done; with --check: something differs, which standard output tells."),
+        ("1", "It could not be done; with --check: something differs; standard output says what."),
     ),
     "stop": (
         ("0", "It has stopped."),

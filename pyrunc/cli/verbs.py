@@ -95,7 +95,7 @@ _PRESERVE: Option = (
 )
 _SUBREAPER: Option = (("no-subreaper",), FLAG, False, "", "do not become the reaper of orphaned processes")
 _OVERLAY: tuple[Option, ...] = (
-    (("overlay",), FLAG, False, "", "write to a layer over the root file system; it goes with the container"),
+    (("overlay",), FLAG, False, "", "write to a layer over the root file system, deleted with the container"),
     (("overlay-dir",), TEXT, None, "DIR", "keep that layer in DIR, not in the container's state directory"),
 )
 _DETACH: Option = (("detach", "d"), FLAG, False, "", "return at once, leave the process running")
@@ -121,7 +121,7 @@ _CRIU: tuple[Option, ...] = (
     (("empty-ns",), MANY, (), "network", "leave this namespace empty; may be repeated"),
     (("auto-dedup",), FLAG, False, "", "keep a page of memory in one image only"),
     (("lazy-pages",), FLAG, False, "", "bring memory over only when it is touched (userfaultfd)"),
-    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU holds up the network"),
+    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU blocks the network"),
 )
 _PARENT = ("parent-path",), TEXT, None, "DIR"
 _PAGES = ("page-server",), TEXT, None, "ADDRESS:PORT"
@@ -197,7 +197,7 @@ VERBS: dict[str, Verb] = {
             _PRESERVE,
             *_OVERLAY,
             *_MOUNTS,
-            (("rm-volumes",), FLAG, False, "", "let its anonymous volumes go with the container"),
+            (("rm-volumes",), FLAG, False, "", "delete its anonymous volumes with the container"),
         ),
     ),
     "exec": (

@@ -1,6 +1,6 @@
 /*
  * The one function of the extension that is more than a system call: it exchanges the files
- * behind this process's memory mappings under its feet. Two system calls from Python could
+ * behind the memory mappings of this process while it runs. Two system calls from Python could
  * not do it: between copying the interpreter's data and moving the copy into its place not
  * one Python instruction may run, because each changes reference counts in that very data.
  * pyrunc/apply/seal.py says why it is done (CVE-2019-5736) and decides everything.

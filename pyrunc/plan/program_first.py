@@ -32,12 +32,15 @@ class Beginning(Record):
     """What the parent has prepared.
 
     Attributes:
-        kinds: CLONE_NEW* flags of the container's namespaces. joins_pid: the slot "pidns" has a pid
-        namespace to join. waits: the slots "go" and "answers" have the fifos of `start`; else the parent
-        starts the program. terminal: the slot "slave" has the container's side of a terminal. passed: how
-        many descriptors from 3 on go to the program. filters: id of a Seccomp step -> its compiled filter.
+        kinds: CLONE_NEW* flags of the container's namespaces.
+        joins_pid: the slot "pidns" has a pid namespace to join.
+        waits: the slots "go" and "answers" have the fifos of `start`; else the parent starts the program.
+        terminal: the slot "slave" has the container's side of a terminal.
+        passed: how many descriptors from 3 on go to the program.
+        filters: id of a Seccomp step -> its compiled filter.
         state: the container's state for startContainer hooks, process_program.STATE_PID in the place of the
-        pid. stay, size, clean: as in program_exec.Entering.
+            pid.
+        stay, size, clean: as in program_exec.Entering.
 
     """
 
