@@ -69,7 +69,7 @@ def test_commands_are_such(page: str) -> None:
     """Those in a line of their own are taken by the strict matcher, verbs within sentences exist."""
     wrong = []
     for line in re.findall(r"^    (?:\$ )?(?:sudo )?pyrunc (?!\w+ failed)(.*)$", text(page), re.MULTILINE):
-        command = re.split(r" (?:\||\|\||&&|>|#|\.\.\.)(?: |$)", f" {line} ")[0]
+        command = re.split(r";| (?:\||\|\||&&?|>|#|\.\.\.)(?: |$)", f" {line} ")[0]
         if match(shlex.split(command)) is None:
             wrong.append(line)
     known = {word for verb in (*VERBS, *GROUPS) for word in verb.split()[:1]}
