@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man bundles clean
+.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man pictures bundles clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -74,6 +74,9 @@ conformance: install ## let engines and public test suites judge pyrunc (as root
 
 man: $(VENV)/ready ## write the manual pages to build/man (make install puts them where man finds them)
 	$(PY) -m pyrunc.cli.man build/man/man8
+
+pictures: $(VENV)/ready $(EXT) ## draw the pictures of README.md anew, from real runs (as root)
+	$(PY) docs/pictures/draw.py
 
 bundles: $(BUNDLES) ## fill the example bundles that need a root file system
 

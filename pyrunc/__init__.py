@@ -15,6 +15,7 @@ __all__ = (
     "Bundle",
     "Container",
     "Failure",
+    "Finding",
     "Plan",
     "Problem",
     "Process",
@@ -22,6 +23,7 @@ __all__ = (
     "Volume",
     "__version__",
     "containers",
+    "doctor",
     "run",
 )
 
@@ -32,20 +34,24 @@ if TYPE_CHECKING:
     from pyrunc.api.process import Process
     from pyrunc.api.run import containers, run
     from pyrunc.api.volume import Volume
+    from pyrunc.apply.finding import Finding
     from pyrunc.errors import Failure
     from pyrunc.plan.steps import Plan, Step
     from pyrunc.spec.explain import Problem
+    from pyrunc.verbs.doctor import doctor
 
 _HOMES = {
     "Bundle": "pyrunc.api.bundle",
     "Container": "pyrunc.api.container",
     "Failure": "pyrunc.errors",
+    "Finding": "pyrunc.apply.finding",
     "Plan": "pyrunc.plan.steps",
     "Problem": "pyrunc.spec.explain",
     "Process": "pyrunc.api.process",
     "Step": "pyrunc.plan.steps",
     "Volume": "pyrunc.api.volume",
     "containers": "pyrunc.api.run",
+    "doctor": "pyrunc.verbs.doctor",
     "run": "pyrunc.api.run",
 }
 

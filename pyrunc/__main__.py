@@ -34,7 +34,7 @@ class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
 class Out:
     """Standard output: writing to it may fail like anything else, and then says that it was this.
 
-    It stands around sys.stdout, so that no verb has to think of a full disk.
+    It wraps sys.stdout, so that no verb has to handle a full disk.
 
     Attributes:
         stream: where it goes; None when the caller has closed it.
@@ -42,11 +42,11 @@ class Out:
     """
 
     def __init__(self, stream: Any) -> None:
-        """Stand around a stream."""
+        """Wrap a stream."""
         self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        """Have all else from the stream."""
+        """Return all other attributes of the stream."""
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
@@ -110,7 +110,7 @@ def main() -> NoReturn:
         # The reader has seen enough (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime that
         # talks to sockets needs; so die of it only now, as any other command would have.
         _die_of(_SIGPIPE)
-    except Exception as exc:  # noqa: BLE001 - the edge: whatever it was becomes one line and an exit status
+    except Exception as exc:  # noqa: BLE001 - the last place: whatever it was becomes one line and an exit status
         code = _explain(verb, exc)
     os._exit(code)
 
@@ -118,8 +118,8 @@ def main() -> NoReturn:
 def _explain(verb: str, exc: Exception) -> int:
     """Say why a verb failed, and return the exit status.
 
-    What failed may be the very thing that it takes to say it well: descriptors or memory to import with, the
-    directory that modules are found from. Then it is said in few words, with what is here already.
+    What failed may be what a good message needs: descriptors or memory for an import, or the directory with
+    the modules. Then the message is short, made with what is loaded already.
     """
     try:
         from pyrunc.cli import report
@@ -130,7 +130,7 @@ def _explain(verb: str, exc: Exception) -> int:
         text = os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else f"{kind}{exc}"
         said = " ".join(f"pyrunc: {text}".split()).rstrip(":") + "\n"
         os.write(2, said.encode("ascii", "backslashreplace"))
-        return 255 if verb == "exec" else 1
+        return 255 if verb in ("exec", "wait") else 1
 
 
 def _command(argv: list[str]) -> Command | int:

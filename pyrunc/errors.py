@@ -1,4 +1,4 @@
-"""What goes wrong, said once: Failure carries the facts, the edge (cli/report.py) decides how to print them.
+"""What goes wrong, said once: Failure carries the facts, cli/report.py decides how to print them.
 
 Law 2: this module is on the hot path, so it only holds the facts; sentences are built when somebody reads
 them.

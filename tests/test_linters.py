@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLD = re.MULTILINE | re.DOTALL
 
 
 def run_tool(name: str, *arguments: str) -> None:
@@ -81,6 +83,21 @@ def test_functions_fit_a_screen() -> None:
                 if lines > 60:
                     too_long[f"{name}:{node.lineno} {node.name}"] = lines
     assert too_long == {}
+
+
+def test_lists_in_docstrings_are_lists() -> None:
+    """What is explained by name has a line of its own; a program that folds lines joins them easily."""
+    joined = []
+    for name, text in sources(".py"):
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            lists = re.findall(
+                r"^ *((?:Args|Attributes):.*?)(?:\n\n|\Z)", ast.get_docstring(node) or "", FOLD
+            )
+            if any(re.search(r"\A\w+: \S|[.;] [a-z_]+(, [a-z_]+)*: ", each) for each in lists):
+                joined.append(f"{name}: {getattr(node, 'name', 'module')}")
+    assert joined == []
 
 
 def test_sub_packages_cost_nothing() -> None:

@@ -7,7 +7,7 @@ if (echo $visits >/var/visits) 2>/dev/null; then
     if grep -q ' /var ' /proc/mounts; then
         say /var "visit number $visits, noted in a volume"
     elif [ "$(stat -f -c %T /)" = overlayfs ]; then
-        say /var "visit number $visits, noted in a layer that goes with the container"
+        say /var "visit number $visits, noted in a layer that is deleted with the container"
     else
         say /var "visit number $visits, noted in the bundle itself"
     fi

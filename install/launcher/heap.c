@@ -1,4 +1,4 @@
-/* malloc and its kin for the installed command, in memory at a fixed address, so that it can be written to a file.
+/* malloc and its relatives for the installed command, in memory at a fixed address, so that it can be written to a file.
  *
  * The C library's own allocator keeps its state in the library's data, which is somewhere else in each process. This
  * one keeps all in this program: its state in .data, what it hands out in REGION, which is the end of .bss. An image

@@ -1,6 +1,6 @@
 """The Python interface: what `import pyrunc` gives.
 
-No second code path (law 1): every call here is one function of pyrunc/verbs, given a Command as the command
-line gives it one, and returns what that function returns instead of printing it. Slow path: whoever imports
-this has an interpreter running already.
+There is no second code path (law 1): each call here calls one function of pyrunc/verbs, with a Command as the
+command line makes it, and returns its result instead of printing it. Slow path: the program that imports this
+runs already.
 """

@@ -6,7 +6,6 @@ Law 4: an object holds an id and what this program itself started; everything el
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +201,12 @@ class Container:
         """Our end of its program's stderr, if that is a PIPE."""
         return self.init and self.init.stderr
 
+    def inspect(self) -> dict[str, Any]:
+        """Return all that is known of it, as `pyrunc inspect` prints it."""
+        from pyrunc.verbs import inspect
+
+        return worker.listening(lambda: inspect.inspect(command("inspect", {}, id=self.id, root=self.root)))
+
     def processes(self) -> list[int]:
         """Return the numbers of its processes on the host."""
         from pyrunc.verbs import ps
@@ -315,8 +320,8 @@ class Container:
             timeout: seconds to wait at most.
 
         Returns:
-            Its exit status, -N when signal N ended it; None when this object did not make the container: only
-            the parent of a process is told how it ends.
+            Its exit status, -N when signal N ended it; None when nobody knows, which
+            can only be when this object did not make the container: see `pyrunc wait`.
 
         Raises:
             subprocess.TimeoutExpired: it runs still.
@@ -324,26 +329,31 @@ class Container:
         """
         if self.init is not None:
             return self.init.wait(timeout)
-        record = self._record()
+        from pyrunc.apply import exit_status
+
         try:
-            pidfd = os.pidfd_open(record.pid) if record.pid else -1
-        except ProcessLookupError:
-            return None
-        if pidfd >= 0:
-            try:
-                if store.status(record) != "stopped":
-                    poll = select.poll()
-                    poll.register(pidfd, select.POLLIN)
-                    if not poll.poll(
-                        None if timeout is None else min(worker.LONGEST, max(0, timeout) * 1000)
-                    ):
-                        raise subprocess.TimeoutExpired([self.id], timeout or 0.0)
-            finally:
-                os.close(pidfd)
-        return None
+            return exit_status.wait(self._record(), timeout)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired([self.id], timeout or 0.0) from None
+
+    def stop(self, timeout: float = 10, *, signal: int | str | None = None) -> None:
+        """Ask its program to end, and kill it if it does not; as `pyrunc stop`.
+
+        Args:
+            timeout: seconds it has to end by itself; 0 for none, a negative number for as long as it takes.
+            signal: a number, or a name with or without SIG; without, what its configuration says, else TERM.
+
+        Raises:
+            Failure: there is no such signal, or it does not die.
+
+        """
+        from pyrunc.verbs import stop
+
+        word = str(int(signal)) if isinstance(signal, int) else signal
+        worker.listening(lambda: stop.stop(self._record(), seconds=timeout, signal=word))
 
     def delete(self, *, force: bool = False, volumes: bool = False) -> None:
-        """Take away all that it was.
+        """Remove it and everything that was made for it.
 
         Args:
             force: kill it first if it runs; no error if it is gone already.
@@ -472,4 +482,4 @@ def _quietly_delete(root: str, name: str) -> None:
     try:
         worker.call(asked, (worker.NOTHING,) * 3).close()
     except Failure:
-        return  # whoever is interrupted is not to be told about something else
+        return  # the interruption is what is reported, not this

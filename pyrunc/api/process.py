@@ -67,7 +67,7 @@ class Streams:
         return None
 
     def handed_over(self) -> None:
-        """Let go of the ends that are the process's now."""
+        """Close the ends that the process has now."""
         for fd in self._opened:
             os.close(fd)
         self._opened.clear()
@@ -231,7 +231,7 @@ class Process:
             self._pidfd = -1
 
     def close(self) -> None:
-        """Let go of it: its streams are closed, and how it ends will not be known. It goes on running."""
+        """Close its streams and stop waiting for it. It goes on running; how it ends will not be known."""
         self._streams.close()
         self._forget()
 

@@ -1,4 +1,4 @@
-"""run and containers: what one does without holding a Container."""
+"""run() and containers(): calls that need no Container object."""
 
 from __future__ import annotations
 

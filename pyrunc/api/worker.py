@@ -1,7 +1,7 @@
 """The process between a caller of the library and a container.
 
-Making a container is nothing to do in somebody else's process: it becomes undumpable, signals are blocked,
-and what is forked is a copy of all that runs. So each call that starts or ends something is carried out by
+A container must not be made in the caller's own process: it becomes undumpable, signals are blocked, and what
+is forked is a copy of all that runs. So each call that starts or ends something is carried out by
 a worker, forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session
 and its descriptors are its own. It calls the same function the command line calls (law 1). If that made a
 process, the worker stays as its parent and tells how it ended.
@@ -28,7 +28,7 @@ import sys
 
 import pyrunc
 from pyrunc import cli, store
-from pyrunc.apply import protocol
+from pyrunc.apply import exit_status, protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 
@@ -116,7 +116,7 @@ class Channel:
             Its exit status, -N for signal N; None when it did not end within these seconds.
 
         Raises:
-            Failure: the worker was killed, and nobody knows.
+            Failure: the worker was killed, and it is not known.
 
         """
         poll = select.poll()
@@ -180,7 +180,7 @@ def listening(function: Callable[[], Result]) -> Result:
 
 
 def _interrupt(worker: int) -> None:
-    """Have a worker go back: its caller does not wait for it any more."""
+    """Have a worker undo what it did: its caller does not wait for it any more."""
     poll = select.poll()
     poll.register(worker, select.POLLIN)
     for number in (_signal.SIGINT, _signal.SIGKILL):
@@ -265,7 +265,7 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         pid, pidfd = ACTIONS[command.verb](command)
         protocol.send(sock, DONE, b"%d" % pid, pidfd)
         if pid:
-            _watch(pid, sock)
+            _watch(pid, sock, _record(command))
     except Failure as problem:
         protocol.report(sock, problem)
     except BaseException as exc:  # noqa: BLE001 - it is the caller who words it
@@ -274,8 +274,21 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def _watch(pid: int, sock: _socket.socket) -> None:
-    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for."""
+def _record(command: Command) -> store.Container | None:
+    """Return the record of the container that a command has made; None for what has none of its own."""
+    if command.verb == "exec":
+        return None
+    try:
+        return store.open_container(str(command.root), command.id)
+    except Failure:
+        return None  # somebody has deleted it since
+
+
+def _watch(pid: int, sock: _socket.socket, container: store.Container | None) -> None:
+    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for.
+
+    How a container's first process ends is written down as well, for others who ask.
+    """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -285,7 +298,10 @@ def _watch(pid: int, sock: _socket.socket) -> None:
     _linux.close_range(own + 1, _LAST_FD, 0)
     os.chdir("/")
     _pid, status = os.waitpid(pid, 0)
-    protocol.send(sock, EXIT, b"%d" % os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    if container is not None:
+        exit_status.write(container, code)
+    protocol.send(sock, EXIT, b"%d" % code)
 
 
 # -- what it does --------------------------------------------------------------------------------------------

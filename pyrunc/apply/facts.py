@@ -25,21 +25,21 @@ def gather(rootless: str | None = None) -> Facts:
     """
     euid = os.geteuid()
     inside = store.in_user_namespace()
-    kernel = _kernel(os.uname().release)
-    missing = _missing()
-    if missing:
+    version = kernel()
+    lacking = missing()
+    if lacking:
         from pyrunc.apply import classic
 
-        classic.check(kernel, missing)
+        classic.check(version, lacking)
     return Facts(
-        kernel=kernel,
+        kernel=version,
         statmount=_statmount(),
         euid=euid,
         in_user_namespace=inside,
         kcore=os.access("/proc/kcore", os.F_OK),
         capabilities=_linux.capget(0)[1],
         cgroup=cgroup_facts(rootless=rootless == "true" or (rootless != "false" and (inside or euid != 0))),
-        missing=missing,
+        missing=lacking,
     )
 
 
@@ -48,9 +48,9 @@ def host_root() -> bool:
     return os.geteuid() == 0 and not store.in_user_namespace()
 
 
-def _kernel(release: str) -> tuple[int, int]:
-    """Return major and minor of a release such as "6.1.0-13-amd64" or "7.0-rc1"."""
-    major, _, rest = release.partition(".")
+def kernel() -> tuple[int, int]:
+    """Return major and minor of this kernel; releases look like "6.1.0-13-amd64" or "7.0-rc1"."""
+    major, _, rest = os.uname().release.partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     return int(major), int(rest[:digits] or 0)
 
@@ -69,26 +69,26 @@ def _statmount() -> bool:
     return True
 
 
-def _missing() -> tuple[str, ...]:
+def missing() -> tuple[str, ...]:
     """Return which calls of the new mount API cannot be had, asked by one of each kernel it came with.
 
     move_mount, fsopen, fsmount and fspick ask for rights first, so that they tell nothing; kernels and
     filters have them together with the two that do.
     """
-    missing = []
+    lacking = []
     try:
         _linux.open_tree(-1, "", flags.AT_EMPTY_PATH)
     except OSError as exc:
         if exc.errno != _EBADF:
-            missing.append("open_tree")
+            lacking.append("open_tree")
     try:
         _linux.fsconfig(-1, 0, None, None, 0)
     except OSError as exc:
         if exc.errno != _EINVAL:
-            missing.append("fsconfig")
+            lacking.append("fsconfig")
     try:
         _linux.mount_setattr(-1, "", 0xFFFFFFFF, 0, 0, 0, -1)
     except OSError as exc:
         if exc.errno != _EINVAL:
-            missing.append("mount_setattr")
-    return tuple(missing)
+            lacking.append("mount_setattr")
+    return tuple(lacking)

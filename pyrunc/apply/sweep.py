@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 _ABSENT = "container does not exist"
 
-# Seconds to wait for who is just coming or going, and whom nothing can be left to: making mount points and
-# mounting takes some milliseconds, and so does dying.
+# Seconds to wait for a container that is just being created or deleted, and so cannot take over mount points:
+# making mount points and mounting takes some milliseconds, and so does ending.
 _PATIENCE = 0.5
 # And for what is left of a container whose creation was killed: its init notices at the next word it wants to
 # say.
@@ -334,9 +334,9 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
         try:
             other = store.open_container(container.root, name)
             theirs = bases_of(other)
-            heirlooms = [entry for entry in text if entry.base in theirs]
-            if heirlooms and _add(other, b"".join(text[entry] for entry in heirlooms)):
-                for entry in heirlooms:
+            inherited = [entry for entry in text if entry.base in theirs]
+            if inherited and _add(other, b"".join(text[entry] for entry in inherited)):
+                for entry in inherited:
                     del text[entry]
         except (OSError, Failure) as problem:
             if problem.errno in mountpoints.UNASKED:

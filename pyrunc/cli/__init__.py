@@ -1,8 +1,8 @@
-"""What the command line said about logging, and the two words a verb has for it.
+"""The logging settings of the command line, and debug() and warn() for the verbs.
 
-Here because this file is on the way to every verb anyway: a verb that warns or explains imports nothing for
-it, and one that does neither pays nothing (law 2). cli/log.py, which writes the records, is only imported
-when there is one.
+They are here because every verb imports this file anyway: a verb that warns imports nothing more for it, and
+one that does not warn pays nothing (law 2). cli/log.py, which writes the records, is only imported when there
+is one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log_service = ""  # "syslog:ID" or "journald:ID" when log_fd is a socket of one 
 debugging = False
 holding = False  # with a log, stderr is the container's: keep warnings from it unless the call fails
 listener: Callable[[str], object] | None = (
-    None  # whoever uses pyrunc as a library is told here, not on stderr
+    None  # set by the Python interface: warnings are passed to it, not written to stderr
 )
 warnings = False  # log warnings too; without it a log holds nothing but the error of a call that failed
 

@@ -252,7 +252,7 @@ class _Program(click.Group):
 
 
 class _Group(click.Command):
-    """The first word of several verbs: all it can do is to say what they are."""
+    """The first word of several verbs: it only lists them."""
 
     def __init__(self, name: str) -> None:
         """Take nothing but --help."""

@@ -34,8 +34,24 @@ Options end at the container id: what follows is the command's. The exit status 
 the number of the signal that ended it; 255 when it could not be started.""",
     "kill": """
 The signal is a number or a name, with or without SIG: 9, KILL and SIGKILL are the same.""",
+    "stop": """
+The signal is the image's StopSignal, if the annotation org.opencontainers.image.stopSignal tells it, else
+SIGTERM. What is paused goes on, so that it can end; what was never started is killed. One that has stopped is
+no failure. The container stays, until it is deleted.""",
+    "wait": """
+The status is the program's, or 128 plus the number of the signal that ended it: printed, and the exit status
+of this command, as it would be that of "pyrunc run". It is certain for who begins to wait before the end, on
+Linux 6.15 and later, or as the host's root; for who comes later it is known of containers made by "run
+--keep" or by the Python interface, and of those that somebody has waited for, or that were stopped by
+"pyrunc stop".""",
+    "inspect": """
+State, record, config.json, the plan that follows from it, processes, cgroups and what they use, mounts. What
+cannot be had is null.""",
+    "doctor": """
+Each line begins with ok, warning or missing. With a warning, containers run, but something that they may ask
+for cannot be had. It makes nothing and takes no rights; an ordinary user is told what holds for him.""",
     "delete": """
-One that was created and never started, and one that runs, need --force, which kills them.""",
+A container that runs or is paused needs --force, which kills it.""",
     "ps": """
 What follows the container id goes to the host's ps; the default is -ef. With --format json the process ids
 are printed.""",
@@ -52,7 +68,8 @@ The file is a config.json, or holds such an object; without it, the bundle's con
 problems are reported, each with its line and place, and make the exit status 1.""",
     "mounts": """
 The container is created, running or paused. What is added is a bind, in the words of the options --mount and
---volume of "pyrunc run", or a tmpfs; it goes with the container. Of what is mounted, entries of config.json
+--volume of "pyrunc run", or a tmpfs; it is removed with the container. Of what is mounted, entries of
+config.json
 and what was added can be removed, the rest with --force. FILE holds a mounts array, as config.json does.""",
     "completion": """
 Without a name, for the shell in $SHELL. For bash: source <(pyrunc completion bash)""",

@@ -118,7 +118,7 @@ def _framed(level: str, message: str) -> str:
 
 
 def _write(fd: int, text: str) -> None:
-    """Write a record in one call, so that those of two processes do not mix. Errors have no one to go to."""
+    """Write a record in one call, so that those of two processes do not mix. Failures cannot be reported."""
     try:
         os.write(fd, text.encode("utf-8", "backslashreplace"))
     except OSError:

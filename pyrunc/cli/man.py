@@ -51,7 +51,19 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "mounts": (
         ("0", "It was done; with --check: all is as it was configured."),
-        ("1", "It could not be done; with --check: something differs, which standard output tells."),
+        ("1", "It could not be done; with --check: something differs; standard output says what."),
+    ),
+    "stop": (
+        ("0", "It has stopped."),
+        ("1", "There is no such container or signal, or it does not die."),
+    ),
+    "wait": (
+        ("0-255", "That of the container's program; 128 and the number of the signal that ended it."),
+        ("255", "There is no such container, or nobody knows how it ended; nothing is printed then."),
+    ),
+    "doctor": (
+        ("0", "Nothing that containers need is missing."),
+        ("1", "Something is."),
     ),
     "kill": (
         ("0", "The signal was sent."),
@@ -83,6 +95,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "delete": (
         ("remove a container that has stopped, or was never started", "pyrunc delete box"),
         ("whatever it does", "pyrunc delete --force box"),
+    ),
+    "stop": (
+        ("ask a container to end, and kill it ten seconds later", "pyrunc stop box"),
+        ("give it a minute, as a database may want", "pyrunc stop --time 60 --signal INT box"),
+    ),
+    "wait": (("how a container in the background ends", "pyrunc wait box"),),
+    "inspect": (("all about a container", "pyrunc inspect box"),),
+    "doctor": (
+        ("can this machine run containers", "pyrunc doctor"),
+        ("for programs", "pyrunc doctor --json"),
     ),
     "state": (("what a container does", "pyrunc state box"),),
     "list": (
@@ -174,7 +196,7 @@ def program() -> str:
     lines += _options((*GLOBALS, HELP, VERSION))
     unknown = ("3", "There is no such command.")
     lines += _terms("EXIT STATUS", (_DONE, _FAILED, unknown))
-    lines += _text("run, exec and restore end with the status of what they ran; see their pages.")
+    lines += _text("run, exec, restore and wait end with the status of what was run; see their pages.")
     lines += _terms("ENVIRONMENT", ENVIRONMENT)
     lines += _terms("FILES", FILES)
     return "\n".join([*lines, *_see_also(VERBS)]) + "\n"

@@ -37,7 +37,7 @@ _DIGITS = 18
 class Command:
     """A command line that has been understood: the verb, and one attribute per option and positional of it.
 
-    Attributes: see pyrunc/cli/verbs.py. Options that were not given have the table's default: None for
+    pyrunc/cli/verbs.py lists the attributes. Options that were not given have the table's default: None for
     values, False for flags, an empty tuple for repeatable ones. A positional that was not given is None.
     """
 
@@ -154,6 +154,7 @@ class Command:
         check: bool
         add: Sequence[str]
         remove: Sequence[str]
+        time: int
 
     def __init__(self, verb: str, fields: dict[str, Any]) -> None:
         """Keep what was read; fields becomes the object's attributes."""

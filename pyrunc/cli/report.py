@@ -1,8 +1,8 @@
-"""The edge: what became of a call that failed is said here, once, and becomes an exit status.
+"""The end of a call that failed: the error is reported here, once, and becomes an exit status.
 
 Law 2 (explain slowly): imported when something has failed. One line for people, one record for engines;
-wording is an interface, because engines match on it. No traceback without --debug: somebody else's error
-message is no place for one.
+wording is an interface, because engines match on it. There is no traceback without --debug, because engines
+show our message as a part of theirs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 # What runc says before the reason; engines' users search for these words.
 _PREFIXES = {"create": "pyrunc create failed: ", "run": "pyrunc run failed: ", "exec": "exec failed: "}
 
-# `exec` hands on the status of a process, so a failure of its own is told apart by this one (as runc does).
+# `exec` and `wait` hand on the status of a process, so a failure of their own is told apart by this one (for
+# `exec` as runc does).
 _ENOENT, _EIO, _ENOMEM, _ENFILE, _EMFILE, _ENOSPC, _ENOSYS, _EDQUOT = 2, 5, 12, 23, 24, 28, 38, 122
-_EXEC_FAILED = 255
+_HANDED_ON, _FAILED = ("exec", "wait"), 255
 
-# What any call may meet and no place in pyrunc can help: what is short around it, and what to do.
+# Errors that any system call may return when the machine is short of something, and what to do about them.
 _SHORT = {
     _EMFILE: "pyrunc needs more open files than its limit allows: raise it (ulimit -n)",
     _ENFILE: "no process may open more files on this machine: see fs.file-max",
@@ -59,7 +60,7 @@ def failure(verb: str, exc: BaseException) -> int:
     log.record("error", prefix.rstrip() + "\n" + text if prefix and "\n" in text else prefix + text)
     if cli.debugging:
         _traceback(exc)
-    return _EXEC_FAILED if verb == "exec" and code == 1 else code
+    return _FAILED if verb in _HANDED_ON and code == 1 else code
 
 
 def usage(message: str, code: int = 1) -> int:
@@ -90,7 +91,7 @@ def _internal(exc: BaseException) -> str:
             return f"{what}; {_SHORT[exc.errno]}"
     else:
         what = " ".join(f"{type(exc).__name__}: {exc}".split()).rstrip(":")
-    if _memory_is_short():  # what others' libraries make of that is anything at all
+    if _memory_is_short():  # other libraries turn it into any exception
         return f"{what}; {_SHORT[_ENOMEM]}"
     return f"internal error: {what} ({_place(exc.__traceback__)}); --debug shows the traceback"
 
@@ -125,7 +126,7 @@ def _place(frame: TracebackType | None) -> str:
 
 
 def _traceback(exc: BaseException) -> None:
-    """Log where it happened, for the one who debugs."""
+    """Log the traceback."""
     import traceback
 
     for line in "".join(traceback.format_exception(exc)).splitlines():

@@ -95,7 +95,7 @@ _PRESERVE: Option = (
 )
 _SUBREAPER: Option = (("no-subreaper",), FLAG, False, "", "do not become the reaper of orphaned processes")
 _OVERLAY: tuple[Option, ...] = (
-    (("overlay",), FLAG, False, "", "write to a layer over the root file system; it goes with the container"),
+    (("overlay",), FLAG, False, "", "write to a layer over the root file system, deleted with the container"),
     (("overlay-dir",), TEXT, None, "DIR", "keep that layer in DIR, not in the container's state directory"),
 )
 _DETACH: Option = (("detach", "d"), FLAG, False, "", "return at once, leave the process running")
@@ -121,7 +121,7 @@ _CRIU: tuple[Option, ...] = (
     (("empty-ns",), MANY, (), "network", "leave this namespace empty; may be repeated"),
     (("auto-dedup",), FLAG, False, "", "keep a page of memory in one image only"),
     (("lazy-pages",), FLAG, False, "", "bring memory over only when it is touched (userfaultfd)"),
-    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU holds up the network"),
+    (("network-lock",), CHOICE, None, "iptables|nftables|skip", "how CRIU blocks the network"),
 )
 _PARENT = ("parent-path",), TEXT, None, "DIR"
 _PAGES = ("page-server",), TEXT, None, "ADDRESS:PORT"
@@ -197,7 +197,7 @@ VERBS: dict[str, Verb] = {
             _PRESERVE,
             *_OVERLAY,
             *_MOUNTS,
-            (("rm-volumes",), FLAG, False, "", "let its anonymous volumes go with the container"),
+            (("rm-volumes",), FLAG, False, "", "delete its anonymous volumes with the container"),
         ),
     ),
     "exec": (
@@ -252,7 +252,33 @@ VERBS: dict[str, Verb] = {
             (("volumes", "v"), FLAG, False, "", "remove the anonymous volumes that were made for it, too"),
         ),
     ),
+    "stop": (
+        "ask a container's program to end, and kill it if it does not",
+        _ONE,
+        _ID,
+        1,
+        1,
+        False,
+        (
+            (
+                ("time", "t"),
+                INTEGER,
+                10,
+                "SECONDS",
+                "how long to wait before it is killed; 0 kills at once, -1 never",
+            ),
+            (
+                ("signal", "s"),
+                TEXT,
+                None,
+                "SIGNAL",
+                "ask with this one (default: what its configuration says, else TERM)",
+            ),
+        ),
+    ),
+    "wait": ("wait until a container has ended, and print its exit status", _ONE, _ID, 1, 1, False, ()),
     "state": ("print the state of a container", _ONE, _ID, 1, 1, False, ()),
+    "inspect": ("print all that is known of a container, as JSON", _ONE, _ID, 1, 1, False, ()),
     "list": (
         "list the containers under --root",
         "",
@@ -492,6 +518,15 @@ VERBS: dict[str, Verb] = {
             ((*_FILTER[0],), *_FILTER[1:4], "label=KEY[=VALUE], label!=KEY[=VALUE]"),
             (("force", "f"), FLAG, False, "", "do not ask first"),
         ),
+    ),
+    "doctor": (
+        "tell whether this machine can run containers, and what to do about it",
+        "",
+        (),
+        0,
+        0,
+        False,
+        ((("json",), FLAG, False, "", "print JSON"),),
     ),
     "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),
     "version": ("print the version", "", (), 0, 0, False, ()),

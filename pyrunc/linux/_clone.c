@@ -10,7 +10,7 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
-/* The interpreter's own idea of a fork goes with every one of them, on both sides. */
+/* Each of them calls the interpreter's functions around a fork, on both sides. */
 static PyObject *forked(long pid, const int *pidfd)
 {
     if (pid == 0) {

@@ -2,13 +2,11 @@
 
 Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsewhere). For all functions:
 
-- arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a
-  string with a
-  NUL inside or a buffer of an impossible size a ValueError, all before the kernel is asked;
+- arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a string
+  with a NUL inside or a buffer of an impossible size a ValueError, all before the kernel is asked;
 - `Path` is str (encoded for the file system, surrogateescape), bytes, or an object with `__fspath__`;
 - a refusal by the kernel is OSError with its errno and without a file name: the caller knows the object and
-  says it;
-  a kernel that is too old gives ENOSYS;
+  says it; a kernel that is too old gives ENOSYS;
 - a returned file descriptor is close-on-exec, and -1 for an optional one means none;
 - the GIL is kept.
 """

@@ -47,7 +47,7 @@ IGNORED = {
     "run.oci.systemd.force_cgroup_v1": "a container sees the host's version of cgroups",
     "run.oci.systemd.subgroup": "the program is in the scope itself",
 }
-# These speak to what run.oci.handler would start, and say nothing alone.
+# These are for what run.oci.handler would start, and mean nothing without it.
 FOLLOW = ("io.kubernetes.cri.container-type", "krun.", "module.wasm.image/variant")
 
 # What a key begins with that may be in the tables above.

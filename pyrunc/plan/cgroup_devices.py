@@ -244,9 +244,8 @@ def program(rules: list[DeviceRule]) -> bytes:
     """Return the filter for BPF_CGROUP_DEVICE: 1 lets an access through, 0 refuses it.
 
     An open for reading and writing asks for two bits at once, so the rules are gone through from the last to
-    the
-    first: a denying one that matches any bit still open refuses, an allowing one settles its bits, and when
-    none is left the access is let through. That is "the later rule wins, bit by bit", without holes.
+    the first: a denying one that matches any bit still open refuses, an allowing one settles its bits, and
+    when none is left the access is let through. That is "the later rule wins, bit by bit", without holes.
     """
     last = max((i for i, rule in enumerate(rules) if rule.type == "a"), default=-1)
     allows = last >= 0 and rules[last].allow

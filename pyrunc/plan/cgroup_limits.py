@@ -4,9 +4,9 @@ Law 1: numbers are converted between the two versions of cgroups here and nowher
 version at hand cannot express is a Failure, never dropped in silence; 0 counts as "not set" where every
 engine uses it so (runc reads the configuration into integers whose zero value is 0).
 
-Sources: runtime-spec config-linux.md (1.3),
-Documentation/admin-guide/cgroup-v1/{memory,cpusets,blkio-controller, hugetlb,net_cls,net_prio,rdma}.rst,
-scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst of Linux 6.18.
+Sources: runtime-spec config-linux.md (1.3), Documentation/admin-guide/cgroup-v1/ (memory, cpusets,
+blkio-controller, hugetlb, net_cls, net_prio, rdma), scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst of
+Linux 6.18.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Sink:
 
 
 def add(made: CgroupPlan, resources: dict[str, Any], facts: CgroupFacts, *, update: bool) -> None:
-    """Append to made.writes what the sections ask for, unified last, so that it has the last word.
+    """Append to made.writes what the sections ask for; `unified` comes last, so that it wins.
 
     Raises:
         Failure: see the module.

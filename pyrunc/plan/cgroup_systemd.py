@@ -162,7 +162,7 @@ def unit(config: dict[str, Any], facts: CgroupFacts, container_id: str) -> Unit:
 
 
 def limits(resources: dict[str, Any], version: int) -> list[Property]:
-    """Return the limits systemd has properties for, so that it does not overwrite them with its own idea."""
+    """Return the limits systemd has properties for, so that it does not overwrite them with its defaults."""
     from pyrunc.plan.cgroup_limits import weight
 
     found: list[Property] = []

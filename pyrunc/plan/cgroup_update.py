@@ -85,7 +85,7 @@ def plan(
 
 
 def fix(change: dict[str, Any]) -> dict[str, Any]:
-    """Return the change with what it says without words.
+    """Return the change with what follows from it.
 
     No limit on memory lifts the one on memory and swap too, which could not stay below it; on version 2 and,
     with swap accounting, on version 1. Kernel memory limits are taken and ignored, as runc does.

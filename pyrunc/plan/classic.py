@@ -87,7 +87,7 @@ def _check(step: Mount, because: str, config: Config) -> None:
 
 
 def warnings(tree: list[Step]) -> list[str]:
-    """Return what is had in another way than with the new mount API, for those to whom it may matter."""
+    """Return a warning for each thing that works differently without the new mount API."""
     begin = next((step for step in tree if isinstance(step, ClassicMounts)), None)
     if begin is None or not begin.handed:
         return []

@@ -33,7 +33,7 @@ LINKS = (
 )
 
 
-# Made by nobody's wish but the specification's: the container's own, whatever stands there.
+# What the specification asks for: made for each container, whatever the image has there.
 PTMX = "/dev/ptmx"
 
 

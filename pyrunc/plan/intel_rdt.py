@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 POINTER = "/linux/intelRdt"
 
 # Keys of the container's paths: a group made for it, one that was there or is shared, its monitoring group.
-# The first and the last go with the container.
+# The first and the last are removed with the container.
 OWN, SHARED, MONITOR = "intel_rdt", "intel_rdt_clos", "intel_rdt_mon"
 
 

@@ -1,7 +1,7 @@
 """Which step of its plan each mount of a container comes from, and which steps have no mount.
 
 Law 4: nothing about it is kept: it follows from the plan, the kernel's mount table, and where on the host the
-sources are. Steps and mounts meet at mount points, of several at one place in the order in which they are
+sources are. Steps and mounts are matched by mount point, several at one place in the order in which they are
 made; what no step has made either came along below a recursive bind or was mounted by the container itself.
 """
 

@@ -1,4 +1,4 @@
-"""The kernel's mount table as data. Law 1: pure; whoever may read the file hands its text over.
+"""The kernel's mount table as data. Law 1: pure; the caller reads the file and passes its text.
 
 Source: proc_pid_mountinfo(5).
 """

@@ -3,7 +3,7 @@
 An overlay is made of directories, and a path inside the root file system is never used as a string (law 3),
 so the words lowerdir=, upperdir= and workdir= become a list of layers, which apply/ opens one by one. That
 also takes every limit away: fsconfig(2) takes no string longer than 255 bytes. Source:
-Documentation/filesystems/ overlayfs.rst. Law 1: pure; imported only for an overlay.
+Documentation/filesystems/overlayfs.rst. Law 1: pure; imported only for an overlay.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
 def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts) -> None:
     """Put a layer of its own over a container's root file system, which then never changes: `--overlay`.
 
-    It ends with the container, so nothing of it has to be on a disk ever (`volatile`, Linux 5.10): fsync(2)
-    in the container and the end of the mount cost nothing.
+    It is deleted with the container, so nothing of it ever has to be on a disk (`volatile`, Linux 5.10):
+    fsync(2) in the container and the end of the mount cost nothing.
 
     Args:
         attach: the step that attaches the root file system.

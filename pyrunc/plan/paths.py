@@ -1,8 +1,8 @@
 """Masked and read-only paths.
 
 Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left alone. What is
-asked for holds or is refused: a path is known by one spelling, and the root file system itself, whose
-covering nobody in it would notice, becomes read-only as a mount (as in runc) and cannot be masked.
+asked for is done or refused. A path is known by one spelling. For the root file system itself a cover would
+have no effect: read-only makes its mount read-only (as in runc), and to mask it is an error.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ _OR_EMPTY = ("apparmorProfile", "selinuxLabel", "rlimits")
 
 
 def over(given: Process, own: Process) -> Process:
-    """Lay the process of a file over the container's own one, so that it never gets more by saying less.
+    """Lay the process of a file over the container's own: to leave something out never gives more rights.
 
     Args:
         given: the process object of `exec --process`, without nulls.

@@ -198,7 +198,7 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
         add(step, "CAPABILITIES", step.effective, step.permitted, step.inheritable)
     if keep_capabilities:
         add(step, "PRCTL", _PR_SET_KEEPCAPS, 0)
-    # What the container does not speak of is left as it is, but for what may come from our caller.
+    # What the configuration does not mention is left as it is, except what may come from our caller.
     add(step, "AMBIENT", step.ambient)
     if step.no_new_privileges:
         add(step, "PRCTL", _PR_SET_NO_NEW_PRIVS, 1)
@@ -217,7 +217,7 @@ def _program(on: _Lowering, step: steps.Program) -> None:
 def execute(program: Program, plan: steps.Plan) -> None:
     """Append the end of a program: what it becomes."""
     step = next((step for step in plan.child if isinstance(step, steps.Program)), None)
-    if step is None:  # there is nothing to execute, which only `start` minds
+    if step is None:  # there is nothing to execute, which only `start` reports
         program.add(plan.namespaces, "EXEC", program.list(()), program.list(()))
         return
     # The user's home is used where the environment names none.

@@ -1,7 +1,7 @@
 """Record: the base of all plain data in a plan.
 
 Law 1 asks for data, the import budget forbids dataclasses (25 ms of start-up before the first class): a
-metaclass of a few lines gives the same reading, and mypy checks it as if it were a dataclass.
+metaclass of a few lines reads the same, and mypy checks it as if it were a dataclass.
 """
 
 from __future__ import annotations

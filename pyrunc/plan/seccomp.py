@@ -1,4 +1,4 @@
-"""linux.seccomp as data: names become the kernel's numbers, nonsense becomes a Failure with its place.
+"""linux.seccomp as data: names become the kernel's numbers, mistakes become a Failure with its place.
 
 Law 1: this is the whole decision (which action for which call); what libseccomp makes of it is work for
 apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux
@@ -303,9 +303,7 @@ def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tupl
 
 def _check_listener(flags: int, listener: str, metadata: str, pointer: str) -> None:
     if metadata and not listener:
-        raise Failure(
-            "listenerMetadata has nobody to go to without listenerPath", pointer=pointer + "/listenerMetadata"
-        )
+        raise Failure("listenerMetadata needs a listenerPath", pointer=pointer + "/listenerMetadata")
     if flags & NEW_LISTENER and not listener:
         text = "SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers"
         raise Failure(text, pointer=pointer + "/listenerPath")

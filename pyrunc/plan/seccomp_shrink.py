@@ -37,7 +37,7 @@ _FAR = 255  # a conditional jump's distance has eight bits
 
 
 class _UnknownError(Exception):
-    """The program does something this module has no picture of."""
+    """The program does something that this module does not know."""
 
 
 def shrink(program: bytes) -> bytes:

@@ -102,7 +102,7 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
         cells.append((str(row.number), row.by, *own, first, printable(row.step.pointer)))
         cells += [("", "", *none, "  " + line, "") for line in more]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    # One very long program line must not push everybody's pointer out of sight.
+    # One very long line must not move the pointers of all lines out of sight.
     widths[-2:] = min(widths[-2], 90), 0
     right = (0, *range(2, 2 + len(numbers)))
     lines = (

@@ -1,7 +1,7 @@
 """A container's mounts as a tree and as JSON: what `pyrunc mounts` prints.
 
-Law 1 turned round: plan/show.py prints what will be done, this what has become of it. Slow path: nobody waits
-for microseconds here.
+plan/show.py prints what will be done, this module prints what is there. Slow path: nobody waits for
+microseconds here.
 """
 
 from __future__ import annotations

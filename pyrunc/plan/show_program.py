@@ -1,7 +1,7 @@
 """The operations of the init program below the steps they belong to: what `pyrunc plan --program` prints.
 
-Law 1: the operations are lowered from the steps as create does it, and only what the parent would open or
-compile is stood in for. Steps without operations are carried out before the init program begins. Slow path.
+Law 1: the operations are lowered from the steps as create does it, with placeholders for what the parent
+would open or compile. Steps without operations are carried out before the init program begins. Slow path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DECIMAL = 1 << 31  # what is larger is a mask
 
 
 class Stand(Record):
-    """What stands for a compiled filter: its instructions are libseccomp's, on the machine where it runs."""
+    """A placeholder for a compiled filter: libseccomp makes its instructions when a container is created."""
 
     flags: int
     bpf: bytes = b""

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a config.json: each problem with its line and place, and what was meant.
+"""Everything that is wrong with a config.json: each problem with its line and place, and a suggestion.
 
 Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
 meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. Nobody comes
@@ -165,7 +165,7 @@ class Report:
         found = list(_half_characters(self.value, ""))
         _respell(self.value, validator)
         errors = list(validator.iter_errors(self.value))
-        # A value of a wrong type is not also a wrong word: that would be said in vain.
+        # Of a value with a wrong type only that is said, not also that it is a wrong word.
         mistyped = {_pointer(error.absolute_path) for error in errors if error.validator == "type"}
         for error in errors:
             if error.validator == "type" or _pointer(error.absolute_path) not in mistyped:

@@ -1,4 +1,4 @@
-"""JSON read by a person's standards: where each value stands, and why a text is not JSON.
+"""A JSON parser for messages: it knows where each value stands, and why a text is not JSON.
 
 Law 2, the slow side: jsonio takes exactly the same texts in a hundredth of the time (a property test holds
 the two together) but only says no. This parser knows the line of every value, which names are there twice,

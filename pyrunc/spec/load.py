@@ -5,7 +5,7 @@ pyrunc's own. Whatever is not certainly right goes to explain.py, which takes it
 file right (an odd spelling costs time, never meaning).
 
 A property that is null counts as absent, as for Go's decoder, with which all engines grew up. It is taken out
-here, so that nobody further on meets a None.
+here, so that no later code has to handle None.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """checkpoint: write a running container's processes to image files, by CRIU.
 
-Read aloud: find the container, say what CRIU must know of it, have it dumped, take away what it was.
+In short: find the container, say what CRIU must know of it, have it dumped, take away what it was.
 Off the hot path. Law 1: what CRIU is asked for is decided in plan/criu.py.
 """
 
@@ -65,7 +65,7 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
 
 
 def _refuse_layer(container: store.Container) -> None:
-    """What a container with --overlay has written goes with it, and CRIU's images do not have it."""
+    """Refuse a container with --overlay: its layer is deleted with it, and is not in CRIU's images."""
     from pyrunc.apply import layer
 
     if layer.has(container):
@@ -104,7 +104,7 @@ def _make(directory: str) -> None:
 
 
 def _check_parent(parent: str | None, images: str) -> None:
-    """The images of an earlier pre-dump are found by a link beside the new ones, so only relative."""
+    """Refuse an absolute path: CRIU finds an earlier pre-dump by a relative link beside the new images."""
     if not parent:
         return
     if os.path.isabs(parent):
@@ -150,7 +150,7 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
     def notified(script: str, _pid: int, _fd: int) -> None:
         nonlocal status_fd
         if script == "status-ready" and status_fd >= 0:
-            # The page server listens: whoever wants to fetch memory may come.
+            # The page server listens now: a client may fetch memory.
             try:
                 os.write(status_fd, b"\0")
             except OSError as exc:

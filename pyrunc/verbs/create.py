@@ -1,6 +1,6 @@
 """create: everything up to the program's execve, then leave.
 
-Read aloud: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
+In short: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
 Source: runtime-spec runtime.md "Create" and "Lifecycle".
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pyrunc.volumes.attach import Additions
 
 
-# Descriptors in reserve for the way back. Counted with strace: 5 are open at once while volumes are left, as
-# many while mount points are taken away, 7 while a hook runs.
+# Descriptors in reserve for undoing a creation. Counted with strace: 5 are open at once while volumes are
+# left, as many while mount points are taken away, 7 while a hook runs.
 _SPARE = 8
 # Bytes of address space. Measured: an error in config.json is explained with 40 MB, and not with 30.
 _ROOM = 48 << 20
@@ -128,7 +128,7 @@ def _poststop(config: Config, launch: parent.Launch | None) -> tuple[dict[str, o
 
 
 def _spare() -> list[int]:
-    """Return descriptors in reserve: the way back needs some, and may begin when there are no more.
+    """Return descriptors in reserve: undoing a creation needs some, and there may be no more by then.
 
     It reads directories and mount tables, imports modules, and gives hooks three pipes. It needs memory as
     well.
@@ -143,7 +143,7 @@ def _spare() -> list[int]:
     if 0 <= room < _ROOM:
         raise Failure(
             f"make a container: the address space is limited to {room} bytes",
-            hint=f"going back after a failure, and explaining it, takes up to {_ROOM}: see ulimit -v",
+            hint=f"to undo and to explain a failure takes up to {_ROOM}: see ulimit -v",
         )
     spare: list[int] = []
     try:
@@ -282,7 +282,7 @@ def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = Non
     Args:
         cmd: the options of create, run or plan, with an id.
         config: an accepted config.json; its `mounts` grow.
-        draw: gives names to volumes without one, instead of chance.
+        draw: returns a name for an anonymous volume; by default names are random.
 
     Raises:
         Failure: a flag makes no sense, or what it names is missing.
@@ -361,7 +361,7 @@ def _fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
 
 
 def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen: bool) -> None:
-    """Open what the outside gives or wants: console and pidfd sockets, the fifos of `start`."""
+    """Open the console and pidfd sockets, and the fifos of `start`."""
     receiver = cmd.pidfd_socket or launch.container.annotations.get("run.oci.pidfd_receiver")
     launch.open_channels(cmd.console_socket, receiver, foreground=not detach)
     if listen:
@@ -371,7 +371,7 @@ def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen:
 
 
 def _fifo(path: str) -> int:
-    """Make a fifo and open both its ends, so that neither opening nor reading depends on a partner."""
+    """Make a fifo and open both its ends, so that neither open nor read waits for the other side."""
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         os.mkfifo(path, 0o600)
@@ -394,7 +394,7 @@ def finish(cmd: Command, launch: parent.Launch, lock: int) -> None:
 
 
 def undo_launch(exc: BaseException, launch: parent.Launch, lock: int) -> None:
-    """Go all the way back from a launch that begin() has returned."""
+    """Undo a launch that begin() has returned."""
     let_go(launch.spare)
     undo(exc, launch.container, lock, launch.abort, launch.poststop)
 
@@ -406,10 +406,10 @@ def undo(
     abort: Callable[[], None] | None,
     poststop: Sequence[dict[str, object]],
 ) -> None:
-    """Go all the way back.
+    """Undo all that was made for a container.
 
-    What cannot be undone keeps the record with it, for `delete --force`. Nothing is raised: people must hear
-    why creation failed.
+    If something cannot be undone, the record stays too, for `delete --force`. Nothing is raised, so that the
+    caller can report why the creation failed.
 
     Args:
         exc: why; a Failure also says what is left.

@@ -1,8 +1,8 @@
-"""delete: take away everything a container was.
+"""delete: remove a container and everything that was made for it.
 
-Source: runtime-spec runtime.md "Delete". Law 4: with --force this converges from any half-made state. What
-the kernel could not be asked about is not taken for gone: then delete fails, says what is left, and can be
-repeated, because the record goes last.
+Source: runtime-spec runtime.md "Delete". Law 4: with --force it works from any half-made state. If the kernel
+cannot be asked about something, that is not assumed to be gone: delete then fails and says what is left. It
+can be repeated, because the record is removed last.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def delete(
         container = _record(root, name, lock, force=force)
         if container is None:
             return
-        # Without a pid its creation was killed: with its lock in our hands nobody goes on with it.
+        # Without a pid its creation was killed; we have its lock, so nobody else continues it.
         state = store.status(container) if container.pid else "stopped"
-        # A created one goes without --force, too, as in runc and crun: its program has not begun.
+        # A created one is deleted without --force, too, as in runc and crun: its program has not begun.
         if state in ("running", "paused") and not force:
             raise Failure(
                 f"cannot delete container {name} that is not stopped: {state}",
@@ -90,7 +90,7 @@ def delete(
                 raise
             from pyrunc import cli
 
-            cli.warn(f"{problem.message}; whatever it would have named may be left")
+            cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
             container.extra.clear()
             destroy(container, lock, mount_points="all")
     finally:
@@ -111,7 +111,7 @@ def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container 
         from pyrunc.apply import remains
 
         remains.refuse_members(store.Container(root, name))
-        cli.warn(f"{problem.message}; whatever it would have named may be left")
+        cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
     remove(store.Container(root, name), lock)
     return None
 
@@ -120,7 +120,7 @@ def kill_init(container: store.Container) -> None:
     """Kill init and wait until it is gone.
 
     Raises:
-        Failure: it does not go within ten seconds.
+        Failure: it has not ended after ten seconds.
 
     """
     try:
@@ -233,7 +233,8 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
         container: its record.
         lock: the descriptor that holds its lock.
         rootfs: also those in its root file system.
-        undo: its creation failed, and what else was made in it goes as well; true of what was killed, too.
+        undo: its creation failed: what else was made in it is removed as well; also if its creation was
+            killed.
 
     Raises:
         Failure: it cannot be told what was made or is used; the list of it is still there.
@@ -248,7 +249,7 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
     try:
         if container.pid and not os.fstat(file).st_size:
             os.unlink("made", dir_fd=lock)
-            # Others may have left us something until that moment.
+            # Others may have added entries until that moment.
             if not os.fstat(file).st_size:
                 return
         from pyrunc.apply import sweep as apply_sweep
@@ -264,11 +265,12 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
 def remove(container: store.Container, lock: int) -> None:
     """Remove the state directory and what is in it; what is already gone is no error.
 
-    The record goes last: as long as anything is left, the container is there and can be deleted again.
+    The record is removed last: as long as anything is left, the container is there and can be deleted again.
 
     Args:
         container: whose it is.
-        lock: the descriptor that holds its lock. Everything goes by it, so that nothing else can be meant.
+        lock: the descriptor that holds its lock. Everything is removed through it, so that nothing else can
+            be removed by mistake.
 
     Raises:
         Failure: something in it cannot be removed.

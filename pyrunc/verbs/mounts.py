@@ -1,8 +1,8 @@
 """mounts: a container's mounts as the kernel has them, where each comes from, what has changed.
 
-Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time anew. Kept
-are only wishes: what --add has put in and --remove has taken out (the record's `extra`), so that they count
-as configured. They are written down before they are done.
+Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time anew. Only
+what --add and --remove asked for is kept (in the record's `extra`), so that it counts as configured. It is
+written down before it is done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
 
 _ADD, _REMOVE = "add", "remove"
-# Of what can be added to a tree that is in use: nothing that would be made of it, or cover what it needs.
+# The types that can be added while a container runs. Others would be made of its own files, or hide what it
+# needs.
 _FILE_SYSTEMS = ("tmpfs",)
 
 
@@ -53,7 +54,7 @@ def main(cmd: Command) -> int:
             rootfs = tree.container.rootfs
             tree.remove([mounts.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
     elif added or removed:
-        # What goes makes room for what comes.
+        # Removals come first: they make room for additions.
         wishes = [(f"--add {text}", _entry(text, tree)) for text in added]
         if removed:
             tree.remove(removed, force=cmd.force)
@@ -149,7 +150,7 @@ class Tree:
             force: also where something is mounted already.
 
         Raises:
-            Failure: one cannot be had; then there is none.
+            Failure: one cannot be mounted; then none is.
 
         """
         from pyrunc.apply import live_mounts
@@ -187,7 +188,7 @@ class Tree:
             force: also those that are not the configuration's.
 
         Raises:
-            Failure: one is no mount point, or may not go; then nothing has been done.
+            Failure: one is no mount point, or must stay; then nothing has been done.
 
         """
         from pyrunc.apply import live_mounts
@@ -203,7 +204,7 @@ class Tree:
             os.close(lock)
 
     def _forget(self, gone: list[int], known: Knowledge, found: Origins) -> None:
-        """Note what went, with all below it: what was added is forgotten, the rest is known as removed."""
+        """Note what was removed, with all below: additions are forgotten, others are listed as removed."""
         wishes = self.wishes
         ids = set(gone)
         for row in mount_table.in_order(known.rows):
@@ -237,7 +238,7 @@ class Tree:
             raise Failure(
                 "the container has no mount namespace of its own",
                 step=self.container.id,
-                hint="what is mounted there would outlive it: mount it where the namespace belongs",
+                hint="a mount there would outlive the container: make it in that namespace yourself",
             )
 
 
@@ -293,7 +294,7 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
             if request.kind == "volume"
             else "its layers need the container's state"
         )
-        raise Failure(f"--add {text}: {what} cannot be added to a container that is there", hint=hint)
+        raise Failure(f"--add {text}: {what} cannot be added to an existing container", hint=hint)
     if request.kind == "bind":
         request.source = os.path.abspath(request.source)
         request.create = False
@@ -342,9 +343,7 @@ def _check_kind(step: steps.Mount, asked: str) -> None:
             return
         raise Failure(f"{asked}: only a bind from outside the container can be id-mapped")
     what = "a remount" if step.kind == "remount" else f"type {step.fstype}"
-    raise Failure(
-        f"{asked}: {what} cannot be added to a container that is there", hint="binds and tmpfs can be"
-    )
+    raise Failure(f"{asked}: {what} cannot be added to an existing container", hint="binds and tmpfs can be")
 
 
 def _check_free(step: steps.Mount, asked: str, known: Knowledge, found: Origins) -> None:

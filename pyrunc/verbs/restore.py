@@ -1,6 +1,6 @@
 """restore: bring a container back from the image files of a checkpoint, by CRIU.
 
-Read aloud: take the bundle, plan it, make its cgroups, have CRIU restore its processes in them as our
+In short: take the bundle, plan it, make its cgroups, have CRIU restore its processes in them as our
 children, store the state, stay in front of it unless told to detach. Off the hot path. Law 4: from the
 moment the restored init is known, `delete --force` finds it.
 """
@@ -85,7 +85,7 @@ def main(cmd: Command) -> int:
 
 
 class Restore:
-    """One container's return.
+    """The restoring of one container.
 
     Attributes:
         container: its record.
@@ -95,7 +95,7 @@ class Restore:
     """
 
     def __init__(self, cmd: Command, config: Config, container: store.Container) -> None:
-        """Begin with nothing done."""
+        """Take the record; nothing is opened yet."""
         self.cmd = cmd
         self.config = config
         self.container = container
@@ -231,7 +231,7 @@ class Restore:
         ]
         path = f"{images}/{checkpoint.DESCRIPTORS}"
         try:
-            # Images come from somewhere else: what is no file would hold us up.
+            # Images come from elsewhere: to open a fifo among them could block us.
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
             try:
                 if not os.path.isfile(f"/proc/self/fd/{fd}"):
@@ -259,7 +259,7 @@ class Restore:
         return plan_criu.restored_mounts(self.plan, located, sources, rows)  # type: ignore[arg-type]
 
     def _notified(self, script: str, pid: int, fd: int) -> None:
-        """Do our part when CRIU comes to it."""
+        """Do the runtime's part when CRIU asks for it."""
         if script == "setup-namespaces":
             self._set_up(pid)
         elif script == "post-restore":
@@ -318,7 +318,7 @@ class Restore:
         inside.run(self.container, close, as_root=False)
 
     def undo(self, exc: BaseException, lock: int) -> None:
-        """Go all the way back, as create does; poststop hooks run if the environment had begun to exist."""
+        """Undo everything, as create does; poststop hooks run if the environment had begun to exist."""
         hooks = plan_hooks.of(self.config, "poststop") if self.forked else ()
         create.undo(exc, self.container, lock, self._abort, hooks)
 

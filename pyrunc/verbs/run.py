@@ -48,7 +48,11 @@ def main(cmd: Command) -> int:
     status = foreground.wait(
         launch.pid, launch.pidfd, master=master, subreaper=not cmd.no_subreaper, notify=relay
     )
-    if not cmd.keep:
+    if cmd.keep:
+        from pyrunc.apply import exit_status
+
+        exit_status.write(container, status)
+    else:
         from pyrunc.verbs import delete
 
         try:

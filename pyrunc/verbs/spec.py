@@ -1,8 +1,8 @@
 """spec: a config.json to begin with, that runs on any host once there is a root file system.
 
 It is the container an engine would make by default: few capabilities, no new privileges, its own namespaces,
-the kernel's delicate files masked. Tests of other projects start from `runc spec`, so names and values they
-change (process.args, root.readonly, terminal) are where they look for them.
+the kernel's delicate files masked. Tests of other projects start from `runc spec`, so the properties they
+change (process.args, root.readonly, terminal) are in the same places here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """update: change a container's limits while it runs.
 
 Laws 1 and 4: the change is planned as data, applied to the cgroup, and kept in the state directory's
-configuration, which is what exec and the next update start from. If the kernel refuses one value the others
-get their old ones back.
+configuration, which is what exec and the next update start from. If the kernel refuses one value, the others
+are set back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """version: who this is, for people and for engines.
 
-Engines read the first line for "version X" and a line that begins with "commit:" (FEATURES of Docker's and
-containerd's clients), so the lines and their order are an interface, the one runc has.
+Docker and containerd look for "version X" in the first line and for a line that begins with "commit:", so the
+lines and their order are an interface, the same as runc's.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _confirmed(*, everything: bool) -> bool:
 
 
 class _Filters:
-    """The --filter words: several keys narrow, as several labels do; several values of another key widen."""
+    """The --filter words: all keys and all labels have to fit; of other keys one of several values does."""
 
     def __init__(self, words: Iterable[str], known: tuple[str, ...]) -> None:
         """Read KEY=VALUE words.

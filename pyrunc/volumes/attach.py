@@ -4,9 +4,9 @@ Two stages, as everywhere (law 1): prepare() decides and only looks; realize() m
 directories, fills, labels and gives away. In between the plan is made, from a configuration in which the
 flags' mounts are entries like any other; that configuration is also the one that is kept.
 
-What is asked for is kept apart from what is mounted: the record has each flag as it was written, each mount
-as a --mount text that can be asked for again (--volumes-from), and the saved configuration has the entry that
-was mounted.
+What is asked for is stored separately from what is mounted: the record has each flag as it was written, each
+mount as a --mount text that can be asked for again (--volumes-from), and the saved configuration has the
+entry that was mounted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pyrunc.volumes.grammar import Request
     from pyrunc.volumes.store import Holder, Locked
 
-# What a container lends of binds in its config.json: all, but those that make up its /dev, /proc and /sys.
+# --volumes-from takes over all binds of a container's config.json, except those for /dev, /proc and /sys.
 _NEVER_LENT = ("/dev", "/proc", "/sys")
 
 
@@ -140,7 +140,7 @@ class Additions:
                         record["made"] = [*self.made]
                         containers.save(container)
         finally:
-            # From now on it is known what was made, and that the rest was somebody else's or not at all.
+            # From now on it is known what was made here; the rest was made by somebody else, or not at all.
             record["directories"], record["made"] = [], self.made
             if self._image >= 0:
                 os.close(self._image)
@@ -176,7 +176,7 @@ class Additions:
                     os.close(data)
 
     def _empty(self, locked: Locked) -> None:
-        """Begin anew with a volume whose filling was killed halfway."""
+        """Empty a volume whose filling was killed halfway, and start again."""
         from pyrunc.volumes import tree
 
         data = locked.open_data()
@@ -220,7 +220,7 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
         cmd: the command.
         config: an accepted config.json; its `mounts` grow.
         root: the state root, where lenders are looked for.
-        draw: gives names to volumes without one, instead of chance.
+        draw: returns a name for an anonymous volume; by default names are random.
 
     Raises:
         Failure: a flag makes no sense, or two of them want the same place; or a lender or source is missing.

@@ -1,4 +1,4 @@
-"""Copy-up: an empty volume takes over what the image has at its place, with all that belongs to a file.
+"""Copy-up: an empty volume gets a copy of what the image has at its place, with all attributes.
 
 Law 3: the image is read through a copy of its mount that is read-only and where devices cannot be opened, its
 path is resolved inside the root (target.py), and every name below is opened from its directory's descriptor
@@ -8,9 +8,9 @@ Kept: type, owner, mode, times, extended attributes with ACLs and file capabilit
 numbers. Shared instead of copied where the file system can (FICLONE), else copied inside the kernel
 (copy_file_range(2)).
 
-It has to keep up with `cp -a` (bench/volumes.py), although it is Python: by asking the kernel less. Owners
-and modes that are right already are not set again, and a read-only source keeps the kernel from writing
-access times.
+It has to be as fast as `cp -a` (bench/volumes.py), although it is Python: by making fewer system calls.
+Owners and modes that are right already are not set again, and a read-only source keeps the kernel from
+writing access times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_CLONE = (1, 13, 38)  # EPERM, EACCES, ENOSYS
 _ENOENT, _ENXIO, _ENOTDIR, _EINVAL, _EXDEV = 2, 6, 20, 22, 18
 # What kernels say when two files cannot share, or have no attributes; also ENOTTY, ETXTBSY, ENOSYS, ENOTSUP.
 _CANNOT = frozenset((_EXDEV, _EINVAL, 25, 26, 38, 95))
-# Attributes that belong to the host's own books and not to the file: they are set anew where they are wanted.
+# Attributes that belong to the host and not to the file: they are set anew where they are wanted.
 _HOSTS_OWN = ("security.selinux", "security.SMACK64", "security.ima", "security.evm", "trusted.overlay.")
 
 

@@ -88,7 +88,7 @@ class Request(Record):
         nocopy: leave an empty volume empty.
         chown: give the source to the container's user.
         overlay: mount an overlay whose lower layer is the source.
-        upper, work: the overlay's own directories, "" for some that go with the container.
+        upper, work: the overlay's own directories, "" for temporary ones, deleted with the container.
         flags: exec/noexec, dev/nodev, suid/nosuid, for a tmpfs any option.
         idmap: None, or the mapping: "" (the container's own) or "uids=0-1-10#...;gids=...".
         subpath: directory inside the volume.
@@ -195,7 +195,7 @@ def _options(request: Request, words: list[str], text: str) -> None:
     if "idmap" in given:
         request.idmap = given["idmap"].partition("=")[2]
     if request.kind == "bind" and "copy" in given:
-        raise invalid(text, f"{given['copy']} is for volumes: the content of a host directory is what it is")
+        raise invalid(text, f"{given['copy']} is for volumes: a host directory is mounted as it is")
     if request.kind == "volume" and "recursion" in given:
         raise invalid(text, f"{given['recursion']} is for host directories: nothing is mounted in a volume")
 

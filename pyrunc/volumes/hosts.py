@@ -1,7 +1,7 @@
 """The host's side of a mount: its source is looked at, made where it may be, labelled, given away.
 
-Sources of binds are the caller's words and trusted as such; what is inside them may be a container's work, so
-trees are only changed through descriptors (tree.py).
+Sources of binds are the caller's words and trusted as such; their content may have been changed by a
+container, so trees are only changed through descriptors (tree.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.volumes.grammar import Request
 
-# Nobody means to label or to give away these with all that is in them; Docker and Podman refuse to.
+# To label these, or to change the owner of all that is in them, is never intended; Docker and Podman refuse
+# to.
 _SYSTEM = frozenset(
     (
         *(

@@ -1,4 +1,4 @@
-"""What is written beside a volume's content: one JSON file, which is read with distrust and written whole."""
+"""The file beside a volume's content: JSON, checked when it is read, and written as a whole."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ FRESH, FILLING, USED = "fresh", "filling", "used"
 class Volume(Record):
     """What is written about a volume.
 
-    Attributes: name: its directory's name. created: when, RFC 3339 in UTC, whole seconds. labels: what its
-        creator wanted to note. anonymous: it was made without a name. state: FRESH until a container uses it,
-        FILLING while it takes over the image's content, then USED. A volume found FILLING with its lock free
-        was left so by a command that was killed. maker: the container whose creation made it, () for one made
-        by hand. holders: the containers that use it, or did.
+    Attributes:
+        name: its directory's name.
+        created: when, RFC 3339 in UTC, whole seconds.
+        labels: what its creator wanted to note.
+        anonymous: it was made without a name.
+        state: FRESH until a container uses it, FILLING while the image's content is copied, then USED. One
+            found FILLING with its lock free was left so by a command that was killed.
+        maker: the container whose creation made it, () for one made by hand.
+        holders: the containers that use it, or did.
 
     """
 
@@ -40,7 +44,7 @@ def interpret(volume: Volume, text: bytes, path: str) -> None:
     """Take over what is written.
 
     Raises:
-        Failure: it is nothing of ours.
+        Failure: it was not written by us.
 
     """
     try:

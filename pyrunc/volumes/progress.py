@@ -55,7 +55,7 @@ class Progress:
         self._next = time.monotonic() + _EVERY
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.shown:
             self._write("\r\x1b[K")
             self.shown = False

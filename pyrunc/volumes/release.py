@@ -1,7 +1,7 @@
-"""When a container goes: it does not use its volumes any more, and those that go with it are removed.
+"""The end of a container's use of its volumes; those that were made for it are removed, if asked for.
 
 Anonymous volumes outlive their container unless it was told otherwise (delete --volumes, run --rm-volumes);
-named and borrowed ones always do. A creation that failed takes back what it made, and no more: a volume knows
+named and borrowed ones always do. A creation that failed removes what it made, and no more: a volume knows
 which creation made it.
 """
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def leave(container: Container, *, unfinished: bool, anonymous: bool = False) -> None:
-    """Let go of a container's volumes; its processes are gone, its record is still there.
+    """Note that a container uses its volumes no longer; its processes are gone, its record is still there.
 
     Args:
         container: its record.
         unfinished: its creation has failed or was killed: what it made is removed again.
-        anonymous: the anonymous volumes that were made for it go as well, even if `run` was not told so.
+        anonymous: remove the anonymous volumes that were made for it, even if `run` was not told so.
 
     """
     record: Any = container.extra.get("volumes") or {}
@@ -49,7 +49,7 @@ def leave(container: Container, *, unfinished: bool, anonymous: bool = False) ->
         try:
             store.leave(name, holder, remove=unfinished or (anonymous_own and goes))
         except Failure as problem:
-            # A volume in trouble must not keep its container from going.
+            # A problem with a volume must not keep its container from being deleted.
             from pyrunc import cli
 
             cli.warn(problem.text())

@@ -1,13 +1,13 @@
 """The volume store: STORE/NAME/_data with its book-keeping, STORE/NAME/volume.json, beside it.
 
-A store survives a kill at any instruction. A volume comes into being by one rename of a directory that was
-prepared in STORE/.tmp, and goes by one rename back into it; what a killed command left there is swept away by
-the next one. The book-keeping is one file, written whole (temporary file, rename) under the volume's lock,
-which is on its directory.
+A store stays valid when a command is killed at any instruction. A volume is made by one rename of a directory
+that was prepared in STORE/.tmp, and removed by one rename back into it; the next command removes what a
+killed one has left there. What is known of a volume is one file, replaced as a whole (temporary file, rename)
+under the volume's lock, which is on its directory.
 
 Who uses a volume is written in it as (state root, id, time of creation) of the container, so that containers
 of every state root count. What is written there is a claim, not the truth (law 4): the container's own record
-is, and each question is answered from that. Stale claims cost nothing and go with the next write.
+is, and each question is answered from that. Outdated claims do no harm, and disappear with the next write.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ DRIVER = "local"
 _TMP = ".tmp"
 _ENOENT, _EEXIST, _ENOTDIR, _ENOTEMPTY = 2, 17, 20, 39
 
-# Seconds that a container which goes waits for a volume that another command has. What stays written there is
-# a claim of one that is gone, which counts for nothing.
+# Seconds that the deletion of a container waits for a volume that another command has locked. If it takes
+# longer, an outdated claim stays in the volume, which does no harm.
 _PATIENCE = 10.0
 _PAUSE = 0.005
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -119,7 +119,7 @@ class Store:
             text = containers.read_whole(os.open(META, _FILE, dir_fd=directory))
         except FileNotFoundError:
             if _has_data(directory):
-                return volume  # its content is what counts; nothing else is known of it
+                return volume  # only its content is there; nothing else is known of it
             raise MissingError(name) from None
         except OSError as exc:
             raise Failure(f"read {path}", errno=exc.errno or 0) from None
@@ -165,8 +165,12 @@ class Store:
     ) -> bool:
         """Make a volume, unless it is there.
 
-        Args: name: a valid name. labels: notes. anonymous: nobody chose the name. maker: the container it is
-            made for, which uses it from its first moment: no prune can come in between.
+        Args:
+            name: a valid name.
+            labels: notes.
+            anonymous: nobody chose the name.
+            maker: the container it is made for, which uses it from its first moment: no prune can come in
+                between.
 
         Returns:
             Whether it was made now.
@@ -380,7 +384,7 @@ class Locked:
         return size
 
     def _refuse_mounts(self) -> None:
-        """Whatever is mounted in a volume is not the volume's; a removal must not reach into it."""
+        """Refuse to remove a volume in which something is mounted, because that is not the volume's."""
         below = os.path.realpath(f"{self.store.path}/{self.volume.name}") + "/"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
             for line in table:

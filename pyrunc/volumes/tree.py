@@ -1,4 +1,4 @@
-"""Directory trees that containers have written to: emptied, given away, labelled, counted; by descriptor.
+"""Directory trees that containers have written to: empty, change the owner, label, count; by descriptor.
 
 Law 3: what is in a volume is as hostile as what is in a root file system, and the runtime acts on it with the
 host's rights. So a directory is entered by its name below a descriptor, never through a symlink and never
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # A directory to read, and only that: no symlink to one, no terminal to acquire.
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# So many levels are kept open at a time: of a copy each holds two descriptors, of which a process has 1024
-# (the usual soft limit of RLIMIT_NOFILE).
+# How many levels are open at a time. In a copy each level holds two descriptors, and a process has 1024 (the
+# usual soft limit of RLIMIT_NOFILE).
 DEEPEST = 400
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
 _LABEL = "security.selinux"
@@ -151,8 +151,8 @@ def _failure(exc: OSError, what: str) -> Failure:
 def lacks(place: str, name: str) -> bool:
     """Tell whether something is at a place without an entry of this name in it.
 
-    Who removes a directory here renames it first: one that has lost the entry but is there no longer is not
-    in anybody's way.
+    A removal here renames a directory first: one that has lost the entry and is no longer there is in
+    nobody's way.
     """
     try:
         fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

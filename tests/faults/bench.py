@@ -37,15 +37,18 @@ def nothing_first(bench: Bench, name: str) -> None:
 
 
 def nothing_more(bench: Bench, name: str) -> list[str]:
-    """Let what always has to hold be all."""
+    """Check nothing beyond what always has to hold."""
     return []
 
 
 class Scenario(NamedTuple):
     """A verb that changes something.
 
-    Attributes: words: the call; {id} stands for the container. prepare: makes what it needs. after: what more
-        must hold, as complaints. lasting: the container is used again when it has come through.
+    Attributes:
+        words: the call; {id} stands for the container.
+        prepare: makes what it needs.
+        after: what more must hold, as complaints.
+        lasting: the container is used again after the call.
 
     """
 
@@ -178,7 +181,7 @@ class Bench:
         return found
 
     def attempt(self, scenario: Scenario, fault: faults.Fault) -> list[str]:
-        """Let one call go wrong; return what does not hold afterwards."""
+        """Make one call fail; return what is wrong afterwards."""
         name, watch = self.ready(scenario)
         problems = []
         try:

@@ -94,8 +94,12 @@ _MODULES = tuple(
 class Call(NamedTuple):
     """One system call of a run without a fault.
 
-    Attributes: task: who makes it, 0 is the command itself. number: how many of that name the task has made
-        with it. name: its name. flags: of an opening. object: a path, or what the descriptor stands for.
+    Attributes:
+        task: who makes it, 0 is the command itself.
+        number: how many of that name the task has made with it.
+        name: its name.
+        flags: of an opening.
+        object: a path, or what the descriptor stands for.
 
     """
 

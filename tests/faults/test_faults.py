@@ -1,4 +1,4 @@
-"""Kill and refuse at every step of every verb that changes something; then look what holds (law 4).
+"""Kill and refuse at every step of every verb that changes something; then look what is left (law 4).
 
 Whatever happens: `state` answers, `delete --force` succeeds and can be repeated, and then no process, mount,
 cgroup, keyring, file or descriptor is left; volumes are whole, the root file system and sources as before.
@@ -122,6 +122,8 @@ SCENARIOS = [
     Scenario("exec-detach", ("exec", "--detach", "{id}", "/bin/true"), running, can_exec, lasting=True),
     Scenario("kill", ("kill", "{id}", "WINCH"), running, lasting=True),
     Scenario("kill-9", ("kill", "{id}", "KILL"), running),
+    Scenario("stop", ("stop", "--time", "0", "{id}"), running),
+    Scenario("stop-paused", ("stop", "--signal", "KILL", "{id}"), paused),
     Scenario("pause", ("pause", "{id}"), running, goes_on, lasting=True),
     Scenario("resume", ("resume", "{id}"), paused, is_paused_again, lasting=True),
     Scenario(
@@ -143,7 +145,7 @@ SCENARIOS = [
 
 
 def try_all(bench: Bench, scenario: Scenario, chosen: list[Fault]) -> None:
-    """Let each fault happen; fail with all that does not hold."""
+    """Let each fault happen; fail with all that is wrong afterwards."""
     bad = []
     for fault in chosen:
         if problems := bench.attempt(scenario, fault):
@@ -172,7 +174,7 @@ FOUND = {
     # The helper that clones the process cannot tell of it, and the process held the socket open.
     "exec-untold": ("exec", "sendmsg", "", False, ("kill", "ENOBUFS")),
     "create-untold": ("create-joining", "sendmsg", "", False, ("kill", "ENOBUFS")),
-    # Mount points were left without a word, and with them no record of them.
+    # Mount points were left without a message, and without a record of them.
     "delete-unlocked": ("delete", "openat", "/mountpoints.lock", True, ("EMFILE", "EIO")),
     # What had been attached when its propagation was refused stayed, and nobody knew of it.
     "mount-half-made": ("mounts-add", "mount_setattr", "/added", False, ("ENOMEM",)),

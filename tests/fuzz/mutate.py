@@ -1,4 +1,4 @@
-"""Change an input a little, in ways that find something: neighbours of bounds, words that mean something.
+"""Change an input a little, in ways that find faults: numbers next to a limit, words with a meaning.
 
 Needs nothing but Python; fuzz_config.py hands the same changes to atheris, which knows what they reached.
 """

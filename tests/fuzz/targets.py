@@ -1,4 +1,4 @@
-"""What is tried with an input in this process, and what must hold: an answer, or one line with the reason."""
+"""What is done with an input in this process, and what must come of it: an answer, or one line of reason."""
 
 from __future__ import annotations
 

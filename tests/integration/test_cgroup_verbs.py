@@ -372,7 +372,7 @@ class TestWholeCgroups:
             path.rmdir()
 
     def test_an_empty_cgroup_that_is_there_is_taken_over(self, engine: Engine, bundle: Bundle) -> None:
-        """As by runc: what was set on it would meet the next one, so it goes with the container."""
+        """As with runc: its settings would apply to the next container, so it is removed with this one."""
         name = engine.new_id()
         paths = [Path(mount, name) for mount in sorted(set(cgroups.FACTS.mounts.values()))]
         bundle.linux["cgroupsPath"] = f"/{name}"

@@ -91,7 +91,7 @@ def seen(engine: Engine, bundle: Bundle, place: Path) -> dict[str, dict[str, str
 
 
 def test_what_they_have(seen: dict[str, dict[str, str]]) -> None:
-    """Signals and descriptors are nobody's but ours, and what holds the caller down holds all of them down.
+    """Signals and descriptors are not inherited from the caller; its limits are, by all of them.
 
     The rest is the caller's: its own programs have it, hooks of the host, and nothing in the container.
     """

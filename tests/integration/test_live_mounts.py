@@ -276,7 +276,7 @@ def test_symlinks_stay_inside(engine: Engine, bundle: Bundle, source: Path, cana
 
 
 def test_force_does_not_follow_symlinks(engine: Engine, bundle: Bundle) -> None:
-    """Or the container could have its masks taken away by whoever removes something else of it."""
+    """Otherwise the removal of another mount could remove the masks of the container."""
     (bundle.rootfs / "data").symlink_to("/proc/keys")
     name = engine.start(bundle)
     engine.call("mounts", name, "--remove", "/data", "--force").fails(
@@ -288,7 +288,7 @@ def test_force_does_not_follow_symlinks(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_symlink_does_not_cost_another_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """The container moves what is to be removed, and puts a link to what keeps it from something there."""
+    """The container moves what is to be removed, and puts a link to one of its masks there."""
     bundle.mount("/mnt/data", source)
     bundle.mount("/etc/guard", "tmpfs", "ro", kind="tmpfs")
     name = engine.start(bundle)

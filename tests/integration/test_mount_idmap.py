@@ -87,7 +87,7 @@ def test_mappings_of_a_mount(engine: Engine, bundle: Bundle, source: Path) -> No
 
 
 def test_mappings_imply_idmap_and_make_a_user(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """What a user inside makes belongs, on the host, to whom the mapping says."""
+    """What a user inside makes belongs on the host to the user of the mapping."""
     maps = mapping((0, 1000, 1))
     add(bundle, "/one", source, "bind", "idmap", uidMappings=maps, gidMappings=maps)
     bundle.process["user"] = {"uid": 1000, "gid": 1000}

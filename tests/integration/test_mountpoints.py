@@ -41,7 +41,7 @@ def spent(engine: Engine, bundle: Bundle, script: str) -> str:
     return said
 
 
-# -- what goes
+# -- what is removed
 
 
 def test_directories_and_files(engine: Engine, bundle: Bundle, source: Path) -> None:
@@ -347,7 +347,7 @@ def test_many_at_once(engine: Engine, bundle: Bundle, source: Path) -> None:
 
 
 def test_a_slow_hook_holds_nobody_up(engine: Engine, bundle: Bundle, source: Path, place: Path) -> None:
-    """From when its mounts are made, a container that is being created leaves others their deletion."""
+    """While its hook runs, a container that is being created does not block the deletion of others."""
     bundle.mount("/a/b", source, "bind")
     before = entries(bundle.rootfs)
     first = engine.start(bundle)

@@ -25,7 +25,7 @@ def test_the_bundle_stays_as_it_is(engine: Engine) -> None:
     before = listing(pages.TOP / "bundles/overlay")
     words = ("run", "--bundle", str(pages.TOP / "bundles/overlay"), "--overlay", engine.new_id())
     said = engine.call(*words).ok().out.splitlines()
-    assert said[0].endswith("visit number 1, noted in a layer that goes with the container")
+    assert said[0].endswith("visit number 1, noted in a layer that is deleted with the container")
     assert [line.split(maxsplit=1) for line in said[1:4]] == [
         ["/app/index.html", "page of the site"],
         ["/app/script.js", "script of the base"],

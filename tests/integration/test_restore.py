@@ -144,7 +144,7 @@ def test_mount_points_are_made_and_named(
     root = request["options"]["13"][0]
     assert not [line for line in request["mounts"].splitlines() if line.split()[4].startswith(root + "/")]
     engine.delete(name)
-    # What was made for it goes with it.
+    # What was made for it is removed with it.
     assert not (bundle.rootfs / "proc").exists()
     assert os.listdir(bundle.rootfs / "real") == []
     assert os.listdir(outer) == []

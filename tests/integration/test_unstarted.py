@@ -82,7 +82,7 @@ def others(bundle: Bundle) -> None:
 
 
 def overridden(bundle: Bundle) -> None:
-    """Not its mode is to blame for one with CAP_DAC_OVERRIDE, who has it until execve."""
+    """With CAP_DAC_OVERRIDE, which a process has until execve, the mode is not the reason."""
     put(bundle, "/srv/x", b"#!/bin/sh\n", 0o700)
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     bundle.mount("/srv", bundle.rootfs / "srv", "rbind", "noexec")

@@ -83,7 +83,7 @@ def test_a_mount_that_is_changed(asker: Engine, data: Bundle, script: str, said:
 
 
 def test_a_mount_that_is_given_more(asker: Engine, data: Bundle) -> None:
-    """What restricts it further is nobody's loss."""
+    """A mount that is more restricted than asked for is accepted."""
     change(data, "mount -o remount,bind,ro,nosuid,noexec,nodev data")
     assert asker.front(data, "echo started").ok().out == "started\n"
 

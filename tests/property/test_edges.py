@@ -1,7 +1,7 @@
-"""A number that the schema lets through comes to a plan or to a message: each integer, at every edge.
+"""A number that the schema accepts leads to a plan or to a message: each integer, at every edge.
 
-What the kernel is asked later takes numbers of a certain width: a plan that holds others would fail where
-nobody can say which property it was.
+System calls take numbers of a certain width. A plan with other numbers would fail late, where the property is
+not known any more.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> Non
 
 @pytest.mark.usefixtures("nester")
 def test_directories(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """In a volume, which the next one is to be given, and in a layer, which goes with its container."""
+    """In a volume that another user is given, and in a layer, which is deleted with its container."""
     volume = tmp_path / "volume"
     volume.mkdir()
     try:

@@ -20,12 +20,16 @@ TOP = Path(__file__).resolve().parents[2]
 def examples(page: str) -> list[tuple[str, str]]:
     """Return the commands of a page, each with what it answers."""
     found: list[tuple[str, str]] = []
+    answers = False
     for line in (TOP / page).read_text().splitlines():
         if line.startswith("    $ "):
             found.append((line[6:], ""))
-        elif line.startswith("    ") and found:
+            answers = True
+        elif line.startswith("    ") and answers:
             said, answer = found[-1]
             found[-1] = (said, f"{answer}{line[4:]}\n")
+        elif line:
+            answers = False  # the answer has ended with its paragraph
     return found
 
 
@@ -36,7 +40,14 @@ def fits(answer: str, expected: str) -> bool:
     return re.fullmatch(pattern, answer, re.DOTALL) is not None
 
 
-def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> int:
+def run(
+    page: str,
+    engine: Engine,
+    directory: Path,
+    bundle: str = "volumes",
+    *,
+    tools: dict[str, str] | None = None,
+) -> int:
     """Run the commands of a page, in its order, in a directory with a copy of a bundle.
 
     Args:
@@ -44,6 +55,7 @@ def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> 
         engine: whose state root is used; deletes the containers the page makes.
         directory: an empty one.
         bundle: its name in bundles/.
+        tools: scripts in the place of programs that the page calls.
 
     Returns:
         How many commands there were.
@@ -52,13 +64,13 @@ def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> 
         AssertionError: one answered something else.
 
     """
-    tools = directory / "tools"
-    tools.mkdir()
+    place = directory / "tools"
+    place.mkdir()
     words = [*command(), "--root", str(engine.root), "--volume-root", str(directory / "volumes")]
-    (tools / "pyrunc").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    scripts = {"pyrunc": f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', "sudo": '#!/bin/sh\nexec "$@"\n'}
+    for name, text in {**scripts, **(tools or {})}.items():
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
     shutil.copytree(TOP / "bundles" / bundle, directory / "work/bundles" / bundle, symlinks=True)
     tried = 0
     for said, expected in examples(page):
@@ -70,10 +82,46 @@ def run(page: str, engine: Engine, directory: Path, bundle: str = "volumes") -> 
                 stdin=subprocess.DEVNULL,
                 check=False,
                 cwd=directory / "work",
-                env={"PATH": f"{tools}:/usr/bin:/bin"},
+                env={"PATH": f"{place}:/usr/bin:/bin"},
                 timeout=DEADLINE,
             )
         answer = (directory / "answer").read_text()
         assert fits(answer, expected), f"$ {said}\n{answer}\nexpected:\n{expected}"
         tried += 1
     return tried
+
+
+def patched(page: str, copy: Path) -> list[str]:
+    """Make a copy of the code and its tests, changed as the patches of a page say.
+
+    Where a change belongs is found by the lines around it, which must be there once; line numbers do not
+    count, as the page need not follow the code's every move.
+
+    Args:
+        page: its path in the checkout.
+        copy: a directory to make.
+
+    Returns:
+        The files that were changed.
+
+    Raises:
+        AssertionError: a patch does not fit.
+
+    """
+    copy.mkdir()
+    for name in ("pyrunc", "tests", "schema"):
+        shutil.copytree(TOP / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+    shutil.copy(TOP / "pyproject.toml", copy)
+    changed: list[str] = []
+    for patch in re.findall(r"^```diff\n(.*?)^```$", (TOP / page).read_text(), re.DOTALL | re.MULTILINE):
+        for change in re.split(r"^--- a/.*\n", patch, flags=re.MULTILINE)[1:]:
+            name, *hunks = re.split(r"^@@.*@@\n", change, flags=re.MULTILINE)
+            changed.append(name.strip().removeprefix("+++ b/"))
+            text = (copy / changed[-1]).read_text()
+            for hunk in hunks:
+                lines = hunk.splitlines(keepends=True)
+                before = "".join(line[1:] for line in lines if line[0] != "+")
+                assert text.count(before) == 1, f"{page}: {changed[-1]} has this not once:\n{before}"
+                text = text.replace(before, "".join(line[1:] for line in lines if line[0] != "-"))
+            (copy / changed[-1]).write_text(text)
+    return changed

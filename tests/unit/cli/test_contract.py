@@ -28,7 +28,20 @@ WANT_A_VALUE = [
     if kind not in (FLAG, OPTIONAL)
 ]
 
-NEED_A_CONTAINER = ["start", "state", "kill", "delete", "pause", "resume", "ps", "update", "events", "mounts"]
+NEED_A_CONTAINER = [
+    "start",
+    "state",
+    "kill",
+    "stop",
+    "delete",
+    "inspect",
+    "pause",
+    "resume",
+    "ps",
+    "update",
+    "events",
+    "mounts",
+]
 
 
 # 1. Phrases
@@ -121,6 +134,7 @@ def test_3_version(pyrunc: Call, word: str) -> None:
         ("state", 1),
         ("state --nosuch x", 1),
         ("exec nosuch true", 255),
+        ("wait nosuch", 255),
         ("exec", 1),
         ("nosuchverb", 3),
         ("", 0),

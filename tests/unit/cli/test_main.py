@@ -69,13 +69,14 @@ def test_a_name_that_is_no_text_goes_out_as_it_is(pyrunc_argv: list[str], locale
         ("raise ValueError('a\\nb \u0444')", "pyrunc: ValueError: a b \\u0444\n"),
     ],
 )
-@pytest.mark.parametrize(("verb", "status"), [("version", 1), ("exec", 255)])
+@pytest.mark.parametrize(("verb", "status"), [("version", 1), ("exec", 255), ("wait", 255)])
 def test_the_last_words_need_nothing(
     pyrunc_argv: list[str], body: str, said: str, verb: str, status: int
 ) -> None:
     """What says it better cannot be had: no descriptors or memory to import it with."""
     body = "from pyrunc.errors import Failure; import os; sys.modules['pyrunc.cli.report'] = None; " + body
-    done = run_stub(pyrunc_argv, body, *(["exec", "x", "y"] if verb == "exec" else []), verb=verb)
+    words = {"exec": ["exec", "x", "y"], "wait": ["wait", "x"]}.get(verb, [])
+    done = run_stub(pyrunc_argv, body, *words, verb=verb)
     assert (done.returncode, done.stderr) == (status, said)
 
 

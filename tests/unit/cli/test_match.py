@@ -53,6 +53,11 @@ ENGINES: list[tuple[str, dict[str, Any]]] = [
     ("events --stats ID", {"verb": "events", "stats": True, "interval": 5.0}),
     ("events --interval=2s ID", {"verb": "events", "interval": 2.0}),
     ("features", {"verb": "features"}),
+    ("stop ID", {"verb": "stop", "id": "ID", "time": 10, "signal": None}),
+    ("stop --time=-1 -s INT ID", {"verb": "stop", "time": -1, "signal": "INT"}),
+    ("wait ID", {"verb": "wait", "id": "ID"}),
+    ("inspect ID", {"verb": "inspect", "id": "ID"}),
+    ("doctor --json", {"verb": "doctor", "json": True}),
     ("--version", {"verb": "version"}),
     (
         f"{PODMAN} create --bundle /b --pid-file /p --preserve-fds 2 ID",

@@ -101,6 +101,7 @@ def test_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
         ("run", 7, 7, "pyrunc run failed: "),
         ("exec", 1, 255, "exec failed: "),
         ("exec", 3, 3, "exec failed: "),
+        ("wait", 1, 255, ""),
         ("start", 1, 1, ""),
     ],
 )

@@ -1,0 +1,78 @@
+"""doctor: can this machine run containers, and what to do if it cannot.
+
+Each line is about one subject and says what to do. It needs no rights, and what depends on the caller is told
+as it is for this caller.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+
+import pyrunc
+from pyrunc import jsonio
+from pyrunc.apply import engine_check, host_check
+from pyrunc.apply.finding import MISSING, OK, WARNING, Finding
+from pyrunc.errors import printable
+from pyrunc.verbs import version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.cli.match import Command
+
+# What pyrunc imports, and what one installs for it; what only some containers take.
+_PACKAGES = (("click", "click"), ("jsonschema", "jsonschema"), ("_prctl", "python-prctl"))
+_OPTIONAL = (("jeepney", "jeepney", "--systemd-cgroup"),)
+
+
+def main(cmd: Command) -> int:
+    """Print what was found; the exit status is 1 if something needed is missing."""
+    found = doctor()
+    if cmd.json:
+        print(jsonio.dumps_indent([dict(zip(Finding._fields, each, strict=True)) for each in found]))
+    else:
+        print(table(found), end="")
+    return 1 if any(each.state == MISSING for each in found) else 0
+
+
+def doctor() -> list[Finding]:
+    """Return what there is to say of this machine, as `pyrunc doctor` does."""
+    return [_command(), *_packages(), *host_check.findings(), *engine_check.findings()]
+
+
+def table(found: list[Finding]) -> str:
+    """Return findings as lines; what to do stands below."""
+    subjects = max(len(each.subject) for each in found)
+    lines = []
+    for each in found:
+        lines.append(f"{each.state:7}  {each.subject:{subjects}}  {printable(each.found)}")
+        if each.todo:
+            lines.append(f"{'':{7 + 2 + subjects + 2}}-> {printable(each.todo)}")
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _command() -> Finding:
+    """Which command this is, and which one engines would find."""
+    home = os.path.dirname(pyrunc.__file__)
+    how = "a program with Python inside" if "_pyrunc_embed" in sys.modules else f"run by {sys.executable}"
+    found = f"{pyrunc.__version__} (commit {version.commit()[:12]}) in {home}, {how}"
+    path = shutil.which("pyrunc")
+    if path is None:
+        return Finding("pyrunc", WARNING, f"{found}; there is none in $PATH", "sudo make install")
+    return Finding("pyrunc", OK, f"{found}; {path} is the one in $PATH")
+
+
+def _packages() -> list[Finding]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    lacking = [package for module, package in _PACKAGES if find_spec(module) is None]
+    if lacking:
+        todo = f"sudo make install, or: {sys.executable} -m pip install {' '.join(lacking)}"
+        return [Finding("python", MISSING, f"{python}, without {', '.join(lacking)}", todo)]
+    found = [Finding("python", OK, f"{python} with {', '.join(package for _, package in _PACKAGES)}")]
+    for module, package, what in _OPTIONAL:
+        if find_spec(module) is None:
+            todo = f"sudo make install, or: {sys.executable} -m pip install {package}"
+            found.append(Finding("python", WARNING, f"without {package}: no {what}", todo))
+    return found
