@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from conformance.engines import host
+from conformance.engines import host, images
 from conformance.engines.client import Client
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 # Podman asks for 1048576 by default, and raising a hard limit takes CAP_SYS_RESOURCE (setrlimit(2)).
 ULIMITS = ["nofile=1024:1024", "nproc=1024:1024"]
-
-# What a pod's first container is made from: the usual image would have to be built, or fetched.
-INFRA_IMAGE = "localhost/pyrunc-pause:latest"
 
 # `--userns=auto` gives out the subordinate ids of a user of this name (podman-run(1)).
 AUTO_USER, AUTO_FIRST, AUTO_COUNT = "containers", 700000, 65536
@@ -87,7 +84,7 @@ class Podman(Client):
             "engine": {
                 "cgroup_manager": "cgroupfs",  # there may be no systemd
                 "events_logger": "file",
-                "infra_image": INFRA_IMAGE,
+                "infra_image": images.PAUSE,  # the usual one would have to be built, or fetched
                 "lock_type": "file",  # the other kind is one shared memory for the whole machine
                 "runtime_supports_json": [runtime if writes_json else "none"],
                 "runtime_supports_nocgroup": [runtime],
@@ -106,7 +103,7 @@ class Podman(Client):
         """Fill the storage."""
         self.succeed("load", "--input", self.session.archive)
         changes = ("--change", 'CMD ["/bin/pause"]', "--change", "ENV PATH=/bin")
-        self.succeed("import", *changes, self.session.rootfs_tar, INFRA_IMAGE)
+        self.succeed("import", *changes, self.session.rootfs_tar, images.PAUSE)
 
     def with_subordinate_ids(self, *words: str) -> Result:
         """Call `podman` where root has subordinate ids to give out."""
