@@ -214,6 +214,8 @@ def test_pods_outlive_the_daemon(cri: Cri, name: str, number: signal.Signals) ->
 
 def test_death_of_the_shim(cri: Cri, name: str) -> None:
     """When a pod's shim is killed, its containers are taken away, and the pod is not ready."""
+    if cri.version_is(2, 0):
+        pytest.skip(f"containerd {cri.version} leaves what a dead shim watched, whatever the runtime")
     pod = cri.pod(name)
     container = pod.sleeper()
     pid = container.pid()
