@@ -247,9 +247,7 @@ class Cri(Containerd):
         for part in ("cni", "cni/bin", "cni/net.d"):
             os.mkdir(f"{self.directory}/{part}")
         for name in ("loopback", "nowhere"):
-            with open(f"{self.directory}/cni/bin/{name}", "w", encoding="utf-8") as file:
-                file.write(_CNI)
-            os.chmod(f"{self.directory}/cni/bin/{name}", 0o755)
+            host.write_script(f"{self.directory}/cni/bin/{name}", _CNI)
         network = {"cniVersion": "0.4.0", "name": "nowhere", "plugins": [{"type": "nowhere"}]}
         with open(f"{self.directory}/cni/net.d/10-nowhere.conflist", "w", encoding="utf-8") as file:
             json.dump(network, file)

@@ -83,6 +83,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm", **(extra or {})}
 
 
+def write_script(path: str, text: str) -> str:
+    """Write a program, and return its path."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
 def call(
     argv: Sequence[str],
     *,

@@ -1,4 +1,4 @@
-"""docker-compose, on top of dockerd: services that wait for one another, are looked after and started again."""
+"""docker-compose on dockerd: services that wait for one another, are looked after and started again."""
 
 from __future__ import annotations
 
@@ -126,11 +126,14 @@ def test_restart(project: Project) -> None:
 
 
 def test_volumes(project: Project, shared: str) -> None:
-    """A named volume is shared by two services and outlives `down`; a directory of the host can be read-only."""
+    """A named volume is shared by two services and outlives `down`; a bind mount can be read-only."""
     volumes = ["data:/data", f"{shared}:/mnt:ro"]
     project.write(
         {
-            "writer": {"command": ["sh", "-c", "cat /mnt/file > /data/copy; touch /mnt/x"], "volumes": volumes},
+            "writer": {
+                "command": ["sh", "-c", "cat /mnt/file > /data/copy; touch /mnt/x"],
+                "volumes": volumes,
+            },
             "reader": {"command": ["cat", "/data/copy"], "volumes": volumes},
         },
         volumes={"data": {}},
