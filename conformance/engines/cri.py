@@ -84,7 +84,7 @@ class Api:
     def __call__(self, method: str, **fields: object) -> Any:
         """Call a method with a message's fields; the answer. A refusal is a grpc.RpcError."""
         message, call = self.methods[method]
-        return call(message(**fields), timeout=_SECONDS)
+        return call(message(**fields), timeout=_SECONDS * host.PATIENCE)
 
     def close(self) -> None:
         """Disconnect."""
