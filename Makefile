@@ -46,7 +46,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man pictures bundles clean
+.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man pictures bundles deb dist clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -101,6 +101,12 @@ man: $(VENV)/ready ## write the manual pages to build/man (make install puts the
 
 pictures: $(VENV)/ready $(EXT) ## draw the pictures of README.md anew, from real runs (as root)
 	$(PY) docs/pictures/draw.py
+
+deb: $(VENV)/ready ## write the Debian packages to dist/ (needs dpkg-dev, debhelper, dh-python)
+	@install/dist $(PY) dist deb
+
+dist: $(VENV)/ready ## write source archive, wheel and Debian packages to dist/, with their SHA256 sums
+	@install/dist $(PY) dist
 
 bundles: $(BUNDLES) ## fill the example bundles that need a root file system
 
