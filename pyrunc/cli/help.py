@@ -6,13 +6,13 @@ layout (NAME, USAGE, OPTIONS) is the one runc's users, and its test suite, know.
 
 from __future__ import annotations
 
-import click
-
 from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, OPTIONAL, SECONDS, VERBS, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import click
 
     from pyrunc.cli.verbs import Option
 
@@ -112,6 +112,8 @@ def verb(name: str, width: int) -> str:
 
 
 def _page(width: int) -> click.HelpFormatter:
+    import click  # here: the manual pages are written where nothing but Python is installed
+
     return click.HelpFormatter(indent_increment=3, width=min(width, _WIDTH))
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
-from referencing import Registry, Resource
 
 from pyrunc.errors import Failure, printable, shortened
 from pyrunc.plan import mounts
@@ -257,16 +256,29 @@ def _schemas() -> dict[str, dict[str, Any]]:
 @cache
 def _validator(file: str, definition: str) -> Any:
     """Return jsonschema's validator for a definition in a schema file."""
-    schemas = _schemas()
-    registry: Registry[Any] = Registry().with_resources(
-        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
-    )
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
     strict = extend(  # type: ignore[no-untyped-call]
         Draft202012Validator, validators={"pattern": _whole_pattern}, type_checker=checker
     )
-    # Not the file as a whole: at its $schema jsonschema would change to a validator without our strictness.
-    return strict({"$ref": f"{file}#/$defs/{definition}"}, registry=registry)
+    files = {name: _in_one(schema, name) for name, schema in _schemas().items()}
+    return strict({"$ref": f"#/$defs/{file}/$defs/{definition}", "$defs": files})
+
+
+def _in_one(value: Any, file: str) -> Any:
+    """Copy a schema into the one document of all files: references become places in it.
+
+    So no version of jsonschema has to find a file; how that is done has changed with 4.18. $schema is left
+    out: there jsonschema would change to a validator without our strictness.
+    """
+    if isinstance(value, list):
+        return [_in_one(item, file) for item in value]
+    if not isinstance(value, dict):
+        return value
+    copy = {name: _in_one(inner, file) for name, inner in value.items() if name not in ("$schema", "$id")}
+    if "$ref" in value:
+        target, _, pointer = value["$ref"].partition("#")
+        copy["$ref"] = f"#/$defs/{target or file}{pointer}"
+    return copy
 
 
 def _is_integer(_checker: object, instance: object) -> bool:

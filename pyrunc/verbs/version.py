@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SPEC_VERSION = "1.3.0"  # newest version of the runtime specification that is implemented
 
+# What pip makes of [project.scripts] starts Python with all that is installed beside it.
+FASTER = "unpack the source archive, and there sudo make install (this is pip's script)"
+
 
 def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
     """Print the versions of pyrunc and of what its behaviour depends on."""
@@ -29,6 +32,8 @@ def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
     library = libseccomp()
     if library:
         lines.append(f"libseccomp: {library}")
+    if not sys.flags.no_site:
+        lines.append(f"faster: {FASTER}")
     print("\n".join(lines))
     return 0
 
