@@ -129,14 +129,31 @@ def strerror(errno: int) -> str:
 
 
 _LONG = 400  # characters of a word; paths are shorter, but for those that are somebody's mistake
+_VALUE = 80  # characters of a value that a message repeats: a line on a terminal
+
+
+def excerpt(value: str, most: int = _VALUE) -> str:
+    """Return a value that somebody wrote at a length one can read: what is longer loses its middle.
+
+    All messages that repeat a value do it with this; a path is no such value, since its whole is needed.
+    """
+    if len(value) <= most:
+        return value
+    tail = most // 4
+    return f"{value[: most - tail]}...({len(value) - most} more)...{value[-tail:]}"
 
 
 def shortened(text: str) -> str:
-    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle."""
+    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle.
+
+    A value with blanks in it is one word where it stands between double quotes.
+    """
     if len(text) <= _LONG:
         return text
     words = text.split(" ")
     for place, word in enumerate(words):
         if len(word) > _LONG:
-            words[place] = f"{word[:120]}...({len(word) - 160} more)...{word[-40:]}"
-    return " ".join(words)
+            words[place] = excerpt(word, 160)
+    parts = " ".join(words).split('"')
+    parts[1::2] = [excerpt(part, 160) if len(part) > _LONG else part for part in parts[1::2]]
+    return '"'.join(parts)

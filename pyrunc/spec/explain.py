@@ -1,7 +1,7 @@
 """Everything that is wrong with a config.json: each problem with its line and place, and a suggestion.
 
 Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
-meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. Nobody comes
+meaning.py run on whatever the schemas leave standing, and near.py guesses at misspelled words. Nobody comes
 here with a file that is certainly right, so 100 ms are well spent.
 
 Two things are read more strictly than JSON Schema has it, as the acceptor and Go's decoder do: an integer is
@@ -10,7 +10,6 @@ written without a fraction (1024.0 is none), and `$` in a pattern is the very en
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -22,7 +21,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry, Resource
 
-from pyrunc.errors import Failure, printable, shortened
+from pyrunc.errors import Failure, excerpt, printable, shortened
+from pyrunc.near import nearest
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept
@@ -340,17 +340,18 @@ def _did_you_mean(value: str, words: list[str]) -> str:
 def _closest(word: str, words: list[str], cutoff: float = 0.6) -> str:
     """Return the word that was probably meant, or ""."""
     folded = {other.casefold(): other for other in words}
-    word = word.casefold()
+    written, word = word, word.casefold()
     # Somebody may have left out what all have in common (INTERLEAVE for MPOL_INTERLEAVE), or written a longer
     # word short (net for network): difflib looks at the length first.
     tails = [other for other in folded if word and other.endswith("_" + word)]
     heads = [other for other in folded if len(word) >= 3 and other.startswith(word[:3])]
     close = [min(tails, key=len)] if tails else []
-    close = close or difflib.get_close_matches(word, folded, 1, cutoff)
-    # Two letters that changed places are far apart for difflib in a short word.
-    close = close or [other for other in folded if sorted(other) == sorted(word)]
-    close = close or (heads if cutoff < 0.8 else [])
-    return folded[close[0]] if len(close) == 1 else ""
+    if close:
+        return folded[close[0]]
+    near = nearest(written, words, cutoff)
+    if not near and cutoff < 0.8 and len(heads) == 1:
+        near = folded[heads[0]]
+    return near
 
 
 def _described(value: object) -> str:
@@ -362,12 +363,12 @@ def _described(value: object) -> str:
         return json.dumps(value)
     if isinstance(value, str):
         return f"the string {_json(value)}"
-    return f"the number {value}"
+    return f"the number {excerpt(str(value))}"
 
 
 def _json(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 80 else text[:76] + '..."'
+    return f'"{excerpt(text[1:-1])}"' if isinstance(value, str) else excerpt(text)
 
 
 def _pointer(path: Any) -> str:
