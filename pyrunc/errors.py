@@ -146,14 +146,18 @@ def excerpt(value: str, most: int = _VALUE) -> str:
 def shortened(text: str) -> str:
     """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle.
 
-    A value with blanks in it is one word where it stands between double quotes.
+    Values stand between quotes, and are cut where they are longer than two lines; blanks are a part of them.
+    All that is printed goes through here, so whoever words a message need not think of it.
     """
-    if len(text) <= _LONG:
+    if len(text) <= 2 * _VALUE:
         return text
+    import re
+
+    # Within a line; a quote inside a word is an apostrophe.
+    quoted = re.compile(rf"""(?<!\w)(["'])((?:(?!\1)[^\\\n]|\\.){{{2 * _VALUE + 1},}}?)\1(?!\w)""")
+    text = quoted.sub(lambda found: found[1] + excerpt(found[2]) + found[1], text)
     words = text.split(" ")
     for place, word in enumerate(words):
         if len(word) > _LONG:
-            words[place] = excerpt(word, 160)
-    parts = " ".join(words).split('"')
-    parts[1::2] = [excerpt(part, 160) if len(part) > _LONG else part for part in parts[1::2]]
-    return '"'.join(parts)
+            words[place] = excerpt(word, 2 * _VALUE)
+    return " ".join(words)

@@ -59,13 +59,15 @@ class Problem(NamedTuple):
     text: str
     column: int = 0
 
-    def shown(self, path: str) -> str:
-        """Return it as a compiler would: file, line, place, sentence."""
+    def shown(self, path: str, severity: str = "") -> str:
+        """Return it as a compiler would: file, line, how bad it is if that is to be said, place, sentence."""
         words = [path]
         if self.line:
             words[0] += f":{self.line}"
         if self.column:
             words[0] += f":{self.column}"
+        if severity:
+            words.append(severity)
         if self.pointer:
             words.append(quoted(self.pointer)[1:-1])
         # Names of properties and words of options are the file's.
