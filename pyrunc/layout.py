@@ -136,4 +136,4 @@ def fold(text: str, width: int) -> list[str]:
         lines.append((lead + text[:at]).rstrip())
         text = text[at:].lstrip(" ")
         lead = " " * indent
-    return [*lines, lead + text] if text else lines
+    return [*lines, lead + text] if text or not lines else lines

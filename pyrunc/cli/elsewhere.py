@@ -112,7 +112,6 @@ OPTIONS: dict[str, dict[str, str]] = {
         "workdir": "write --cwd DIR",
     },
     "delete": {
-        "r": "write --force: nothing else is below a container",
         "rf": "write --force: nothing else is below a container",
         "fr": "write --force: nothing else is below a container",
     },

@@ -131,8 +131,11 @@ def _capabilities(plan: steps.Plan) -> list[str] | None:
     who = next((step for step in plan.child if isinstance(step, steps.Identity)), None)
     if who is None or who.bounding is None:
         return None
-    # Who is not root keeps only the ambient ones.
-    mask = who.effective if not who.uid else who.ambient
+    # capabilities(7), "Transformation of capabilities during execve()": who is not root keeps ambient ones;
+    # root gets what its bounding set has, and with no_new_privs nothing that was not permitted before.
+    mask = who.ambient if who.uid else who.bounding | who.inheritable
+    if not who.uid and who.no_new_privileges:
+        mask &= who.permitted
     return [name for name, number in process.CAPABILITIES.items() if mask >> number & 1]
 
 
@@ -144,7 +147,8 @@ def _may(config: Config, plan: steps.Plan) -> list[str]:
         said = ["everything: it has all capabilities"]
     else:
         said = [f"{CAPABILITIES[name]} ({name})" for name in had]
-    if not (config.get("process") or {}).get("noNewPrivileges"):
+    command: Any = config.get("process") or {}
+    if not command.get("noNewPrivileges"):
         said.append("get rights from set-user-ID programs, within its bounding set of capabilities")
     section: Any = (config.get("linux") or {}).get("seccomp")
     if not section or not section.get("defaultAction"):
@@ -160,9 +164,11 @@ def _may(config: Config, plan: steps.Plan) -> list[str]:
 def _may_not(config: Config, plan: steps.Plan) -> list[str]:
     had = _capabilities(plan)
     said = [] if had is None else [f"{CAPABILITIES[name]} ({name})" for name in _ASKED if name not in had]
-    if (config.get("process") or {}).get("noNewPrivileges"):
+    command: Any = config.get("process") or {}
+    if command.get("noNewPrivileges"):
         said.append("get rights from set-user-ID programs")
-    if (config.get("root") or {}).get("readonly"):
+    section: Any = config.get("root") or {}
+    if section.get("readonly"):
         said.append("write to its root file system")
     masked = [step.path for step in plan.child if isinstance(step, steps.MaskedPath)]
     if masked:

@@ -104,6 +104,7 @@ def option(word: str) -> str:
     kind, what = mount_options.OPTIONS.get(word.partition("=")[0], (-1, ""))
     if kind == -1:
         return ""
+    later, spread = "of mounts made below it later", _PROPAGATIONS.get(word) or _PROPAGATIONS.get(word[1:])
     own, deep = word.removeprefix("r"), " and of all mounts below it"
     said = {
         mount_options.SET: "restricts the mount itself",
@@ -114,8 +115,8 @@ def option(word: str) -> str:
         mount_options.RCLEAR: f"{own} of the mount itself{deep} (Linux 5.12)",
         mount_options.RATIME: f"{own} of the mount itself{deep} (Linux 5.12)",
         mount_options.SUPER: f"{what}: of the file system, so that a bind cannot change it",
-        mount_options.PROPAGATION: f"mounts made below it later: {_PROPAGATIONS.get(own, _PROPAGATIONS.get(word))}",
-        mount_options.RPROPAGATION: f"mounts made below it later, or below those on it: {_PROPAGATIONS.get(own)}",
+        mount_options.PROPAGATION: f"{later}: {spread}",
+        mount_options.RPROPAGATION: f"{later}, and below those on it: {spread}",
         mount_options.BIND: _BINDS.get(str(what), ""),
         mount_options.EXT: _EXTENSIONS.get(str(what), ""),
         mount_options.IDMAP: "owners appear through ids: of the user namespace, or as uidMappings say (5.12)",

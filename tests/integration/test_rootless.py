@@ -210,7 +210,9 @@ def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
     del bundle.linux["uidMappings"], bundle.linux["gidMappings"]
     done = user.front(bundle, "exit 0")
-    done.fails("rootless container requires user namespaces", "call pyrunc with sudo", "pyrunc spec --rootless")
+    done.fails(
+        "rootless container requires user namespaces", "call pyrunc with sudo", "pyrunc spec --rootless"
+    )
 
 
 @pytest.mark.parametrize("number", [0, 7])
