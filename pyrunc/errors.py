@@ -129,6 +129,7 @@ def strerror(errno: int) -> str:
 
 
 _LONG = 400  # characters of a word; paths are shorter, but for those that are somebody's mistake
+_QUOTES = 20  # of a message are looked at: ours have few, and all of somebody's book would take time
 _VALUE = 80  # characters of a value that a message repeats: a line on a terminal
 
 
@@ -151,13 +152,38 @@ def shortened(text: str) -> str:
     """
     if len(text) <= 2 * _VALUE:
         return text
-    import re
-
-    # Within a line; a quote inside a word is an apostrophe.
-    quoted = re.compile(rf"""(?<!\w)(["'])((?:(?!\1)[^\\\n]|\\.){{{2 * _VALUE + 1},}}?)\1(?!\w)""")
-    text = quoted.sub(lambda found: found[1] + excerpt(found[2]) + found[1], text)
-    words = text.split(" ")
+    parts = []
+    done = at = looked = 0
+    while at < len(text):
+        end = -1
+        if text[at] in "\"'" and looked < _QUOTES:
+            looked += 1
+            end = _closing(text, at)
+        if end - at > 2 * _VALUE:
+            parts += [text[done : at + 1], excerpt(text[at + 1 : end])]
+            done = end
+        at = max(at, end) + 1
+    words = ("".join(parts) + text[done:]).split(" ")
     for place, word in enumerate(words):
         if len(word) > _LONG:
             words[place] = excerpt(word, 2 * _VALUE)
     return " ".join(words)
+
+
+def _closing(text: str, at: int) -> int:
+    """Return where the quote at a place is closed in its line, -1 if it is none: an apostrophe, an inch."""
+    if at and text[at - 1].isalnum():
+        return -1
+    line = text.find("\n", at)
+    line = line if line >= 0 else len(text)
+    end = at
+    for _ in range(50 * _QUOTES):  # those inside are apostrophes, or escaped
+        end = text.find(text[at], end + 1, line)
+        if end < 0:
+            break
+        back = end
+        while text[back - 1] == "\\":
+            back -= 1
+        if not (end - back) % 2 and not text[end + 1 : end + 2].isalnum():
+            return end
+    return -1

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # say most); lose the end.
 WHOLE, FOLD, MIDDLE, END = range(4)
 
+ENDLESS = 1 << 30  # characters: the width of what is no terminal
+
 _GAP = 2
 _LEAST = {FOLD: 24, MIDDLE: 16, END: 10}
 # What is narrowed, and how far, one after the other: no column is at its least while another has room.

@@ -141,7 +141,7 @@ def _fitted(
     return layout.table(
         cells,
         kinds,
-        width or max(sum(map(len, row)) + 2 * len(row) for row in cells),
+        width or layout.ENDLESS,
         drop=(*range(2, what), what + 1, 1),
         right=(0, *range(2, what)),
         paint=painted if paint else None,

@@ -119,7 +119,7 @@ def _fitted(
     return layout.table(
         cells,
         kinds,
-        width or max(sum(map(len, row)) + 2 * len(row) for row in cells),
+        width or layout.ENDLESS,
         drop=(3, 2, 5, 1),
         least={0: 20, 1: 14, 4: 12, 5: 18},
         below=leads,

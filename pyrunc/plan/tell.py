@@ -218,12 +218,11 @@ def _limits(config: Config) -> list[str]:
 def _amount(what: str, number: int | None) -> str:
     if number is None or number < 0:
         return f"no limit of {what}"
-    size = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
+    size, units = float(number), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
         size /= 1024
-    return f"{size:g} {unit} of {what}"
+        units.pop(0)
+    return f"{size:g} {units[0]} of {what}"
 
 
 def _sees(config: Config, plan: steps.Plan) -> list[str]:

@@ -11,7 +11,6 @@ written without a fraction (1024.0 is none), and `$` in a pattern is the very en
 from __future__ import annotations
 
 import json
-import os
 import re
 from functools import cache
 from json import dumps as quoted
@@ -29,6 +28,7 @@ from pyrunc.spec.accept import accept
 from pyrunc.spec.json_slow import Document, Malformed
 from pyrunc.spec.load import drop_nulls
 from pyrunc.spec.meaning import escape
+from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,26 +242,11 @@ def _prune(value: Any, path: list[str | int]) -> str:
 
 
 @cache
-def _schemas() -> dict[str, dict[str, Any]]:
-    """Return the schema files by name: installed inside the package, in a checkout beside it."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    folder = os.path.join(package, "schema")
-    if not os.path.exists(os.path.join(folder, "config.json")):
-        folder = os.path.join(os.path.dirname(package), "schema")
-    found = {}
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".json"):
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                found[name] = json.load(file)
-    return found
-
-
-@cache
 def _validator(file: str, definition: str) -> Any:
     """Return jsonschema's validator for a definition in a schema file."""
-    schemas = _schemas()
+    found = schemas()
     registry: Registry[Any] = Registry().with_resources(
-        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
+        (name, Resource.from_contents(schema)) for name, schema in found.items()
     )
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
     strict = extend(  # type: ignore[no-untyped-call]
@@ -285,7 +270,7 @@ def _resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
     while "$ref" in schema:
         target, _, pointer = schema["$ref"].partition("#/$defs/")
         file = target or file
-        schema = _schemas()[file]["$defs"][pointer]
+        schema = schemas()[file]["$defs"][pointer]
     return schema, file
 
 

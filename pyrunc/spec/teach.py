@@ -14,7 +14,7 @@ from pyrunc.near import nearest
 from pyrunc.plan import annotations as known_annotations
 from pyrunc.plan import mount_options, process
 from pyrunc.plan.record import Record
-from pyrunc.spec.explain import _schemas
+from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,7 @@ def _follow(schema: dict[str, Any], file: str) -> tuple[list[dict[str, Any]], st
     while "$ref" in schema:
         target, _, name = schema["$ref"].partition("#/$defs/")
         file = target or file
-        schema = _schemas()[file]["$defs"][name]
+        schema = schemas()[file]["$defs"][name]
         chain.append(schema)
     return chain, file
 

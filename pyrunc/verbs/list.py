@@ -104,7 +104,7 @@ def _fitted(rows: list[tuple[str, ...]]) -> str:
     return layout.table(
         rows,
         (whole, whole, whole, middle, end, whole),
-        screen.width() or max(sum(map(len, row)) + 2 * len(row) for row in rows),
+        screen.width() or layout.ENDLESS,
         drop=(5, 4, 3, 1),
         paint=painted if paint else None,
     )
