@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -224,3 +224,19 @@ def test_more_groups_than_linux_takes() -> None:
         process.identity({"cwd": "/", "user": {"additionalGids": [*most, 0]}}, available=0)
     text = "/process/user/additionalGids: 65537 groups, where Linux takes 65536 (setgroups(2))"
     assert refused.value.text() == text
+
+
+@pytest.mark.parametrize(
+    ("user", "warned"),
+    [
+        ({"username": "nobody"}, True),
+        ({"username": "nobody", "uid": 0}, True),
+        ({"username": "nobody", "uid": 65534}, False),
+        ({"username": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_user_by_name_only_is_root(user: dict[str, Any], warned: bool) -> None:
+    said = process.warnings({"cwd": "/", "user": user}, ALL)  # type: ignore[typeddict-item]
+    assert said == ((process.USER_BY_NAME,) if warned else ())
+    assert "runs as uid 0; write uid and gid" in process.USER_BY_NAME
