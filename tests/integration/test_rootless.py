@@ -215,6 +215,21 @@ def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
     )
 
 
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_forgotten_sudo_is_said_before_anything_else(
+    user: Ordinary, bundle: Bundle, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a place for the state, too: that is not what is to be mended."""
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
+    bundle.write()
+    environment = user.environment()
+    del environment["XDG_RUNTIME_DIR"]
+    monkeypatch.setattr(user, "environment", lambda: environment)
+    done = user.call(verb, "--bundle", str(bundle.path), "-v", "data:/data", "box")
+    done.fails("/linux/namespaces: you are not root", "call pyrunc with sudo", "pyrunc spec --rootless")
+    user.call("list").fails("no place for container state; call pyrunc with sudo for root's")
+
+
 @pytest.mark.parametrize("number", [0, 7])
 def test_additional_groups(user: Ordinary, bundle: Bundle, number: int) -> None:
     """A group map of one id costs setgroups (user_namespaces(7))."""
