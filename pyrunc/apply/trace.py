@@ -161,10 +161,15 @@ class Trace:
 
         width, paint = screen.width(self._file), screen.painter(self._file)
         titles = ("AT ms", "PARENT us", "CHILD us")
-        return show.table(rows, titles, cells, width=width, paint=paint) + (
+        said = (
             f"{whole / 1e6:.1f} ms from reading the bundle to the end,"
-            f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child\n"
+            f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child"
         )
+        if width:
+            from pyrunc import layout
+
+            said = "\n".join(layout.fold(said, width))
+        return show.table(rows, titles, cells, width=width, paint=paint) + said + "\n"
 
     def _document(self, plan: Plan, rows: list[Row], whole: int) -> dict[str, object]:
         from pyrunc.plan import show

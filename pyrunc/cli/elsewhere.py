@@ -8,12 +8,10 @@ from __future__ import annotations
 
 # A verb elsewhere -> our verb of that meaning.
 SAME = {
-    "inspect": "state",
     "ls": "list",
     "rm": "delete",
     "remove": "delete",
     "stats": "events",
-    "stop": "kill",
     "top": "ps",
     "unpause": "resume",
 }
@@ -43,12 +41,11 @@ INSTEAD = {
     "pull": _IMAGES,
     "push": _IMAGES,
     "rename": "an id stays: delete the container, and create it with another one",
-    "restart": "pyrunc delete --force ID, then pyrunc run ID",
+    "restart": "pyrunc delete --force ID, then pyrunc run ID again",
     "rmi": _IMAGES,
     "save": _IMAGES,
     "search": _IMAGES,
     "tag": _IMAGES,
-    "wait": "pyrunc run waits, and its exit status is the program's; pyrunc events ends with the container",
 }
 
 _TERMINAL = "a terminal is asked for by /process/terminal in config.json, and standard input is always passed"

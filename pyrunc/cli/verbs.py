@@ -550,7 +550,7 @@ VERBS: dict[str, Verb] = {
         0,
         0,
         False,
-        ((("json",), FLAG, False, "", "print JSON"),),
+        ((("format",), *_FORMAT[1:]), _JSON),
     ),
     "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),
     "version": ("print the version", "", (), 0, 0, False, ()),

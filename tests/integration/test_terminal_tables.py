@@ -68,7 +68,13 @@ def told(pyrunc_argv: list[str], tmp_path: Path) -> Callable[..., str]:
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_help_and_explanations(told: Callable[..., str], columns: int) -> None:
-    for words in (["--help"], ["run", "--help"], ["explain", "/mounts/0/options"], ["explain", "/linux"]):
+    for words in (
+        ["--help"],
+        ["run", "--help"],
+        ["explain", "/mounts/0/options"],
+        ["explain", "/linux"],
+        ["doctor"],
+    ):
         assert widest(told(*words, columns=columns)) <= columns, words
 
 
@@ -112,8 +118,8 @@ def test_tables_about_containers(engine: Engine, bundle: Bundle, columns: int) -
         assert COLOURS.search(text), words
         assert engine.call(*words).ok().out == engine.call(*words, "--color=never").ok().out
     assert f"\n{name}  " in bare(seen(engine.argv("list"), columns))
-    traced = seen(engine.argv("exec", "--trace", name, "true"), max(columns, 100))
-    assert widest(traced) <= max(columns, 100)
+    traced = seen(engine.argv("exec", "--trace", name, "true"), columns)
+    assert widest(traced) <= columns
 
 
 @pytest.mark.root
