@@ -39,7 +39,7 @@ SOURCES := pyproject.toml setup.py README.md LICENSE $(shell find pyrunc schema 
              -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
 # ... and also when the distribution has updated Python since.
-WHICH_PYTHON := stat -L -c '%n %s %Y' "$$(install/python)" 2>/dev/null
+WHICH_PYTHON := stat -L -c '%n %s %Y %Z' "$$(install/python)" 2>/dev/null
 ifneq ($(shell $(WHICH_PYTHON)),$(shell cat $(LIB)/installed 2>/dev/null))
 .PHONY: $(LIB)/installed
 endif

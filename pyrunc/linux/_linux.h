@@ -126,4 +126,7 @@ METHOD(signalfd);
 METHOD(exchange_mappings);
 METHOD(set_mm_map);
 
+/* Defined in _sha256.c. */
+METHOD(sha256);
+
 #endif

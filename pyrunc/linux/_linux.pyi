@@ -322,3 +322,6 @@ def set_mm_map(layout: tuple[int, ...], exe_fd: int, /) -> None:
             env_start, env_end, as in proc_pid_stat(5).
         exe_fd: the executable, opened for reading.
     """
+
+def sha256(data: bytes | memoryview, /) -> str:
+    """Return the SHA-256 of data in hexadecimal digits; no system call, and the same on every Python."""

@@ -28,6 +28,7 @@ def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
         f"commit: {commit()}",
         f"spec: {SPEC_VERSION}",
         f"python: {'.'.join(map(str, sys.version_info[:3]))}",
+        f"command: {command()}",
     ]
     library = libseccomp()
     if library:
@@ -46,6 +47,17 @@ def commit() -> str:
             return file.readline().strip() or "unknown"
     except OSError:
         return "unknown"
+
+
+def command() -> str:
+    """Return which of the commands this is (install/README.md), and the interpreter it was made for.
+
+    "image" begins with an interpreter that is initialised already, "program" initialises one that is linked
+    into it, "script" is run by the interpreter.
+    """
+    embed = sys.modules.get("_pyrunc_embed")
+    kind = embed.kind() if embed is not None else "script"
+    return f"{kind} ({sys.executable})"
 
 
 def libseccomp() -> str:
