@@ -1,27 +1,52 @@
 # pyrunc: what there is to do. `make help` lists the targets from their own remarks.
 
 PREFIX  ?= /usr/local
-LIB     := $(PREFIX)/lib/pyrunc
-COMMAND := $(PREFIX)/bin/pyrunc
+TOP     := $(DESTDIR)$(PREFIX)
+LIB     := $(TOP)/lib/pyrunc
+COMMAND := $(TOP)/bin/pyrunc
 BUNDLES := bundles/busybox/rootfs/bin/busybox
 VENV    := .venv
 SECONDS := 60
 PY      := $(VENV)/bin/python
 EXT     := pyrunc/linux/_linux.abi3.so
 SHELL   := /bin/bash
+
+# A path that the rules below would take apart is refused before anything is done.
+define newline
+
+
+endef
+quoted = '$(subst ','\'',$(subst $(newline), ,$1))'
+REFUSED := $(shell install/prefix $(call quoted,$(PREFIX)) $(call quoted,$(DESTDIR)))
+ifneq ($(REFUSED),)
+$(error $(REFUSED))
+endif
+
+# What somebody without the rights is told to type.
+export AS_ROOT := sudo make $(or $(MAKECMDGOALS),run)$(if $(filter-out file,$(origin PREFIX)), PREFIX=$(PREFIX))$(if \
+    $(DESTDIR), DESTDIR=$(DESTDIR))
+ifneq ($(filter run,$(MAKECMDGOALS)),)
+ifneq ($(DESTDIR),)
+$(error make run starts the command where it will be, and DESTDIR is another place: use make install)
+endif
+ifneq ($(shell id -u),0)
+$(error make run installs pyrunc and runs a container, which takes root: $(AS_ROOT))
+endif
+endif
+
 # The files an installed pyrunc is made from: when one of them changes, `make install` and `make run` install again.
-SOURCES := pyproject.toml setup.py README.md $(shell find pyrunc schema install -type f \
+SOURCES := pyproject.toml setup.py README.md LICENSE $(shell find pyrunc schema install -type f \
              -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
 # ... and also when the distribution has updated Python since.
-WHICH_PYTHON := stat -L -c '%n %s %Y' "$$(install/python)" 2>/dev/null
+WHICH_PYTHON := stat -L -c '%n %s %Y %Z' "$$(install/python)" 2>/dev/null
 ifneq ($(shell $(WHICH_PYTHON)),$(shell cat $(LIB)/installed 2>/dev/null))
 .PHONY: $(LIB)/installed
 endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man pictures bundles clean
+.PHONY: help run install uninstall test lint format bench fuzz faults conformance coverage man pictures bundles deb dist clean
 
 help: ## list what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -34,14 +59,13 @@ install: $(LIB)/installed ## install pyrunc and whatever it needs, without runni
 	@echo 'installed: $(COMMAND)'
 
 $(LIB)/installed: $(SOURCES)
-	@mkdir -p $(LIB) 2>/dev/null || { echo "installing to $(PREFIX) takes root: sudo make $(or $(MAKECMDGOALS),run)"; exit 1; }
+	@install/rights $(TOP) install
 	@install/needs
-	@install/into $(PREFIX)
+	@install/into $(PREFIX) $(DESTDIR)
 	@$(WHICH_PYTHON) > $@
 
 uninstall: ## remove what install put on this machine (Debian packages stay)
-	rm -rf $(LIB) $(COMMAND) $(PREFIX)/share/man/man8/pyrunc.8 $(PREFIX)/share/man/man8/pyrunc-*.8
-	@install/completions remove $(PREFIX)
+	@install/remove $(TOP)
 
 test: $(VENV)/ready $(EXT) $(BUNDLES) ## run the whole test suite; ARGS='-k name' narrows it (as root it starts containers)
 	$(PY) -m pytest $(ARGS)
@@ -77,6 +101,12 @@ man: $(VENV)/ready ## write the manual pages to build/man (make install puts the
 
 pictures: $(VENV)/ready $(EXT) ## draw the pictures of README.md anew, from real runs (as root)
 	$(PY) docs/pictures/draw.py
+
+deb: $(VENV)/ready ## write the Debian packages to dist/ (needs dpkg-dev, debhelper, dh-python)
+	@install/dist $(PY) dist deb
+
+dist: $(VENV)/ready ## write source archive, wheel and Debian packages to dist/, with their SHA256 sums
+	@install/dist $(PY) dist
 
 bundles: $(BUNDLES) ## fill the example bundles that need a root file system
 

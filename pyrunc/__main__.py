@@ -157,6 +157,8 @@ def _run(command: Command) -> int:
     """Carry out a command and return the exit status."""
     if command.debug or command.log_level or command.log_format != "text" or command.log:
         _settle_log(command)
+    if command.color:
+        cli.color = command.color
     if command.root is not None:
         command.root = _state_root(command.root)
     module = __import__("pyrunc.verbs." + command.verb.partition(" ")[0], fromlist=("main",))

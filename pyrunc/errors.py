@@ -129,14 +129,61 @@ def strerror(errno: int) -> str:
 
 
 _LONG = 400  # characters of a word; paths are shorter, but for those that are somebody's mistake
+_QUOTES = 20  # of a message are looked at: ours have few, and all of somebody's book would take time
+_VALUE = 80  # characters of a value that a message repeats: a line on a terminal
+
+
+def excerpt(value: str, most: int = _VALUE) -> str:
+    """Return a value that somebody wrote at a length one can read: what is longer loses its middle.
+
+    All messages that repeat a value do it with this; a path is no such value, since its whole is needed.
+    """
+    if len(value) <= most:
+        return value
+    tail = most // 4
+    return f"{value[: most - tail]}...({len(value) - most} more)...{value[-tail:]}"
 
 
 def shortened(text: str) -> str:
-    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle."""
-    if len(text) <= _LONG:
+    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle.
+
+    Values stand between quotes, and are cut where they are longer than two lines; blanks are a part of them.
+    All that is printed goes through here, so whoever words a message need not think of it.
+    """
+    if len(text) <= 2 * _VALUE:
         return text
-    words = text.split(" ")
+    parts = []
+    done = at = looked = 0
+    while at < len(text):
+        end = -1
+        if text[at] in "\"'" and looked < _QUOTES:
+            looked += 1
+            end = _closing(text, at)
+        if end - at > 2 * _VALUE:
+            parts += [text[done : at + 1], excerpt(text[at + 1 : end])]
+            done = end
+        at = max(at, end) + 1
+    words = ("".join(parts) + text[done:]).split(" ")
     for place, word in enumerate(words):
         if len(word) > _LONG:
-            words[place] = f"{word[:120]}...({len(word) - 160} more)...{word[-40:]}"
+            words[place] = excerpt(word, 2 * _VALUE)
     return " ".join(words)
+
+
+def _closing(text: str, at: int) -> int:
+    """Return where the quote at a place is closed in its line, -1 if it is none: an apostrophe, an inch."""
+    if at and text[at - 1].isalnum():
+        return -1
+    line = text.find("\n", at)
+    line = line if line >= 0 else len(text)
+    end = at
+    for _ in range(50 * _QUOTES):  # those inside are apostrophes, or escaped
+        end = text.find(text[at], end + 1, line)
+        if end < 0:
+            break
+        back = end
+        while text[back - 1] == "\\":
+            back -= 1
+        if not (end - back) % 2 and not text[end + 1 : end + 2].isalnum():
+            return end
+    return -1

@@ -46,7 +46,10 @@ class AbsentError(Failure):
 
     def __init__(self, root: str, id: str) -> None:  # noqa: A002 - the specification's name
         """Say so in the words that engines know."""
-        super().__init__("container does not exist", step=id, hint=f"there is none in {root}")
+        hint = f"there is none in {root}"
+        if os.geteuid() != 0:
+            hint += "; those of root are found with sudo"
+        super().__init__("container does not exist", step=id, hint=hint)
 
 
 class GarbledError(Failure):
@@ -127,7 +130,8 @@ def default_root() -> str:
     ):
         return "/run/pyrunc"
     if not runtime_dir:
-        raise Failure("no place for container state", hint="set XDG_RUNTIME_DIR or give --root DIR")
+        hint = "call pyrunc with sudo for root's, set XDG_RUNTIME_DIR for your own, or give --root DIR"
+        raise Failure("no place for container state", hint=hint)
     return runtime_dir + "/pyrunc"
 
 

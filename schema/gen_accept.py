@@ -34,7 +34,18 @@ PATTERNS = {
     r"^[1-9][0-9]*[KMG]B$": "_is_page_size(v)",
 }
 
-SILENT = {"title", "description", "deprecated", "x-says", "x-missing", "$schema", "$defs"}
+SILENT = {
+    "title",
+    "description",
+    "deprecated",
+    "examples",
+    "x-does",
+    "x-says",
+    "x-since",
+    "x-missing",
+    "$schema",
+    "$defs",
+}
 
 ACCEPT_HEAD = '''\
 # fmt: off

@@ -10,6 +10,7 @@ import pytest
 from conformance.engines import host
 from conformance.engines.buildah import Buildah
 from conformance.engines.containerd import Containerd
+from conformance.engines.cri import Cri
 from conformance.engines.docker import Docker
 from conformance.engines.podman import Podman
 from conformance.engines.podman_rootless import RootlessPodman
@@ -27,13 +28,24 @@ def containerd_daemon(session: Session) -> Iterator[Containerd]:
     containerd = Containerd(session)
     containerd.start_daemon()
     try:
-        snapshotter = "overlayfs" if session.overlay else "native"
-        imported = containerd.ctr("image", "import", "--snapshotter", snapshotter, session.archive)
-        assert imported.code == 0, imported
+        containerd.import_image(session.archive)
         yield containerd
         containerd.remove_everything()
     finally:
         containerd.stop_daemon()
+
+
+@pytest.fixture(scope="session")
+def cri_daemon(session: Session) -> Iterator[Cri]:
+    """One containerd with the CRI plugin and the images in it."""
+    cri = Cri(session)
+    try:
+        cri.start_daemon()
+        cri.load_images()
+        yield cri
+        cri.remove_everything()
+    finally:
+        cri.stop_daemon()
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +104,13 @@ def containerd(containerd_daemon: Containerd) -> Iterator[Containerd]:
     """Containerd for one check, after which nothing may be left."""
     with nothing_left(containerd_daemon):
         yield containerd_daemon
+
+
+@pytest.fixture
+def cri(cri_daemon: Cri) -> Iterator[Cri]:
+    """CRI for one check, after which nothing may be left."""
+    with nothing_left(cri_daemon):
+        yield cri_daemon
 
 
 @pytest.fixture

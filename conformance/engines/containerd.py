@@ -36,24 +36,39 @@ DISABLED = (
 class Containerd:
     """The daemon: its files are in the session's directory, its namespace is the session's tag."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, part: str = "containerd") -> None:
         """Prepare the configuration; nothing runs yet."""
-        self.session = session.part("containerd")
+        self.session = session.part(part)
+        self.namespace = self.session.tag
         self.directory = self.session.directory
         self.log = f"{self.directory}/log"
         self.socket = f"{self.directory}/socket"
         self.runtime_root = f"{self.directory}/runtime"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.known_leftovers: set[str] = set()
+        self.write_config()
+
+    def write_config(self, disabled: Sequence[str] = DISABLED, plugins: str = "") -> None:
+        """Write containerd's configuration, with tables of plugins' (TOML) at its end."""
         with open(f"{self.directory}/config.toml", "w", encoding="utf-8") as file:
             file.write(
                 "version = 2\n"
                 f"root = {json.dumps(f'{self.directory}/root')}\n"
                 f"state = {json.dumps(f'{self.directory}/state')}\n"
-                f"disabled_plugins = {json.dumps(DISABLED)}\n"
+                f"disabled_plugins = {json.dumps(disabled)}\n"
                 f"[grpc]\naddress = {json.dumps(self.socket)}\n"
                 f"[ttrpc]\naddress = {json.dumps(f'{self.socket}.ttrpc')}\n"
+                f"{plugins}"
             )
+
+    @property
+    def snapshotter(self) -> str:
+        """What makes the containers' roots."""
+        return "overlayfs" if self.session.overlay else "native"
+
+    def import_image(self, archive: str) -> None:
+        """Take an image from an archive."""
+        host.succeed(self.argv("image", "import", "--snapshotter", self.snapshotter, archive))
 
     def start_daemon(self) -> None:
         """Start the daemon and wait until it answers."""
@@ -71,7 +86,7 @@ class Containerd:
 
     def argv(self, *words: str) -> list[str]:
         """The words of a `ctr` command in our namespace, with our runtime where one is chosen."""
-        return [host.program("ctr"), "--address", self.socket, "--namespace", self.session.tag, *words]
+        return [host.program("ctr"), "--address", self.socket, "--namespace", self.namespace, *words]
 
     def ctr(self, *words: str, stdin: str | None = None, timeout: float = 60) -> Result:
         """Call `ctr`."""
@@ -81,7 +96,7 @@ class Containerd:
         """The words of `ctr run`."""
         return [
             *("run", "--runc-binary", self.session.runtime, "--runc-root", self.runtime_root),
-            *("--snapshotter", "overlayfs" if self.session.overlay else "native"),
+            *("--snapshotter", self.snapshotter),
             *("--fifo-dir", f"{self.directory}/fifo"),
             *options,
             *(images.NAME, container, *command),
@@ -107,7 +122,7 @@ class Containerd:
 
     def shim_address(self, container: str) -> str:
         """The socket of a task's shim."""
-        place = f"{self.directory}/state/io.containerd.runtime.v2.task/{self.session.tag}/{container}"
+        place = f"{self.directory}/state/io.containerd.runtime.v2.task/{self.namespace}/{container}"
         with open(f"{place}/address", encoding="utf-8") as file:
             return file.read().removeprefix("unix://")
 
@@ -175,7 +190,7 @@ class Containerd:
 
     def leftovers(self) -> list[str]:
         """What is still there though no container is: state, mounts, cgroups, processes."""
-        found = host.states(f"{self.runtime_root}/{self.session.tag}")
+        found = host.states(f"{self.runtime_root}/{self.namespace}")
         found += host.mounts_below(self.directory)
         found += [
             path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) != self.session.tag

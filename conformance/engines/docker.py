@@ -35,6 +35,14 @@ class Docker(Client):
         self.own_mounts: set[str] = set()
         with open(f"{self.directory}/daemon.json", "w", encoding="utf-8") as file:
             file.write("{}\n")  # and not the machine's /etc/docker/daemon.json
+        # The BuildKit inside dockerd takes the first `runc` of its PATH, and gives it no --root.
+        self.runc_calls = f"{self.directory}/runc-calls"
+        os.mkdir(f"{self.directory}/bin")
+        host.write_script(
+            f"{self.directory}/bin/runc",
+            f'#!/bin/sh\necho "$@" >>{self.runc_calls}\n'
+            f'exec {self.session.runtime} --root {self.directory}/buildkit "$@"\n',
+        )
 
     def start_daemon(self) -> None:
         """Start the daemon, in a network namespace of its own, and wait until it answers."""
@@ -52,7 +60,8 @@ class Docker(Client):
         ]
         # --bridge=none deletes an interface docker0 that it finds, and the bridge driver turns forwarding on:
         # neither may happen to the machine's own network.
-        self.daemon = host.background([host.program("unshare"), "--net", *daemon], self.log)
+        path = {"PATH": f"{directory}/bin:{host.PATH}"}
+        self.daemon = host.background([host.program("unshare"), "--net", *daemon], self.log, env=path)
         host.wait_until("dockerd answers", lambda: self.call("version").code == 0, seconds=30)
         self.own_mounts = set(host.mounts_below(directory))
 
@@ -86,13 +95,13 @@ class Docker(Client):
         """What is still there though no container is: state, mounts, cgroups, processes."""
         found = [
             f"{root}/{name}"
-            for root in glob.glob(f"{self.directory}/exec/runtime-*/moby")
+            for root in (*glob.glob(f"{self.directory}/exec/runtime-*/moby"), f"{self.directory}/buildkit")
             for name in host.states(root)
         ]
         found += [point for point in host.mounts_below(self.directory) if point not in self.own_mounts]
-        found += [
-            path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) != self.session.tag
-        ]
+        # The parents of containers stay, whoever made them: the daemon's, and BuildKit's below it.
+        parents = {self.session.tag, "buildkit"}
+        found += [path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) not in parents]
         found += [f"{pid} {line}" for pid, line in host.processes_of(self.session.tag).items()]
         found += [
             f"{pid} {line}" for pid, line in host.processes_with(self.directory).items() if "shim" in line

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Debian's own programs first: a machine may carry another, newer docker in /usr/local/bin.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 
+# How many times as patient to be: on the emulated processors of a virtual machine.
+PATIENCE = float(os.environ.get("PYRUNC_TEST_PATIENCE", "1"))
+
 # Seconds. What an engine tidies up after its answer (shims, cgroups) took up to 1.1 s on 2 busy cores.
 SETTLE = 10.0
 
@@ -83,6 +86,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm", **(extra or {})}
 
 
+def write_script(path: str, text: str) -> str:
+    """Write a program, and return its path."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
 def call(
     argv: Sequence[str],
     *,
@@ -100,7 +111,7 @@ def call(
         errors="replace",
         env=environment(env),
         cwd=directory,
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
         check=False,
     )
     return Result(argv, done.returncode, done.stdout, done.stderr)
@@ -238,7 +249,7 @@ def wait_until(what: str, test: Callable[[], object], *, seconds: float = SETTLE
     Raises:
         AssertionError: it is still not true after `seconds`; `what` says what did not happen.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not test():
         assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
         time.sleep(0.05)
@@ -251,7 +262,7 @@ def new_leftovers(leftovers: Callable[[], list[str]], known: set[str]) -> list[s
         leftovers: asks the machine.
         known: what earlier checks have left, for which this one is not to blame; the new ones are added.
     """
-    end = time.monotonic() + SETTLE
+    end = time.monotonic() + SETTLE * PATIENCE
     while (found := [item for item in leftovers() if item not in known]) and time.monotonic() < end:
         time.sleep(0.1)
     known.update(found)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The name of the image in every engine. "localhost" is a host name, so none puts docker.io in front of it.
 NAME = "localhost/pyrunc-busybox:latest"
+# The same with another command, for the first container of a pod.
+PAUSE = "localhost/pyrunc-pause:latest"
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -90,26 +92,26 @@ def rootfs() -> bytes:
     return buffer.getvalue()
 
 
-def archive(layer: bytes) -> bytes:
-    """An image of one layer as `docker save` writes it, named `NAME`."""
+def archive(layer: bytes, name: str = NAME, command: str = "sh") -> bytes:
+    """An image of one layer as `docker save` writes it, with its name and its command."""
     machine = host.call(["uname", "-m"]).out.strip()
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": [command]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [{"created_by": "conformance/engines/images.py"}],
     }
     body = json.dumps(config).encode()
-    manifest = [{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in (
+        for part, content in (
             ("layer.tar", layer),
             ("config.json", body),
             ("manifest.json", json.dumps(manifest).encode()),
         ):
-            entry = tarfile.TarInfo(name)
+            entry = tarfile.TarInfo(part)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()

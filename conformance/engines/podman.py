@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from conformance.engines import host
+from conformance.engines import host, images
 from conformance.engines.client import Client
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 # Podman asks for 1048576 by default, and raising a hard limit takes CAP_SYS_RESOURCE (setrlimit(2)).
 ULIMITS = ["nofile=1024:1024", "nproc=1024:1024"]
-
-# What a pod's first container is made from: the usual image would have to be built, or fetched.
-INFRA_IMAGE = "localhost/pyrunc-pause:latest"
 
 # `--userns=auto` gives out the subordinate ids of a user of this name (podman-run(1)).
 AUTO_USER, AUTO_FIRST, AUTO_COUNT = "containers", 700000, 65536
@@ -48,14 +45,6 @@ def copy_with_a_line(directory: str, name: str, line: str) -> None:
         file.write(f"{before}{line}\n")
 
 
-def write_script(path: str, text: str) -> str:
-    """Write a program, and return its path."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o755)
-    return path
-
-
 class Podman(Client):
     """`podman` with its files in the session's directory and its cgroups below the session's tag."""
 
@@ -68,16 +57,27 @@ class Podman(Client):
         super().__init__(session.part("podman"))
         self.runtime_root = f"{self.directory}/runtime"
         self.wrapper = f"{self.directory}/judged"
-        write_script(self.wrapper, f'#!/bin/sh\nexec {session.runtime} --root {self.runtime_root} "$@"\n')
+        host.write_script(
+            self.wrapper, f'#!/bin/sh\nexec {session.runtime} --root {self.runtime_root} "$@"\n'
+        )
         self.build_words = ("build", "--network", "none", "--cgroup-parent", f"/{self.session.tag}")
         self.config = self.configure("containers.conf", "judged")
         # What makes a runtime's errors be read from its standard error instead of its log.
         self.without_json = {"CONTAINERS_CONF": self.configure("no-json.conf", "judged", writes_json=False)}
 
-    def configure(self, name: str, runtime: str, *, writes_json: bool = True) -> str:
-        """Write a containers.conf(5) for a runtime of this name, and return its path."""
+    def configure(
+        self, name: str, runtime: str, *, writes_json: bool = True, engine: Mapping[str, object] | None = None
+    ) -> str:
+        """Write a containers.conf(5) for a runtime of this name, and return its path.
+
+        Args:
+            name: the file's name.
+            runtime: the runtime's name.
+            writes_json: whether Podman is to read the runtime's errors from its log.
+            engine: more of the table of that name; it wins.
+        """
         path = f"{self.directory}/{name}"
-        tables = {
+        tables: dict[str, dict[str, object]] = {
             "containers": {
                 "cgroupns": "private",
                 "default_ulimits": ULIMITS,
@@ -87,12 +87,13 @@ class Podman(Client):
             "engine": {
                 "cgroup_manager": "cgroupfs",  # there may be no systemd
                 "events_logger": "file",
-                "infra_image": INFRA_IMAGE,
+                "infra_image": images.PAUSE,  # the usual one would have to be built, or fetched
                 "lock_type": "file",  # the other kind is one shared memory for the whole machine
                 "runtime_supports_json": [runtime if writes_json else "none"],
                 "runtime_supports_nocgroup": [runtime],
                 "tmp_dir": f"{self.directory}/tmp",
                 "volume_path": f"{self.directory}/volumes",
+                **(engine or {}),
             },
         }
         with open(path, "w", encoding="utf-8") as file:
@@ -106,13 +107,13 @@ class Podman(Client):
         """Fill the storage."""
         self.succeed("load", "--input", self.session.archive)
         changes = ("--change", 'CMD ["/bin/pause"]', "--change", "ENV PATH=/bin")
-        self.succeed("import", *changes, self.session.rootfs_tar, INFRA_IMAGE)
+        self.succeed("import", *changes, self.session.rootfs_tar, images.PAUSE)
 
     def with_subordinate_ids(self, *words: str) -> Result:
         """Call `podman` where root has subordinate ids to give out."""
         for name in ("subuid", "subgid"):
             copy_with_a_line(self.directory, name, f"{AUTO_USER}:{AUTO_FIRST}:{AUTO_COUNT}")
-        enter = write_script(f"{self.directory}/with-ids", _WITH_IDS.format(directory=self.directory))
+        enter = host.write_script(f"{self.directory}/with-ids", _WITH_IDS.format(directory=self.directory))
         return host.call([enter, *self.argv(*words)], env=self.environment(), directory=self.directory)
 
     def argv(self, *words: str, runtime: str | None = None) -> list[str]:

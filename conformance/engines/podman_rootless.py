@@ -14,7 +14,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from conformance.engines import host
-from conformance.engines.podman import Podman, copy_with_a_line, write_script
+from conformance.engines.podman import Podman, copy_with_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ class RootlessPodman(Podman):
         self.config = self.configure("containers.conf", os.path.basename(self.wrapper))
         self.run_directory = f"{self.directory}/xdg"
         self.runtime_root = f"{self.run_directory}/{os.path.basename(session.runtime)}"
-        self.enter = write_script(f"{place}/enter", _ENTER.format(user=USER, uid=UID, directory=place))
+        self.enter = host.write_script(f"{place}/enter", _ENTER.format(user=USER, uid=UID, directory=place))
         lines = {
             "passwd": f"{USER}:x:{UID}:{UID}::{self.directory}:/bin/sh",
             "group": f"{USER}:x:{UID}:",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +14,11 @@ from conformance.engines import host, images
 from conformance.engines.test_clients_run import mount_options
 
 if TYPE_CHECKING:
-    from conformance.engines.host import Session
+    from conformance.engines.host import Result, Session
     from conformance.engines.podman import Podman
 
 IMAGE = images.NAME
+PAGE = os.path.join(os.path.dirname(__file__), "../../docs/engines.md")
 
 
 def test_run_with_the_runtimes_own_directory(podman: Podman, name: str) -> None:
@@ -295,6 +298,33 @@ def test_split_of_the_cgroup(podman: Podman, name: str) -> None:
     """`--cgroups=no-conmon`: the container's cgroup is made, conmon stays where Podman is."""
     podman.sleeper(name, "--cgroups=no-conmon")
     assert podman.setting(name, "cgroup.procs") == str(podman.pid(name))
+
+
+def test_configuration_of_the_page(podman: Podman, name: str) -> None:
+    """docs/engines.md: Podman finds the runtime by its name, and knows what it can do."""
+    with open(PAGE, encoding="utf-8") as file:
+        (block,) = re.findall(r"```toml\n(\[engine\].*?)```", file.read(), re.DOTALL)
+    engine = tomllib.loads(block)["engine"]
+    assert engine.pop("runtimes") == {"pyrunc": ["/usr/local/bin/pyrunc"]}
+    path = podman.configure("page.conf", "none", engine=engine)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"[engine.runtimes]\npyrunc = [{json.dumps(podman.wrapper)}]\n")
+
+    def call(*words: str) -> Result:
+        argv = podman.argv(*words)
+        at = argv.index("--runtime")
+        del argv[at : at + 2]
+        return host.call(argv, env={"CONTAINERS_CONF": path}, directory=podman.directory)
+
+    asked = call("info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}")
+    assert asked.out == f"pyrunc {podman.wrapper}\n", asked
+    words = ("--rm", "--name", name, "--cgroupns=host")
+    free = call(
+        "run", *words, "--cgroups=disabled", IMAGE, "echo", "there"
+    )  # no parent, which it would refuse
+    assert (free.code, free.out) == (0, "there\n"), free
+    failed = call(*podman.run_words(*words), IMAGE, "no-such-program")
+    assert (failed.code, "executable file not found in $PATH" in failed.err) == (127, True), failed
 
 
 def test_checkpoint_that_cannot_be(podman: Podman, name: str) -> None:

@@ -92,9 +92,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def under_test(runtime: str) -> str:
-    """Return the variable by which the tests know which command to try."""
+    """Return the variables by which the tests and the checks of engines know which command to try."""
     said = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False).stdout
-    return f"{'INSTALLED_PYRUNC' if said.startswith('pyrunc') else 'PYRUNC'}={shlex.quote(runtime)}"
+    variables = ("INSTALLED_PYRUNC" if said.startswith("pyrunc") else "PYRUNC", "PYRUNC_RUNTIME")
+    return " ".join(f"{variable}={shlex.quote(runtime)}" for variable in variables)
 
 
 class Guests:

@@ -92,6 +92,9 @@ def load(name: str, import_: object) -> ModuleType:
             without_signals.clear()
             _pyrunc_embed.signals()  # which imports it
             return sys.modules[name]
+        if name == "os.path":  # a module by this name, though os is no package
+            sys.modules[name] = __import__("os").path
+            return sys.modules[name]
         module: ModuleType = find_and_load(name, import_)
         return module
     code, is_package = found
@@ -152,6 +155,38 @@ def lean_os() -> None:
     sys.modules["os"] = module
 
 
+class Deferred:
+    """Stands for something that a library has, or returns, until it is called or asked for something.
+
+    What modules keep of a library when they are imported into an image: a function by its name, a
+    struct.Struct. Numbers and classes cannot be stood for, and keep an image from being made.
+    """
+
+    made = None
+
+    def __init__(self, make: Any) -> None:
+        """Note how it is made."""
+        self.make = make
+
+    def real(self) -> Any:
+        """Return what this stands for."""
+        if self.made is None:
+            self.made = self.make()
+        return self.made
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call it, now or when the result is wanted."""
+        if preloading:
+            return Deferred(lambda: self.real()(*arguments, **options))
+        return self.real()(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Have all else from the real one."""
+        if preloading:
+            raise ImportError(f"{name} of what a library has is wanted too early")
+        return getattr(self.real(), name)
+
+
 def later(name: str) -> ModuleType:
     """Make a module that becomes the real one when it is asked for something.
 
@@ -171,6 +206,8 @@ def later(name: str) -> ModuleType:
 
     def complete(attribute: str) -> object:
         if not attribute.startswith("__"):
+            if preloading:
+                return Deferred(lambda: getattr(module, attribute))
             become()
         if attribute not in names:
             raise AttributeError(
@@ -186,11 +223,12 @@ def preload() -> None:
     """Import all that an image is to have, and see to it that nothing came with it that must not be there."""
     for name in LATER:
         sys.modules[name] = later(name)
+    preloading.append("yes")
     for name in HOT:
         __import__(name)
-    early = [name for name in LATER if "__getattr__" not in vars(sys.modules[name])]
-    if early or rest not in sys.meta_path:
-        raise ImportError(f"these are wanted too early: {early or 'the rest of the interpreter'}")
+    preloading.clear()
+    if rest not in sys.meta_path:
+        raise ImportError("something that is not in memory is wanted too early")
 
 
 def spec(name: str, loader: Any, origin: str) -> ModuleSpec:
@@ -250,6 +288,7 @@ def main() -> None:
 LATER = ("_signal", *EXTENSIONS)
 rest: Any = Rest
 without_signals = ["yes"]
+preloading: list[str] = []
 find_and_load: Any = vars(_frozen_importlib)["_find_and_load"]
 for place, name, value in (
     (sys, "stdout", Out),

@@ -82,6 +82,11 @@ def compiled(source: str, file: str) -> bytes:
     )
 
 
+def final(path: object) -> str:
+    """Return where a file will be: a package is put together below another directory."""
+    return str(path).removeprefix(os.environ.get("DESTDIR", ""))
+
+
 def main() -> None:
     """Freeze what is under SITE/pyrunc, and the codecs."""
     site = Path(sys.argv[1])
@@ -96,7 +101,7 @@ def main() -> None:
         parts = file.relative_to(top).with_suffix("").parts
         package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if package else parts)
-        code = compiled(file.read_text(), str(file))
+        code = compiled(file.read_text(), final(file))
         sys.stdout.write(array(f"M{number}", code))
         table.append((name.encode(), f'\t{{ "{name}", {int(package)}, M{number}, sizeof(M{number}) }},\n'))
     sys.stdout.write(
@@ -106,8 +111,8 @@ def main() -> None:
     for name in EXTENSIONS:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin and os.path.isabs(spec.origin):
-            paths[name] = spec.origin
-    source = (here / "boot.py").read_text().replace("@SITE@", str(site))
+            paths[name] = final(spec.origin)
+    source = (here / "boot.py").read_text().replace("@SITE@", final(site))
     source = source.replace("@STDLIB@", str(library))
     source = source.replace("EXTENSIONS: dict[str, str] = {}", f"EXTENSIONS: dict[str, str] = {paths!r}")
     sys.stdout.write(array("BOOT", compiled(source, str(here / "boot.py"))))

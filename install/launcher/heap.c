@@ -132,6 +132,10 @@ char *heap_close(void)
 {
 	if (!reserve || top < region || top > reserve)
 		return NULL;
+	/* What is left in freed blocks belongs to nobody, and is different each time. */
+	for (unsigned class = 0; class < CLASSES; class++)
+		for (struct spare *spare = spares[class]; spare; spare = spare->next)
+			memset(spare + 1, 0, size_of(class) - sizeof(*spare));
 	end = reserve = region + ((size_t)(top - region + 4095) & ~(size_t)4095);
 	return reserve + RESERVE;
 }

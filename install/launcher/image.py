@@ -1,4 +1,4 @@
-"""image.py PROGRAM OUT: make OUT, a program that begins where `PROGRAM @image FILE` stopped.
+"""image.py PROGRAM OUT: make OUT, a program that begins where `PROGRAM @image` stopped.
 
 An ELF program's writable segment is a picture of its variables as they are to be at the beginning. Here it
 is exchanged for the picture that the program itself took after it had initialised the interpreter and
@@ -6,74 +6,150 @@ imported pyrunc; heap.c has seen to it that what it allocated is in that segment
 linker works on stays as it was: it does its work in each process anew, also on the few variables that it
 initialises in between.
 
-Sources: elf(5); the System V ABI's x86-64 supplement for the table of functions.
+The picture is taken twice, in processes that differ in where libraries lie, what the processor can, and when
+they run. Both must be the same: so nothing in it belongs to a process, a C library, a processor or a moment.
+
+Sources: elf(5); the System V ABI's supplements for the tables of functions and the kinds of relocations.
 """
 
 import os
+import resource
 import struct
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 PAGE = 4096
 PT_LOAD, PT_DYNAMIC, PT_RELRO, PF_W = 1, 2, 0x6474E552, 2
-DT_PLTRELSZ, DT_PLTGOT = 2, 3
+DT_PLTRELSZ, DT_PLTGOT, DT_SYMTAB, DT_RELA, DT_RELASZ = 2, 3, 6, 7, 8
 HEADER = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align
+RELOCATION = struct.Struct("<QIIq")  # Elf64_Rela: offset, kind, symbol, addend
+SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
+# The relocation that copies a library's variable into the program, by e_machine: x86-64, AArch64, RISC-V.
+COPY = {62: 5, 183: 1024, 243: 4}
+# What a C library would choose other functions for, on another processor.
+OLDER = (
+    "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX2_Usable,-AVX,-AVX_Usable,-BMI1,-BMI2,-ERMS,-FSRM,"
+    "-SSE4_2,-SSE4_1,-SSSE3,-LZCNT,-MOVBE,-POPCNT,-RTM,-Prefer_No_VZEROUPPER,-AVX_Fast_Unaligned_Load,"
+    "-Fast_Unaligned_Load,-Fast_Unaligned_Copy,-Slow_BSF"
+)
 
 
-def picture(program: str) -> bytes:
-    """Let the program take its picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        taken = Path(folder, "image")
-        # Without an environment: it would be in the picture.
-        subprocess.run([program, "@image", str(taken)], check=True, env={})
-        return taken.read_bytes()
+class Segment(NamedTuple):
+    """A program header."""
+
+    kind: int
+    flags: int
+    offset: int
+    address: int
+    physical: int
+    filled: int
+    memory: int
+    align: int
 
 
-def tables(dynamic: bytes) -> tuple[int, int]:
-    """Return address and size of the table that the dynamic linker fills in as functions are called."""
-    found = dict(struct.iter_unpack("<QQ", dynamic))
-    return found.get(DT_PLTGOT, 0), 8 * (3 + found.get(DT_PLTRELSZ, 0) // 24)
+class Program:
+    """The program, as far as it matters here."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read its headers."""
+        self.data = data
+        (self.machine,) = struct.unpack_from("<H", data, 18)
+        (self.start,) = struct.unpack_from("<Q", data, 32)
+        self.size, count = struct.unpack_from("<HH", data, 54)
+        rows = [HEADER.unpack_from(data, self.start + self.size * number) for number in range(count)]
+        self.segments = [Segment(*row) for row in rows]
+        (self.writable,) = [part for part in self.segments if part.kind == PT_LOAD and part.flags & PF_W]
+
+    def at(self, address: int, length: int) -> bytes:
+        """Return what the file has for an address."""
+        for part in self.segments:
+            if part.kind == PT_LOAD and part.address <= address <= part.address + part.filled - length:
+                begin = part.offset + address - part.address
+                return self.data[begin : begin + length]
+        raise SystemExit(f"nothing of the program is at {address:#x}")
+
+    def linked(self) -> Iterator[tuple[int, int]]:
+        """Yield address and size of all that the dynamic linker fills in."""
+        (part,) = [part for part in self.segments if part.kind == PT_DYNAMIC]
+        tags = dict(struct.iter_unpack("<QQ", self.at(part.address, part.filled)))
+        yield part.address, part.filled
+        yield from ((part.address, part.filled) for part in self.segments if part.kind == PT_RELRO)
+        yield tags.get(DT_PLTGOT, 0), 8 * (3 + tags.get(DT_PLTRELSZ, 0) // RELOCATION.size)
+        relocations = self.at(tags[DT_RELA], tags[DT_RELASZ]) if DT_RELA in tags else b""
+        for address, kind, symbol, _ in RELOCATION.iter_unpack(relocations):
+            size = 8
+            if kind == COPY[self.machine]:
+                *_, size = SYMBOL.unpack(self.at(tags[DT_SYMTAB] + symbol * SYMBOL.size, SYMBOL.size))
+            yield address, size
+
+    def kept(self, picture: bytes) -> bytes:
+        """Return a picture with all that the dynamic linker fills in as the file has it."""
+        address, filled = self.writable.address, self.writable.filled
+        initial = self.data[self.writable.offset : self.writable.offset + filled]
+        initial += bytes(self.writable.memory - filled)
+        new = bytearray(picture)
+        for begin, length in self.linked():
+            at = begin - address
+            if not 0 <= at <= at + length <= len(new):
+                raise SystemExit(f"the dynamic linker writes outside of the picture, at {begin:#x}")
+            new[at : at + length] = initial[at : at + length]
+        return bytes(new)
+
+
+def picture(program: str, environment: dict[str, str], *, elsewhere: bool) -> bytes:
+    """Let the program take its picture; elsewhere: with libraries at other addresses, also without ASLR."""
+
+    def move() -> None:
+        if elsewhere:  # mmap then begins at the other end of the address space
+            resource.setrlimit(resource.RLIMIT_STACK, (hard, hard))
+
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    return subprocess.run(
+        [program, "@image"], check=True, env=environment, stdout=subprocess.PIPE, preexec_fn=move
+    ).stdout
+
+
+def differences(one: bytes, other: bytes, address: int) -> list[str]:
+    """Return which words differ, for the log."""
+    words = [(at, one[at : at + 8], other[at : at + 8]) for at in range(0, max(len(one), len(other)), 8)]
+    return [f"{address + at:#x}: {a[::-1].hex()} {b[::-1].hex()}" for at, a, b in words if a != b]
 
 
 def main() -> None:
     """Write OUT."""
     program, out = sys.argv[1:]
-    old = Path(program).read_bytes()
-    start, size, count = *struct.unpack_from("<Q", old, 32), *struct.unpack_from("<HH", old, 54)
-    headers = [list(HEADER.unpack_from(old, start + size * number)) for number in range(count)]
-    (segment,) = [header for header in headers if header[0] == PT_LOAD and header[1] & PF_W]
-    _, _, offset, address, _, filled, memory, _ = segment
-    new = bytearray(picture(program))
-    assert filled <= len(new) <= memory
-
-    def keep(begin: int, length: int) -> None:
-        at = begin - address
-        assert 0 <= at <= at + length <= filled
-        new[at : at + length] = old[offset + at : offset + at + length]
-
-    for kind, _, place, begin, _, length, _, _ in headers:
-        if kind == PT_RELRO:
-            keep(begin, length)
-        elif kind == PT_DYNAMIC:
-            keep(*tables(old[place : place + length]))
-    moved = -(-len(old) // PAGE) * PAGE + address % PAGE
-    # No more memory than there is a picture of: heap.c asks for the rest when it is wanted.
-    segment[2], segment[5], segment[6] = moved, len(new), len(new)
-    for header in headers:
-        if header is not segment and address <= header[3] < address + filled:
-            header[2] = header[3] - address + moved
-    made = bytearray(old) + bytes(moved - len(old)) + new
-    for number, header in enumerate(headers):
-        HEADER.pack_into(made, start + size * number, *header)
-    struct.pack_into(
-        "<Q", made, 40, 0
-    )  # where section headers are: they tell of the old segment, and nobody needs them
+    old = Program(Path(program).read_bytes())
+    segment = old.writable
+    new = old.kept(picture(program, {}, elsewhere=False))
+    again = old.kept(picture(program, {"GLIBC_TUNABLES": OLDER}, elsewhere=True))
+    if new != again:
+        found = differences(new, again, segment.address)
+        print(*found[:1000], sep="\n")
+        raise SystemExit(
+            f"two pictures of the interpreter differ in {len(found)} words, the first {found[0]}"
+        )
+    assert segment.filled <= len(new) <= segment.memory
+    moved = -(-len(old.data) // PAGE) * PAGE + segment.address % PAGE
+    made = bytearray(old.data) + bytes(moved - len(old.data)) + new
+    for number, part in enumerate(old.segments):
+        if part is segment:
+            # No more memory than there is a picture of: heap.c asks for the rest when it is wanted.
+            changed = part._replace(offset=moved, filled=len(new), memory=len(new))
+        elif segment.address <= part.address < segment.address + segment.filled:
+            changed = part._replace(offset=part.address - segment.address + moved)
+        else:
+            continue
+        HEADER.pack_into(made, old.start + old.size * number, *changed)
+    # Where section headers are: they tell of the old segment, and nobody needs them.
+    struct.pack_into("<Q", made, 40, 0)
     struct.pack_into("<HHH", made, 58, 0, 0, 0)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o755)
     with open(descriptor, "wb") as file:
         file.write(made)
 
 
-main()
+if __name__ == "__main__":
+    main()

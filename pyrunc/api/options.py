@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 # What each call says in a way of its own, and what concerns a process in front of the container.
 NOT_TAKEN = {
-    "*": {"root", "debug", "log", "log-format", "log-level", "criu", "trace", "volume-root"},
+    "*": {"root", "color", "debug", "log", "log-format", "log-level", "criu", "trace", "volume-root"},
     "create": {"bundle", "config", "preserve-fds", "no-subreaper"},
     "exec": {"detach", "tty", "env", "preserve-fds"},
     "checkpoint": {"image-path"},
     "restore": {"bundle", "config", "image-path", "detach", "no-subreaper", "preserve-fds"},
-    "plan": {"bundle", "config", "json", "program"},
+    "plan": {"bundle", "config", "format", "json", "program"},
 }
 
 

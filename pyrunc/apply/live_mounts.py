@@ -257,12 +257,12 @@ def _mounted_at(root: int, path: str, hint: str) -> int:
 
 def _nearest(path: str, rows: list[Row]) -> str:
     """Return which mount point was probably meant, or what the path lies in."""
-    import difflib  # before the helper is made: law 6
+    from pyrunc.near import nearest  # before the helper is made: law 6
 
     points = [row.point for row in rows]
-    near = difflib.get_close_matches(path, points, 1)
+    near = nearest(path, points)
     if near:
-        return f'did you mean "{near[0]}"?'
+        return f'did you mean "{near}"?'
     best = max((point for point in points if mount_table.within(path, point)), key=len, default="/")
     return f"it lies on the mount of {best}" if best != "/" else "see: pyrunc mounts ID"
 

@@ -25,16 +25,6 @@ from pyrunc.linux.flags import SECCOMP_SET_MODE_FILTER
 from pyrunc.plan.record import Record
 from pyrunc.plan.seccomp import FLAGS, NEW_LISTENER, Filter
 
-# The C module's name; asking for one that is not there searches every directory, hashlib would load OpenSSL
-# (5 ms).
-try:
-    if sys.version_info >= (3, 12):
-        from _sha2 import sha256
-    else:
-        from _sha256 import sha256  # type: ignore[import-not-found]
-except ImportError:
-    from hashlib import sha256  # an interpreter built without it: slow beats wrong
-
 # Part of the key: raise it when another version would compile another filter from the same section.
 _FORMAT = "pyrunc seccomp 2"
 # Each entry has some 10 kB in a tmpfs, and an engine that makes a profile per container must not fill it.
@@ -222,7 +212,7 @@ def supported_flags() -> list[str]:
 def _key(lowered: Filter) -> str:
     system = os.uname()
     text = (_FORMAT, system.machine, system.release, sys.maxsize, lowered.text())
-    return sha256(repr(text).encode("utf-8", "surrogatepass")).hexdigest()  # type: ignore[no-any-return]
+    return _linux.sha256(repr(text).encode("utf-8", "surrogatepass"))
 
 
 def _open_cache(directory: str) -> int:
@@ -311,7 +301,7 @@ def _prune(cache: int) -> None:
 
 def _checksum(key: str, body: bytes) -> str:
     # With the key: an entry under another's name is as wrong as a torn one.
-    return sha256(key.encode() + body).hexdigest()  # type: ignore[no-any-return]
+    return _linux.sha256(key.encode() + body)
 
 
 def _library_path() -> bytes:

@@ -120,10 +120,19 @@ class Trace:
             for row in rows
         ]
         sums = [sum(spent for _, spent in times.values()) for times in (self.parent, self.child)]
-        return show.table(rows, ("AT ms", "PARENT us", "CHILD us"), cells) + (
+        from pyrunc.cli import screen
+
+        width, paint = screen.width(self._file), screen.painter(self._file)
+        titles = ("AT ms", "PARENT us", "CHILD us")
+        said = (
             f"{whole / 1e6:.1f} ms from reading the bundle to the end,"
-            f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child\n"
+            f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child"
         )
+        if width:
+            from pyrunc import layout
+
+            said = "\n".join(layout.fold(said, width))
+        return show.table(rows, titles, cells, width=width, paint=paint) + said + "\n"
 
     def _document(self, plan: Plan, rows: list[Row], whole: int) -> dict[str, object]:
         from pyrunc.plan import show

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log_fd = -1  # where log records go; -1: there is no log, everything goes to stderr
 log_json = False
 log_service = ""  # "syslog:ID" or "journald:ID" when log_fd is a socket of one of these
+color = ""  # "always" or "never"; else as the terminal has it
 debugging = False
 holding = False  # with a log, stderr is the container's: keep warnings from it unless the call fails
 listener: Callable[[str], object] | None = (

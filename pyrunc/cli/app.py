@@ -11,13 +11,13 @@ behind a "--" the positional words. Where options may stand is decided in that o
 
 from __future__ import annotations
 
-import difflib
 import re
 import shutil
 import sys
 
 import click
 
+from pyrunc.cli import elsewhere
 from pyrunc.cli import help as pages
 from pyrunc.cli.match import Command
 from pyrunc.cli.verbs import (
@@ -36,7 +36,8 @@ from pyrunc.cli.verbs import (
     VERBS,
     VERSION,
 )
-from pyrunc.errors import shortened
+from pyrunc.errors import excerpt
+from pyrunc.near import nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,16 +47,6 @@ if TYPE_CHECKING:
     from pyrunc.cli.verbs import Option
 
 _UNKNOWN_VERB = 3  # runc's exit status for it
-# What other tools about containers call it.
-_ELSEWHERE = {
-    "inspect": "state",
-    "ls": "list",
-    "rm": "delete",
-    "stats": "events",
-    "stop": "kill",
-    "top": "ps",
-    "unpause": "resume",
-}
 
 # The words Go's strconv.ParseBool takes: what runc takes after "=".
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -242,9 +233,11 @@ class _Program(click.Group):
         """Find the verb, or say in runc's words that there is none."""
         if args[0] in VERBS or args[0] in GROUPS:
             return super().resolve_command(ctx, args)
-        message = f"No help topic for '{args[0]}'"
-        word = _ELSEWHERE.get(args[0], args[0])
-        raise Wrong(message + _suggestion(word, [*VERBS, "help"]), code=_UNKNOWN_VERB)
+        message = f"No help topic for '{excerpt(args[0])}'"
+        if args[0] in elsewhere.INSTEAD:
+            raise Wrong(f"{message}; {elsewhere.INSTEAD[args[0]]}", code=_UNKNOWN_VERB)
+        word = elsewhere.SAME.get(args[0], args[0])
+        raise Wrong(message + _suggestion(word, [*VERBS, *GROUPS, "help"]), code=_UNKNOWN_VERB)
 
     def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the help of the program."""
@@ -279,6 +272,8 @@ class _Verb(click.Command):
         words: tuple[str, ...] = ctx.params.pop("words")
         if len(words) < least or 0 <= most < len(words):
             raise Wrong(_miscount(name, words), helps=True)
+        if name == "kill" and words[0][:1] == "-":
+            raise Wrong(f'the signal comes after the id: write "pyrunc kill ID {words[0][1:]}"', helps=True)
         fields: dict[str, Any] = {**ctx.find_root().params, **ctx.params}
         for key, value in fields.items():
             if isinstance(value, tuple) and value:
@@ -305,7 +300,8 @@ def _miscount(verb: str, words: tuple[str, ...]) -> str:
         how = "exactly" if least == most else "a minimum of"
         return f'pyrunc: "{verb}" requires {how} {least} argument(s)'
     how = "exactly" if least == most else "a maximum of"
-    message = f'pyrunc: "{verb}" requires {how} {most} argument(s); "{words[most]}" is one too many'
+    extra = excerpt(words[most])
+    message = f'pyrunc: "{verb}" requires {how} {most} argument(s); "{extra}" is one too many'
     if verb in ("create", "plan", "restore", "run"):
         message += ": the bundle is named with --bundle, the program in its config.json"
     return message
@@ -339,12 +335,12 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # not generic in older
             words = metavar.split("|")
             if value not in words:
                 hint = _suggestion(value, words) or f"; choose {', '.join(words[:-1])} or {words[-1]}"
-                self.fail(f"invalid {names[0]}: {value}{hint}", param, ctx)
+                self.fail(f"invalid {names[0]}: {excerpt(value)}{hint}", param, ctx)
             return value
         try:
             return _READERS[kind](value)
         except ValueError as exc:
-            self.fail(f'invalid value "{value}" for flag -{names[0]}: {exc}', param, ctx)
+            self.fail(f'invalid value "{excerpt(value)}" for flag -{names[0]}: {exc}', param, ctx)
 
 
 def _boolean(text: str) -> bool:
@@ -401,12 +397,17 @@ _READERS: Mapping[int, Callable[[str], object]] = {
 
 def _suggestion(word: str, known: list[str]) -> str:
     """Return '; did you mean "X"?' for the nearest known word, "" if none is near."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near else ""
 
 
 def _explain(exc: click.UsageError, words: Words) -> int:
-    """Say what is wrong with a command line and return the exit status."""
+    """Say what is wrong with a command line and return the exit status.
+
+    It is one line on stderr, and where the form of the call is wrong two more on standard output, as runc's
+    users know it: how the verb is called, and where the rest stands. A whole page of help would push the line
+    that matters off the screen.
+    """
     from pyrunc.cli import log, report
 
     log.settle(Command(words.verb, _logging(words)))
@@ -414,12 +415,11 @@ def _explain(exc: click.UsageError, words: Words) -> int:
     message = exc.message
     if isinstance(exc, click.NoSuchOption):
         helps, message = True, _undefined(exc, words)
+    status = report.usage(message, exc.code if isinstance(exc, Wrong) else 1)
     if helps:
-        short = "" if message.startswith("pyrunc: ") else f": {message}"
-        page = pages.verb(words.verb, _width()) if words.verb in VERBS else pages.program(_width())
-        print(f"{shortened(f'Incorrect Usage{short}') if short else 'Incorrect Usage.'}\n\n{page}")
+        print(pages.brief(words.verb))
         sys.stdout.flush()
-    return report.usage(message, exc.code if isinstance(exc, Wrong) else 1)
+    return status
 
 
 def _logging(words: Words) -> dict[str, object]:
@@ -436,13 +436,15 @@ def _logging(words: Words) -> dict[str, object]:
 def _undefined(exc: click.NoSuchOption, words: Words) -> str:
     """Return runc's sentence about an unknown option, and what was probably meant."""
     name = exc.option_name.lstrip("-")
-    message = f"flag provided but not defined: -{name}"
+    message = f"flag provided but not defined: -{excerpt(name)}"
     if exc.ctx is not None and exc.ctx.parent is None and words.meant:
         if _find(name, VERBS[words.meant][6]) is not None:
             return f'{message}; write it after "{words.meant}", which it is an option of'
+    instead = elsewhere.option(words.verb, name)
+    if instead:
+        return f"{message}; {instead}"
     own = (*VERBS[words.verb][6], HELP) if words.verb in VERBS else (*GLOBALS, HELP, VERSION)
     if len(name) > 1 and all(_find(letter, own) for letter in name):
         return f"{message}; write {' '.join('-' + letter for letter in name)}"
-    if exc.possibilities:
-        message += f'; did you mean "{exc.possibilities[0]}"?'
-    return message
+    near = nearest(name, [long for row in (*own, *GLOBALS) if row[4] for long in row[0] if len(long) > 1])
+    return f'{message}; did you mean "--{near}"?' if near else message

@@ -6,17 +6,19 @@ layout (NAME, USAGE, OPTIONS) is the one runc's users, and its test suite, know.
 
 from __future__ import annotations
 
-import click
-
 from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, OPTIONAL, SECONDS, VERBS, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import click
+
     from pyrunc.cli.verbs import Option
 
 _WIDTH = 110
+_NARROW = 90  # below it the meaning needs the room more than the spelling
+_USAGE = "pyrunc [global options] command [command options] [arguments...]"
 
 ABOUT = """
 pyrunc makes containers from bundles, as the Open Container Initiative's runtime specification describes them.
@@ -65,7 +67,13 @@ The file is a beginning: its root file system is expected in "rootfs" and its pr
 there already is not overwritten.""",
     "validate": """
 The file is a config.json, or holds such an object; without it, the bundle's config.json is checked. All
-problems are reported, each with its line and place, and make the exit status 1.""",
+problems are reported, each with its line and place. An error (create refuses the file, or what is written has
+no effect) makes the exit status 1. A warning (the file is right, and hardly means what it says) does so with
+--strict. A note is worth knowing.""",
+    "explain": """
+A pointer as messages have it (/mounts/3/options) or the name of a property: what the specification says of
+it, the values, what pyrunc does with it, an example. The id of a container: what it may do and what not, its
+limits and mounts, what was ignored.""",
     "mounts": """
 The container is created, running or paused. What is added is a bind, in the words of the options --mount and
 --volume of "pyrunc run", or a tmpfs; it is removed with the container. Of what is mounted, entries of
@@ -80,13 +88,18 @@ def program(width: int) -> str:
     """Return the help of the whole command."""
     page = _page(width)
     _paragraph(page, "NAME", "pyrunc - Open Container Initiative runtime")
-    _paragraph(page, "USAGE", "pyrunc [global options] command [command options] [arguments...]")
+    _paragraph(page, "USAGE", _USAGE)
     _paragraph(page, "DESCRIPTION", ABOUT)
-    with page.section("COMMANDS"):
-        rows = [(verb, row[0]) for verb, row in VERBS.items()]
-        page.write_dl([*rows, ("help, h", "show this help, or that of one command")])
+    rows = [(verb, row[0]) for verb, row in VERBS.items()]
+    _list(page, "COMMANDS", [*rows, ("help, h", "show this help, or that of one command")])
     _options(page, "GLOBAL OPTIONS", (*GLOBALS, HELP, VERSION))
     return page.getvalue().rstrip("\n")
+
+
+def brief(name: str) -> str:
+    """Return the two lines that follow a usage error; name is a verb, or "" for the whole command."""
+    words = f"pyrunc {name} [options] {VERBS[name][1]}".rstrip() if name in VERBS else _USAGE
+    return f"USAGE: {words}\nSee: pyrunc {name} --help".replace("  ", " ")
 
 
 def group(name: str, width: int) -> str:
@@ -94,8 +107,7 @@ def group(name: str, width: int) -> str:
     page = _page(width)
     _paragraph(page, "NAME", f"pyrunc {name} - {GROUPS[name]}")
     _paragraph(page, "USAGE", f"pyrunc {name} command [command options] [arguments...]")
-    with page.section("COMMANDS"):
-        page.write_dl([(verb, row[0]) for verb, row in VERBS.items() if verb.startswith(name + " ")])
+    _list(page, "COMMANDS", [(verb, row[0]) for verb, row in VERBS.items() if verb.startswith(name + " ")])
     return page.getvalue().rstrip("\n")
 
 
@@ -112,6 +124,8 @@ def verb(name: str, width: int) -> str:
 
 
 def _page(width: int) -> click.HelpFormatter:
+    import click  # here: the manual pages are written where nothing but Python is installed
+
     return click.HelpFormatter(indent_increment=3, width=min(width, _WIDTH))
 
 
@@ -121,8 +135,15 @@ def _paragraph(page: click.HelpFormatter, heading: str, text: str) -> None:
 
 
 def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option]) -> None:
+    _list(page, heading, [(spelling(option), meaning(option)) for option in options if option[4]])
+
+
+def _list(page: click.HelpFormatter, heading: str, rows: list[tuple[str, str]]) -> None:
     with page.section(heading):
-        page.write_dl([(spelling(option), meaning(option)) for option in options if option[4]])
+        width = page.width
+        page.width += 2 - page.current_indent  # click's lists, unlike its texts, take no account of it
+        page.write_dl(rows, col_max=30 if width > _NARROW else 22)
+        page.width = width
 
 
 def spelling(option: Option) -> str:

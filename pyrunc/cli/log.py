@@ -91,9 +91,18 @@ def record(level: str, message: str) -> None:
 
 def _plain(level: str, message: str) -> str:
     """Return what a person reads on stderr; only an error may have several lines (report.py)."""
+    from pyrunc.cli import screen
+
+    paint = screen.painter(2)
     if level == "warning":
-        return "warning: " + printable(message, keep="\t") + "\n"
-    return printable(message, keep="\n\t") + "\n"
+        word = paint("warning:", "warning") if paint else "warning:"
+        return f"{word} {printable(message, keep=chr(9))}\n"
+    text = printable(message, keep="\n\t")
+    if paint:
+        # What it is about stands before the first colon of each line.
+        parts = [line.partition(": ") for line in text.split("\n")]
+        text = "\n".join(paint(what, "error") + colon + rest for what, colon, rest in parts)
+    return text + "\n"
 
 
 def _line(level: str, message: str) -> str:

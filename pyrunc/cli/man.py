@@ -44,7 +44,10 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
         ("0", "With --detach: it runs."),
         ("255", "The program could not be executed."),
     ),
-    "validate": (("0", "The file is right."), ("1", "It is not, or cannot be read.")),
+    "validate": (
+        ("0", "The file has no errors; with --strict: and no warnings."),
+        ("1", "It has, or cannot be read."),
+    ),
     "delete": (
         ("0", "The container is gone. With --force also: there was none."),
         ("1", "There is none, it runs still, or something of it could not be removed."),
@@ -131,6 +134,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "restore": (("bring it back", "pyrunc restore --bundle /srv/box --image-path /srv/images --detach box"),),
     "spec": (("write a config.json to begin with", "pyrunc spec --bundle /srv/box"),),
     "features": (("what this runtime can do", "pyrunc features"),),
+    "explain": (
+        ("what may stand at a place that a message names", "pyrunc explain /mounts/3/options"),
+        ("what a container may do and not do", "pyrunc explain box"),
+    ),
     "validate": (("what is wrong with a bundle", "pyrunc validate --bundle /srv/box"),),
     "plan": (("what would be done", "pyrunc plan --bundle /srv/box"),),
     "mounts": (

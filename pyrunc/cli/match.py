@@ -54,12 +54,14 @@ class Command:
         cgroup_manager: str | None
         rootless: Any  # "true", "false" or "auto"; for the verb spec: bool
         trace: str | None
+        color: str | None
         criu: str | None
         # positionals
         id: str
         args: list[str]
         signal: str | None
         shell: str | None
+        topic: str
         name: str | None
         names: list[str]
         # options of more than one verb
@@ -151,6 +153,7 @@ class Command:
         interval: float
         stats: bool
         json: bool
+        strict: bool
         check: bool
         add: Sequence[str]
         remove: Sequence[str]

@@ -53,6 +53,7 @@ GLOBALS: tuple[Option, ...] = (
         "FILE",
         "of create, run and exec: say what each step of the plan took, on stderr or appended to FILE",
     ),
+    (("color",), CHOICE, None, "auto|always|never", "colours for people (default: auto, on a terminal)"),
     # runc before 1.2 had it; engines of that time still pass it.
     (("criu",), TEXT, None, "PATH", ""),
 )
@@ -100,6 +101,7 @@ _OVERLAY: tuple[Option, ...] = (
 )
 _DETACH: Option = (("detach", "d"), FLAG, False, "", "return at once, leave the process running")
 _FORMAT: Option = (("format", "f"), CHOICE, "table", "table|json", "how to print")
+_JSON: Option = (("json",), FLAG, False, "", "print JSON, as --format json does")
 _REGEX: Option = (
     ("regex", "r"),
     FLAG,
@@ -288,6 +290,7 @@ VERBS: dict[str, Verb] = {
         False,
         (
             _FORMAT,
+            _JSON,
             (("quiet", "q"), FLAG, False, "", "print only the ids"),
         ),
     ),
@@ -298,7 +301,7 @@ VERBS: dict[str, Verb] = {
         1,
         -1,
         True,
-        (_FORMAT,),
+        (_FORMAT, _JSON),
     ),
     "pause": ("freeze all processes of a container", _ONE, _ID, 1, 1, False, ()),
     "resume": ("let a paused container go on", _ONE, _ID, 1, 1, False, ()),
@@ -417,7 +420,25 @@ VERBS: dict[str, Verb] = {
         0,
         1,
         False,
-        (_BUNDLE,),
+        (
+            _BUNDLE,
+            (("strict",), FLAG, False, "", "let warnings make the exit status 1, too (for CI)"),
+            (("format",), *_FORMAT[1:]),
+            _JSON,
+        ),
+    ),
+    "explain": (
+        "tell what a property of config.json means, or what a container may do",
+        "</pointer> | <property> | <container-id>",
+        ("topic",),
+        1,
+        1,
+        False,
+        (
+            (("bundle", "b"), TEXT, None, "DIR", "show what stands there in this bundle's config.json, too"),
+            (("format",), *_FORMAT[1:]),
+            _JSON,
+        ),
     ),
     "plan": (
         "print the steps a container would be made with, and do none of them",
@@ -440,7 +461,8 @@ VERBS: dict[str, Verb] = {
                 "",
                 "print below each step what the init program does for it, numbered in its order",
             ),
-            (("json",), FLAG, False, "", "print JSON"),
+            (("format",), *_FORMAT[1:]),
+            _JSON,
         ),
     ),
     "mounts": (
@@ -451,7 +473,8 @@ VERBS: dict[str, Verb] = {
         -1,
         False,
         (
-            (("json",), FLAG, False, "", "print JSON"),
+            (("format",), *_FORMAT[1:]),
+            _JSON,
             (
                 ("check",),
                 FLAG,
@@ -491,7 +514,8 @@ VERBS: dict[str, Verb] = {
         False,
         (
             ((*_FILTER[0], "f"), *_FILTER[1:4], "dangling=true, label=KEY[=VALUE], name=PART, driver=local"),
-            (("format",), CHOICE, "table", "table|json", "how to print"),
+            (("format",), *_FORMAT[1:]),
+            _JSON,
             (("quiet", "q"), FLAG, False, "", "print only the names"),
         ),
     ),
@@ -526,7 +550,7 @@ VERBS: dict[str, Verb] = {
         0,
         0,
         False,
-        ((("json",), FLAG, False, "", "print JSON"),),
+        ((("format",), *_FORMAT[1:]), _JSON),
     ),
     "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),
     "version": ("print the version", "", (), 0, 0, False, ()),

@@ -445,6 +445,7 @@ static PyMethodDef methods[] = {
     ENTRY(ioprio_set), ENTRY(personality), ENTRY(set_mempolicy), ENTRY(seccomp),
     ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
     ENTRY(bpf_prog_get_fd_by_id),
+    ENTRY(sha256),
     {NULL, NULL, 0, NULL},
 };
 

@@ -122,4 +122,7 @@ METHOD(fchmodat2);
 METHOD(getcwd);
 METHOD(signalfd);
 
+/* Defined in _sha256.c. */
+METHOD(sha256);
+
 #endif

@@ -159,11 +159,11 @@ METHOD(spawn)
     /* No handler of the interpreter may run in the child; the program unblocks its signals itself. */
     sigset_t all, mask;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    sigprocmask(SIG_SETMASK, &all, &mask); /* pthread_sigmask is the same, but asks for glibc 2.32 */
     long pid = older ? older_clone(flags, &pidfd) : raw_clone3(&request, length);
     if (pid == 0)
         child(shared);
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     PyMem_Free(kept);
     int error = start.error;
     if (ends[0] >= 0) {

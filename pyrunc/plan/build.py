@@ -67,7 +67,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     warnings = (
         *_annotated(config),
         *namespaces.warnings(config),
-        *process.capability_warnings(command, _available(config, facts.capabilities)),
+        *process.warnings(command, _available(config, facts.capabilities)),
     )
     if not facts.new_mount_api:
         from pyrunc.plan import classic
@@ -338,7 +338,7 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
         child=tuple(child),
         start=tuple(late),
         terminal=bool(command.get("terminal")),
-        warnings=process.capability_warnings(command, available),
+        warnings=process.warnings(command, available),
     )
 
 

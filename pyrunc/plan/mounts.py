@@ -442,11 +442,11 @@ def _remount(mount: Mount, words: list[str]) -> None:
 
 
 def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
-    import difflib  # the configuration is refused: from here on explaining well counts, not speed
+    from pyrunc.near import nearest  # the configuration is refused: explaining well counts now, not speed
 
     at = next(at for at, given in enumerate(words) if word in mount_options.separate([given]))
-    near = difflib.get_close_matches(word, mount_options.OPTIONS, 1)
-    guess = f', did you mean "{near[0]}"?' if near else ""
+    near = nearest(word, mount_options.OPTIONS)
+    guess = f', did you mean "{near}"?' if near else ""
     return Failure(
         f'"{word}" is not a mount option{guess} (bind mounts cannot have any filesystem-specific options'
         " applied)",

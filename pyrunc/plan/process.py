@@ -148,16 +148,21 @@ _SETS: tuple[Literal["bounding", "effective", "permitted", "inheritable", "ambie
 )
 
 
-def capability_warnings(process: Process, available: int) -> tuple[str, ...]:
-    """Return a warning for the capabilities that are unknown or cannot be granted, as config.md wants.
+# Said by `validate`, too (spec/slips.py).
+USER_BY_NAME = f"/process/user/username: {meaning.USER_BY_NAME}"
 
-    One line for all of a kind: engines that give ten ambient capabilities and no inheritable ones (buildah)
-    would have ten lines before the output of each RUN.
+
+def warnings(process: Process, available: int) -> tuple[str, ...]:
+    """Return what a process asks for and does not get.
+
+    These are capabilities that are unknown or cannot be granted, where config.md wants a warning, and a user
+    who is only named. One line for all of a kind: engines that give ten ambient capabilities and no
+    inheritable ones (buildah) would have ten lines before the output of each RUN.
     """
     sets = process.get("capabilities") or {}
     named = {name for kind in _SETS for name in sets.get(kind) or ()}
     lost = sorted(name for name in named if not capability_mask((name,), available))
-    warnings = []
+    warnings = [USER_BY_NAME] if meaning.only_named(process) else []
     if lost:
         words = " ".join(name + _meant(name) for name in lost)
         warnings.append("ignoring unknown or unavailable capabilities: " + words)

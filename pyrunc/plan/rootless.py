@@ -28,9 +28,9 @@ def check(config: Config) -> None:
     kinds = namespaces.paths(config)
     if "user" not in kinds:
         raise Failure(
-            "rootless container requires user namespaces",
+            "you are not root: a rootless container requires user namespaces",
             pointer="/linux/namespaces",
-            hint="pyrunc spec --rootless writes a configuration with one",
+            hint="call pyrunc with sudo, or have a configuration with one written: pyrunc spec --rootless",
         )
     if linux.get("netDevices"):
         raise Failure(

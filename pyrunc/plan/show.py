@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrunc import layout
 from pyrunc.errors import printable
 from pyrunc.plan import mount_options, namespaces, process, steps
 from pyrunc.plan.record import Record
@@ -86,13 +87,22 @@ def _ordered(plan: steps.Plan) -> Iterator[tuple[str, steps.Step]]:
     yield from (("start", step) for step in plan.start)
 
 
-def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tuple[str, ...]] = ()) -> str:
+def table(
+    found: list[Row],
+    numbers: tuple[str, ...] = (),
+    values: Sequence[tuple[str, ...]] = (),
+    *,
+    width: int = 0,
+    paint: Callable[[str, str], str] | None = None,
+) -> str:
     """Return rows as a table: number, who, what, and the place in config.json that asked for it.
 
     Args:
         found: the rows.
         numbers: titles of further columns.
         values: what stands in these, for each row.
+        width: of the terminal, which the lines are to fit; 0: there is none.
+        paint: colours a text in a style.
 
     """
     none = ("",) * len(numbers)
@@ -101,6 +111,8 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
         first, *more = map(printable, _lines(row))
         cells.append((str(row.number), row.by, *own, first, printable(row.step.pointer)))
         cells += [("", "", *none, "  " + line, "") for line in more]
+    if width or paint:
+        return _fitted(cells, len(numbers), width, paint)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     # One very long line must not move the pointers of all lines out of sight.
     widths[-2:] = min(widths[-2], 90), 0
@@ -113,6 +125,27 @@ def table(found: list[Row], numbers: tuple[str, ...] = (), values: Sequence[tupl
         for line in cells
     )
     return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _fitted(
+    cells: list[tuple[str, ...]], numbers: int, width: int, paint: Callable[[str, str], str] | None
+) -> str:
+    kinds = (layout.WHOLE, layout.WHOLE, *[layout.WHOLE] * numbers, layout.FOLD, layout.MIDDLE)
+    what = len(kinds) - 2
+    styles = {0: "dim", 1: "note", what + 1: "dim"}
+
+    def painted(text: str, row: int, column: int) -> str:
+        assert paint is not None
+        return paint(text, "title" if not row else styles.get(column, ""))
+
+    return layout.table(
+        cells,
+        kinds,
+        width or layout.ENDLESS,
+        drop=(*range(2, what), what + 1, 1),
+        right=(0, *range(2, what)),
+        paint=painted if paint else None,
+    )
 
 
 def _lines(row: Row) -> list[str]:

@@ -6,11 +6,14 @@ microseconds here.
 
 from __future__ import annotations
 
+from pyrunc import layout
 from pyrunc.errors import printable
 from pyrunc.plan import mount_origins, mount_table, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.plan.mount_origins import Origin, Origins
     from pyrunc.plan.mount_table import Row
 
@@ -54,18 +57,29 @@ def origin_text(origin: Origin, volume: str = "") -> str:
     return f"pyrunc: {kind}"
 
 
-def table(rows: list[Row], found: Origins, volumes: dict[str, str]) -> str:
+def table(
+    rows: list[Row],
+    found: Origins,
+    volumes: dict[str, str],
+    *,
+    width: int = 0,
+    paint: Callable[[str, str], str] | None = None,
+) -> str:
     """Return the mounts as a tree of mount points, with columns.
 
     Args:
         rows: the container's mount table.
         found: where each comes from.
         volumes: mount point -> name of the volume there.
+        width: of the terminal, which the lines are to fit; 0: there is none.
+        paint: colours a text in a style.
 
     """
     cells: list[tuple[str, ...]] = [("TARGET", "SOURCE", "TYPE", "PROPAGATION", "FROM", "OPTIONS")]
     covered = _covered(rows)
+    leads = [""]
     for row, branch in _branches(rows):
+        leads.append(branch.replace("├─", "│ ").replace("└─", "  "))
         origin = found.of[row.id]
         come = origin_text(origin, volumes.get(row.point, ""))
         cells.append(
@@ -78,12 +92,39 @@ def table(rows: list[Row], found: Origins, volumes: dict[str, str]) -> str:
                 printable(_options(row, origin)),
             )
         )
+    if width or paint:
+        return _fitted(cells, leads, width, paint)
     widths = [min(_WIDEST_COLUMN, max(len(line[column]) for line in cells)) for column in range(5)]
     lines = (
         "  ".join((*(f"{cell:{width}}" for cell, width in zip(line, widths, strict=False)), line[5])).rstrip()
         for line in cells
     )
     return "\n".join(lines) + "\n"
+
+
+def _fitted(
+    cells: list[tuple[str, ...]], leads: list[str], width: int, paint: Callable[[str, str], str] | None
+) -> str:
+    def painted(text: str, row: int, column: int) -> str:
+        assert paint is not None
+        if not row:
+            return paint(text, "title")
+        if column == 0:
+            lead = len(text) - len(text.lstrip("│├└─ "))
+            return paint(text[:lead], "dim") + text[lead:]
+        odd = column == 4 and ("nobody" in text or "covered" in text)
+        return paint(text, "warning" if odd else "place" if column == 4 else "dim" if column != 1 else "")
+
+    kinds = (layout.MIDDLE, layout.MIDDLE, layout.WHOLE, layout.WHOLE, layout.FOLD, layout.FOLD)
+    return layout.table(
+        cells,
+        kinds,
+        width or layout.ENDLESS,
+        drop=(3, 2, 5, 1),
+        least={0: 20, 1: 14, 4: 12, 5: 18},
+        below=leads,
+        paint=painted if paint else None,
+    )
 
 
 def _branches(rows: list[Row]) -> list[tuple[Row, str]]:

@@ -1,7 +1,7 @@
 """Everything that is wrong with a config.json: each problem with its line and place, and a suggestion.
 
 Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
-meaning.py run on whatever the schemas leave standing, and difflib guesses at misspelled words. Nobody comes
+meaning.py run on whatever the schemas leave standing, and near.py guesses at misspelled words. Nobody comes
 here with a file that is certainly right, so 100 ms are well spent.
 
 Two things are read more strictly than JSON Schema has it, as the acceptor and Go's decoder do: an integer is
@@ -10,9 +10,7 @@ written without a fraction (1024.0 is none), and `$` in a pattern is the very en
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import re
 from functools import cache
 from json import dumps as quoted
@@ -20,15 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
-from referencing import Registry, Resource
 
-from pyrunc.errors import Failure, printable, shortened
+from pyrunc.errors import Failure, excerpt, printable, shortened
+from pyrunc.near import nearest
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept
 from pyrunc.spec.json_slow import Document, Malformed
 from pyrunc.spec.load import drop_nulls
 from pyrunc.spec.meaning import escape
+from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,13 +58,15 @@ class Problem(NamedTuple):
     text: str
     column: int = 0
 
-    def shown(self, path: str) -> str:
-        """Return it as a compiler would: file, line, place, sentence."""
+    def shown(self, path: str, severity: str = "") -> str:
+        """Return it as a compiler would: file, line, how bad it is if that is to be said, place, sentence."""
         words = [path]
         if self.line:
             words[0] += f":{self.line}"
         if self.column:
             words[0] += f":{self.column}"
+        if severity:
+            words.append(severity)
         if self.pointer:
             words.append(quoted(self.pointer)[1:-1])
         # Names of properties and words of options are the file's.
@@ -240,33 +241,31 @@ def _prune(value: Any, path: list[str | int]) -> str:
 
 
 @cache
-def _schemas() -> dict[str, dict[str, Any]]:
-    """Return the schema files by name: installed inside the package, in a checkout beside it."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    folder = os.path.join(package, "schema")
-    if not os.path.exists(os.path.join(folder, "config.json")):
-        folder = os.path.join(os.path.dirname(package), "schema")
-    found = {}
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".json"):
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                found[name] = json.load(file)
-    return found
-
-
-@cache
 def _validator(file: str, definition: str) -> Any:
     """Return jsonschema's validator for a definition in a schema file."""
-    schemas = _schemas()
-    registry: Registry[Any] = Registry().with_resources(
-        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
-    )
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
     strict = extend(  # type: ignore[no-untyped-call]
         Draft202012Validator, validators={"pattern": _whole_pattern}, type_checker=checker
     )
-    # Not the file as a whole: at its $schema jsonschema would change to a validator without our strictness.
-    return strict({"$ref": f"{file}#/$defs/{definition}"}, registry=registry)
+    files = {name: _in_one(schema, name) for name, schema in schemas().items()}
+    return strict({"$ref": f"#/$defs/{file}/$defs/{definition}", "$defs": files})
+
+
+def _in_one(value: Any, file: str) -> Any:
+    """Copy a schema into the one document of all files: references become places in it.
+
+    So no version of jsonschema has to find a file; how that is done has changed with 4.18. $schema is left
+    out: there jsonschema would change to a validator without our strictness.
+    """
+    if isinstance(value, list):
+        return [_in_one(item, file) for item in value]
+    if not isinstance(value, dict):
+        return value
+    copy = {name: _in_one(inner, file) for name, inner in value.items() if name not in ("$schema", "$id")}
+    if "$ref" in value:
+        target, _, pointer = value["$ref"].partition("#")
+        copy["$ref"] = f"#/$defs/{target or file}{pointer}"
+    return copy
 
 
 def _is_integer(_checker: object, instance: object) -> bool:
@@ -283,7 +282,7 @@ def _resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
     while "$ref" in schema:
         target, _, pointer = schema["$ref"].partition("#/$defs/")
         file = target or file
-        schema = _schemas()[file]["$defs"][pointer]
+        schema = schemas()[file]["$defs"][pointer]
     return schema, file
 
 
@@ -340,17 +339,18 @@ def _did_you_mean(value: str, words: list[str]) -> str:
 def _closest(word: str, words: list[str], cutoff: float = 0.6) -> str:
     """Return the word that was probably meant, or ""."""
     folded = {other.casefold(): other for other in words}
-    word = word.casefold()
+    written, word = word, word.casefold()
     # Somebody may have left out what all have in common (INTERLEAVE for MPOL_INTERLEAVE), or written a longer
     # word short (net for network): difflib looks at the length first.
     tails = [other for other in folded if word and other.endswith("_" + word)]
     heads = [other for other in folded if len(word) >= 3 and other.startswith(word[:3])]
     close = [min(tails, key=len)] if tails else []
-    close = close or difflib.get_close_matches(word, folded, 1, cutoff)
-    # Two letters that changed places are far apart for difflib in a short word.
-    close = close or [other for other in folded if sorted(other) == sorted(word)]
-    close = close or (heads if cutoff < 0.8 else [])
-    return folded[close[0]] if len(close) == 1 else ""
+    if close:
+        return folded[close[0]]
+    near = nearest(written, words, cutoff)
+    if not near and cutoff < 0.8 and len(heads) == 1:
+        near = folded[heads[0]]
+    return near
 
 
 def _described(value: object) -> str:
@@ -362,12 +362,12 @@ def _described(value: object) -> str:
         return json.dumps(value)
     if isinstance(value, str):
         return f"the string {_json(value)}"
-    return f"the number {value}"
+    return f"the number {excerpt(str(value))}"
 
 
 def _json(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 80 else text[:76] + '..."'
+    return f'"{excerpt(text[1:-1])}"' if isinstance(value, str) else excerpt(text)
 
 
 def _pointer(path: Any) -> str:

@@ -33,6 +33,15 @@ IPC_SYSCTLS = (
 )  # fmt: skip
 
 
+USER_BY_NAME = "a name is read on Windows only, so the program runs as uid 0; write uid and gid as numbers"
+
+
+def only_named(section: Process) -> bool:
+    """Tell whether a process names a user, which Linux does not look at, and says no uid."""
+    user = section.get("user")
+    return user is not None and bool(user.get("username")) and not user.get("uid")
+
+
 class View:
     """A config as the rules look at it: sections that are absent are empty, namespaces are by type."""
 

@@ -61,6 +61,8 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     trace = conversation.traced(cmd.trace)
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(config_path(cmd, bundle))
+    if os.geteuid() != 0:
+        _check_rights(cmd, config, raw, bundle)
     command: Process = config.get("process") or {"cwd": "/"}
     if command.get("terminal") or cmd.console_socket:
         from pyrunc.apply import terminal
@@ -112,6 +114,21 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     launch.spare = spare
     launch.poststop = _poststop(config, launch)
     return launch, lock
+
+
+def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None:
+    """Say what only root's rights could carry out, before anything else fails for want of them.
+
+    Without sudo there is no place for the state either, but that is not what is to be mended.
+    """
+    from pyrunc.plan import rootless
+
+    try:
+        rootless.check(config)
+    except Failure as problem:
+        from pyrunc.spec import explain
+
+        raise explain.place(problem, raw, config_path(cmd, bundle)) from None
 
 
 def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:

@@ -12,28 +12,32 @@ import sys
 from importlib.util import find_spec
 
 import pyrunc
-from pyrunc import jsonio
+from pyrunc import jsonio, layout
 from pyrunc.apply import engine_check, host_check
 from pyrunc.apply.finding import MISSING, OK, WARNING, Finding
+from pyrunc.cli import screen
 from pyrunc.errors import printable
 from pyrunc.verbs import version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.cli.match import Command
 
 # What pyrunc imports, and what one installs for it; what only some containers take.
 _PACKAGES = (("click", "click"), ("jsonschema", "jsonschema"), ("_prctl", "python-prctl"))
+_STYLES = {OK: "good", WARNING: "warning", MISSING: "error"}
 _OPTIONAL = (("jeepney", "jeepney", "--systemd-cgroup"),)
 
 
 def main(cmd: Command) -> int:
     """Print what was found; the exit status is 1 if something needed is missing."""
     found = doctor()
-    if cmd.json:
+    if cmd.json or cmd.format == "json":
         print(jsonio.dumps_indent([dict(zip(Finding._fields, each, strict=True)) for each in found]))
     else:
-        print(table(found), end="")
+        print(table(found, width=screen.width(), paint=screen.painter()), end="")
     return 1 if any(each.state == MISSING for each in found) else 0
 
 
@@ -42,14 +46,26 @@ def doctor() -> list[Finding]:
     return [_command(), *_packages(), *host_check.findings(), *engine_check.findings()]
 
 
-def table(found: list[Finding]) -> str:
-    """Return findings as lines; what to do stands below."""
+def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], str] | None = None) -> str:
+    """Return findings as lines; what to do stands below.
+
+    Args:
+        found: them.
+        width: of the terminal, which the lines are to fit; 0: there is none.
+        paint: colours a text in a style.
+
+    """
     subjects = max(len(each.subject) for each in found)
+    lead = 7 + 2 + subjects + 2
+    room = max(20, width - lead) if width else layout.ENDLESS
     lines = []
     for each in found:
-        lines.append(f"{each.state:7}  {each.subject:{subjects}}  {printable(each.found)}")
+        state = paint(f"{each.state:7}", _STYLES[each.state]) if paint else f"{each.state:7}"
+        first, *more = layout.fold(printable(each.found), room)
+        lines.append(f"{state}  {each.subject:{subjects}}  {first}")
         if each.todo:
-            lines.append(f"{'':{7 + 2 + subjects + 2}}-> {printable(each.todo)}")
+            more += layout.fold(f"-> {printable(each.todo)}", room)
+        lines += [" " * lead + line for line in more]
     return "".join(line.rstrip() + "\n" for line in lines)
 
 

@@ -84,6 +84,7 @@ def _annotations() -> dict[str, str]:
     annotations = {
         "pyrunc.version": pyrunc.__version__,
         "pyrunc.commit": version.commit(),
+        "pyrunc.command": version.command(),
         "org.opencontainers.runc.checkpoint.enabled": "true" if "checkpoint" in VERBS else "false",
     }
     library = version.libseccomp()

@@ -21,11 +21,11 @@ def main(cmd: Command) -> int:
     found = containers(cmd.root)
     if cmd.quiet:
         text = "".join(values["id"] + "\n" for values in found)
-    elif cmd.format == "json":
+    elif cmd.json or cmd.format == "json":
         text = jsonio.dumps(found) if found else "null"
     else:
         rows = [_COLUMNS, *(tuple(str(values[name.lower()]) for name in _COLUMNS) for values in found)]
-        text = table(rows)
+        text = _fitted(rows) if os.isatty(1) or cli.color == "always" else table(rows)
     sys.stdout.write(text)
     return 0
 
@@ -83,3 +83,28 @@ def table(rows: list[tuple[str, ...]]) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("".join(cells) + row[-1])
     return "\n".join(lines) + "\n"
+
+
+_STYLES = {"running": "good", "paused": "warning", "stopped": "dim"}
+
+
+def _fitted(rows: list[tuple[str, ...]]) -> str:
+    """Return rows as a table for a terminal. Ids and numbers stay whole: they are what one copies."""
+    from pyrunc import layout
+    from pyrunc.cli import screen
+
+    rows = [tuple(map(printable, row)) for row in rows]
+    paint = screen.painter()
+
+    def painted(text: str, row: int, column: int) -> str:
+        assert paint is not None
+        return paint(text, "title" if not row else _STYLES.get(text.strip(), "") if column == 2 else "")
+
+    whole, middle, end = layout.WHOLE, layout.MIDDLE, layout.END
+    return layout.table(
+        rows,
+        (whole, whole, whole, middle, end, whole),
+        screen.width() or layout.ENDLESS,
+        drop=(5, 4, 3, 1),
+        paint=painted if paint else None,
+    )

@@ -43,7 +43,8 @@ def main(cmd: Command) -> int:
         if cmd.id not in (_ADD, _REMOVE) or len(cmd.args) != 2:
             raise _misspelt(cmd)
         name, file = cmd.args
-    if (added or removed or file) and (cmd.check or cmd.json):
+    json = cmd.json or cmd.format == "json"
+    if (added or removed or file) and (cmd.check or json):
         raise Failure("--check and --json look, and do not go together with a change")
     tree = Tree(cmd, name)
     if file:
@@ -61,17 +62,17 @@ def main(cmd: Command) -> int:
         if wishes:
             tree.add(wishes, force=cmd.force)
     elif cmd.check:
-        return _check(tree, json=cmd.json)
+        return _check(tree, json=json)
     else:
-        _print(tree, json=cmd.json)
+        _print(tree, json=json)
     return 0
 
 
 def _misspelt(cmd: Command) -> Failure:
-    import difflib
+    from pyrunc.near import nearest
 
-    near = difflib.get_close_matches(cmd.id, (_ADD, _REMOVE), 1)
-    hint = f'did you mean "{near[0]}"? ' if near and len(cmd.args) == 2 else ""
+    near = nearest(cmd.id, (_ADD, _REMOVE))
+    hint = f'did you mean "{near}"? ' if near and len(cmd.args) == 2 else ""
     return Failure(
         f"too many arguments: {' '.join([cmd.id, *cmd.args])}",
         hint=hint + "it is: pyrunc mounts ID, or: pyrunc mounts add|remove ID FILE",
@@ -251,7 +252,10 @@ def _print(tree: Tree, *, json: bool) -> None:
     if json:
         print(jsonio.dumps_indent(show_mounts.document(known.rows, found, volumes)))
     else:
-        sys.stdout.write(show_mounts.table(known.rows, found, volumes))
+        from pyrunc.cli import screen
+
+        width, paint = screen.width(), screen.painter()
+        sys.stdout.write(show_mounts.table(known.rows, found, volumes, width=width, paint=paint))
 
 
 def _check(tree: Tree, *, json: bool) -> int:

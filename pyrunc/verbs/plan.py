@@ -11,6 +11,7 @@ import os
 
 from pyrunc import cli, jsonio
 from pyrunc.apply import facts, layer
+from pyrunc.cli import screen
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
 from pyrunc.spec import load
@@ -38,10 +39,10 @@ def main(cmd: Command) -> int:
         from pyrunc.plan import show_program
 
         show_program.add(found, rows)
-    if cmd.json:
+    if cmd.json or cmd.format == "json":
         print(jsonio.dumps_indent(show.document(found, rows)))
     else:
-        print(show.table(rows), end="")
+        print(show.table(rows, width=screen.width(), paint=screen.painter()), end="")
     return 0
 
 

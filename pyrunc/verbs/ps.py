@@ -29,7 +29,7 @@ def main(cmd: Command) -> int:
     if cmd.format not in ("table", "json"):
         raise Failure("invalid format option", hint="use table or json")
     pids = processes(container)
-    if cmd.format == "json":
+    if cmd.json or cmd.format == "json":
         print(dumps(pids))
         return 0
     lines = [line for line in _ps(list(cmd.args) or ["-ef"]).split("\n") if line]

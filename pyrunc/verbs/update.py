@@ -45,17 +45,20 @@ _LISTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
 _MOST = 2**63 - 1
 _TIME = (-1, _MOST, "microseconds, or -1 for no limit")
 _BYTES = (-1, _MOST, "bytes, also with k, m or g after the number, or -1 for no limit")
+_WEIGHT = (10, 1000, "10 to 1000")
 # Least, largest and what it is, where a number of 64 bits may still be none: a typing error is no limit.
-_RANGES = {
-    "blkio_weight": (0, 1000, "10 to 1000"),
-    "pids_limit": (-1, _MOST, "a number of processes, or -1 for no limit"),
-    "cpu_quota": _TIME,
-    "cpu_rt_runtime": _TIME,
-    "cpu_idle": (0, 1, "0 or 1"),
-    "memory": _BYTES,
-    "memory_swap": _BYTES,
-    "memory_reservation": _BYTES,
+_RANGES: dict[tuple[str, str], tuple[int, int, str]] = {
+    ("blockIO", "weight"): _WEIGHT,
+    ("blockIO", "leafWeight"): _WEIGHT,
+    ("pids", "limit"): (-1, _MOST, "a number of processes, or -1 for no limit"),
+    ("cpu", "quota"): _TIME,
+    ("cpu", "realtimeRuntime"): _TIME,
+    ("cpu", "idle"): (0, 1, "0 or 1"),
+    ("memory", "limit"): _BYTES,
+    ("memory", "swap"): _BYTES,
+    ("memory", "reservation"): _BYTES,
 }
+_NUMBERS = {"blkio_weight": ("blockIO", "weight"), "pids_limit": ("pids", "limit")}
 
 
 def main(cmd: Command) -> int:
@@ -80,9 +83,11 @@ def update(container: store.Container, change: dict[str, Any], *schemas: str | N
         schemas: Intel RDT's for the cache and for memory bandwidth.
 
     Raises:
-        Failure: it does not run, or the kernel refuses a value.
+        Failure: it does not run, a value is none, or the kernel refuses one.
 
     """
+    for section, key in _RANGES:
+        _check(section, key, (change.get(section) or {}).get(key), f"{section}.{key}")
     lock = store.lock(container)
     try:
         if store.status(container) not in ("created", "running", "paused"):
@@ -157,12 +162,11 @@ def _from_options(cmd: Command) -> dict[str, Any]:
 
     """
     change: dict[str, Any] = {}
-    for option in ("blkio_weight", "pids_limit"):
-        _check(option, getattr(cmd, option) or 0)
-    if cmd.blkio_weight:
-        change["blockIO"] = {"weight": cmd.blkio_weight}
-    if cmd.pids_limit is not None:
-        change["pids"] = {"limit": cmd.pids_limit}
+    for option, (section, key) in _NUMBERS.items():
+        number = getattr(cmd, option)
+        if number is not None and not (number == 0 and option == "blkio_weight"):  # 0: as it is, as with runc
+            _check(section, key, number, option)
+            change[section] = {key: number}
     if cmd.kernel_memory or cmd.kernel_memory_tcp:
         cli.warn("Kernel memory settings are ignored and will be removed")
     for table, read in (
@@ -178,21 +182,23 @@ def _from_options(cmd: Command) -> dict[str, Any]:
             try:
                 value = read(text)
             except ValueError:
-                raise _invalid(option, text) from None
-            _check(option, value)
+                raise _invalid(section, key, text, option) from None
+            _check(section, key, value, option)
             change.setdefault(section, {})[key] = value
     return change
 
 
-def _check(option: str, value: object) -> None:
-    """Raise Failure if a number is outside its option's range."""
-    if option in _RANGES and isinstance(value, int) and not _RANGES[option][0] <= value <= _RANGES[option][1]:
-        raise _invalid(option, value)
+def _check(section: str, key: str, value: object, name: str) -> None:
+    """Raise Failure if a number is outside its range; name is what it was written as."""
+    least, most, _ = _RANGES.get((section, key), (0, 0, ""))
+    if (section, key) in _RANGES and isinstance(value, int) and not least <= value <= most:
+        raise _invalid(section, key, value, name)
 
 
-def _invalid(option: str, value: object) -> Failure:
-    hint = f"it is {_RANGES[option][2]}" if option in _RANGES else ""
-    return Failure(f"invalid value for {option.replace('_', '-')}: {value!r}", hint=hint)
+def _invalid(section: str, key: str, value: object, name: str) -> Failure:
+    words = _RANGES.get((section, key), (0, 0, ""))[2]
+    hint = f"it is {words}" if words else ""
+    return Failure(f"invalid value for {name.replace('_', '-')}: {value!r}", hint=hint)
 
 
 def _unsigned(text: str) -> int:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SPEC_VERSION = "1.3.0"  # newest version of the runtime specification that is implemented
 
+# What pip makes of [project.scripts] starts Python with all that is installed beside it.
+FASTER = "unpack the source archive, and there sudo make install (this is pip's script)"
+
 
 def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
     """Print the versions of pyrunc and of what its behaviour depends on."""
@@ -25,10 +28,13 @@ def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
         f"commit: {commit()}",
         f"spec: {SPEC_VERSION}",
         f"python: {'.'.join(map(str, sys.version_info[:3]))}",
+        f"command: {command()}",
     ]
     library = libseccomp()
     if library:
         lines.append(f"libseccomp: {library}")
+    if not sys.flags.no_site:
+        lines.append(f"faster: {FASTER}")
     print("\n".join(lines))
     return 0
 
@@ -41,6 +47,17 @@ def commit() -> str:
             return file.readline().strip() or "unknown"
     except OSError:
         return "unknown"
+
+
+def command() -> str:
+    """Return which of the commands this is (install/README.md), and the interpreter it was made for.
+
+    "image" begins with an interpreter that is initialised already, "program" initialises one that is linked
+    into it, "script" is run by the interpreter.
+    """
+    embed = sys.modules.get("_pyrunc_embed")
+    kind = embed.kind() if embed is not None else "script"
+    return f"{kind} ({sys.executable})"
 
 
 def libseccomp() -> str:

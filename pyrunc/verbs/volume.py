@@ -42,12 +42,20 @@ def ls(cmd: Command, store: Store) -> int:
 
     filters = _Filters(cmd.filter, ("dangling", "driver", "label", "name"))
     names = [name for name, _ in _found(store, filters)]
-    if cmd.format == "json":
+    if cmd.json or cmd.format == "json":
         lines = [jsonio.dumps(_row(store, store.read(name))) for name in names]
     elif cmd.quiet:
         lines = [printable(name) for name in names]
     else:
-        lines = [f"{'DRIVER':<10}VOLUME NAME", *(f"{DRIVER:<10}{printable(name)}" for name in names)]
+        from pyrunc.cli import screen
+
+        shown = [printable(name) for name in names]
+        # A name is what one copies; without room for all, the driver goes, which is always the same.
+        narrow = 0 < screen.width() < 10 + max(map(len, shown), default=0)
+        paint = screen.painter()
+        title = ("" if narrow else f"{'DRIVER':<10}") + "VOLUME NAME"
+        lines = [paint(title, "title") if paint else title]
+        lines += shown if narrow else [f"{DRIVER:<10}{name}" for name in shown]
     sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
 

@@ -401,7 +401,7 @@ def shown(text: str, quote: str = '"') -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    import difflib  # something is wrong: from here on explaining well counts, not speed
+    from pyrunc.near import nearest
 
-    near = difflib.get_close_matches(word, known, 1)
-    return f'did you mean "{near[0]}"?' if near else ""
+    near = nearest(word, known)
+    return f'did you mean "{near}"?' if near else ""

@@ -52,7 +52,7 @@ def process_(data: bytes, *, explain: bool) -> None:
         return
     try:
         process.identity(value, available=process.ALL_CAPABILITIES)
-        process.capability_warnings(value, process.ALL_CAPABILITIES)
+        process.warnings(value, process.ALL_CAPABILITIES)
         for steps in (process.rlimits, process.attributes, process.labels, process.program):
             steps(value)
     except Failure as failure:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from install.launcher.image import OLDER, PT_LOAD, Program
+from tests.support import refuse
+from tests.support.installed import again, is_image
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
 TOP = Path(__file__).resolve().parents[2]
+PT_GNU_STACK = 0x6474E551
 
 STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to look at system calls")
 
@@ -63,7 +72,9 @@ def test_the_script_says_the_same(installed: Path, words: list[str]) -> None:
         done = subprocess.run(
             [installed / "bin" / program, *words], capture_output=True, check=False, timeout=60
         )
-        said.append((done.returncode, done.stdout, done.stderr))
+        # They differ in what they are.
+        output = re.sub(rb"(image|program|script) \([^)]*\)", b"", done.stdout)
+        said.append((done.returncode, output, done.stderr))
     assert said[0] == said[1]
 
 
@@ -128,19 +139,16 @@ def test_nothing_but_memory_is_read(installed: Path, engine: Engine, bundle: Bun
     assert opened == []
 
 
-def is_image(program: Path) -> bool:
-    """Say whether it begins where another run stopped: an image has lost its section headers."""
-    return program.read_bytes()[40:48] == bytes(8)
-
-
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="images are made of Python 3.11 only")
-def test_it_begins_where_its_build_stopped(installed: Path, tmp_path: Path) -> None:
-    assert is_image(installed / "bin/pyrunc"), (installed / "log").read_text()
-    done = subprocess.run(
-        [installed / "bin/pyrunc", "@image", tmp_path / "again"], capture_output=True, text=True, check=False
+def test_it_begins_where_its_build_stopped(installed: Path) -> None:
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("images are made of Pythons with a lock only")
+    assert is_image(installed / "bin/pyrunc"), (installed / "why").read_text() + (
+        installed / "log"
+    ).read_text()
+    done = subprocess.run([installed / "bin/pyrunc", "@image"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "No help topic for '@image'\n"), (
+        "only for the build"
     )
-    assert (done.returncode, done.stderr) == (3, "No help topic for '@image'\n"), "only for the build"
-    assert not (tmp_path / "again").exists()
 
 
 def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> None:
@@ -150,6 +158,125 @@ def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> N
     assert "=/one: " in engine.call(*words, engine.new_id(), env={"NOTIFY_SOCKET": "/one"}).err
     assert "=/two: " in engine.call(*words, engine.new_id(), env={"NOTIFY_SOCKET": "/two", "X": ""}).err
     engine.call(*words, engine.new_id(), env={}).ok()
+
+
+# Where an image may find itself that was made elsewhere: words before the command.
+SURROUNDINGS = {
+    "an older processor": ["env", f"GLIBC_TUNABLES={OLDER}"],
+    "no personality(2)": refuse.prefix("EPERM", "personality"),
+    "little memory to promise": ["prlimit", f"--data={24 << 20}"],
+    "libraries at the other end": ["prlimit", "--stack=unlimited"],
+    "libraries where they always are": ["setarch", "-R"],
+}
+
+
+@pytest.mark.parametrize("prefix", SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_elsewhere(
+    engine: Engine, bundle: Bundle, prefix: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = engine.argv
+    monkeypatch.setattr(engine, "argv", lambda *words: [*prefix, *argv(*words)])
+    name = engine.start(bundle)
+    assert engine.call("exec", name, "echo", "here").ok().out == "here\n"
+    assert engine.status(name) == "running"
+    engine.call("delete", "--force", name).ok()
+    assert "command: " in engine.call("--version").ok().out
+
+
+def test_two_builds_are_the_same(installed: Path) -> None:
+    """Also where nothing can be written to /tmp, or run from there, and at another time and place."""
+    first = (installed / "bin/pyrunc").read_bytes()
+    enter = (
+        'mount --bind "$0" "$0"; mount --rbind /tmp /tmp; mount -o remount,bind,ro,noexec /tmp;'
+        ' if touch "$0/../probe" 2>/dev/null; then exit 9; fi; umask 77; cd /; exec "$@"'
+    )
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", enter, str(installed)]
+    built = again(installed, *words, TZ="Asia/Tokyo", LC_ALL="C", PYRUNC_TEST="x" * 5000)
+    assert (built.returncode, built.stdout) == (0, ""), (installed / "log").read_text()
+    assert (installed / "bin/pyrunc").read_bytes() == first
+    assert list(installed.glob("build.*")) == []
+
+
+def test_nothing_can_be_both_written_and_run(installed: Path) -> None:
+    """What hardened kernels ask of a program (PaX, SELinux's execmem); nor does it begin at zero."""
+    program = Program((installed / "bin/pyrunc").read_bytes())
+    loaded = [part for part in program.segments if part.kind == PT_LOAD]
+    assert [part for part in loaded if part.flags & 3 == 3] == []
+    assert [part.flags & 1 for part in program.segments if part.kind == PT_GNU_STACK] == [0]
+    assert min(part.address for part in loaded) >= 1 << 20, "vm.mmap_min_addr is some 64 KiB"
+
+
+def same(python: Path, copy: Path) -> None:
+    """Nothing happened but that it was copied, as to another machine."""
+    shutil.copy(python, copy)
+
+
+def same_size(python: Path, copy: Path) -> None:
+    """An update of the same size, with the same time."""
+    data = bytearray(python.read_bytes())
+    data[len(data) // 2] ^= 1
+    copy.write_bytes(data)
+    os.utime(copy, ns=(python.stat().st_atime_ns, python.stat().st_mtime_ns))
+
+
+def longer(python: Path, copy: Path) -> None:
+    """Any other update."""
+    copy.write_bytes(python.read_bytes() + b" ")
+
+
+def gone(python: Path, copy: Path) -> None:
+    """The distribution went on to another Python."""
+
+
+@pytest.mark.parametrize(
+    ("change", "command"), [(same, "image"), (same_size, "script"), (longer, "script"), (gone, "script")]
+)
+def test_an_update_of_python(
+    installed: Path, tmp_path: Path, change: Callable[[Path, Path], None], command: str
+) -> None:
+    python = installed / "python"
+    real = python.readlink()
+    change(real, tmp_path / "python")
+    python.unlink()
+    python.symlink_to(tmp_path / "python")
+    try:
+        said = subprocess.run(
+            [installed / "bin/pyrunc", "--version"], capture_output=True, text=True, check=True
+        )
+    finally:
+        python.unlink()
+        python.symlink_to(real)
+    kind = "program" if command == "image" and not is_image(installed / "bin/pyrunc") else command
+    assert f"\ncommand: {kind} (" in said.stdout
+
+
+def test_it_says_what_is_gone(installed: Path, tmp_path: Path) -> None:
+    """No Python that it was made for, and no script that could take over."""
+    python, script = installed / "python", installed / "bin/pyrunc-script"
+    real = python.readlink()
+    python.unlink()
+    script.rename(tmp_path / "script")
+    try:
+        done = subprocess.run([installed / "bin/pyrunc", "list"], capture_output=True, text=True, check=False)
+    finally:
+        (tmp_path / "script").rename(script)
+        python.symlink_to(real)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"pyrunc: .*/python, .*/pyrunc-script .*No such file.*; install again\n", done.stderr)
+
+
+def test_a_build_says_why_not(installed: Path, tmp_path: Path) -> None:
+    """In one line, and what was there stays."""
+    before = (installed / "bin/pyrunc").read_bytes()
+    compiler = tmp_path / "gcc"
+    compiler.write_text(
+        '#!/bin/sh\ncase $* in *embed.c*) echo "x.c:1: error: no such thing" >&2; exit 1; esac\n'
+        f'exec {shutil.which("gcc")} "$@"\n'
+    )
+    compiler.chmod(0o755)
+    built = again(installed, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (built.returncode, built.stdout) == (1, "it does not compile: x.c:1: error: no such thing\n")
+    assert (installed / "bin/pyrunc").read_bytes() == before
 
 
 STRESS = """

@@ -210,7 +210,24 @@ def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
     del bundle.linux["uidMappings"], bundle.linux["gidMappings"]
     done = user.front(bundle, "exit 0")
-    done.fails("rootless container requires user namespaces", "pyrunc spec --rootless")
+    done.fails(
+        "rootless container requires user namespaces", "call pyrunc with sudo", "pyrunc spec --rootless"
+    )
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_forgotten_sudo_is_said_before_anything_else(
+    user: Ordinary, bundle: Bundle, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a place for the state, too: that is not what is to be mended."""
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
+    bundle.write()
+    environment = user.environment()
+    del environment["XDG_RUNTIME_DIR"]
+    monkeypatch.setattr(user, "environment", lambda: environment)
+    done = user.call(verb, "--bundle", str(bundle.path), "-v", "data:/data", "box")
+    done.fails("/linux/namespaces: you are not root", "call pyrunc with sudo", "pyrunc spec --rootless")
+    user.call("list").fails("no place for container state; call pyrunc with sudo for root's")
 
 
 @pytest.mark.parametrize("number", [0, 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def read(path: Path) -> str:
         (["--cpu-idle", "2"], "invalid value for cpu-idle: 2; it is 0 or 1"),
         (["--cpu-burst", str(2**64)], f"invalid value for cpu-burst: '{2**64}'"),
         (["--blkio-weight=-5"], "invalid value for blkio-weight: -5; it is 10 to 1000"),
+        (["--blkio-weight", "5"], "invalid value for blkio-weight: 5; it is 10 to 1000"),
         (["--blkio-weight", "1001"], "invalid value for blkio-weight: 1001; it is 10 to 1000"),
         (["--memory=-5"], "invalid value for memory: '-5'; it is bytes, also with k, m or g"),
         (["--memory", "99999999999999g"], "invalid value for memory: "),
@@ -53,4 +55,26 @@ def test_words_that_are_no_values(engine: Engine, bundle: Bundle, options: list[
     name = engine.start(bundle)
     before = {path: read(path) for path in files(engine, name)}
     engine.call("update", *options, name).fails(text)
+    assert {path: read(path) for path in files(engine, name)} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"pids": {"limit": -5}}, "invalid value for pids.limit: -5; it is a number of processes, or -1"),
+        ({"memory": {"limit": -5}}, "invalid value for memory.limit: -5; it is bytes"),
+        ({"memory": {"swap": -2}}, "invalid value for memory.swap: -2; it is bytes"),
+        ({"cpu": {"quota": -5}}, "invalid value for cpu.quota: -5; it is microseconds"),
+        ({"blockIO": {"weight": 5}}, "invalid value for blockIO.weight: 5; it is 10 to 1000"),
+    ],
+)
+def test_numbers_in_json_that_are_no_values(
+    engine: Engine, bundle: Bundle, tmp_path: Path, change: dict[str, object], text: str
+) -> None:
+    """The same table holds for options and for the object: the kernel takes some of these for no limit."""
+    path = tmp_path / "change.json"
+    path.write_text(json.dumps(change))
+    name = engine.start(bundle)
+    before = {path: read(path) for path in files(engine, name)}
+    engine.call("update", "--resources", str(path), name).fails(text)
     assert {path: read(path) for path in files(engine, name)} == before

@@ -13,32 +13,50 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 
 
-def build(lib: Path) -> Path:
+def build(lib: Path, python: str = sys.executable, **environment: str) -> Path:
     """Build the program in a directory, beside the script it stands in for: LIB/bin/pyrunc and pyrunc-script.
 
+    Args:
+        lib: the directory.
+        python: the interpreter. With another than this one there are no packages beside pyrunc.
+        environment: what the build is to have besides.
+
     Returns:
-        The directory.
+        The directory. LIB/log has what the build said, LIB/why in one line what the command could not become.
 
     """
     site = lib / "site"
     for folder in (site, lib / "bin"):
         folder.mkdir()
-    for entry in Path(sysconfig.get_path("platlib")).iterdir():
-        (site / entry.name).symlink_to(entry)
+    if python == sys.executable:
+        for entry in Path(sysconfig.get_path("platlib")).iterdir():
+            (site / entry.name).symlink_to(entry)
     for name in ("pyrunc", "schema"):
         (site / name).symlink_to(TOP / name)
-    (lib / "bin/python3").symlink_to(sys.executable)
-    python = os.path.realpath(sys.executable)
+    (lib / "bin/python3").symlink_to(python)
+    real = os.path.realpath(python)
     script = (TOP / "install/launcher/script.py").read_text()
-    (lib / "bin/pyrunc-script").write_text(script.replace("@PYTHON@", python).replace("@SITE@", str(site)))
+    (lib / "bin/pyrunc-script").write_text(script.replace("@PYTHON@", real).replace("@SITE@", str(site)))
     (lib / "bin/pyrunc-script").chmod(0o755)
-    log = lib / "log"
     # Through a link, for a test that wants another Python to be there.
-    (lib / "python").symlink_to(python)
-    words = [str(TOP / "install/launcher/build"), str(lib), str(lib / "python"), str(site)]
-    built = subprocess.run(words, env={**os.environ, "BUILD_LOG": str(log)}, check=False)
+    (lib / "python").symlink_to(real)
+    built = again(lib, **environment)
     if built.returncode != 0:
-        if not list(Path(sysconfig.get_config_var("LIBPL")).glob("libpython*.a")):
-            pytest.skip("this Python comes without a static library to build the program from")
-        pytest.fail(log.read_text())
+        if " comes without " in built.stdout:
+            pytest.skip(built.stdout)
+        pytest.fail(built.stdout + (lib / "log").read_text())
     return lib
+
+
+def again(lib: Path, *before: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Build once more, with words before the command; return how that ended, with its one line of output."""
+    words = [*before, str(TOP / "install/launcher/build"), str(lib), str(lib / "python"), str(lib / "site")]
+    surroundings = {**os.environ, "BUILD_LOG": str(lib / "log"), **environment}
+    built = subprocess.run(words, env=surroundings, stdout=subprocess.PIPE, text=True, check=False)
+    (lib / "why").write_text(built.stdout)
+    return built
+
+
+def is_image(program: Path) -> bool:
+    """Say whether it begins where another run stopped: an image has lost its section headers."""
+    return program.read_bytes()[40:48] == bytes(8)

@@ -6,7 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyrunc.spec.explain import _resolve, _schemas
+from pyrunc.spec.explain import _resolve
+from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ class _Other:
 
 def leaves(file: str = "config.json", name: str = "Config") -> list[Leaf]:
     """Return all integers below a definition."""
-    return list(_walk(_schemas()[file]["$defs"][name], file, ()))
+    return list(_walk(schemas()[file]["$defs"][name], file, ()))
 
 
 def _walk(schema: dict[str, Any], file: str, path: tuple[str, ...]) -> Iterator[Leaf]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from pyrunc.spec.explain import _resolve, _schemas, _validator
+from pyrunc.spec.explain import _resolve, _validator
+from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ ODDITIES: list[Any] = [
 def definitions() -> Iterator[tuple[str, str]]:
     """Yield file and name of every definition of an object with named properties."""
     for file in FILES:
-        for name, schema in _schemas()[file]["$defs"].items():
+        for name, schema in schemas()[file]["$defs"].items():
             if "properties" in schema:
                 yield file, name
 

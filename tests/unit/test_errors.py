@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from pyrunc.errors import Failure, from_facts, printable, shortened, strerror, worded
+from pyrunc.errors import Failure, excerpt, from_facts, printable, shortened, strerror, worded
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,21 @@ def test_a_message_does_not_repeat_a_whole_book() -> None:
     assert shortened("a " * 1000) == "a " * 1000
     assert shortened("no " + "x" * 400) == "no " + "x" * 400
     assert shortened("no " + "x" * 5000 + " here") == f"no {'x' * 120}...(4840 more)...{'x' * 40} here"
+
+
+def test_a_value_in_quotes_is_cut_whatever_is_in_it() -> None:
+    words = "a b " * 100
+    for quote in "'\"":
+        said = shortened(f"write {quote}{words}{quote} to cpuset.cpus of the container's cgroup")
+        assert said.startswith(f"write {quote}a b a b")
+        assert "...(320 more)..." in said
+        assert said.endswith(f"a b {quote} to cpuset.cpus of the container's cgroup")
+    for text in ("it's " + words + "isn't", f'"{"x" * 100}" and "{"y" * 100}"', f'"{words}\n"'):
+        assert shortened(text) == text
+    escaped = '"' + '\\"' * 200 + '"'
+    assert shortened(escaped).count('"') < 100
+
+
+def test_excerpt() -> None:
+    assert excerpt("x" * 80) == "x" * 80
+    assert excerpt("x" * 100) == "x" * 60 + "...(20 more)..." + "x" * 20

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.cli.app import Words, parse
-from pyrunc.cli.verbs import VERBS
+from pyrunc.cli.verbs import GROUPS, VERBS
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -68,24 +68,27 @@ def test_help_of_the_program(pyrunc: Call, words: list[str]) -> None:
     assert all(f"   {verb} " in done.stdout for verb in VERBS)
 
 
-# What the command line is, the status, the one line on stderr, and how stdout begins.
+# What is printed to standard output: nothing, or how the verb is called and where its help is.
+SILENT, HELPS = False, True
+
+# What the command line is, the status, the one line on stderr, and whether two more lines follow.
 WRONG = [
-    ("nosuch", 3, "No help topic for 'nosuch'", ""),
-    ("nosuch -h", 3, "No help topic for 'nosuch'", ""),
-    ("help nosuch", 3, "No help topic for 'nosuch'", ""),
-    ("creat x", 3, "No help topic for 'creat'; did you mean \"create\"?", ""),
-    ("rm x", 3, "No help topic for 'rm'; did you mean \"delete\"?", ""),
+    ("nosuch", 3, "No help topic for 'nosuch'", SILENT),
+    ("nosuch -h", 3, "No help topic for 'nosuch'", SILENT),
+    ("help nosuch", 3, "No help topic for 'nosuch'", SILENT),
+    ("creat x", 3, "No help topic for 'creat'; did you mean \"create\"?", SILENT),
+    ("rm x", 3, "No help topic for 'rm'; did you mean \"delete\"?", SILENT),
     (
         "create",
         1,
         'pyrunc: "create" requires exactly 1 argument(s)',
-        "Incorrect Usage.\n\nNAME:\n   pyrunc create",
+        HELPS,
     ),
     (
         "state a b",
         1,
         'pyrunc: "state" requires exactly 1 argument(s); "b" is one too many',
-        "Incorrect Usage.\n",
+        HELPS,
     ),
     (
         "run x sh",
@@ -94,10 +97,10 @@ WRONG = [
             'pyrunc: "run" requires exactly 1 argument(s); "sh" is one too many:'
             " the bundle is named with --bundle, the program in its config.json"
         ),
-        "Incorrect Usage.\n",
+        HELPS,
     ),
-    ("exec", 1, 'pyrunc: "exec" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
-    ("kill", 1, 'pyrunc: "kill" requires a minimum of 1 argument(s)', "Incorrect Usage.\n"),
+    ("exec", 1, 'pyrunc: "exec" requires a minimum of 1 argument(s)', HELPS),
+    ("kill", 1, 'pyrunc: "kill" requires a minimum of 1 argument(s)', HELPS),
     (
         "plan b",
         1,
@@ -105,72 +108,94 @@ WRONG = [
             'pyrunc: "plan" requires exactly 0 argument(s); "b" is one too many:'
             " the bundle is named with --bundle, the program in its config.json"
         ),
-        "Incorrect Usage.\n",
+        HELPS,
     ),
     (
         "kill a b c",
         1,
         'pyrunc: "kill" requires a maximum of 2 argument(s); "c" is one too many',
-        "Incorrect Usage.\n",
+        HELPS,
     ),
     (
         "state --root",
         1,
         "flag needs an argument: --root",
-        "Incorrect Usage: flag needs an argument: --root\n",
+        HELPS,
     ),
-    ("create -b", 1, "flag needs an argument: -b", "Incorrect Usage: flag needs an argument: -b\n"),
+    ("create -b", 1, "flag needs an argument: -b", HELPS),
     (
         "delete -x a",
         1,
         "flag provided but not defined: -x",
-        "Incorrect Usage: flag provided but not defined: -x\n",
+        HELPS,
     ),
     (
         "exec -td a sh",
         1,
         "flag provided but not defined: -td; write -t -d",
-        "Incorrect Usage: flag provided but not defined: -td",
+        HELPS,
     ),
     (
         "create --pidfile /p a",
         1,
         'flag provided but not defined: -pidfile; did you mean "--pid-file"?',
-        "Incorrect Usage: flag provided but not defined: -pidfile",
+        HELPS,
     ),
     (
         "--bundle /b create a",
         1,
         'flag provided but not defined: -bundle; write it after "create", which it is an option of',
-        "Incorrect Usage: flag provided but not defined: -bundle",
+        HELPS,
     ),
-    ("--log-format xml list", 1, "invalid log-format: xml; choose text or json", ""),
-    ("list --format jsn", 1, 'invalid format: jsn; did you mean "json"?', ""),
-    ("create --preserve-fds x a", 1, 'invalid value "x" for flag -preserve-fds: not an integer', ""),
+    ("--log-format xml list", 1, "invalid log-format: xml; choose text or json", SILENT),
+    ("list --format jsn", 1, 'invalid format: jsn; did you mean "json"?', SILENT),
+    ("create --preserve-fds x a", 1, 'invalid value "x" for flag -preserve-fds: not an integer', SILENT),
     (
         "create --preserve-fds 99999999999999999999 a",
         1,
         'invalid value "99999999999999999999" for flag -preserve-fds: not an integer of 64 bits',
-        "",
+        SILENT,
     ),
-    ("delete --force=maybe a", 1, 'invalid value "maybe" for flag -force: use true or false', ""),
-    ("--rootless maybe list", 1, 'invalid value "maybe" for flag -rootless: use true, false or auto', ""),
+    ("delete --force=maybe a", 1, 'invalid value "maybe" for flag -force: use true or false', SILENT),
+    ("--rootless maybe list", 1, 'invalid value "maybe" for flag -rootless: use true, false or auto', SILENT),
     (
         "events --interval 5 a",
         1,
         'invalid value "5" for flag -interval: not a duration, such as "5s" or "1m30s"',
-        "",
+        SILENT,
     ),
 ]
 
 
-@pytest.mark.parametrize(("line", "status", "err", "out"), WRONG, ids=[row[0] for row in WRONG])
-def test_what_is_said_of_a_wrong_line(pyrunc: Call, line: str, status: int, err: str, out: str) -> None:
-    done = pyrunc(*line.split())
-    assert done.returncode == status
-    assert done.stderr == err + "\n"
-    assert done.stdout.startswith(out)
-    assert bool(out) == bool(done.stdout)
+@pytest.mark.parametrize(("line", "status", "err", "helps"), WRONG, ids=[row[0] for row in WRONG])
+def test_what_is_said_of_a_wrong_line(
+    line: str, status: int, err: str, helps: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from pyrunc.cli import app
+
+    assert app.read(line.split()) == status
+    out, said = capfd.readouterr()
+    assert said == err + "\n"
+    verb = next((word for word in line.split() if word in VERBS), "")
+    lines = out.splitlines()
+    assert len(lines) == (2 if helps else 0)
+    if helps and not line.startswith("-"):
+        assert lines[0].startswith(f"USAGE: pyrunc {verb} ")
+        assert lines[1] == f"See: pyrunc {verb} --help"
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, *GROUPS])
+def test_help_fits_eighty_columns(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyrunc.cli import app
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert app.read([*verb.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    # No letter, and no end of a word, stands on a line of its own.
+    assert [line for line in lines if len(line.strip()) == 1] == []
 
 
 def test_a_usage_error_is_logged_like_any_other(pyrunc: Call, tmp_path: Path) -> None:

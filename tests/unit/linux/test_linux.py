@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import signal
 import socket
@@ -475,3 +476,10 @@ def test_import_is_quiet_and_imports_nothing() -> None:
         [sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True
     )
     assert (run.stdout, run.stderr) == ("['pyrunc.linux._linux', 'pyrunc.linux.flags']\n", "")
+
+
+@pytest.mark.parametrize("size", [*range(130), 1000, 1 << 16])
+def test_sha256(size: int) -> None:
+    data = bytes(number % 251 for number in range(size))
+    assert _linux.sha256(data) == hashlib.sha256(data).hexdigest()
+    assert _linux.sha256(memoryview(data)) == hashlib.sha256(data).hexdigest()

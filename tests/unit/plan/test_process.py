@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -119,10 +119,10 @@ def test_sets_are_what_the_configuration_says_and_no_more() -> None:
     assert (identity.permitted, identity.inheritable) == (CHOWN, CHOWN)
     assert identity.ambient == CHOWN, "only what is permitted and inheritable"
     assert process.identity(command, available=KILL).bounding == KILL
-    warnings = process.capability_warnings(command, ALL)
+    warnings = process.warnings(command, ALL)
     assert warnings == ("can't raise ambient capability CAP_KILL: it is not in the inheritable set",)
     sets["inheritable"] = []
-    (warning,) = process.capability_warnings(command, ALL)
+    (warning,) = process.warnings(command, ALL)
     assert (
         warning == "can't raise ambient capabilities CAP_CHOWN CAP_KILL: they are not in the inheritable set"
     )
@@ -130,16 +130,16 @@ def test_sets_are_what_the_configuration_says_and_no_more() -> None:
 
 def test_unknown_and_unavailable_capabilities_are_warned_of() -> None:
     command: Process = {"cwd": "/", "capabilities": {"bounding": ["CAP_NEW", "CAP_CHOWN"]}}
-    assert process.capability_warnings(command, KILL) == (
+    assert process.warnings(command, KILL) == (
         "ignoring unknown or unavailable capabilities: CAP_CHOWN CAP_NEW",
     )
-    assert process.capability_warnings({"cwd": "/"}, ALL) == ()
+    assert process.warnings({"cwd": "/"}, ALL) == ()
 
 
 @pytest.mark.parametrize("name", ["CAP_SYSADMIN", "SYS_ADMIN", "cap_sys_admin"])
 def test_a_capability_that_is_almost_one_gets_a_guess(name: str) -> None:
     command: Process = {"cwd": "/", "capabilities": {"bounding": [name]}}
-    (warning,) = process.capability_warnings(command, ALL)
+    (warning,) = process.warnings(command, ALL)
     assert warning.endswith(f'capabilities: {name} (did you mean "CAP_SYS_ADMIN"?)')
 
 
@@ -224,3 +224,19 @@ def test_more_groups_than_linux_takes() -> None:
         process.identity({"cwd": "/", "user": {"additionalGids": [*most, 0]}}, available=0)
     text = "/process/user/additionalGids: 65537 groups, where Linux takes 65536 (setgroups(2))"
     assert refused.value.text() == text
+
+
+@pytest.mark.parametrize(
+    ("user", "warned"),
+    [
+        ({"username": "nobody"}, True),
+        ({"username": "nobody", "uid": 0}, True),
+        ({"username": "nobody", "uid": 65534}, False),
+        ({"username": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_user_by_name_only_is_root(user: dict[str, Any], warned: bool) -> None:
+    said = process.warnings({"cwd": "/", "user": user}, ALL)  # type: ignore[typeddict-item]
+    assert said == ((process.USER_BY_NAME,) if warned else ())
+    assert "runs as uid 0; write uid and gid" in process.USER_BY_NAME

@@ -259,3 +259,25 @@ def test_a_plan_can_be_walked_and_printed() -> None:
     assert [row.step for row in show.rows(made)] == list(made)
     assert str(made) + "\n" == show.table(show.rows(made))
     assert [step.describe() for step in made] == [row.text for row in show.rows(made)]
+
+
+def test_on_a_terminal_it_fits() -> None:
+    rows = show.rows(plan(engine()))
+    for width in (60, 80, 140):
+        lines = show.table(rows, width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert [line.split()[0] for line in lines[1:] if line[:4].strip()] == [
+            str(row.number) for row in rows
+        ]
+    timed = show.table(rows, ("AT ms", "CHILD us"), [("1.00", "200")] * len(rows), width=80)
+    assert timed.splitlines()[0].split() == ["STEP", "BY", "AT", "ms", "CHILD", "us", "WHAT", "WHY"]
+    assert max(map(len, timed.splitlines())) <= 80
+
+
+def test_in_colours() -> None:
+    rows = show.rows(plan(small()))
+    painted = show.table(rows, paint=lambda text, style: f"<{style}>{text}" if style else text)
+    bare = show.table(rows)
+    assert painted.startswith("<title>STEP")
+    assert "<note>parent" in painted
+    assert painted.count("\n") == bare.count("\n")

@@ -85,6 +85,39 @@ def test_of_a_long_path_the_end_is_shown() -> None:
     assert f"  ...{('/srv' * 20)[-32:]}/data  ext4" in drawn
 
 
+def test_on_a_terminal_it_fits() -> None:
+    made = plan()
+    what = known(made, TABLE)
+    found = origins(made, what)
+    for width in (60, 80, 100, 140):
+        lines = show_mounts.table(what.rows, found, {}, width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        # Each mount is still there, and by its name.
+        assert sum("─/" in line for line in lines) == sum("─/" in line for line in DRAWN.splitlines())
+    titles = show_mounts.table(what.rows, found, {}, width=50).splitlines()[0].split()
+    assert titles[0] == "TARGET"
+    assert "PROPAGATION" not in titles
+    lines = show_mounts.table(what.rows, found, {}, width=80).splitlines()
+    at = next(at for at, line in enumerate(lines) if "─/proc/scsi" in line)
+    assert lines[at + 1].split() == ["│", "│", "path", "noexec,relatime"]
+
+
+def test_in_colours() -> None:
+    made = plan()
+    what = known(made, TABLE + "240 100 0:90 / /own rw - tmpfs own rw\n")
+    drawn = show_mounts.table(
+        what.rows,
+        origins(made, what),
+        {},
+        paint=lambda text, style: f"<{style}>{text}" if text.strip() else text,
+    )
+    assert "<title>TARGET" in drawn
+    assert "<dim>├─/data" in drawn
+    assert drawn.count("\n") == draw(TABLE).count("\n") + 1
+    assert "<warning>(nobody)" in drawn
+    assert "<place>/mounts/1" in drawn
+
+
 def test_the_data() -> None:
     rows = document(TABLE)
     assert rows[102] == {

@@ -362,3 +362,9 @@ def test_a_refusal_of_a_file_that_is_in_order_otherwise() -> None:
     shown = explain.place(Failure("too many", pointer="/process/args"), raw, "config.json").text()
     line = raw[: raw.index(b'"args"')].count(b"\n") + 1
     assert shown == f"config.json:{line}: /process/args: too many"
+
+
+def test_how_bad_it_is_stands_behind_the_line() -> None:
+    problem = explain.Problem(3, "/hostname", "odd")
+    assert problem.shown("config.json", "warning") == "config.json:3: warning: /hostname: odd"
+    assert problem.shown("config.json") == "config.json:3: /hostname: odd"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
+
+import pytest
 
 import pyrunc
 from pyrunc import store
@@ -13,8 +17,6 @@ from pyrunc.verbs import version
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 
 def test_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert version.main(Command("version", {})) == 0
@@ -23,7 +25,17 @@ def test_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1].startswith("commit: ")
     assert re.fullmatch(r"spec: \d+\.\d+\.\d+", lines[2])
     assert re.fullmatch(r"python: \d+\.\d+\.\d+", lines[3])
-    assert [line for line in lines[4:] if not re.fullmatch(r"libseccomp: \d+\.\d+\.\d+", line)] == []
+    assert lines[4] == f"command: script ({sys.executable})"
+    assert lines[-1] == f"faster: {version.FASTER}", "not started as the installed command starts Python"
+    assert [line for line in lines[5:-1] if not re.fullmatch(r"libseccomp: \d+\.\d+\.\d+", line)] == []
+
+
+@pytest.mark.parametrize("kind", ["image", "program"])
+def test_which_command_this_is(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    embed = ModuleType("_pyrunc_embed")
+    monkeypatch.setitem(sys.modules, "_pyrunc_embed", embed)
+    monkeypatch.setattr(embed, "kind", lambda: kind, raising=False)
+    assert version.command() == f"{kind} ({sys.executable})"
 
 
 def test_without_libseccomp_its_line_is_left_out(

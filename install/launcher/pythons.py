@@ -1,0 +1,193 @@
+"""pythons.py PYTHON OUT: write what the program must know of this interpreter, print what to link.
+
+What differs from one Python to the next is in PYTHONS, and nowhere else. OUT/python.h has the row for this
+one as C, OUT/stamps.h that by which the program later sees that Python was updated, and OUT/config.c the
+modules that are built in.
+
+Fails with one line that says why where there is nothing to link, or no row for this Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Python(NamedTuple):
+    """What a process has to mend before it goes on with an interpreter that another process initialised.
+
+    Attributes:
+        key: the key under which the C library keeps each thread's state.
+        local: the variable of each thread that holds its state too, "" if there is none.
+        stack: whether the state knows where the thread's stack ends.
+        mute: objects of which no function may run before main. Theirs initialise an allocator that is never
+            asked for memory, with numbers drawn by lot.
+
+    """
+
+    key: str
+    local: str
+    stack: bool
+    mute: tuple[str, ...] = ()
+
+
+MIMALLOC = ("obmalloc.o",)
+
+PYTHONS = {
+    (3, 11): Python("gilstate.autoTSSkey", "", stack=False),
+    (3, 12): Python("autoTSSkey", "_Py_tss_tstate", stack=False),
+    (3, 13): Python("autoTSSkey", "_Py_tss_tstate", stack=False, mute=MIMALLOC),
+    (3, 14): Python("autoTSSkey", "_Py_tss_tstate", stack=True, mute=MIMALLOC),
+}
+
+# In the names of functions that some builds of Python (Debian's from 3.13 on) have in archives of their own,
+# which are not installed. Built-in modules that want them are left out. All are hashes, and nothing here
+# wants one that OpenSSL lacks.
+NOT_INSTALLED = "Hacl_"
+
+# Libraries of which the archive is taken, where there is one: the dynamic linker has less to do (0.25 ms).
+STATIC = ("-lz", "-lexpat")
+
+# What image.c has for functions of the C library.
+WRAPPED = ("pthread_self", "pthread_getattr_np")
+
+VERSION = sys.version_info[:2]
+NAME = f"Python {VERSION[0]}.{VERSION[1]} ({sys.executable})"
+
+
+def config(name: str) -> str:
+    """Return what Python was configured with."""
+    return str(sysconfig.get_config_var(name) or "")
+
+
+def known() -> Python | None:
+    """Return this Python's row; one without a lock has another memory, and none."""
+    return None if config("Py_GIL_DISABLED") not in ("", "0") else PYTHONS.get(VERSION)
+
+
+def tool(name: str) -> str:
+    """Return where a program is."""
+    return shutil.which(name) or sys.exit(f"needs {name}")
+
+
+def archive() -> Path:
+    """Return the interpreter as a library to link."""
+    library = Path(config("LIBPL"), config("LIBRARY"))
+    if not library.is_file():
+        sys.exit(f"{NAME} comes without {library.name} (Debian: python{VERSION[0]}.{VERSION[1]}-dev)")
+    return library
+
+
+def words() -> list[str]:
+    """Return what to link beside the interpreter."""
+    wanted: list[str] = []
+    for word in " ".join(map(config, ("LIBS", "MODLIBS", "SYSLIBS"))).split():
+        if word in STATIC:
+            asked = [tool("gcc"), f"-print-file-name=lib{word[2:]}.a"]
+            found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+            wanted.append(found if os.path.isabs(found) else word)
+        elif (
+            word.startswith(("-", "/")) and word not in wanted
+        ):  # the others are in the directory it was built in
+            wanted.append(word)
+    return wanted
+
+
+def unlinkable(library: Path) -> list[str]:
+    """Return the built-in modules that want what is not installed."""
+    listed = subprocess.run([tool("nm"), "-A", library], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^[^:]*:([^:]*):[0-9a-f ]+([A-Za-z]) (\w+)$", listed, re.MULTILINE)
+    defined = {name for _, kind, name in found if kind not in "Uw"}
+    broken = {
+        file for file, kind, name in found if kind == "U" and NOT_INSTALLED in name and name not in defined
+    }
+    return [
+        name[7:]
+        for file, kind, name in found
+        if file in broken and kind == "T" and name.startswith("PyInit_")
+    ]
+
+
+def modules(without: list[str]) -> str:
+    """Return config.c, Python's list of its built-in modules, without some."""
+    names = "|".join(map(re.escape, without)) or "$^"
+    listed = re.compile(rf'^.*(PyInit_({names})\(void\);|{{"({names})", *PyInit_\w+}},).*\n', re.MULTILINE)
+    return listed.sub("", Path(config("LIBPL"), "config.c").read_text())
+
+
+def muted_objects(library: Path, names: tuple[str, ...], out: Path) -> list[str]:
+    """Take objects out of the library, and out of them what would run before main; return their files."""
+    for name in names:
+        subprocess.run([tool("ar"), "x", library, name], check=True, cwd=out)
+        arrays = [
+            f"--remove-section={prefix}{when}_array*"
+            for prefix in (".", ".rela.")
+            for when in ("init", "fini")
+        ]
+        subprocess.run([tool("objcopy"), *arrays, name], check=True, cwd=out)
+    return [str(out / name) for name in names]
+
+
+def content(path: str) -> int:
+    """Return a file's content as one number, modulo 2^61 - 1."""
+    return int.from_bytes(Path(path).read_bytes(), "little") % ((1 << 61) - 1)
+
+
+def stamps(python: str) -> str:
+    """Return stamps.h, rows for the files of the interpreter: the program, and its library if it has one."""
+    maps = Path("/proc/self/maps").read_text().split()
+    rows = ["static const struct stamp STAMPS[] = {\n"]
+    for path in (python, *sorted({word for word in maps if "/libpython" in word})):
+        found = os.stat(path)
+        rows.append(f'\t{{ "{path}", {found.st_size}, {int(found.st_mtime)}, {content(path)}ULL }},\n')
+    return "".join([*rows, "};\n"])
+
+
+def header(seed: bytes) -> str:
+    """Return python.h."""
+    lines = []
+    row = known()
+    if row is not None:
+        lines += ["#define CAN_RESUME\n", f"#define PYRUNC_KEY _PyRuntime.{row.key}\n"]
+        lines += [f"#define PYRUNC_LOCAL {row.local}\n"] if row.local else []
+        lines += ["#define PYRUNC_STACK\n"] if row.stack else []
+    number = int.from_bytes(hashlib.sha256(seed).digest()[:4], "little") or 1
+    lines.append(f"#define PYRUNC_SEED {number}\n")
+    return "".join(lines)
+
+
+def secret(modules: bytes) -> bytes:
+    """Return what the seed of an image's hashes is made of: no container knows it, two builds have the same.
+
+    For a package, which is built once for all machines, SOURCE_DATE_EPOCH is set as for other such builds.
+    """
+    machine = Path("/etc/machine-id")
+    if "SOURCE_DATE_EPOCH" in os.environ or not machine.is_file():
+        return modules
+    return modules + machine.read_bytes()
+
+
+def main() -> None:
+    """Write both files, print the words."""
+    python, out = sys.argv[1], Path(sys.argv[2])
+    library = archive()
+    wanted = words()
+    (out / "config.c").write_text(modules(unlinkable(library)))
+    (out / "stamps.h").write_text(stamps(python))
+    (out / "python.h").write_text(header(secret((out / "modules.h").read_bytes())))
+    row = known()
+    if row is not None:
+        wanted += [f"-Wl,--wrap={name}" for name in WRAPPED]
+    muted = muted_objects(library, row.mute if row else (), out)
+    sys.stdout.write("\n".join([*muted, str(library), *wanted]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

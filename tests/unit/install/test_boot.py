@@ -1,0 +1,61 @@
+"""What the first Python code of the installed command makes of libraries that an image cannot hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BOOT = Path(__file__).resolve().parents[3] / "install/launcher/boot.py"
+
+# boot.py changes the import system, so it gets an interpreter of its own.
+SCRIPT = """
+import sys, types
+embed = sys.modules["_pyrunc_embed"] = types.ModuleType("_pyrunc_embed")
+embed.find = lambda name: None
+names = {"__name__": "boot"}
+exec(compile(open(sys.argv[1]).read(), "boot.py", "exec"), names)
+library = names["later"]("_struct")
+"""
+
+
+def said(code: str) -> str:
+    """Run code after boot.py and a library that is to come later; return its output."""
+    words = [sys.executable, "-I", "-c", SCRIPT + code, str(BOOT)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_library_comes_when_it_is_asked_for() -> None:
+    assert said("print(library.calcsize('=I'), library.Struct('=H').size)") == "4 2\n"
+
+
+def test_what_is_kept_of_it_while_an_image_is_made_comes_later() -> None:
+    code = """
+names["preloading"].append("yes")
+pack, header = library.pack, library.Struct("=HH")
+print(type(pack).__name__, type(header).__name__, "__getattr__" in vars(library))
+names["preloading"].clear()
+print(pack("=H", 1), header.size, header.pack(1, 2))
+"""
+    assert said(code) == "Deferred Deferred True\nb'\\x01\\x00' 4 b'\\x01\\x00\\x02\\x00'\n"
+
+
+def test_what_cannot_be_stood_for_keeps_an_image_from_being_made() -> None:
+    code = """
+names["preloading"].append("yes")
+try:
+    library.Struct("=H").size
+except ImportError as exc:
+    print(exc)
+"""
+    assert said(code) == "size of what a library has is wanted too early\n"
+
+
+def test_the_module_that_os_keeps_under_a_name_of_its_own() -> None:
+    """Libraries import it so (ctypes does from 3.14 on), and os is no package."""
+    code = """
+del sys.modules["os.path"]
+import os.path
+print(type(os).__name__, os.path.__name__, sys.modules["os.path"] is os.path)
+"""
+    assert said(code) == "module posixpath True\n"

@@ -1,0 +1,104 @@
+"""An image has nothing that depends on the process, the C library, the processor or the moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from install.launcher.image import COPY, Program
+
+TOP = Path(__file__).resolve().parents[3]
+
+# A program that takes a picture of its writable segment, as image.c does, after it has put something there.
+SOURCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <elf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+static unsigned long kept[3] = { 1, 2, 3 }, big[4096];
+
+static unsigned long found(void)
+{
+	unsigned long made = 0;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	WHAT;
+	return made;
+}
+
+int main(int argc, char **argv)
+{
+	const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
+
+	if (argc < 2 || strcmp(argv[1], "@image")) {
+		fprintf(stdout, "%lu %lu\n", kept[1], big[7]);
+		return 0;
+	}
+	kept[1] = found();
+	big[7] = 42;
+	for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
+		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
+			return write(1, (void *)header[i].p_vaddr, header[i].p_memsz) < 0;
+	return 1;
+}
+"""
+
+WHAT = {
+    "an address of the C library": 'made = (unsigned long)dlsym(RTLD_DEFAULT, "malloc")',
+    "what the C library chose for this processor":
+        'made = (char *)dlsym(RTLD_DEFAULT, "memmove") - (char *)dlsym(RTLD_DEFAULT, "malloc")',
+    "an address of the stack": "made = (unsigned long)&now",
+    "an address of memory": "made = (unsigned long)malloc(1 << 20)",
+    "a time": "made = now.tv_nsec",
+    "lots": "if (getrandom(&made, 8, 0) != 8) abort()",
+    "the process": "made = getpid()",
+    "the environment": 'made = !!getenv("GLIBC_TUNABLES")',
+}  # fmt: skip
+
+
+def made(directory: Path, what: str) -> subprocess.CompletedProcess[str]:
+    """Compile a program and try to make an image of it."""
+    (directory / "made.c").write_text(SOURCE)
+    compile_it = ["gcc", "-O1", "-w", "-no-pie", f"-DWHAT={what}", "-o", "program", "made.c"]
+    subprocess.run(compile_it, cwd=directory, check=True)
+    words = [sys.executable, "-I", str(TOP / "install/launcher/image.py"), "./program", "image"]
+    return subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def test_it_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    done = made(tmp_path, "made = 99 + (now.tv_sec < 0)")
+    assert (done.returncode, done.stderr) == (0, "")
+    for environment in ({}, {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2"}):
+        said = subprocess.run(
+            [tmp_path / "image"], env=environment, capture_output=True, text=True, check=True
+        )
+        assert said.stdout == "99 42\n", "stdout itself is a variable that the dynamic linker fills in"
+
+
+@pytest.mark.parametrize("what", WHAT.values(), ids=WHAT)
+def test_what_belongs_to_a_process_is_refused(tmp_path: Path, what: str) -> None:
+    done = made(tmp_path, what)
+    assert done.returncode == 1
+    assert done.stderr.startswith("two pictures of the interpreter differ in 1 words, the first 0x")
+    assert not (tmp_path / "image").exists()
+
+
+def test_what_the_dynamic_linker_fills_in_is_left_to_it(tmp_path: Path) -> None:
+    """A variable of the C library's that is copied into the program: it points into the library."""
+    made(tmp_path, "made = 99")
+    program = Program((tmp_path / "program").read_bytes())
+    named = subprocess.run(["nm", tmp_path / "program"], capture_output=True, text=True, check=True).stdout
+    (row,) = [line for line in named.splitlines() if " stdout@" in line]
+    assert (int(row.split()[0], 16), 8) in set(program.linked())
+    assert program.machine in COPY
