@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from pyrunc.linux import _linux, flags
 from tests.support.forked import in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # How /proc/PID/mountinfo names the attributes, in its order (fs/proc_namespace.c, show_mnt_opts()).
 _ATTRIBUTES = (
@@ -30,6 +33,19 @@ _PROPAGATION = (
     (flags.MS_SLAVE, "master"),
     (flags.MS_UNBINDABLE, "unbindable"),
 )
+
+
+@contextmanager
+def on_the_root_mount() -> Iterator[Path]:
+    """Make a directory on the mount of "/", for this long: /tmp is often another (a tmpfs on Debian 13)."""
+    root = os.stat("/").st_dev
+    above = next(place for place in ("/tmp", "/var/tmp", "/opt", "/") if os.stat(place).st_dev == root)
+    made = Path(tempfile.mkdtemp(prefix="pyrunc-test-", dir=above))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 class Row:
