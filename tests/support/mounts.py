@@ -121,6 +121,11 @@ def _words(attributes: int, propagation: int) -> tuple[str, str]:
     return ",".join(shown), kinds or "private"
 
 
+def restrict(place: Path, words: int) -> None:
+    """Give a mount MS_* bits, as any kernel can: mount_setattr(2) came with Linux 5.12."""
+    _linux.mount(None, str(place), None, flags.MS_REMOUNT | flags.MS_BIND | words, None)
+
+
 class HostMounts:
     """Mounts made on the host, all of them taken away again by close()."""
 
@@ -136,14 +141,15 @@ class HostMounts:
         _linux.mount(None, str(place), None, propagation, None)
         return place
 
-    def bind(self, source: Path, place: Path, attributes: int = 0, propagation: int = 0) -> Path:
-        """Bind a directory on another one, with MOUNT_ATTR_* bits."""
+    def bind(self, source: Path, place: Path, words: int = 0, propagation: int = 0) -> Path:
+        """Bind a directory on another one, with MS_* bits."""
         place.mkdir(parents=True, exist_ok=True)
         _linux.mount(str(source), str(place), None, flags.MS_BIND, None)
         self.made.append(place)
-        if attributes or propagation:
-            atime = flags.MOUNT_ATTR__ATIME if attributes & flags.MOUNT_ATTR_NOATIME else 0
-            _linux.mount_setattr(flags.AT_FDCWD, str(place), 0, attributes, atime, propagation, -1)
+        if words:
+            restrict(place, words)
+        if propagation:
+            _linux.mount(None, str(place), None, propagation, None)
         return place
 
     def umount(self, place: Path) -> None:
