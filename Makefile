@@ -68,6 +68,7 @@ uninstall: ## remove what install put on this machine (Debian packages stay)
 	@install/remove $(TOP)
 
 test: $(VENV)/ready $(EXT) $(BUNDLES) ## run the whole test suite; ARGS='-k name' narrows it (as root it starts containers)
+	@install/packages tests/packages.txt || echo 'what looks with them is skipped, and says so'
 	$(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/ready ## run the linters, the formatter's check and the type checker

@@ -173,6 +173,8 @@ def measure(
     for title, method, rounds in plan:
         if arguments.only and arguments.only not in title:
             continue
+        if arguments.title and title not in arguments.title:
+            continue
         taken: dict[Runtime, list[float]] = {runtime: [] for runtime in runtimes}
         for round_number in range(rounds + 1):
             for runtime in random.sample(runtimes, len(runtimes)):
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=40, help="rounds of each short measurement")
     parser.add_argument("--parallel", type=int, default=100, help="containers started at once")
     parser.add_argument("--only", help="only the measurements with this word in their title")
+    parser.add_argument("--title", action="append", help="only measurements of exactly such titles")
     parser.add_argument("--cgroup", choices=("v1", "v2", "both"), default="both")
     parser.add_argument("--runtimes", default="pyrunc,runc,crun")
     arguments = parser.parse_args()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import lzma
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +18,16 @@ HERE = Path(__file__).parent
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 
 
-def write(file: BinaryIO, modules: Path, job: str) -> None:
+def write(file: BinaryIO, modules: Path, job: str, busybox: str) -> None:
     """Write an archive in the kernel's format (its Documentation: early-userspace/buffer-format, "newc").
 
     Args:
         file: where to.
         modules: the kernel's directory in /lib/modules.
         job: the script that `guest` shall run.
+        busybox: path of a static one.
 
     """
-    busybox = shutil.which("busybox")
-    assert busybox is not None
     number = 0
 
     def add(name: str, mode: int, data: bytes = b"") -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conformance.vm import initramfs
+from conformance.vm import initramfs, kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,43 +44,37 @@ def missing(*, systemd: bool = False) -> str:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             return f"needs {program} (package {package})"
-    if not kernel():
+    if kernels.installed() is None:
         return "needs a kernel of Debian's in /boot (package linux-image-amd64)"
     if systemd and not (Path("/lib/systemd/systemd").exists() and shutil.which("dbus-daemon")):
         return "needs systemd and dbus (packages systemd, dbus)"
     return ""
 
 
-def kernel() -> str:
-    """Return the release of the newest of Debian's kernels that has its modules, "" without one."""
-    images = sorted(Path("/boot").glob("vmlinuz-*-amd64"), key=lambda path: path.stat().st_mtime)
-    releases = [path.name.removeprefix("vmlinuz-") for path in images]
-    return next(
-        (name for name in reversed(releases) if Path("/lib/modules", name, "modules.dep").exists()), ""
-    )
-
-
 class Machine:
     """A guest that has been started."""
 
-    def __init__(self, directory: Path, job: str, *, systemd: bool = False, options: str = "") -> None:
+    def __init__(
+        self, directory: Path, job: str, kernel: kernels.Kernel, *, systemd: bool = False, options: str = ""
+    ) -> None:
         """Boot.
 
         Args:
             directory: a scratch directory of the host's.
             job: a bash script; root runs it in the checkout's directory, and then the machine goes off.
+            kernel: the kernel.
             systemd: run it as a service of systemd.
             options: more words for the kernel.
 
         """
-        release = kernel()
         self.console, self.output = directory / "console", directory / "output"
         first = directory / "initramfs"
         with first.open("wb") as file:
-            initramfs.write(file, Path("/lib/modules", release), job)
+            initramfs.write(file, kernel.modules, job, str(shutil.which("busybox")))
         words = f"{KERNEL} {options} pyrunc.checkout={TOP} pyrunc.init={'systemd' if systemd else 'plain'}"
+        words += f" pyrunc.modules={kernel.modules}"
         serial = ("-serial", f"file:{self.console}", "-serial", f"file:{self.output}")
-        boot = ("-kernel", f"/boot/vmlinuz-{release}", "-initrd", str(first), "-append", words)
+        boot = ("-kernel", str(kernel.image), "-initrd", str(first), "-append", words)
         self.process = subprocess.Popen([*QEMU, *serial, *boot], stdin=subprocess.DEVNULL, cwd=directory)
 
     def wait(self, seconds: float) -> str:

@@ -6,6 +6,7 @@ table, when the first of its tests is due, and runs those that pytest was asked 
 sudo make conformance ARGS='-k vm'                # the guests alone
 sudo make conformance ARGS='-k "vm and systemd"'  # one of them
 sudo PYRUNC_VM=0 make conformance                 # without them
+sudo PYRUNC_VM=all make conformance ARGS='-k vm'  # with those that take long
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any
 
 import pytest
 
-from conformance.vm import machine, results
+from conformance import debian
+from conformance.vm import kernels, machine, results
 
 SELECTION = tomllib.loads(Path(__file__).with_name("selection.toml").read_text())
 MAY_SKIP = SELECTION.pop("may_skip")["reasons"]
+ASKED = os.environ.get("PYRUNC_VM", "1")
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 # In the guest: one pytest for each processor, no plugins but these, and the tests' patience (seconds) times
@@ -48,15 +51,33 @@ wait
 
 def refused() -> str:
     """Say why no guest is booted, "" if one is."""
-    if os.environ.get("PYRUNC_VM", "1") == "0":
-        return "PYRUNC_VM=0"
-    return machine.missing()
+    return "PYRUNC_VM=0" if ASKED == "0" else machine.missing()
+
+
+def tables() -> dict[str, dict[str, Any]]:
+    """Return the tables of this run: those that take long only if they are asked for."""
+    return {name: table for name, table in SELECTION.items() if ASKED == "all" or not table["long"]}
+
+
+@cache
+def kernel(suite: str) -> kernels.Kernel:
+    """Return the kernel of a suite of Debian's, for "" this machine's own.
+
+    Raises:
+        debian.UnavailableError: it cannot be had.
+
+    """
+    if suite:
+        return kernels.of(suite)
+    found = kernels.installed()
+    assert found is not None, "missing() was asked"
+    return found
 
 
 @cache
 def collected() -> dict[str, list[str]]:
     """Return the ids of all selected tests, by table: as the host's pytest finds them."""
-    wanted = {name: table["tests"] for name, table in SELECTION.items()}
+    wanted = {name: table["tests"] for name, table in tables().items()}
     everything = sorted({test for tests in wanted.values() for test in tests})
     done = subprocess.run(
         [*PYTEST, "--collect-only", *everything], cwd=machine.TOP, capture_output=True, text=True, check=False
@@ -129,7 +150,11 @@ class Guests:
         )
         with tempfile.TemporaryDirectory(prefix="pyrunc-vm-") as directory:
             guest = machine.Machine(
-                Path(directory), job, systemd=settings["systemd"], options=settings["options"]
+                Path(directory),
+                job,
+                kernel(settings["kernel"]),
+                systemd=settings["systemd"],
+                options=settings["options"],
             )
             ending = guest.wait(settings["seconds"])
             if kept := os.environ.get("PYRUNC_VM_KEEP"):
@@ -157,12 +182,16 @@ def test_vm(guests: Guests, table: str, guest_test: str) -> None:
     """A test of the project's, in a guest."""
     if table == "systemd" and (why := machine.missing(systemd=True)):
         pytest.skip(why)
+    try:
+        kernel(SELECTION[table]["kernel"])
+    except debian.UnavailableError as why:
+        pytest.skip(f"the kernel cannot be had: {why}")
     end = guests.of(table).get(guest_test)
     if end is None:
         pytest.fail(f"it was not run: {guests.words[table]}", pytrace=False)
     if end.outcome == "failed":
         pytest.fail(end.text, pytrace=False)
-    if results.unwanted_skip(end, MAY_SKIP):
+    if results.unwanted_skip(end, [*MAY_SKIP, *SELECTION[table]["may_skip"]]):
         pytest.fail(f"the virtual machine was made so that this is not skipped: {end.text}", pytrace=False)
     if end.outcome == "skipped":
         pytest.skip(end.text)

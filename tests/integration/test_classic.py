@@ -17,6 +17,7 @@ import pytest
 from tests.support import refuse
 from tests.support.containers import wait_for
 from tests.support.engine import FOREIGN
+from tests.support.mounts import on_the_root_mount
 from tests.support.refused import Refused
 
 if TYPE_CHECKING:
@@ -282,11 +283,18 @@ def test_events_flow_both_ways(refused: Callable[..., Engine], bundle: Bundle, s
     engine.delete(name)
 
 
-def test_below_a_shared_root(refused: Callable[..., Engine], bundle: Bundle, place: Path) -> None:
+@pytest.fixture
+def beside_the_root() -> Iterator[Path]:
+    with on_the_root_mount() as made:
+        yield made
+
+
+def test_below_a_shared_root(refused: Callable[..., Engine], bundle: Bundle, beside_the_root: Path) -> None:
     """A bind from the very mount that the staging place would be on: the state directory's takes its place.
 
     In a mount namespace of its own, where everything is shared, as on a host with systemd.
     """
+    place = beside_the_root
     (place / "volume").mkdir()
     state = place / "state"
     state.mkdir()

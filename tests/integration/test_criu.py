@@ -241,7 +241,8 @@ def test_namespaces_of_another_container(
         if entry["type"] in kinds:
             entry["path"] = f"/proc/{holder}/ns/{entry['type'][:3]}"
     del bundle.config["hostname"]
-    name = shuttle.start("exec sleep 1000")
+    # Not sleep: that of busybox 1.37 does not go on after the interruption that a restore is.
+    name = shuttle.start("exec tail -f /dev/null")
     shuttle.checkpoint(name)
     name = shuttle.restore()
     pid = engine.pid(name)

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 PLAIN = "rw,relatime"
 STRICT = "ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow"
 STRICT_BITS = (
-    flags.MOUNT_ATTR_RDONLY
-    | flags.MOUNT_ATTR_NOSUID
-    | flags.MOUNT_ATTR_NODEV
-    | flags.MOUNT_ATTR_NOEXEC
-    | flags.MOUNT_ATTR_NOATIME
-    | flags.MOUNT_ATTR_NODIRATIME
-    | flags.MOUNT_ATTR_NOSYMFOLLOW
+    flags.MS_RDONLY
+    | flags.MS_NOSUID
+    | flags.MS_NODEV
+    | flags.MS_NOEXEC
+    | flags.MS_NOATIME
+    | flags.MS_NODIRATIME
+    | flags.MS_NOSYMFOLLOW
 )
 # A word about a mount itself replaces all that it had, but for access times.
 OTHERWISE_PLAIN = "rw,noatime,nodiratime"

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from pyrunc.apply import facts
-from pyrunc.linux import _linux, flags
+from pyrunc.linux import flags
 from pyrunc.plan import build, mount_options, steps
 from pyrunc.plan.facts import Request
 from pyrunc.spec.accept import accept
 from tests.support.leaks import Watch
-from tests.support.mounts import HostMounts, Row
+from tests.support.mounts import HostMounts, Row, restrict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,9 +189,9 @@ def test_the_kernel_shows_the_plan_and_delete_leaves_nothing(
         bundle.user_namespace()
     else:
         # What nobody asks for goes when something is; in a user namespace it would be locked.
-        restricted = flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV | flags.MOUNT_ATTR_NODIRATIME
+        restricted = flags.MS_NOSUID | flags.MS_NODEV | flags.MS_NODIRATIME
         for top in sources.made:
-            _linux.mount_setattr(flags.AT_FDCWD, str(top), 0, restricted, 0, 0, -1)
+            restrict(top, restricted)
     base = list(bundle.config["mounts"])
 
     @settings(

@@ -257,7 +257,7 @@ def test_paths_that_lead_elsewhere(engine: Engine, bundle: Bundle, place: Path, 
 @pytest.mark.parametrize("user_namespace", [False, True])
 @pytest.mark.parametrize(
     "words",
-    [0, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NOATIME],
+    [0, flags.MS_NOSUID | flags.MS_NODEV, flags.MS_NOSUID | flags.MS_NOATIME],
 )
 def test_a_read_only_root(
     engine: Engine, bundle: Bundle, place: Path, host: HostMounts, *, words: int, user_namespace: bool
@@ -270,9 +270,9 @@ def test_a_read_only_root(
     name = engine.start(bundle)
     row = table(engine.state(name)["pid"])["/"]
     assert row.options.split(",")[0] == "ro"
-    assert ("nosuid" in row.options) is bool(words & flags.MOUNT_ATTR_NOSUID)
-    assert ("nodev" in row.options) is bool(words & flags.MOUNT_ATTR_NODEV)
-    assert ("noatime" in row.options) is bool(words & flags.MOUNT_ATTR_NOATIME)
+    assert ("nosuid" in row.options) is bool(words & flags.MS_NOSUID)
+    assert ("nodev" in row.options) is bool(words & flags.MS_NODEV)
+    assert ("noatime" in row.options) is bool(words & flags.MS_NOATIME)
     done = engine.call("exec", name, "/bin/touch", "/new")
     assert done.code == 1
     assert "Read-only file system" in done.err
@@ -280,7 +280,7 @@ def test_a_read_only_root(
     (bundle.rootfs / "of-the-host").write_text("")
 
 
-LOCKED = flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV | flags.MOUNT_ATTR_NOEXEC
+LOCKED = flags.MS_NOSUID | flags.MS_NODEV | flags.MS_NOEXEC
 
 
 @pytest.mark.parametrize("word", ["ro", "noatime,ro", "nosuid"])
@@ -311,7 +311,7 @@ def test_asking_for_less_than_is_locked(
 def test_a_read_only_source_in_a_user_namespace(
     engine: Engine, bundle: Bundle, place: Path, host: HostMounts
 ) -> None:
-    source = host.bind(host.tmpfs(place / "volume"), place / "bound", flags.MOUNT_ATTR_RDONLY)
+    source = host.bind(host.tmpfs(place / "volume"), place / "bound", flags.MS_RDONLY)
     bundle.user_namespace()
     bundle.mount("/one", source, "rbind")
     found = table(engine.state(engine.start(bundle))["pid"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from pyrunc.linux import _linux, flags
 from tests.support.forked import in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # How /proc/PID/mountinfo names the attributes, in its order (fs/proc_namespace.c, show_mnt_opts()).
 _ATTRIBUTES = (
@@ -30,6 +33,19 @@ _PROPAGATION = (
     (flags.MS_SLAVE, "master"),
     (flags.MS_UNBINDABLE, "unbindable"),
 )
+
+
+@contextmanager
+def on_the_root_mount() -> Iterator[Path]:
+    """Make a directory on the mount of "/", for this long: /tmp is often another (a tmpfs on Debian 13)."""
+    root = os.stat("/").st_dev
+    above = next(place for place in ("/tmp", "/var/tmp", "/opt", "/") if os.stat(place).st_dev == root)
+    made = Path(tempfile.mkdtemp(prefix="pyrunc-test-", dir=above))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 class Row:
@@ -105,6 +121,11 @@ def _words(attributes: int, propagation: int) -> tuple[str, str]:
     return ",".join(shown), kinds or "private"
 
 
+def restrict(place: Path, words: int) -> None:
+    """Give a mount MS_* bits, as any kernel can: mount_setattr(2) came with Linux 5.12."""
+    _linux.mount(None, str(place), None, flags.MS_REMOUNT | flags.MS_BIND | words, None)
+
+
 class HostMounts:
     """Mounts made on the host, all of them taken away again by close()."""
 
@@ -120,14 +141,15 @@ class HostMounts:
         _linux.mount(None, str(place), None, propagation, None)
         return place
 
-    def bind(self, source: Path, place: Path, attributes: int = 0, propagation: int = 0) -> Path:
-        """Bind a directory on another one, with MOUNT_ATTR_* bits."""
+    def bind(self, source: Path, place: Path, words: int = 0, propagation: int = 0) -> Path:
+        """Bind a directory on another one, with MS_* bits."""
         place.mkdir(parents=True, exist_ok=True)
         _linux.mount(str(source), str(place), None, flags.MS_BIND, None)
         self.made.append(place)
-        if attributes or propagation:
-            atime = flags.MOUNT_ATTR__ATIME if attributes & flags.MOUNT_ATTR_NOATIME else 0
-            _linux.mount_setattr(flags.AT_FDCWD, str(place), 0, attributes, atime, propagation, -1)
+        if words:
+            restrict(place, words)
+        if propagation:
+            _linux.mount(None, str(place), None, propagation, None)
         return place
 
     def umount(self, place: Path) -> None:

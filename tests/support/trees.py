@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def listing(top: Path) -> list[tuple[str, int, int, int, int, int, str]]:
-    """Everything about a tree but access times: names, kinds, owners, times, sizes and content."""
+    """Everything about a tree but access times: names, kinds, owners, times, sizes and content.
+
+    A directory's size is left out: on tmpfs (Debian 13 has one on /tmp) entries that are gone may show in it.
+    """
     found = []
     for directory, folders, files in os.walk(top):
         for name in ("", *folders, *files):
@@ -27,7 +30,7 @@ def listing(top: Path) -> list[tuple[str, int, int, int, int, int, str]]:
                     status.st_uid,
                     status.st_gid,
                     status.st_mtime_ns,
-                    status.st_size,
+                    0 if stat.S_ISDIR(status.st_mode) else status.st_size,
                     content,
                 )
             )

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance.vm import initramfs, machine, results, test_vm
+from conformance import debian
+from conformance.vm import initramfs, kernels, machine, results, test_vm
 from conformance.vm.reporter import MARK
+from tests.support.containers import BUSYBOX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,13 +71,12 @@ def test_modules_come_after_those_they_need(modules: Path) -> None:
 
 def test_the_first_file_system_is_an_archive(modules: Path, tmp_path: Path) -> None:
     """As cpio(1) of busybox reads it."""
-    if machine.missing().startswith("needs busybox"):
-        pytest.skip("needs busybox")
+    assert BUSYBOX is not None
     file = io.BytesIO()
-    initramfs.write(file, modules, "echo job")
+    initramfs.write(file, modules, "echo job", BUSYBOX)
     place = tmp_path / "unpacked"
     place.mkdir()
-    subprocess.run(["busybox", "cpio", "-i", "-d"], cwd=place, input=file.getvalue(), check=True)
+    subprocess.run([BUSYBOX, "cpio", "-i", "-d"], cwd=place, input=file.getvalue(), check=True)
     assert (place / "job").read_text() == "echo job"
     assert (place / "init").read_bytes() == (initramfs.HERE / "init").read_bytes()
     assert (place / "init").stat().st_mode & 0o111
@@ -88,11 +89,28 @@ def test_the_first_file_system_is_an_archive(modules: Path, tmp_path: Path) -> N
 
 def test_what_is_selected_is_there() -> None:
     for name, table in test_vm.SELECTION.items():
-        assert set(table) == {"seconds", "options", "systemd", "setup", "tests"}, name
+        assert set(table) == set(test_vm.SELECTION["v2"]), name
         for test in table["tests"]:
             assert (machine.TOP / test.partition("::")[0]).is_file(), test
 
 
+@pytest.mark.parametrize(("asked", "long"), [("1", False), ("all", True)])
+def test_what_takes_long_is_asked_for(monkeypatch: pytest.MonkeyPatch, asked: str, *, long: bool) -> None:
+    monkeypatch.setattr(test_vm, "ASKED", asked)
+    assert "v2" in test_vm.tables()
+    assert any(table["long"] for table in test_vm.tables().values()) is long
+
+
+@pytest.mark.parametrize("place", ["boot/vmlinuz-9.9", "lib/modules/9.9/vmlinuz"])
+def test_where_a_kernel_has_its_image(tmp_path: Path, place: str) -> None:
+    (tmp_path / "lib/modules/9.9").mkdir(parents=True)
+    with pytest.raises(debian.UnavailableError, match=r"no image of the kernel 9\.9"):
+        kernels.found(tmp_path, "9.9")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    assert kernels.found(tmp_path, "9.9") == ("9.9", tmp_path / place, tmp_path / "lib/modules/9.9")
+
+
 def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYRUNC_VM", "0")
+    monkeypatch.setattr(test_vm, "ASKED", "0")
     assert test_vm.refused() == "PYRUNC_VM=0"
