@@ -432,6 +432,7 @@ class _Layer:
             tree.remove(here, name, quoted(name))
         else:
             os.unlink(name, dir_fd=here)
+        self._asked = None  # the way there may have led through it
 
     def finish(self) -> None:
         """Give directories their times, now that nothing is put into them any more."""

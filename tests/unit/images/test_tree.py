@@ -98,6 +98,17 @@ LOWER = [
         ([folder("f"), Entry("f/new")], ["d", "d/e", "d/e/low", "d/low", "f", "f/new", "l", "up"]),
         ([folder("l"), Entry("l/new")], ["d", "d/e", "d/e/low", "d/low", "f", "l", "l/new", "up"]),
         ([symlink("d", "f")], ["d", "f", "l", "up"]),
+        # A name that leads elsewhere from now on.
+        (
+            [Entry("l/new"), folder("l"), Entry("l/y")],
+            ["d", "d/e", "d/e/low", "d/low", "d/new", "f", "l", "l/y", "up"],
+        ),
+        ([Entry("d/new"), folder("x"), symlink("d", "x"), Entry("d/y")], ["d", "f", "l", "up", "x", "x/y"]),
+        (
+            [symlink("d/t", "/d"), symlink("l", "d/t"), Entry("l/x"), folder("l/t"), Entry("l/y")],
+            ["d", "d/e", "d/e/low", "d/low", "d/t", "d/t/y", "d/x", "f", "l", "up"],
+        ),
+        ([Entry("d/e/new"), Entry("d"), folder("d"), Entry("d/e/y")], ["d", "d/e", "d/e/y", "f", "l", "up"]),
     ],
 )
 def test_what_a_layer_leaves(
