@@ -67,7 +67,7 @@ def convert(
         image: the image's configuration.
         base: what `pyrunc spec` writes; it is changed in place.
         account: process.user.
-        args: the command in place of the image's; none: the image's.
+        args: the command in place of the image's, if there are any words.
         tty: the process has a terminal.
 
     Raises:

@@ -33,7 +33,7 @@ class Platform:
     Attributes:
         system: Go's name of it, "linux".
         machine: Go's name of it.
-        variants: those that do, best first; empty: any.
+        variants: those that do, best first; any if there are none.
 
     """
 
