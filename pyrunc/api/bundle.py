@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from pyrunc import directories
+from pyrunc.api import worker
 from pyrunc.api.options import PlanOptions, command
 from pyrunc.api.worker import listening
 from pyrunc.spec import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self, TypeAlias, Unpack
 
     from pyrunc.plan.steps import Plan
@@ -64,6 +66,37 @@ class Bundle:
         directories.make(str(made.path), 0o755)
         spec.write(made.config_path, made.config_path, config)
         return made
+
+    @classmethod
+    def from_image(
+        cls,
+        image: Path,
+        path: Path,
+        *,
+        args: Sequence[str] = (),
+        user: str | None = None,
+        tty: bool = False,
+        platform: str | None = None,
+    ) -> Self:
+        """Make a bundle of an image, as `pyrunc bundle` does.
+
+        Args:
+            image: an OCI image layout or what docker save or podman save writes, with ":TAG" if there are
+                several.
+            path: the directory; it must not exist, or be empty.
+            args: the program and its arguments, in place of the image's.
+            user: user, and group behind ":", in place of the image's.
+            tty: the process has a terminal.
+            platform: OS/ARCH[/VARIANT]; None: this machine's.
+
+        Raises:
+            Failure: the image is damaged, hostile or not there, or there is no room; nothing is made.
+
+        """
+        words = {"image": os.fspath(image), "directory": os.fspath(path), "args": [*args]}
+        asked = command("bundle", {}, user=user, tty=tty, platform=platform, **words)
+        worker.call(asked, (worker.NOTHING,) * 3).close()
+        return cls(path)
 
     @property
     def config(self) -> Config:

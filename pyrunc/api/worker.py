@@ -194,7 +194,7 @@ def _interrupt(worker: int) -> None:
 
 # What nearly every call needs: imported once here instead of once in each worker.
 _USUAL = ("verbs.create", "verbs.exec", "verbs.start", "verbs.delete", "apply.host_mounts", "apply.hooks")
-_FOLDERS = ("apply", "plan", "spec", "volumes", "verbs")
+_FOLDERS = ("apply", "images", "plan", "spec", "volumes", "verbs")
 
 
 def _preload() -> None:
@@ -352,6 +352,13 @@ def _restore(command: Command) -> tuple[int, int]:
     return pid, os.pidfd_open(pid)
 
 
+def _bundle(command: Command) -> tuple[int, int]:
+    from pyrunc.verbs import bundle
+
+    bundle.make(command, command.args)
+    return 0, -1
+
+
 ACTIONS: dict[str, Callable[[Command], tuple[int, int]]] = {
     "create": _create,
     "exec": _exec,
@@ -359,4 +366,5 @@ ACTIONS: dict[str, Callable[[Command], tuple[int, int]]] = {
     "delete": _delete,
     "checkpoint": _checkpoint,
     "restore": _restore,
+    "bundle": _bundle,
 }

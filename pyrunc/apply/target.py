@@ -104,6 +104,21 @@ def directory_of(base: int, path: str) -> int:
     return _linux.openat2(base, head or ".", _PLAIN | os.O_DIRECTORY, 0, _REAL)
 
 
+def directory(root: int, path: str, *, mode: int = os.O_PATH) -> int:
+    """Open a directory inside the root by its real path: no symlink, no "..", no other mount.
+
+    Args:
+        root: descriptor of the root directory.
+        path: path inside it, relative; "" is the root.
+        mode: os.O_RDONLY to list it.
+
+    Raises:
+        OSError: there is no such directory, or not by such a way: ELOOP for a symlink.
+
+    """
+    return _linux.openat2(root, path or ".", mode | os.O_DIRECTORY | os.O_CLOEXEC, 0, _REAL)
+
+
 class _Walk:
     """One walk from the root, with the stack of directories passed, so that ".." never asks the kernel."""
 

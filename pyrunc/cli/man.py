@@ -79,6 +79,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("make a container from the bundle in the current directory", "pyrunc create box"),
         ("as an engine does it", "pyrunc create --bundle /srv/box --pid-file /run/box.pid box"),
     ),
+    "bundle": (
+        ("make a bundle of an image that skopeo has copied", "pyrunc bundle box-image:latest /srv/box"),
+        (
+            "of what podman save has written, with another command and a terminal",
+            "pyrunc bundle box.tar /srv/box --tty --args 'sh -l'",
+        ),
+    ),
     "start": (("let the program of a created container run", "pyrunc start box"),),
     "run": (
         (

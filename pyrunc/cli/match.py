@@ -64,6 +64,8 @@ class Command:
         topic: str
         name: str | None
         names: list[str]
+        image: str
+        directory: str
         # options of more than one verb
         bundle: str | None
         config: str | None
@@ -114,6 +116,7 @@ class Command:
         driver: str
         filter: Sequence[str]
         dry_run: bool
+        platform: str | None
         keep: bool
         program: bool
         process: str | None

@@ -413,6 +413,32 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "features": ("print what this runtime supports, as JSON", "", (), 0, 0, False, ()),
+    "bundle": (
+        "make a bundle of an image: an OCI layout, or what docker save or podman save writes",
+        "<image>[:tag] <directory>",
+        ("image", "directory"),
+        2,
+        2,
+        False,
+        (
+            (
+                ("args",),
+                MANY,
+                (),
+                "WORDS",
+                "the command in place of the image's, split as a shell does; may be repeated",
+            ),
+            (("user", "u"), TEXT, None, "USER[:GROUP]", "user, and group, in place of the image's"),
+            (("tty", "t"), FLAG, False, "", "give the process a terminal"),
+            (
+                ("platform",),
+                TEXT,
+                None,
+                "OS/ARCH[/VARIANT]",
+                "which of several images (default: this machine's)",
+            ),
+        ),
+    ),
     "validate": (
         "check a config.json and report everything that is wrong with it",
         "[file]",

@@ -22,6 +22,8 @@ PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 HOOKS_STDOUT = "run.oci.hooks.stdout"
 HOOKS_STDERR = "run.oci.hooks.stderr"
 CONTEXT_TYPE = "run.oci.mount_context_type"
+# Ours: places of anonymous volumes, with ":" between them, as `pyrunc bundle` notes those of an image.
+VOLUMES = "org.pyrunc.volumes"
 
 # A name that ends with "." stands for all that begin with it.
 APPLIED = (
@@ -34,6 +36,7 @@ APPLIED = (
     PIDFD_RECEIVER,
     RECEIVER,
     FAIL_UNKNOWN,
+    VOLUMES,
 )
 # What was asked for is protection, or another kind of container: without it the container must not run.
 REFUSED = {

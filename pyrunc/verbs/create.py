@@ -305,7 +305,8 @@ def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = Non
         Failure: a flag makes no sense, or what it names is missing.
 
     """
-    if not (cmd.volume or cmd.mount or cmd.tmpfs or cmd.volumes_from):
+    noted = config.get("annotations") or ()
+    if not (cmd.volume or cmd.mount or cmd.tmpfs or cmd.volumes_from or "org.pyrunc.volumes" in noted):
         return None
     from pyrunc.volumes import attach
 

@@ -56,7 +56,7 @@ def plan(cmd: Command) -> Plan:
     cmd.id = getattr(cmd, "id", None) or _ID
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(create.config_path(cmd, bundle))
-    numbers = iter(range(1, 1 + len(cmd.volume) + len(cmd.mount)))
+    numbers = iter(range(1, 1 << 20))  # a flag, or a note of an image, each
     volumes = create.additions(cmd, config, lambda: f"{_ANONYMOUS}-{next(numbers)}")
     return create.planned(cmd, config, raw, bundle, volumes)
 

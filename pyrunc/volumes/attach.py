@@ -16,6 +16,7 @@ import os
 from pyrunc import jsonio
 from pyrunc import store as containers
 from pyrunc.errors import Failure, printable
+from pyrunc.plan import annotations as known
 from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
@@ -237,6 +238,7 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
     for item in items:
         _claim(item, taken)
     items += _borrow(cmd, root, taken)
+    items += _noted(config, {*taken, *(item.destination for item in items)}, draw or new_name)
     # Those nearer to the root first, or they would hide the others; else in the order of the flags.
     items.sort(key=lambda item: item.destination.count("/"))
     state = f"{root}/{cmd.id}"
@@ -265,6 +267,26 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
     additions.remove = bool(getattr(cmd, "rm_volumes", False))
     additions.asked = [text for text, _ in asked] + ["--volumes-from " + text for text in cmd.volumes_from]
     return additions
+
+
+def _noted(config: Config, taken: set[str], draw: Callable[[], str]) -> list[Item]:
+    """Return the anonymous volumes that an image wants, but where something else is mounted.
+
+    Raises:
+        Failure: what is noted is no list of places.
+
+    """
+    text = (config.get("annotations") or {}).get(known.VOLUMES)
+    found = []
+    for place in text.split(":") if text else ():
+        try:
+            request = grammar.parse_volume(place)
+        except Failure as problem:
+            raise Failure(problem.text(), pointer="/annotations/" + known.VOLUMES) from None
+        if request.destination not in taken:
+            taken.add(request.destination)
+            found.append(_item(f"annotation {known.VOLUMES}", request, draw))
+    return found
 
 
 def _item(asked: str, request: Request, draw: Callable[[], str]) -> Item:

@@ -25,7 +25,8 @@ class Progress:
 
     Args:
         title: what is being done, shortly.
-        total: returns how many files there are, 0 if that is not known; called once, when the bar appears.
+        total: returns how many files there are (or whatever else is counted), 0 if that is not known; called
+            once, when the bar appears.
 
     """
 
@@ -38,19 +39,21 @@ class Progress:
         self.shown = False
         self._terminal = os.isatty(_STDERR)
 
-    def tick(self, files: int, size: int) -> None:
+    def tick(self, files: int, size: int, done: Callable[[], int] | None = None) -> None:
         """Show how far it is, if it is time to.
 
         Args:
             files: files done.
             size: bytes done.
+            done: returns what part of the total is done, where that does not count files.
 
         """
         if not self._terminal or time.monotonic() < self._next:
             return
         if self._total < 0:
             self._total = self._count()
-        self._write("\r" + picture(self.title, files, size, self._total) + "\x1b[K")
+        line = picture(self.title, files, size, self._total, done() if done else files)
+        self._write("\r" + line + "\x1b[K")
         self.shown = True
         self._next = time.monotonic() + _EVERY
 
@@ -68,11 +71,20 @@ class Progress:
             pass  # nobody looks any more; the work goes on
 
 
-def picture(title: str, files: int, size: int, total: int) -> str:
-    """Return the line: a bar where the total is known, numbers in any case."""
+def picture(title: str, files: int, size: int, total: int, done: int) -> str:
+    """Return the line: a bar where the total is known, numbers in any case.
+
+    Args:
+        title: what is being done.
+        files: files done.
+        size: bytes done.
+        total: how much there is to do, 0 if that is not known.
+        done: how much of it is done.
+
+    """
     line = title
     if total:
-        part = min(files / total, 1.0)
+        part = min(done / total, 1.0)
         full = int(part * _WIDTH)
         line += f" [{'#' * full}{'.' * (_WIDTH - full)}] {part:4.0%}"
     return f"{line} {files:,} files, {human(size)}"

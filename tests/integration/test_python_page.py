@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -17,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import pyrunc
 from tests.support.containers import DEADLINE, TOP
 from tests.support.engine import FOREIGN
+from tests.support.images import layout
 from tests.support.pages import fits
 
 if TYPE_CHECKING:
@@ -76,36 +74,6 @@ def test_tests_run_in_containers(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def write_layout(path: Path, layer: Path) -> None:
-    """Write an OCI image layout with one image, of one layer with the files of a directory."""
-    blobs = path / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def blob(data: bytes, kind: str) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        media = f"application/vnd.oci.image.{kind}"
-        return {"mediaType": media, "digest": f"sha256:{digest}", "size": len(data)}
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        tar.add(layer, ".")
-    files = blob(buffer.getvalue(), "layer.v1.tar")
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    about = {
-        "architecture": machine,
-        "os": "linux",
-        "config": {"Cmd": ["/bin/sh", "-c", "echo of the image; exit 4"], "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [files["digest"]]},
-    }
-    config = blob(json.dumps(about).encode(), "config.v1+json")
-    manifest = {"schemaVersion": 2, "config": config, "layers": [files]}
-    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
-    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-
-
-@pytest.mark.skipif(not hasattr(pyrunc.Bundle, "from_image"), reason="makes no bundles of images yet")
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [([], 4, "of the image\n"), (["/bin/echo", "mine"], 0, "mine\n")],
@@ -115,7 +83,11 @@ def test_a_program_out_of_an_image(
 ) -> None:
     """The page's image.py, as whoever copies it runs it."""
     assert "image.py" in write_files(tmp_path)
-    write_layout(tmp_path / "layout", bundle.rootfs)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(bundle.rootfs, ".")
+    settings = {"Cmd": ["/bin/sh", "-c", "echo of the image; exit 4"], "Env": ["PATH=/bin"]}
+    layout(tmp_path / "layout", buffer.getvalue(), settings=settings)
     done = subprocess.run(
         [sys.executable, "image.py", "layout", *args],
         cwd=tmp_path,

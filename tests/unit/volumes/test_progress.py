@@ -85,8 +85,8 @@ def test_a_terminal_that_goes_away_is_no_failure(screen: Screen, monkeypatch: py
 
 
 def test_without_a_total_there_are_only_numbers() -> None:
-    assert picture("copy", 12345, 1_200_000_000, 0) == "copy 12,345 files, 1.2GB"
-    assert picture("copy", 30, 0, 10).count("#") == 30  # more than were counted: they were made meanwhile
+    assert picture("copy", 12345, 1_200_000_000, 0, 7) == "copy 12,345 files, 1.2GB"
+    assert picture("copy", 30, 0, 10, 30).count("#") == 30  # more than were counted: they were made meanwhile
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,11 @@ def test_without_a_total_there_are_only_numbers() -> None:
 )
 def test_human(size: int, text: str) -> None:
     assert human(size) == text
+
+
+def test_the_total_may_count_something_else(screen: Screen) -> None:
+    bar = Progress("unpack image", lambda: 1000)
+    screen.now += 1.1
+    bar.tick(7, 5000, lambda: 500)
+    bar.close()
+    assert screen.text.split("\r")[1] == f"unpack image [{'#' * 15}{'.' * 15}]  50% 7 files, 5kB\x1b[K"

@@ -1,0 +1,170 @@
+"""A bundle of an image: its layers become rootfs/, its configuration config.json.
+
+What is made is made beside its place, in a directory that only its maker can enter, and gets its name when it
+is whole: a bundle is there with everything, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from pyrunc import directories
+from pyrunc.errors import Failure
+from pyrunc.images import config, image, owners, unpack
+from pyrunc.images.platforms import Platform
+from pyrunc.spec import load
+from pyrunc.verbs import spec
+from pyrunc.volumes import tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrunc.images.image import Image
+    from pyrunc.plan.steps import IdMaps
+
+
+def make(
+    reference: str,
+    directory: str,
+    *,
+    platform: str | None = None,
+    args: Sequence[str] = (),
+    user: str | None = None,
+    tty: bool = False,
+) -> list[str]:
+    """Make a bundle.
+
+    Args:
+        reference: IMAGE[:TAG].
+        directory: the bundle; it must not exist, or be empty.
+        platform: OS/ARCH[/VARIANT], None for this machine's.
+        args: the command in place of the image's.
+        user: USER[:GROUP] in place of the image's.
+        tty: the process has a terminal.
+
+    Returns:
+        What could not be as the image has it.
+
+    Raises:
+        Failure: nothing is made.
+
+    """
+    place = _place(directory)
+    wanted = Platform(platform)
+    found = image.find(*image.split(reference), wanted)
+    try:
+        maps = owners.mappings() if os.geteuid() else None
+        account = config.user(found.config) if user is None else user
+        scratch = f"{place}.{os.urandom(6).hex()}"
+        _make(scratch)
+        try:
+            return _fill(found, scratch, place, maps, account, args=args, tty=tty)
+        except BaseException:
+            _remove(scratch)
+            raise
+    finally:
+        found.files.close()
+
+
+def _place(directory: str) -> str:
+    """Return the absolute path of the bundle.
+
+    Raises:
+        Failure: something is there already.
+
+    """
+    place = os.path.abspath(directory)
+    if os.path.islink(place):
+        raise Failure(f"{directory} is a symlink", hint="name a directory itself")
+    try:
+        if os.listdir(place):
+            raise Failure(f"{directory} is not empty", hint="name a directory that is not there yet")
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise Failure(f"read {directory}", errno=exc.errno or 0) from None
+    return place
+
+
+def _make(scratch: str) -> None:
+    try:
+        directories.make(os.path.dirname(scratch), 0o755)
+        # The image's setuid programs and devices are nobody else's to use.
+        os.mkdir(scratch, 0o700)
+        directories.make(scratch + "/rootfs", 0o755)
+    except OSError as exc:
+        raise Failure(f"make {scratch}", errno=exc.errno or 0) from None
+
+
+def _remove(scratch: str) -> None:
+    """Take away what was begun; the layers have done so already."""
+    try:
+        parent = os.open(os.path.dirname(scratch), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        tree.remove(parent, os.path.basename(scratch), scratch)
+    finally:
+        os.close(parent)
+
+
+def _fill(
+    found: Image,
+    scratch: str,
+    place: str,
+    maps: IdMaps | None,
+    user: str,
+    *,
+    args: Sequence[str],
+    tty: bool,
+) -> list[str]:
+    account, warnings = unpack.unpack(found, scratch + "/rootfs", user, maps)
+    base = spec.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
+    if maps is not None:
+        base = spec.rootless(base, uid=os.geteuid(), gid=os.getegid())
+        warnings += _map(base, account, maps)
+    made, more = config.convert(found.config, base, account, args=args, tty=tty)
+    path = scratch + "/config.json"
+    spec.write(path, path, made)
+    load.load(path)
+    try:
+        _move(scratch, place)
+    except OSError as exc:
+        raise Failure(f"rename {scratch} to {place}", errno=exc.errno or 0) from None
+    return warnings + more
+
+
+def _map(base: dict[str, Any], account: dict[str, Any], maps: IdMaps) -> list[str]:
+    """Give a configuration the mappings the files have; return a warning for a user without one."""
+    for key, lines in (("uidMappings", maps.uids), ("gidMappings", maps.gids)):
+        base["linux"][key] = [
+            {"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in lines
+        ]
+    users, groups = (sum(line[2] for line in lines) for lines in (maps.uids, maps.gids))
+    wanted = f"{account['uid']}:{account['gid']}"
+    known = account["uid"] < users and account["gid"] < groups
+    if not known:
+        account.update(uid=0, gid=0, additionalGids=[0])
+    # A namespace of one's own group alone denies setgroups (user_namespaces(7)).
+    account["additionalGids"] = [gid for gid in account["additionalGids"] if gid < groups and groups > 1]
+    return (
+        []
+        if known
+        else [f"the process will be root of its container (you): there is no id for {wanted} here"]
+    )
+
+
+def _move(scratch: str, place: str) -> None:
+    """Let the bundle have its name; an empty directory in its place gives it its mode and owner."""
+    try:
+        found = os.stat(place)
+    except FileNotFoundError:
+        found = None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        os.chmod(scratch, stat.S_IMODE(found.st_mode))
+        if os.geteuid() == 0:
+            os.chown(scratch, found.st_uid, found.st_gid)
+    os.rename(scratch, place)

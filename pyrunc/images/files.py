@@ -1,0 +1,238 @@
+"""The files an image is made of: a directory, or a tar of one.
+
+Whoever made them is not trusted: a name that one of them gives for another leads nowhere but into the image.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+import tarfile
+import tempfile
+from typing import TYPE_CHECKING, cast
+
+from pyrunc import jsonio
+from pyrunc.errors import Failure, printable
+from pyrunc.images import entries, streams
+from pyrunc.images.entries import quoted
+from pyrunc.linux import _linux, flags
+
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+    from pyrunc.images.streams import Source
+
+# Bytes a manifest or a configuration may have; registries take 4 MiB.
+LARGEST = 4 << 20
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
+_LINKS = 8
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Part:
+    """A piece of a file, read from its beginning, whatever others read from it."""
+
+    def __init__(self, fd: int, first: int, size: int) -> None:
+        """Begin.
+
+        Args:
+            fd: descriptor of the file; it stays the caller's.
+            first: where the piece begins.
+            size: how long it is.
+
+        """
+        self._fd = fd
+        self._first = self._at = first
+        self._end = first + size
+        self.size = size
+
+    @property
+    def count(self) -> int:
+        """How many bytes have been read."""
+        return self._at - self._first
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes, fewer or none at the end."""
+        data = os.pread(self._fd, max(0, min(size, self._end - self._at)), self._at)
+        self._at += len(data)
+        return data
+
+
+class Files:
+    """The files of an image.
+
+    Attributes:
+        path: what its user calls it.
+
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name them."""
+        self.path = path
+        self._open: list[int] = []
+
+    def find(self, name: str) -> Part | None:
+        """Return a file, None if there is none.
+
+        Raises:
+            Failure: it is no file, or cannot be read.
+
+        """
+        raise NotImplementedError
+
+    def open(self, name: str) -> Part:
+        """Return a file.
+
+        Raises:
+            Failure: there is none, or it cannot be read.
+
+        """
+        found = self.find(name)
+        if found is None:
+            raise Failure(f"{self.path} has no {printable(name)}", hint="copy the image again")
+        return found
+
+    def json(self, name: str, source: Source | None = None) -> Any:
+        """Return what a file has to say.
+
+        Args:
+            name: its name, also for messages.
+            source: its bytes, if they are being watched.
+
+        Raises:
+            Failure: it has nothing that can be read.
+
+        """
+        source = source or self.open(name)
+        data = b""
+        while piece := source.read(LARGEST + 1 - len(data)):
+            data += piece
+        if len(data) > LARGEST:
+            raise Failure(f"{printable(name)} of {self.path} has more than {LARGEST} bytes")
+        try:
+            return jsonio.loads(data.decode())
+        except ValueError as exc:
+            raise Failure(f"{printable(name)} of {self.path} is no JSON: {printable(str(exc))}") from None
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._open:
+            os.close(self._open.pop())
+
+
+class Directory(Files):
+    """An image as a directory."""
+
+    def __init__(self, path: str) -> None:
+        """Open it.
+
+        Raises:
+            Failure: it cannot be opened.
+
+        """
+        super().__init__(path)
+        try:
+            self._top = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise Failure(f"open {path}", errno=exc.errno or 0) from None
+        self._open.append(self._top)
+
+    def find(self, name: str) -> Part | None:
+        """Return a file, None if there is none; links may lead to others of the image, but not out of it."""
+        try:
+            fd = _linux.openat2(self._top, name, _READ, 0, _INSIDE)
+        except OSError as exc:
+            if exc.errno in _MISSING:
+                return None
+            hint = "it leads out of the image" if exc.errno == errno.EXDEV else ""
+            raise Failure(f"open {printable(name)} of {self.path}", errno=exc.errno or 0, hint=hint) from None
+        except ValueError:  # a NUL
+            return None
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise Failure(f"{printable(name)} of {self.path} is no file")
+        self._open.append(fd)
+        return Part(fd, 0, found.st_size)
+
+
+class Archive(Files):
+    """An image as a tar; a compressed one is unpacked into a file without a name first."""
+
+    def __init__(self, path: str) -> None:
+        """Open it, and look where each of its files is.
+
+        Raises:
+            Failure: it is no tar, or cannot be read.
+
+        """
+        super().__init__(path)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise Failure(f"open {path}", errno=exc.errno or 0) from None
+        self._open.append(fd)
+        size = os.fstat(fd).st_size
+        plain = streams.decompressed(Part(fd, 0, size), path)
+        if not isinstance(plain, streams.Joined):
+            fd, size = self._unpack(plain)
+        self._fd = fd
+        self._members: dict[str, tarfile.TarInfo] = {}
+        try:
+            with open(fd, "rb", closefd=False) as file:
+                file.seek(0)
+                bounded = cast("IO[bytes]", _Bounded(file, path))
+                with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as tar:
+                    for member in tar:
+                        self._members[posixpath.normpath(member.name)] = member
+        except entries.DAMAGE as exc:
+            why = printable(str(exc))
+            raise Failure(
+                f"{path} is no image: {why}",
+                hint="it takes an OCI image layout or what docker save or podman save writes",
+            ) from None
+        self._size = size
+
+    def _unpack(self, plain: Source) -> tuple[int, int]:
+        with tempfile.TemporaryFile() as file:
+            while piece := plain.read(streams.PIECE):
+                file.write(piece)
+            size = file.tell()
+            file.flush()
+            self._open.append(os.dup(file.fileno()))
+        return self._open[-1], size
+
+    def find(self, name: str) -> Part | None:
+        """Return a file, None if there is none; links lead to others of the archive."""
+        for _ in range(_LINKS):
+            member = self._members.get(posixpath.normpath(name))
+            if member is None:
+                return None
+            if member.issym():
+                name = posixpath.join(posixpath.dirname(member.name), member.linkname)
+            elif member.islnk():
+                name = member.linkname
+            elif not member.isreg() or member.issparse():
+                break
+            elif member.size < 0 or member.offset_data + member.size > self._size:
+                raise Failure(f"{self.path} ends too soon", hint="copy the image again")
+            else:
+                return Part(self._fd, member.offset_data, member.size)
+        raise Failure(f"{quoted(name)} of {self.path} is no file")
+
+
+class _Bounded:
+    """A file that is never asked for much at a time: tarfile believes what a header says of its size."""
+
+    def __init__(self, file: IO[bytes], what: str) -> None:
+        self._file = file
+        self._what = what
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST:
+            raise Failure(f"{self._what}: a header in it says it has {size} bytes")
+        return self._file.read(size)

@@ -1,0 +1,159 @@
+"""An image that has been found: its configuration, and where its layers are."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pyrunc.errors import Failure, printable
+from pyrunc.images import streams
+from pyrunc.images.platforms import name
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.images.files import Files
+    from pyrunc.images.platforms import Platform
+
+_FORMS = "it takes an OCI image layout or what docker save or podman save writes, as a directory or a tar"
+
+
+class Layer:
+    """A layer.
+
+    Attributes:
+        file: its name among the image's files.
+        digest: of the file, "" where nobody says.
+        size: of the file, -1 where nobody says.
+        content: digest of the plain tar (diffID).
+
+    """
+
+    def __init__(self, file: str, content: str, digest: str = "", size: int = -1) -> None:
+        """Keep it."""
+        self.file = file
+        self.content = content
+        self.digest = digest
+        self.size = size
+
+
+class Image:
+    """An image.
+
+    Attributes:
+        files: what it is made of.
+        config: its configuration (config.md of the image specification).
+        layers: lowest first.
+
+    """
+
+    def __init__(self, files: Files, config: Any, layers: list[Layer]) -> None:
+        """Keep it.
+
+        Raises:
+            Failure: its configuration is none.
+
+        """
+        self.files = files
+        self.config: dict[str, Any] = checked(config, dict, f"the configuration of {files.path}")
+        self.layers = layers
+
+    def contents(self) -> list[str]:
+        """Return the digests of the layers' plain tars, which name the tree they make."""
+        return [layer.content for layer in self.layers]
+
+
+def checked(value: Any, kind: type, what: str) -> Any:
+    """Return a value of an image's JSON that must be of a kind.
+
+    Raises:
+        Failure: it is not.
+
+    """
+    if not isinstance(value, kind):
+        raise Failure(f"{what} is not what it should be: {printable(repr(value)[:80])}")
+    return value
+
+
+def content_digests(config: Any, count: int, what: str) -> list[str]:
+    """Return the digests of the plain layers that a configuration names.
+
+    Args:
+        config: the configuration.
+        count: how many layers there are.
+        what: what to call the image in messages.
+
+    Raises:
+        Failure: it does not name so many.
+
+    """
+    checked(config, dict, f"the configuration of {what}")
+    found = checked(config.get("rootfs"), dict, f"rootfs in the configuration of {what}").get("diff_ids")
+    checked(found, list, f"rootfs.diff_ids in the configuration of {what}")
+    if len(found) != count:
+        raise Failure(f"{what} has {count} layers, but its configuration names {len(found)}")
+    for number, digest in enumerate(found, 1):
+        streams.digest(digest, f"layer {number} of {what}")
+    return [str(digest) for digest in found]
+
+
+def check_platform(config: Any, wanted: Platform, what: str) -> None:
+    """Insist that an image is for a platform; one that does not say for which is taken.
+
+    Raises:
+        Failure: it is for another.
+
+    """
+    if not config.get("os") and not config.get("architecture"):
+        return
+    if wanted.rank(config) is None:
+        hint = "" if wanted.asked else f"--platform {name(config)} unpacks it all the same"
+        raise Failure(f"{what} is an image for {name(config)}, not for {wanted}", hint=hint)
+
+
+def split(reference: str) -> tuple[str, str]:
+    """Return path and tag of IMAGE[:TAG]; both may have colons in them.
+
+    Raises:
+        Failure: nothing is there.
+
+    """
+    path, tag = reference, ""
+    while True:
+        if os.path.exists(path):
+            return path, tag
+        path, colon, last = path.rpartition(":")
+        if not colon:
+            break
+        tag = f"{last}:{tag}" if tag else last
+    raise Failure(f"open {reference.partition(':')[0] or reference}", errno=2, hint=_FORMS)
+
+
+def find(path: str, tag: str, platform: Platform) -> Image:
+    """Return an image; its files stay open until it is closed.
+
+    Args:
+        path: of a directory or a tar.
+        tag: its name there, "" for the only one.
+        platform: which of several.
+
+    Raises:
+        Failure: there is none, or not one that can be read.
+
+    """
+    from pyrunc.images import archive, files, layout
+
+    opened: Files = files.Directory(path) if os.path.isdir(path) else files.Archive(path)
+    try:
+        if opened.find("oci-layout") is not None:
+            return layout.find(opened, tag, platform)
+        manifest = opened.json("manifest.json") if opened.find("manifest.json") else None
+        if isinstance(manifest, dict):
+            return layout.of_directory(opened, manifest, tag, platform)
+        if manifest is not None:
+            return archive.find(opened, manifest, tag, platform)
+    except BaseException:
+        opened.close()
+        raise
+    opened.close()
+    raise Failure(f"{path} is no image: it has neither oci-layout nor manifest.json", hint=_FORMS)
