@@ -135,6 +135,18 @@ long do_SETNS(struct state *state, const uint64_t *argument)
     return SYS2(setns, state->slots[argument[0]], argument[1]);
 }
 
+/* What kept our capabilities over execve(2) is not needed by user 0, and is not the container's. */
+static void drop_inheritable(void)
+{
+    struct { uint32_t version; int pid; } header = {0x20080522, 0};
+    struct { uint32_t effective, permitted, inheritable; } sets[2] = {{0, 0, 0}, {0, 0, 0}};
+    SYS5(prctl, 47 /* PR_CAP_AMBIENT */, 4 /* PR_CAP_AMBIENT_CLEAR_ALL */, 0, 0, 0);
+    if (SYS2(capget, &header, sets) < 0)
+        return;
+    sets[0].inheritable = sets[1].inheritable = 0;
+    SYS2(capset, &header, sets);
+}
+
 /* User and group 0 of a user namespace just entered, without the caller's other groups. Where it maps no 0,
  * uid and gid: who has no name there can make no file (EOVERFLOW). One that denies setgroups
  * (user_namespaces(7)) keeps the groups, which then have no names inside. */
@@ -150,6 +162,8 @@ long do_BECOME_ROOT(struct state *state, const uint64_t *argument)
     if (result < 0 && result != -EINVAL)
         return result;
     result = SYS3(setresuid, 0, 0, 0);
+    if (result == 0)
+        drop_inheritable();
     if (result == -EINVAL)
         result = SYS3(setresuid, argument[0], argument[0], argument[0]);
     if (result < 0 && result != -EINVAL)
