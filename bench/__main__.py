@@ -2,7 +2,8 @@
 
 All runtimes take turns within one run, on the same bundles, so that whatever else the machine does hits
 all of them; what counts are the ratios of medians. On a host with cgroup v1 crun gets a namespace with
-cgroup v2, and so do pyrunc and runc once more, because the two kinds of cgroup do not cost the same.
+cgroup v2, and so do pyrunc and runc once more, because the two kinds of cgroup do not cost the same. The
+column "floor" is what a small C program (floor.c) takes to do the kernel's work for `run` and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench import bundles
 
 ROOT = Path(__file__).resolve().parent.parent
 V2_HERE = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+FLOOR = "floor"
 MOUNT_V2 = 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"'
 
 
@@ -83,7 +85,7 @@ class Bench:
         }
         self.running: dict[Runtime, str] = {}
         self.measure = folder / "measure"
-        subprocess.run(["gcc", "-O2", "-o", self.measure, ROOT / "bench/measure.c"], check=True)
+        compile_program("measure", self.measure)
 
     def run(self, runtime: Runtime, bundle: Path | None = None) -> float:
         """Run /bin/true in the foreground."""
@@ -106,6 +108,8 @@ class Bench:
 
     def begin(self, runtime: Runtime) -> None:
         """Start the container that exec and state are about."""
+        if runtime.name == FLOOR:
+            return
         name = self.running[runtime] = runtime.name_one()
         runtime.timed(["run", "--detach", "--bundle", str(self.sleep), name])
 
@@ -134,15 +138,25 @@ class Bench:
     def memory(self, runtime: Runtime) -> float:
         """Return the peak memory in KiB of the largest process of run and exec."""
         peaks = []
-        for words in (
-            ["run", "--bundle", str(self.true), runtime.name_one()],
-            ["exec", self.running[runtime], "true"],
-        ):
+        calls = [["run", "--bundle", str(self.true), runtime.name_one()]]
+        if runtime in self.running:
+            calls.append(["exec", self.running[runtime], "true"])
+        for words in calls:
             status, out, err = runtime.ask(do="call", command=[str(self.measure), *runtime.words, *words])
             if status != 0 or out.split()[2] != "0":
                 sys.exit(f"{words}: {out}{err}")
             peaks.append(int(out.split()[1]))
         return float(max(peaks))
+
+
+def compile_program(name: str, program: Path) -> None:
+    """Compile one of the C programs beside this file."""
+    subprocess.run(["gcc", "-O2", "-o", program, ROOT / f"bench/{name}.c"], check=True)
+
+
+def takes_part(runtime: Runtime, title: str) -> bool:
+    """Tell whether a measurement is made of a runtime: the floor can only run one bundle."""
+    return runtime.name != FLOOR or title in ("run", "run, cold") or title.endswith(("at once", "(KiB)"))
 
 
 def measure(
@@ -175,16 +189,17 @@ def measure(
             continue
         if arguments.title and title not in arguments.title:
             continue
-        taken: dict[Runtime, list[float]] = {runtime: [] for runtime in runtimes}
+        those = [runtime for runtime in runtimes if takes_part(runtime, title)]
+        taken: dict[Runtime, list[float]] = {runtime: [] for runtime in those}
         for round_number in range(rounds + 1):
-            for runtime in random.sample(runtimes, len(runtimes)):
+            for runtime in random.sample(those, len(those)):
                 value = method(runtime)
                 if round_number:  # the first round warms up
                     taken[runtime].append(value)
         factor = 1 if "KiB" in title else 1000
         results[title] = {runtime: factor * statistics.median(values) for runtime, values in taken.items()}
-        shown = "  ".join(f"{r.name}/{r.version} {value:.1f}" for r, value in results[title].items())
-        print(f"{title}: {shown}", file=sys.stderr)
+        said = "  ".join(f"{r.name}/{r.version} {value:.1f}" for r, value in results[title].items())
+        print(f"{title}: {said}", file=sys.stderr)
     add_mount_costs(results)
     return results
 
@@ -199,17 +214,20 @@ def add_mount_costs(results: dict[str, dict[Runtime, float]]) -> None:
             }
 
 
+def shown(value: float) -> str:
+    """Return a number of a table."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
 def table(results: dict[str, dict[Runtime, float]], runtimes: list[Runtime]) -> str:
     """Lay the results out as a markdown table: milliseconds unless said otherwise, then ratios."""
-    rivals = [runtime for runtime in runtimes if runtime.name != "pyrunc"]
+    rivals = [runtime for runtime in runtimes if runtime.name not in ("pyrunc", FLOOR)]
     ours = {runtime.version: runtime for runtime in runtimes if runtime.name == "pyrunc"}
     heads = [f"{runtime.name} ({runtime.version})" for runtime in runtimes]
     heads += [f"pyrunc / {rival.name} ({rival.version})" for rival in rivals if rival.version in ours]
     lines = ["| median, ms | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for title, row in results.items():
-        cells = [
-            f"{row[runtime]:.1f}" if row[runtime] < 100 else f"{row[runtime]:.0f}" for runtime in runtimes
-        ]
+        cells = [shown(row[runtime]) if runtime in row else "" for runtime in runtimes]
         cells += [f"{row[ours[rival.version]] / row[rival]:.2f}" for rival in rivals if rival.version in ours]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -234,7 +252,7 @@ def main() -> None:
     parser.add_argument("--only", help="only the measurements with this word in their title")
     parser.add_argument("--title", action="append", help="only measurements of exactly such titles")
     parser.add_argument("--cgroup", choices=("v1", "v2", "both"), default="both")
-    parser.add_argument("--runtimes", default="pyrunc,runc,crun")
+    parser.add_argument("--runtimes", default=f"pyrunc,runc,crun,{FLOOR}")
     arguments = parser.parse_args()
     wanted = {"pyrunc": arguments.pyrunc, "runc": shutil.which("runc"), "crun": shutil.which("crun")}
     names = arguments.runtimes.split(",")
@@ -247,6 +265,9 @@ def main() -> None:
             runtimes += [Runtime(n, p, folder, v2=False) for n, p in programs.items() if n != "crun"]
         if V2_HERE or arguments.cgroup != "v1":
             runtimes += [Runtime(n, p, folder, v2=True) for n, p in programs.items()]
+            if FLOOR in names:
+                compile_program(FLOOR, folder / FLOOR)
+                runtimes.append(Runtime(FLOOR, str(folder / FLOOR), folder, v2=True))
         bench = Bench(folder, arguments.parallel)
         try:
             for runtime in runtimes:

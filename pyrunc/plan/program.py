@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import _struct
 
-from pyrunc.plan.record import Record
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -133,16 +131,31 @@ NAME = "pyrunc:[init]"
 SOCKET = 0  # the slot of the socket to the parent
 
 
-class Operation(Record):
+class Operation:
     """One operation: its name, its arguments as the init gets them, and the step it belongs to.
 
-    tag is a number of ours that comes back with the report of a failure.
+    No Record: a container with a thousand mounts has thousands of these, and each costs a third so.
+
+    Attributes:
+        name: as in SIGNATURES.
+        arguments: numbers, slots, and places in the table of strings.
+        step: what people see.
+        tag: a number of ours that comes back with the report of a failure.
+
     """
 
-    name: str
-    arguments: tuple[int, ...]
-    step: Step
-    tag: int = 0
+    __slots__ = ("arguments", "name", "step", "tag")
+
+    def __init__(self, name: str, arguments: tuple[int, ...], step: Step, tag: int = 0) -> None:
+        """Set all."""
+        self.name = name
+        self.arguments = arguments
+        self.step = step
+        self.tag = tag
+
+    def __repr__(self) -> str:
+        """Show what the init gets."""
+        return f"{self.name}{self.arguments}"
 
 
 class Program:
@@ -181,8 +194,9 @@ class Program:
 
     def add(self, step: Step, name: str, *arguments: int, tag: int = 0) -> None:
         """Append an operation; negative numbers are taken as the kernel's unsigned ones."""
-        given = tuple(argument & _WORD for argument in arguments)
-        self.operations.append(Operation(name=name, arguments=given, step=step, tag=tag))
+        if arguments and min(arguments) < 0:
+            arguments = tuple(argument & _WORD for argument in arguments)
+        self.operations.append(Operation(name, arguments, step, tag))
 
     def keep(self, step: Step, first: int, slots: Iterable[int] | None = None) -> None:
         """Append the operation that closes all descriptors but those of some slots.

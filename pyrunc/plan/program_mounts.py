@@ -66,10 +66,10 @@ def lower(on: Lowering, step: Mount) -> None:
 
 def destination(step: Mount) -> int:
     """Return how a mount point is looked for, and what may be mounted there."""
-    how = 0
+    how = BIND_OF_HOST if step.kind == "bind" else 0
     if step.no_symlink:
         how |= NO_SYMLINK
-    if "dest-nofollow" in step.options.ext:
+    if step.options.ext and "dest-nofollow" in step.options.ext:
         how |= DEST_NOFOLLOW
     if step.fstype == "proc":
         how |= PROCFS_ITSELF
@@ -77,8 +77,6 @@ def destination(step: Mount) -> int:
         how |= PROC_ITSELF
     if step.destination in PROC_FILES and step.kind != "new":
         how |= PROC_FILE
-    if step.kind == "bind":
-        how |= BIND_OF_HOST
     return how
 
 

@@ -56,6 +56,7 @@ class Lowering:
         self.early: dict[int, int] = {}
         self._numbers = {id(step): number for number, step in enumerate(plan.child)}
         self._came = 0
+        self._batch = 0  # the first slot of those that come in batches
         self._contexts = 0
 
     def number(self, step: steps.Step) -> int:
@@ -87,10 +88,11 @@ class Lowering:
             return -1
         if place == self._came:
             count = min(BATCH, len(later) - place)
-            first = self.program.slots_of("batch", BATCH)
-            self.program.add(step, "RECEIVE", first, count, place)
+            if not place:
+                self._batch = self.program.slots_of("batch", BATCH)
+            self.program.add(step, "RECEIVE", self._batch, count, place)
             self._came += count
-        return self.program.slots_of("batch", BATCH) + place % BATCH
+        return self._batch + place % BATCH
 
     def proc_context(self, _step: steps.Step, slot: int) -> int:
         """Return the slot of a file system context for a procfs: one that the parent has opened, or this."""
