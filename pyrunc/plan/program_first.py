@@ -14,6 +14,7 @@ from pyrunc.plan.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from pyrunc.plan.process_program import Filters
     from pyrunc.plan.steps import Join, Namespaces
@@ -32,6 +33,9 @@ _OWN = (
     steps.CloseDescriptors,
 )
 NAMESPACES = 1  # tag of the operation that makes the container's namespaces
+
+
+_NOTHING: dict[Any, Any] = {}  # never written to
 
 
 class Beginning(Record):
@@ -77,16 +81,16 @@ class Beginning(Record):
     creating: str = ""
     size: bytes = b""
     clean: bool = False
-    opened: Mapping[int, str]
-    later: Mapping[int, int]
-    links: Mapping[int, str]
+    opened: Mapping[int, str] = _NOTHING
+    later: Mapping[int, int] = _NOTHING
+    links: Mapping[int, str] = _NOTHING
     lonely: frozenset[int] = frozenset()
-    places: Mapping[int, str]
+    places: Mapping[int, str] = _NOTHING
     tasks: int = 0
     contexts: int = 0
     lock: bytes = b""
     classic: bool = False
-    seen: Mapping[str, tuple[int, int]]
+    seen: Mapping[str, tuple[int, int]] = _NOTHING
     directory: str = ""
     stay: tuple[int, ...] = (SOCKET,)
 

@@ -6,6 +6,7 @@ Needs nothing but Python; fuzz_config.py hands the same changes to atheris, whic
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,10 @@ def _bytes(data: bytes, dice: random.Random) -> bytes:
 
 
 def _change(value: Any, dice: random.Random) -> None:
-    """Replace, remove, repeat or add something at a random place."""
+    """Replace, remove, repeat or add something at a random place.
+
+    What is put in is a copy: a value that is changed later might come to hold itself.
+    """
     here = value
     while isinstance(here, (dict, list)) and here:
         key = dice.choice(list(here) if isinstance(here, dict) else range(len(here)))
@@ -136,12 +140,12 @@ def _change(value: Any, dice: random.Random) -> None:
     if what == 0:
         del here[key]
     elif what == 1 and isinstance(here, list):
-        here.insert(key, here[dice.randrange(len(here))])
+        here.insert(key, deepcopy(here[dice.randrange(len(here))]))
     elif what == 2 and isinstance(here, dict):
-        here[dice.choice(WORDS)] = dice.choice([*VALUES, *WORDS])
+        here[dice.choice(WORDS)] = deepcopy(dice.choice([*VALUES, *WORDS]))
     elif what == 3:
         here[key] = dice.choice(WORDS)
     elif isinstance(here[key], int):
         here[key] = dice.choice(NUMBERS)
     else:
-        here[key] = dice.choice(VALUES)
+        here[key] = deepcopy(dice.choice(VALUES))

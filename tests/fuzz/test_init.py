@@ -41,6 +41,9 @@ def seeds() -> Iterator[bytes]:
             values = {"s": made.text(name), "b": made.blob(name.encode()), "l": made.list([name, "", "x"])}
             made.add(created().namespaces, name, *(values.get(kind, 3) for kind in signature))
         yield made.encode(slots, trace=trace)
+        small = Program()  # its last string ends where the program does
+        small.add(created().namespaces, "NAME", small.text("abcdef"))
+        yield small.encode(slots)
 
 
 @pytest.fixture(scope="module")
