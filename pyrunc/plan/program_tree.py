@@ -56,7 +56,7 @@ class Lowering:
         self.early: dict[int, int] = {}
         self._numbers = {id(step): number for number, step in enumerate(plan.child)}
         self._came = 0
-        self._batch = 0  # the first slot of those that come in batches
+        self._later = -1
         self._contexts = 0
 
     def number(self, step: steps.Step) -> int:
@@ -87,12 +87,13 @@ class Lowering:
         if place is None:
             return -1
         if place == self._came:
-            count = min(BATCH, len(later) - place)
             if not place:
-                self._batch = self.program.slots_of("batch", BATCH)
-            self.program.add(step, "RECEIVE", self._batch, count, place)
+                # One each: a mount may be needed once more when the next batch has come.
+                self._later = self.program.slots_of("later", len(later))
+            count = min(BATCH, len(later) - place)
+            self.program.add(step, "RECEIVE", self._later + place, count, place)
             self._came += count
-        return self._batch + place % BATCH
+        return self._later + place
 
     def proc_context(self, _step: steps.Step, slot: int) -> int:
         """Return the slot of a file system context for a procfs: one that the parent has opened, or this."""

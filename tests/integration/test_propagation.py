@@ -222,6 +222,19 @@ def test_words_of_a_mount_beat_the_roots(engine: Engine, mounter: Bundle, source
     assert (flow.inwards("below"), flow.outwards("below")) == (True, True)
 
 
+def test_more_mounts_with_words_of_their_own_than_are_sent_at_once(
+    engine: Engine, bundle: Bundle, source: Path
+) -> None:
+    """A mount of an early batch keeps its words when rootfsPropagation has changed all, late ones too."""
+    bundle.linux["rootfsPropagation"] = "rshared"
+    count = 32 + 64 + 2  # opened beforehand, one batch, and the beginning of the next one
+    for number in range(count):
+        bundle.mount(f"/many/{number}", source, "bind", "rslave" if number % 2 else "private")
+    found = table(engine.state(engine.start(bundle))["pid"])
+    wanted = {f"/many/{number}": "master" if number % 2 else "private" for number in range(count)}
+    assert {place: found[place].propagation for place in wanted} == wanted
+
+
 def test_a_shared_root_shares_inside(engine: Engine, bundle: Bundle, place: Path) -> None:
     """What is mounted in a mount namespace made from the container's turns up there, and not on the host."""
     bundle.linux["rootfsPropagation"] = "rshared"
