@@ -161,6 +161,9 @@ class Launch(Conversation):
             if into >= 0:
                 os.close(into)
         self._close_slots()
+        if self.clones:
+            # A clone that nobody knows of holds the socket open; later the limit does no harm.
+            self.sock.settimeout(PATIENCE)
         if self._way == program_first.MAPPED_FIRST:
             from pyrunc.apply import idmap
 
@@ -298,8 +301,6 @@ class Launch(Conversation):
                 self.do(step, netdevices.move, step, self.pid)
         if self.mounts is not None:
             self.mounts.fetch(0)
-        if self.clones:
-            self.sock.settimeout(PATIENCE)
         while True:
             kind, payload, fd = self.next()
             if kind == protocol.READY:
