@@ -196,6 +196,7 @@ class Conversation:
         if report is None or not known or operations[report.operation].name != report.name:
             return Failure("the container's side sent a malformed error report")
         step = operations[report.operation].step
+        report.tag = operations[report.operation].tag  # what comes back may be another one
         report.classic = any(isinstance(each, steps.ClassicMounts) for each in self.plan.child)
         noted = int.from_bytes(report.said[:4], "little")
         about = operations[noted].step if report.name == "VERIFY" and noted < len(operations) else None
