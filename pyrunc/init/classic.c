@@ -236,6 +236,8 @@ static long classic_open_tree(int directory, const char *path, uint32_t how)
     if (source < 0)
         return source;
     uint64_t deep = how & (uint32_t)AT_RECURSIVE ? MS_REC : 0;
+    if (!tree.noted) /* before the tree is cut off from the host */
+        classic.early = 1;
     long result = stage((int)source, NULL, NULL, MS_BIND | deep, NULL, file_type((int)source) == S_IFDIR);
     if (!here)
         SYS1(close, source);

@@ -6,7 +6,11 @@
  */
 #include "tree.h"
 
-enum { LINE = 2 * 6 * 4096 + 128, LONGEST = 4096 };
+enum {
+    LONGEST = 4096,
+    /* A directory of the host and one in it, a path below that, a name, each byte escaped; numbers. */
+    LINE = 6 * (2 * LONGEST + LONGEST + 256) + 256,
+};
 
 static uint64_t noted; /* number of what is just being made, 0 if it is not on the list */
 static char line[LINE];

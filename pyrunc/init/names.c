@@ -67,7 +67,7 @@ long do_RECEIVE(struct state *state, const uint64_t *argument)
     enum { MOST = 253 /* SCM_MAX_FD */, MSG_CMSG_CLOEXEC = 0x40000000, HEAD = 16 };
     uint64_t first = argument[0], count = argument[1];
     static char control[HEAD + MOST * 4 + 8] __attribute__((aligned(8)));
-    if (first + count > state->header->slots || count > MOST)
+    if (count > MOST || first > state->header->slots || count > state->header->slots - first)
         return -EINVAL;
     struct __attribute__((packed)) { char kind; uint32_t number; } request = {'B', (uint32_t)argument[2]};
     long sent = send_message(state, &request, sizeof(request), -1);

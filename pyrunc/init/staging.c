@@ -93,7 +93,6 @@ long do_CLONE_SLOT(struct state *state, const uint64_t *argument)
     uint32_t how = SAME_TREE | (uint32_t)AT_EMPTY_PATH | (argument[1] & 1 ? (uint32_t)AT_RECURSIVE : 0);
     long fd = calls->open_tree(state->slots[argument[0]], "", how);
     state->slots[argument[2]] = (int32_t)(fd < 0 ? -1 : fd);
-    classic.early = classic.early || !tree.noted; /* before the tree is cut off from the host */
     return fd < 0 ? fd : 0;
 }
 

@@ -191,8 +191,8 @@ long do_BELOW(struct state *state, const uint64_t *argument)
     if (result < 0)
         return result;
     while ((result = next_row(&row)) > 0) {
-        if (row.parent != own.id || row.id == own.id || !begins_with(row.place, top, size))
-            continue;
+        if (row.parent != own.id || row.id == own.id || !begins_with(row.place, top, size) || row.place[size] != '/')
+            continue; /* what lies on the mount itself has no path below it */
         long below = resolve(mount, row.place + size + 1, O_PATH,
                              RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
         if (below == -ENOENT)

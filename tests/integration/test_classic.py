@@ -135,6 +135,11 @@ def shared_root(bundle: Bundle, _source: Path, shared: Path) -> None:
     bundle.mount("/b", shared, "rbind", "rprivate")
 
 
+def shared_part(bundle: Bundle, _source: Path, shared: Path) -> None:
+    (shared / "part").mkdir()
+    bundle.mount("/a", shared, "bind", "shared", "subpath=part")
+
+
 def new(bundle: Bundle, _source: Path, _shared: Path) -> None:
     for name in ("filled", "s", "t"):
         (bundle.rootfs / name).mkdir()
@@ -185,6 +190,7 @@ CHANGES = [
     propagation,
     private_root,
     shared_root,
+    shared_part,
     new,
     remounts,
     readonly,
