@@ -9,6 +9,7 @@ enum { BUFFER = 1 << 15, MOST_PATH = 4096 };
 struct reader {
     int fd;
     size_t have, begin; /* bytes in the buffer; where the line begins */
+    int cut;            /* it begins within a line that was too long */
     char buffer[BUFFER];
 };
 static struct reader reader;
@@ -102,7 +103,8 @@ static int parse(char *line, struct row *row)
     return 0;
 }
 
-/* The next row; 0 at the end. A line that does not fit is an error: a path has at most 4095 bytes, 4 for each here. */
+/* The next row; 0 at the end. An overlay names all its layers at the end of its line, hundreds of them: what does not
+ * fit is left out. All that we look at comes before, and a path has at most 4095 bytes, 4 for each here. */
 long next_row(struct row *row)
 {
     for (;;) {
@@ -112,7 +114,9 @@ long next_row(struct row *row)
             char *line = reader.buffer + reader.begin;
             reader.buffer[i] = 0;
             reader.begin = i + 1;
-            if (parse(line, row))
+            int whole = !reader.cut;
+            reader.cut = 0;
+            if (whole && parse(line, row))
                 return 1;
         }
         size_t rest = reader.have - reader.begin;
@@ -120,8 +124,15 @@ long next_row(struct row *row)
             reader.buffer[i] = reader.buffer[reader.begin + i];
         reader.have = rest;
         reader.begin = 0;
-        if (rest == BUFFER)
-            return -ENAMETOOLONG;
+        if (rest == BUFFER) {
+            reader.have = 0;
+            reader.buffer[BUFFER - 1] = 0;
+            int first = !reader.cut;
+            reader.cut = 1;
+            if (first)
+                return parse(reader.buffer, row) ? 1 : -ENAMETOOLONG;
+            continue;
+        }
         long got = SYS3(read, reader.fd, reader.buffer + rest, BUFFER - rest);
         if (got == -EINTR)
             continue;
@@ -141,6 +152,7 @@ long open_table(int procfs)
                           : resolve(AT_FDCWD, "/proc/self/mountinfo", O_RDONLY, 0);
     reader.fd = (int)fd;
     reader.have = reader.begin = 0;
+    reader.cut = 0;
     return fd < 0 ? fd : 0;
 }
 

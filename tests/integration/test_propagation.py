@@ -235,6 +235,19 @@ def test_more_mounts_with_words_of_their_own_than_are_sent_at_once(
     assert {place: found[place].propagation for place in wanted} == wanted
 
 
+def test_a_line_of_the_mount_table_may_be_long(
+    engine: Engine, bundle: Bundle, source: Path, place: Path
+) -> None:
+    """An overlay names all its layers there; what is mounted below the other mount is looked for in it."""
+    layers = [place / ("l" * 200) / str(number) for number in range(200)]
+    for layer in layers:
+        layer.mkdir(parents=True)
+    bundle.mount("/many", "overlay", "lowerdir=" + ":".join(map(str, layers)), kind="overlay")
+    bundle.mount("/data", source, "rbind", "shared")
+    found = table(engine.state(engine.start(bundle))["pid"])
+    assert [found[at].propagation for at in ("/data", "/data/below")] == ["shared", "master"]
+
+
 def test_a_shared_root_shares_inside(engine: Engine, bundle: Bundle, place: Path) -> None:
     """What is mounted in a mount namespace made from the container's turns up there, and not on the host."""
     bundle.linux["rootfsPropagation"] = "rshared"
