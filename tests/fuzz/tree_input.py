@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pyrunc.apply import target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # (path, None) is a directory, (path, text) a symlink, (path, b"") a file
 Entry: TypeAlias = "tuple[str, str | bytes | None]"
@@ -24,13 +24,16 @@ NAMES = ("a", "b", "c", "data", "..", ".", "", "proc")
 LINKS = 40  # followed at most: path_resolution(7)
 
 
-def check(entries: Sequence[Entry], path: str, kind: str) -> None:
+def check(
+    entries: Sequence[Entry], path: str, kind: str, make: Callable[[int, str, str], int] = target.make
+) -> None:
     """Make a tree, resolve a path in it, and compare with the model.
 
     Args:
         entries: what to make; what cannot be made where it is asked for is left out.
         path: the mount point.
         kind: "dir" or "file", what to make at its end.
+        make: resolves it: root, path, kind -> descriptor.
 
     Raises:
         AssertionError: the answer is outside, or differs from the model's, or the world outside has changed.
@@ -48,7 +51,7 @@ def check(entries: Sequence[Entry], path: str, kind: str) -> None:
     try:
         expected = _model(tree, path, kind)
         try:
-            fd = target.make(root, path, kind)
+            fd = make(root, path, kind)
         except OSError:
             found = None
         else:
