@@ -7,7 +7,6 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pyrunc.plan.program import Program
 from tests.fuzz.test_tree import CASES, ENTRIES, ROOTED
