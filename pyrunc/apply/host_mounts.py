@@ -278,13 +278,14 @@ class HostMounts:
             os.close(self._cover)
         self._cover = fd
 
-    def copy_up(self, payload: bytes, fd: int, users: int) -> None:
+    def copy_up(self, payload: bytes, fd: int, users: int, paths: dict[str, str]) -> None:
         """Copy what a tmpfs will cover into it (the option tmpcopyup).
 
         Args:
             payload: the number of the step.
             fd: the detached mount, closed here.
             users: pidfd of the init if it has a user namespace, which the files belong to; -1.
+            paths: the container's cgroups.
 
         Raises:
             Failure: something cannot be copied.
@@ -293,7 +294,7 @@ class HostMounts:
         from pyrunc.apply import tmpcopyup
 
         try:
-            tmpcopyup.copy(self._step(payload), self._cover, fd, users)
+            tmpcopyup.copy(self._step(payload), self._cover, fd, users, paths)
         finally:
             os.close(fd)
             os.close(self._cover)

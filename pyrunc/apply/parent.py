@@ -337,7 +337,8 @@ class Launch(Conversation):
             elif kind == protocol.COVERED:
                 mounts.covered(fd)
             elif kind == protocol.COPY_UP:
-                mounts.copy_up(payload, fd, self.pidfd if "user" in self.container.namespaces else -1)
+                users = self.pidfd if "user" in self.container.namespaces else -1
+                mounts.copy_up(payload, fd, users, self.paths)
             elif kind == protocol.TABLE:
                 mounts.verify(payload, fd)
             else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.plan.mount_options import OPTIONS
+from tests.support import cgroups
 from tests.support.mounts import rows, table
 
 if TYPE_CHECKING:
@@ -78,6 +79,35 @@ def test_copy_up_in_a_user_namespace(engine: Engine, bundle: Bundle) -> None:
     bundle.mount("/data", "tmpfs", "tmpcopyup", kind="tmpfs")
     out = engine.front(bundle, "cat /data/file; stat -c '%u %g' /data/file; touch /data/new").ok().out
     assert out == "from the image\n0 0\n"
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_copy_up_keeps_modes_under_any_umask(engine: Engine, bundle: Bundle, *, user_namespace: bool) -> None:
+    top = bundle.rootfs / "data"
+    top.mkdir()
+    (top / "file").touch()
+    os.mkfifo(top / "fifo")
+    for name in ("file", "fifo"):
+        (top / name).chmod(0o666)
+    if user_namespace:
+        bundle.user_namespace()
+    bundle.mount("/data", "tmpfs", "tmpcopyup", kind="tmpfs")
+    script = "stat -c %a /data/file /data/fifo"
+    assert engine.front(bundle, script, preexec_fn=lambda: os.umask(0o077)).ok().out == "666\n666\n"
+
+
+@pytest.mark.skipif(not cgroups.has("memory"), reason="the host counts no memory")
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_a_copy_is_memory_of_the_containers(engine: Engine, bundle: Bundle, *, user_namespace: bool) -> None:
+    (bundle.rootfs / "data").mkdir()
+    (bundle.rootfs / "data/big").write_bytes(os.urandom(8 << 20))
+    if user_namespace:
+        bundle.user_namespace()
+    bundle.linux["resources"] = {"memory": {"limit": 256 << 20}}
+    bundle.mount("/data", "tmpfs", "tmpcopyup", kind="tmpfs")
+    name = engine.start(bundle)
+    counted = dict(line.split() for line in cgroups.read(engine, name, "memory", "memory.stat").splitlines())
+    assert int(counted["shmem"]) >= 8 << 20
 
 
 def test_copy_up_of_what_the_image_does_not_have(engine: Engine, bundle: Bundle) -> None:
