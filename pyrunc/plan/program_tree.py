@@ -56,7 +56,7 @@ class Lowering:
         self.early: dict[int, int] = {}
         self._numbers = {id(step): number for number, step in enumerate(plan.child)}
         self._came = 0
-        self._later = -1
+        self._later = -1  # the first slot of those that come in batches
         self._contexts = 0
 
     def number(self, step: steps.Step) -> int:
