@@ -102,6 +102,7 @@ long do_OWN_NULL(struct state *state, const uint64_t *argument)
     long fd = SYS4(openat2, root, "/dev/null", &how, sizeof(how));
     if (fd < 0)
         return 0;
+    SYS3(fcntl, fd, 4 /* F_SETFL */, O_RDWR); /* nothing waits on this device */
     long result = is_null_device((int)fd) ? replace_null((int)fd) : 0;
     SYS1(close, fd);
     return result;
@@ -340,6 +341,20 @@ long do_AWAIT(struct state *state, const uint64_t *argument)
 long fork_process(void)
 {
     return sys6(NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
+}
+
+/* Strings that are not needed any more, such as paths of the host, from one offset to another; and what is left of
+ * such in other places. */
+long do_WIPE(struct state *state, const uint64_t *argument)
+{
+    uint64_t from = argument[0], to = argument[1];
+    if (from > to || to > state->header->strings)
+        return -EINVAL;
+    memset(state->strings + from, 0, to - from);
+    forget_list();
+    forget_places();
+    forget_table();
+    return 0;
 }
 
 long do_SEND(struct state *state, const uint64_t *argument)

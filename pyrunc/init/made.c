@@ -220,6 +220,12 @@ long intend_in(struct state *state, int directory, const char *name)
     return size < 0 ? size : 0;
 }
 
+void forget_list(void)
+{
+    if (line[0]) /* else its pages are not there yet */
+        memset(line, 0, sizeof(line));
+}
+
 /* Say more of what is on the list. It can be done without: what is empty there is taken away. */
 void confirm(struct state *state, int directory, const char *name)
 {

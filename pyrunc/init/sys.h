@@ -13,7 +13,7 @@
 
 #if defined(__x86_64__)
 enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
-    NR_read = 0, NR_write = 1, NR_close = 3, NR_fstat = 5, NR_mmap = 9, NR_munmap = 11, NR_sigaction = 13,
+    NR_read = 0, NR_write = 1, NR_close = 3, NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_sigaction = 13,
     NR_sigprocmask = 14, NR_ioctl = 16, NR_getpid = 39, NR_sendmsg = 46, NR_execve = 59, NR_fcntl = 72,
     NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_fchown = 93, NR_umask = 95, NR_setsid = 112,
     NR_setgroups = 116, NR_setresuid = 117, NR_setresgid = 119, NR_capget = 125, NR_capset = 126, NR_personality = 135,
@@ -29,7 +29,7 @@ enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
 #elif defined(__aarch64__) || (defined(__riscv) && __riscv_xlen == 64)
 enum { /* include/uapi/asm-generic/unistd.h */
     NR_getcwd = 17, NR_dup3 = 24, NR_fcntl = 25, NR_ioctl = 29, NR_ioprio_set = 30, NR_fstatfs = 44,
-    NR_chdir = 49, NR_fchdir = 50, NR_chroot = 51, NR_fchown = 55, NR_close = 57, NR_read = 63, NR_write = 64,
+    NR_chdir = 49, NR_fchdir = 50, NR_chroot = 51, NR_fchown = 55, NR_close = 57, NR_lseek = 62, NR_read = 63, NR_write = 64,
     NR_newfstatat = 79, NR_fstat = 80, NR_capget = 90, NR_capset = 91, NR_personality = 92, NR_exit_group = 94,
     NR_clock_gettime = 113, NR_sched_setaffinity = 122, NR_sched_getaffinity = 123, NR_sigaction = 134,
     NR_sigprocmask = 135, NR_setresuid = 147, NR_setresgid = 149, NR_setsid = 157, NR_setgroups = 159,

@@ -13,6 +13,7 @@ struct reader {
     char buffer[BUFFER];
 };
 static struct reader reader;
+static int was_read;
 
 static uint64_t number(const char **at)
 {
@@ -152,6 +153,7 @@ long open_table(int procfs)
                           : resolve(AT_FDCWD, "/proc/self/mountinfo", O_RDONLY, 0);
     reader.fd = (int)fd;
     reader.have = reader.begin = 0;
+    was_read = 1;
     reader.cut = 0;
     return fd < 0 ? fd : 0;
 }
@@ -159,6 +161,14 @@ long open_table(int procfs)
 void close_table(void)
 {
     SYS1(close, reader.fd);
+}
+
+void forget_table(void)
+{
+    if (was_read) { /* else the pages are not there yet */
+        memset(&reader, 0, sizeof(reader));
+        memset(top, 0, sizeof(top));
+    }
 }
 
 /* Copy a path without the slash at its end; its length. */
@@ -259,6 +269,7 @@ long do_MOVE_ROOT(struct state *state, const uint64_t *argument)
         copy_path(places[count++], row.place);
     }
     close_table();
+    size_t used = count;
     while (result == 0 && count--) {
         long gone = SYS2(umount2, places[count], MNT_DETACH);
         if (gone < 0 && gone != -ENOENT) /* ENOENT: it lay on one that has just gone */
@@ -268,5 +279,7 @@ long do_MOVE_ROOT(struct state *state, const uint64_t *argument)
         result = SYS5(mount, ".", "/", 0, 0x2000 /* MS_MOVE */, 0);
     if (result == 0)
         result = SYS1(chroot, ".");
+    memset(places, 0, sizeof(*places) * used);
+    memset(here, 0, sizeof(here));
     return result < 0 ? result : SYS1(chdir, "/");
 }

@@ -91,6 +91,11 @@ long next_row(struct row *row); /* 1, 0 at the end, or a negative error number *
 void close_table(void);
 int is_word(const char *text, const char *word); /* of a list with commas */
 
+/* What is left in memory of the host's paths. */
+void forget_list(void);
+void forget_table(void);
+void forget_places(void);
+
 /* root.c */
 long empty_directory(void);
 

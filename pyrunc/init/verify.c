@@ -27,6 +27,19 @@ long note(struct state *state, int fd, uint32_t mask, uint32_t must, uint32_t pr
     return 0;
 }
 
+static struct __attribute__((packed)) {
+    char kind;
+    uint32_t operation;
+    uint64_t id;
+    char place[8192];
+} message;
+
+void forget_places(void)
+{
+    if (message.kind)
+        memset(&message, 0, sizeof(message));
+}
+
 /* The kernel's name for what a descriptor refers to. */
 static long name_of(int fd, char *to, size_t room)
 {
@@ -50,12 +63,6 @@ long do_NOTE(struct state *state, const uint64_t *argument)
                        (uint32_t)argument[3], *base ? base : NULL);
     if (result < 0 || tree.id_kind == STATX_MNT_ID_UNIQUE)
         return result;
-    static struct __attribute__((packed)) {
-        char kind;
-        uint32_t operation;
-        uint64_t id;
-        char place[8192];
-    } message;
     message.kind = 'V';
     message.operation = state->current;
     message.id = tree.noted[tree.count - 1].id;

@@ -37,6 +37,7 @@ SIGNATURES = {
     "CLONE": "ni",
     "WAIT": "n",
     "SEND": "n",
+    "WIPE": "nn",
     "SETSID": "",
     "OWN_NULL": "",
     "KEYRING": "sn",
@@ -215,6 +216,11 @@ class Program:
         for slot in slots:
             bits |= 1 << slot
         self.add(step, "KEEP", first, self.blob(bits.to_bytes(bits.bit_length() // 8 + 1, "little")))
+
+    def wipe(self, step: Step) -> None:
+        """Append the operation that forgets all strings so far; those that come later are not among them."""
+        self.add(step, "WIPE", 1, len(self.strings))
+        self._known = {b"": 0}
 
     def text(self, word: str | bytes) -> int:
         """Return the offset of a string.

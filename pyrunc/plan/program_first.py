@@ -174,6 +174,8 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
             do(on, step)
         else:
             process_program.lower(program, (step,), plan, given)
+    # Nothing of the host is left to be read in a process that waits for `start`, or that others see now.
+    program.wipe(space)
     if given.joins_pid:
         _join_pid(program, plan, first, [*stay, *([program.slot("slave")] if plan.terminal else [])])
     for step in plan.child:
