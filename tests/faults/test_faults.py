@@ -153,8 +153,9 @@ def try_all(bench: Bench, scenario: Scenario, chosen: list[Fault]) -> None:
             if ALL:
                 print(bad[-1], file=sys.stderr, flush=True)
     assert not bad, f"{len(bad)} of {len(chosen)}:\n" + "\n".join(bad)
-    # A run may have a call less than the one before, but faults that do not happen show nothing.
-    assert bench.missed <= len(chosen) // 10, f"{bench.missed} of {len(chosen)} did not happen"
+    # The two sides work at the same time, so a run may have a call less than the one before, or in another
+    # order; but faults that do not happen show nothing.
+    assert bench.missed <= len(chosen) // 4, f"{bench.missed} of {len(chosen)} did not happen"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
