@@ -255,6 +255,15 @@ class Program:
         places = [self.text(word) for word in words]
         return self.blob(_struct.pack(f"={len(places)}I", *places))
 
+    def settle(self) -> None:
+        """Fill in which slots stay where all do: there are no more to come."""
+        if not self._keep_all:
+            return
+        every = self.blob(b"\xff" * (len(self.slots) // 8 + 1))
+        for number in self._keep_all:
+            self.operations[number].arguments = (self.operations[number].arguments[0], every)
+        self._keep_all.clear()
+
     def encode(self, descriptors: Mapping[str, int], *, trace: bool = False) -> bytes:
         """Return the bytes.
 
@@ -263,11 +272,7 @@ class Program:
             trace: the init is to note when each operation began and ended.
 
         """
-        if self._keep_all:
-            every = self.blob(b"\xff" * (len(self.slots) // 8 + 1))
-            for number in self._keep_all:
-                self.operations[number].arguments = (self.operations[number].arguments[0], every)
-            self._keep_all.clear()
+        self.settle()
         slots = [descriptors.get(name, -1) for name in self.slots]
         slots += [-1] * (len(slots) % 2)
         strings = bytes(self.strings)

@@ -86,7 +86,9 @@ def lowered(plan: steps.Plan) -> Program:
         state=f"the state, pid {process_program.STATE_PID}",
         creating=f"the state, pid {process_program.STATE_PID}",
     )
-    return program_first.lower(plan, beginning)
+    program = program_first.lower(plan, beginning)
+    program.settle()
+    return program
 
 
 def spelled(program: Program, operation: Operation) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pyrunc.plan.program import Program
 from tests.support.containers import wait_for
-from tests.support.init_machine import BUSYBOX, STEP, Outcome, as_root, carry_out, execute
+from tests.support.init_machine import BUSYBOX, STEP, Outcome, as_root, carry_out, execute, good
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,19 +39,22 @@ def hook(
     env: tuple[str, ...] = (),
     limit: int = 0,
     home: bool = False,
+    here: str = "",
     state: tuple[str, str] = ("", ""),
 ) -> Program:
     """Return a program with one hook, after which a program prints that all went well."""
     made = Program()
     if home:
         made.add(STEP, "HOME", 4294967290)
+    if here:
+        made.add(STEP, "CHDIR", made.text(here))
     made.add(
         STEP,
         "HOOK",
         made.list(words),
         made.list(env),
         made.list(state),
-        made.blob(struct.pack("=QQ", limit, home)),
+        made.blob(struct.pack("=QQQ", limit, home, bool(here))),
         tag=7,
     )
     return execute(made, "echo", "went on")
@@ -217,9 +220,16 @@ def test_a_filter_that_refuses_to_poll() -> None:
         made.list([BUSYBOX, "sh", "-c", "cat > /dev/null; echo out; exit 3"]),
         made.list([]),
         made.list(["x" * 100_000, ""]),
-        made.blob(struct.pack("=QQ", 0, 0)),
+        made.blob(struct.pack("=QQQ", 0, 0, 0)),
     )
     outcome = carry_out(made)
     assert outcome.report is not None
     assert outcome.report.detail & 0xFFFF == EXITED | 3 << 8
     assert outputs(outcome) == (b"out\n", b"")
+
+
+def test_it_runs_in_the_root_or_in_the_working_directory(tmp_path: Path) -> None:
+    good(carry_out(script(f"pwd >{tmp_path}/root")))
+    good(carry_out(script("pwd >here", here=str(tmp_path))))
+    assert (tmp_path / "root").read_text() == "/\n"
+    assert (tmp_path / "here").read_text() == f"{tmp_path}\n"

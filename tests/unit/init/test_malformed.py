@@ -12,7 +12,7 @@ from tests.support.init_machine import BUSYBOX, HELD, SOCKET, STEP, as_root, car
 
 pytestmark = as_root
 
-HEADER, OPERATION = 24, 40
+HEADER, OPERATION = 24, 48
 FIELDS = ("magic", "version", "flags", "operations", "slots", "strings")
 HUGE = (0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
@@ -70,7 +70,7 @@ def test_every_field_of_the_header(name: str, change: int) -> None:
         refused(changed)
 
 
-@pytest.mark.parametrize("slots", [65, 66, 1 << 20])
+@pytest.mark.parametrize("slots", [(1 << 16) + 1, (1 << 16) + 2, 1 << 20])
 def test_more_slots_than_there_may_be(slots: int) -> None:
     data = good()
     place = HEADER + OPERATION * 5

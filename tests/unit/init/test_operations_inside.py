@@ -84,7 +84,9 @@ def test_procfs_and_label(first: str) -> None:
     made = Program()
     slot = made.slot("procfs")
     made.add(STEP, "PROCFS", slot)
-    made.add(STEP, "LABEL", slot, made.text(first), made.text("thread-self/comm"), made.blob(b"labelled"))
+    made.add(
+        STEP, "WRITE_BELOW", slot, made.text(first), made.text("thread-self/comm"), made.blob(b"labelled")
+    )
     made.add(STEP, "PROCFS", slot)  # for a second label: the same
 
     def look(pid: int) -> object:
@@ -132,7 +134,9 @@ def terminal(root: Path, operation: Callable[[Program], None], *, closed: bool =
 @pytest.mark.parametrize("clean", [0, 1])
 def test_terminal(root: Path, clean: int) -> None:
     def operation(made: Program) -> None:
-        made.add(STEP, "TERMINAL", made.blob(struct.pack("=4H", 33, 77, 0, 0)), clean, 1234)
+        size = made.blob(struct.pack("=4H", 33, 77, 0, 0))
+        made.add(STEP, "TERMINAL", made.slot("devpts"), made.slot("slave"), size, clean)
+        made.add(STEP, "TAKE_TERMINAL", made.slot("slave"), 1234)
 
     text = terminal(root, operation)
     assert text.split()[0] == "/dev/pts/0"
@@ -142,7 +146,8 @@ def test_terminal(root: Path, clean: int) -> None:
 
 def test_terminal_with_stdio_closed(root: Path) -> None:
     def operation(made: Program) -> None:
-        made.add(STEP, "TERMINAL", made.blob(b""), 0, 0)
+        made.add(STEP, "TERMINAL", made.slot("devpts"), made.slot("slave"), made.blob(b""), 0)
+        made.add(STEP, "TAKE_TERMINAL", made.slot("slave"), 0)
 
     assert terminal(root, operation, closed=True).startswith("/dev/pts/0")
 

@@ -54,7 +54,9 @@ CASES = [
     Case("WRITE", errno.EBADF, 0, lambda made: (made.slot("empty"), made.blob(b"x"))),
     Case("SETNS", errno.EBADF, 0, empty_slot),
     Case("CHROOT", errno.EBADF, 0, empty_slot),
-    Case("CLONE", errno.EINVAL, 0, numbers(0x20000 | 0x200)),  # CLONE_NEWNS | CLONE_FS
+    Case(
+        "CLONE", errno.EINVAL, 0, lambda made: (0x20000 | 0x200, made.slot("no cgroup"))
+    ),  # CLONE_NEWNS | CLONE_FS
     Case("SCHEDULER", errno.EINVAL, 0, lambda made: (made.blob(b""),)),
     Case("SCHEDULER", errno.EINVAL, 0, lambda made: (made.blob(struct.pack("=I", 48)),)),
     Case("SCHEDULER", errno.EINVAL, 0, lambda made: (made.blob(struct.pack("=II40x", 48, 99)),)),
@@ -62,7 +64,10 @@ CASES = [
     Case("MEMORY_POLICY", errno.EINVAL, 0, lambda made: (99, made.blob(b""), 0)),
     Case("MEMORY_POLICY", errno.EINVAL, 0, lambda made: (2, made.blob(bytes(8)), 66)),
     Case(
-        "LABEL", errno.EBADF, 0, lambda made: (made.slot("x"), made.text("a"), made.text("b"), made.blob(b""))
+        "WRITE_BELOW",
+        errno.EBADF,
+        0,
+        lambda made: (made.slot("x"), made.text("a"), made.text("b"), made.blob(b"")),
     ),
     Case("TAKE_TERMINAL", errno.EBADF, 9, empty_slot),
     Case("CWD", errno.ENOENT, 0, lambda made: (made.text("/nosuch"),)),
@@ -77,19 +82,19 @@ CASES = [
         "HOOK",
         errno.EINVAL,
         5,
-        lambda made: (made.list(["x"]), made.list([]), made.list(["", ""]), made.blob(bytes(16))),
+        lambda made: (made.list(["x"]), made.list([]), made.list(["", ""]), made.blob(bytes(24))),
     ),
     Case(
         "HOOK",
         errno.EINVAL,
         5,
-        lambda made: (made.list(["x", "x"]), made.list([]), made.list([""]), made.blob(bytes(16))),
+        lambda made: (made.list(["x", "x"]), made.list([]), made.list([""]), made.blob(bytes(24))),
     ),
     Case(
         "HOOK",
         errno.EINVAL,
         5,
-        lambda made: (made.list(["x", "x"]), made.list([]), made.list(["", ""]), made.blob(bytes(8))),
+        lambda made: (made.list(["x", "x"]), made.list([]), made.list(["", ""]), made.blob(bytes(16))),
     ),
     Case(
         "RLIMIT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_step_from_where_the_program_begins_is_lowered() -> None:
 )
 def test_the_home_is_looked_for_where_nobody_names_it(env: list[str], home: bool) -> None:
     made = created(with_process(env=env, user={"uid": 7, "gid": 8}))
-    assert of(made, steps.CloseDescriptors, passed=2, stay=5) == ["HOME 7"] * home + ["KEEP 5 5"]
+    assert of(made, steps.CloseDescriptors, passed=2, stay=(0, 2)) == ["HOME 7"] * home + ["KEEP 5 <05>"]
 
 
 @pytest.mark.parametrize("kinds", [0, namespaces.NEWUSER])
@@ -142,7 +143,7 @@ def test_the_time_of_a_hook(timeout: float | None, limit: int) -> None:
     hook = {"path": "/h"} if timeout is None else {"path": "/h", "timeout": timeout}
     config = {**small(), "hooks": {"startContainer": [hook]}}
     (line,) = of(created(config), steps.Hooks, state=f"before{process_program.STATE_PID}after")
-    assert line.split()[-1] == f"<{limit.to_bytes(8, 'little').hex()}{(1).to_bytes(8, 'little').hex()}>"
+    assert line.split()[-1] == f"<{struct.pack('=QQQ', limit, 1, 0).hex()}>"
     assert '["before", "after"]' in line
 
 

@@ -11,7 +11,7 @@ from pyrunc.plan.program import NAMES, SIGNATURES, Operation, Program
 
 STEP = steps.Step()
 HEADER = struct.Struct("=6I")
-OPERATION = struct.Struct("=II4Q")
+OPERATION = struct.Struct("=II5Q")
 
 
 def test_no_operation() -> None:
@@ -33,9 +33,9 @@ def test_the_parts() -> None:
     assert HEADER.unpack_from(data) == (0x7079696E, 1, 0, 3, 2, len(strings))
     rows = [OPERATION.unpack_from(data, at + number * OPERATION.size) for number in range(3)]
     assert rows == [
-        (NAMES.index("WRITE"), 5, 1, 8 | 3 << 32, 0, 0),
-        (NAMES.index("CWD"), 0, 12, 0, 0, 0),
-        (NAMES.index("SIGNALS"), 0, 0, 0, 0, 0),
+        (NAMES.index("WRITE"), 5, 1, 8 | 3 << 32, 0, 0, 0),
+        (NAMES.index("CWD"), 0, 12, 0, 0, 0, 0),
+        (NAMES.index("SIGNALS"), 0, 0, 0, 0, 0, 0),
     ]
     at += 3 * OPERATION.size
     assert struct.unpack_from("=2i", data, at) == (9, 10)
@@ -94,6 +94,42 @@ def test_blobs_and_lists_are_aligned() -> None:
     assert words[1] == 0
 
 
+def test_slots_that_follow_each_other() -> None:
+    made = Program()
+    made.slot("before")
+    assert (made.slots_of("batch", 3), made.slots_of("batch", 3)) == (2, 2)
+    assert made.slots == ["socket", "before", "batch0", "batch1", "batch2"]
+
+
+def kept(made: Program, number: int) -> set[int]:
+    """Return the slots that an encoded program's KEEP leaves open; bits beyond the slots are none."""
+    data = made.encode({})
+    blob = OPERATION.unpack_from(data, HEADER.size + number * OPERATION.size)[3]
+    offset, size = blob & 0xFFFFFFFF, blob >> 32
+    bits = int.from_bytes(made.strings[offset : offset + size], "little")
+    return {slot for slot in range(len(made.slots)) if bits >> slot & 1}
+
+
+@pytest.mark.parametrize("slots", [(), (0,), (0, 7), (8,), (0, 3, 300)])
+def test_the_slots_that_stay(slots: tuple[int, ...]) -> None:
+    made = Program()
+    made.slots_of("many", 301)
+    made.keep(STEP, 5, slots)
+    assert made.operations[0].arguments[0] == 5
+    assert kept(made, 0) == set(slots)
+
+
+def test_all_slots_stay_those_too_that_are_made_later() -> None:
+    made = Program()
+    made.keep(STEP, 3)
+    made.keep(STEP, 4, (0,))
+    made.slots_of("many", 40)
+    assert kept(made, 0) == set(range(41))
+    assert kept(made, 1) == {0}
+    assert [operation.arguments[0] for operation in made.operations] == [3, 4]
+    assert made.encode({}) == made.encode({}), "a program may be encoded again"
+
+
 def test_negative_numbers_are_the_kernel_s() -> None:
     made = Program()
     made.add(STEP, "PRCTL", -1, True)
@@ -102,4 +138,4 @@ def test_negative_numbers_are_the_kernel_s() -> None:
 
 def test_the_names_are_the_signatures() -> None:
     assert tuple(SIGNATURES) == NAMES == program.NAMES
-    assert all(len(signature) <= 4 and set(signature) <= set("nsiobl") for signature in SIGNATURES.values())
+    assert all(len(signature) <= 5 and set(signature) <= set("nsiobl") for signature in SIGNATURES.values())

@@ -21,14 +21,13 @@ def operations(plan: steps.Plan, **given: Any) -> list[str]:
 def test_nothing_but_the_socket_is_open_when_the_process_is_cloned() -> None:
     for given in ({}, {"null": True}, {"tasks": 3}, {"kinds": namespaces.FLAGS["pid"]}):
         found = operations(entered(small()), **given)
-        at = found.index("CLONE 32768")
-        assert found[at - 1 : at + 3] == ["KEEP 3 1", "CLONE 32768", "WAIT 79", "SETSID"]
+        at = found.index("CLONE 32768 nothing")
+        assert found[at - 1 : at + 3] == ["KEEP 3 <01>", "CLONE 32768 nothing", "WAIT 79", "SETSID"]
 
 
 def test_the_first_keep_leaves_what_is_used_outside() -> None:
-    """Slots: socket, init, tasks, root, null."""
     found = operations(entered(small()), null=True, tasks=2, kinds=namespaces.FLAGS["pid"])
-    assert found[2] == f"KEEP 3 {0b111111}"
+    assert found[2] == "KEEP 3 <ff>", "all that there are"
     assert "CHROOT root" in found
     assert [line for line in found if line.startswith("WRITE")] == ["WRITE tasks0 <30>", "WRITE tasks1 <30>"]
 
@@ -87,7 +86,8 @@ def test_limits_are_the_parent_s_and_come_before_the_program() -> None:
 
 def test_a_terminal() -> None:
     found = operations(entered(small(), terminal=True), size=b"12345678", clean=True)
-    assert f"TERMINAL <{b'12345678'.hex()}> 1 0" in found
+    assert f"TERMINAL devpts slave <{b'12345678'.hex()}> 1" in found
+    assert found[found.index("TAKE_TERMINAL slave 0") - 1].startswith("TERMINAL")
 
 
 def test_no_process() -> None:

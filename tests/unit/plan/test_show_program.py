@@ -14,7 +14,23 @@ from tests.support.specs import engine, small, with_linux, with_process
 
 
 def listed(program: Program) -> list[str]:
+    program.settle()
     return [show_program.spelled(program, operation) for operation in program.operations]
+
+
+DEVICES = [
+    'NODE "/dev/null" 8630 259 0',
+    'NODE "/dev/zero" 8630 261 0',
+    'NODE "/dev/full" 8630 263 0',
+    'NODE "/dev/random" 8630 264 0',
+    'NODE "/dev/urandom" 8630 265 0',
+    'NODE "/dev/tty" 8630 1280 0',
+    'SYMLINK "/dev/fd" "/proc/self/fd" 0',
+    'SYMLINK "/dev/stdin" "/proc/self/fd/0" 0',
+    'SYMLINK "/dev/stdout" "/proc/self/fd/1" 0',
+    'SYMLINK "/dev/stderr" "/proc/self/fd/2" 0',
+    'SYMLINK "/dev/ptmx" "pts/ptmx" 1',
+]
 
 
 def test_a_small_container() -> None:
@@ -22,10 +38,25 @@ def test_a_small_container() -> None:
     assert listed(show_program.lowered(created(small()))) == [
         "PRCTL 4 0",
         'NAME "pyrunc:[init]"',
-        "KEEP 3 7",
+        "KEEP 3 <ffff>",
         "SIGNALS",
+        "CLOSE cgroup",
+        "SETSID",
+        "UMASK 0",
+        "ALL_CPUS",
+        'KEYRING "_ses.c1" 524288',
+        "LOOPBACK",
+        "PROPAGATION 540672",
+        "TREE made proc 16384",
+        'ATTACH_ROOT mount4 "/b/rootfs" 1',
+        "UNSHARE 33554432",
+        *DEVICES,
+        "OWN_NULL",
+        "PIVOT",
+        'MAKE_CWD "/"',
+        "VERIFY 0 0",
         "HOME 0",
-        "KEEP 3 7",
+        "KEEP 3 <07>",
         'CWD "/"',
         "STDIO_OWNER 0",
         "GROUPS <>",
@@ -47,20 +78,20 @@ def test_one_more_process() -> None:
     assert listed(program_exec.lower(made, entering(made, tasks=1, null=True, passed=2))) == [
         "PRCTL 4 0",
         'NAME "pyrunc:[init]"',
-        "KEEP 5 15",
+        "KEEP 5 <ff>",
         "SIGNALS",
         "STDIO_NULL null",
         "ALL_CPUS",
         "WRITE tasks0 <30>",
         "SETNS init 537001984",
-        "KEEP 5 1",
-        "CLONE 32768",
+        "KEEP 5 <01>",
+        "CLONE 32768 nothing",
         "WAIT 79",
         "SETSID",
         'KEYRING "_ses.c1" 524288',
         "OWN_NULL",
         "HOME 0",
-        "KEEP 5 1",
+        "KEEP 5 <01>",
         'CWD "/"',
         "STDIO_OWNER 0",
         "GROUPS <>",
@@ -92,7 +123,7 @@ def test_a_namespace_that_is_joined_is_the_namespaces_row_s() -> None:
     rows = show.rows(made)
     show_program.add(made, rows)
     (row,) = [row for row in rows if row.step is made.namespaces]
-    assert any("SETNS pidns" in line for line in row.below)
+    assert any("SETNS join-pid" in line for line in row.below)
 
 
 def test_the_table_and_the_document() -> None:
@@ -141,16 +172,31 @@ def test_a_container_with_everything() -> None:
     env = '["PATH=/bin:/usr/bin"]'
     at = found.index("SIGNALS")
     assert found[at + 1 :] == [
+        "CLOSE cgroup",
+        "SETSID",
+        "UMASK 0",
+        "ALL_CPUS",
+        'KEYRING "_ses.c1" 524288',
+        "LOOPBACK",
+        "PROPAGATION 540672",
+        "TREE made proc 16384",
+        'ATTACH_ROOT mount4 "/b/rootfs" 1',
+        "UNSHARE 33554432",
+        *DEVICES,
+        "OWN_NULL",
+        "PIVOT",
+        'MAKE_CWD "/work"',
+        "VERIFY 0 0",
         f"SCHEDULER <{scheduler}>",
         "IO_PRIORITY 16388",
         "PERSONALITY 8",
         f"MEMORY_POLICY 2 <{nodes}> 129",
         "PROCFS procfs",
-        f'LABEL procfs "thread-self/attr/apparmor/exec" "thread-self/attr/exec" <{b"exec profile".hex()}>',
+        f'WRITE_BELOW procfs "thread-self/attr/apparmor/exec" "thread-self/attr/exec" <{b"exec profile".hex()}>',
         "PROCFS procfs",
-        f'LABEL procfs "thread-self/attr/exec" "thread-self/attr/exec" <{b"label".hex()}>',
+        f'WRITE_BELOW procfs "thread-self/attr/exec" "thread-self/attr/exec" <{b"label".hex()}>',
         "HOME 1000",
-        "KEEP 3 7",
+        "KEEP 3 <07>",
         'CWD "/work"',
         "RLIMIT 7 0xffffffffffffffff 0xffffffffffffffff",
         "STDIO_OWNER 1000",
@@ -170,8 +216,8 @@ def test_a_container_with_everything() -> None:
         "WAIT 83",
         "AWAIT go answers",
         "SECCOMP 4 <> 0 1",
-        f'HOOK ["/h", "h", "x"] ["A=1"] {state} <{struct.pack("=QQ", 2 * 10**9, 0).hex()}>',
-        f'HOOK ["/i", "/i"] {env} {state} <{struct.pack("=QQ", 0, 1).hex()}>',
+        f'HOOK ["/h", "h", "x"] ["A=1"] {state} <{struct.pack("=QQQ", 2 * 10**9, 0, 0).hex()}>',
+        f'HOOK ["/i", "/i"] {env} {state} <{struct.pack("=QQQ", 0, 1, 0).hex()}>',
         f'EXEC ["sh", "-c", "x"] {env}',
     ]
 
@@ -184,15 +230,25 @@ def test_a_filter_is_too_long_to_be_shown() -> None:
 
 
 def test_with_mount_2_init_is_made_in_the_pid_namespace() -> None:
+    """Otherwise that is entered last of all."""
+
+    def cloned_after_the_root_is_entered() -> bool:
+        found = listed(show_program.lowered(made))
+        (at,) = (number for number, line in enumerate(found) if line.startswith("CLONE "))
+        return at > found.index("PIVOT")
+
     made = created(with_linux(without=("pid",), also=({"type": "pid", "path": "/proc/7/ns/pid"},)))
-    assert any(line.startswith("CLONE") for line in listed(show_program.lowered(made)))
+    assert cloned_after_the_root_is_entered()
     made.child = (steps.ClassicMounts(missing=("fsopen",), handed=False), *made.child)
-    assert not any(line.startswith("CLONE") for line in listed(show_program.lowered(made)))
+    assert not cloned_after_the_root_is_entered()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_terminal_s_other_side(terminal: bool) -> None:
     made = created(with_process(terminal=terminal))
-    found = listed(program_first.lower(made, beginning(made, terminal=terminal)))
+    found = listed(program_first.lower(made, beginning(made)))
     assert ("TAKE_TERMINAL slave 0" in found) == terminal
-    assert next(line for line in found if line.startswith("KEEP")) == ("KEEP 3 3" if terminal else "KEEP 3 1")
+    assert any(line.startswith("TERMINAL devpts slave") for line in found) == terminal
+    assert ("CONSOLE devpts" in found) == terminal
+    last = next(line for line in reversed(found) if line.startswith("KEEP"))
+    assert last == "KEEP 3 <01>", "the other side is stdio by then"
