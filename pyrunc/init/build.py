@@ -25,6 +25,7 @@ FLAGS = [
     "-ffreestanding",
     "-fno-stack-protector",  # its canary is in thread-local storage, which there is none of
     "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",  # the ABI of aarch64 has them otherwise
     "-fno-pic",
     "-no-pie",
     "-static",

@@ -19,6 +19,10 @@ from pyrunc.plan.program import NAME, Program
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Mapping
+    from typing import TypeAlias
+
+    Answer: TypeAlias = bytes | tuple[bytes, list[int]]
+    Answers: TypeAlias = Mapping[bytes, Answer | Callable[[int], Answer]]
 
 BUSYBOX = str(Path(__file__).resolve().parents[2] / "bundles/busybox/rootfs/bin/busybox")
 STEP = steps.Step()
@@ -82,7 +86,7 @@ def carry_out(
     made: Program | bytes,
     slots: Mapping[str, int] | None = None,
     *,
-    answers: Mapping[bytes, bytes | Callable[[int], bytes]] | None = None,
+    answers: Answers | None = None,
     before: Callable[[], None] | None = None,
     arguments: Callable[[int], list[str]] | None = None,
     new: int = 0,
@@ -96,7 +100,7 @@ def carry_out(
         made: the program, or the bytes of one, whose socket is descriptor SOCKET.
         slots: name of a slot -> descriptor.
         answers: kind of a message -> what is answered, or a function of the pid that returns it; b"" for
-            nothing.
+            nothing, a kind and descriptors for a message with them.
         before: called in the new process first.
         arguments: descriptor of the program -> argv, where it is not the usual one.
         new: CLONE_NEW* flags of namespaces it begins in.
@@ -159,7 +163,7 @@ class _Conversation:
         sock: _socket.socket,
         pid: int,
         pidfd: int,
-        answers: Mapping[bytes, bytes | Callable[[int], bytes]],
+        answers: Answers,
         patience: float,
     ) -> None:
         self.sock = sock
@@ -199,7 +203,10 @@ class _Conversation:
         word = answer(self.pid) if callable(answer) else answer
         if word:
             with contextlib.suppress(BrokenPipeError):  # it is gone; what it said before can be read
-                self.sock.send(word)
+                if isinstance(word, tuple):
+                    protocol.send_fds(self.sock, *word)
+                else:
+                    self.sock.send(word)
         return True
 
     def _take_over(self, payload: bytes, fd: int) -> None:
