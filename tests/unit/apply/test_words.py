@@ -212,7 +212,7 @@ SILENT = {
 
 
 def test_every_operation_has_words() -> None:
-    """Those of the mount tree have theirs in test_tree_words.py, which also sees to it that no one is missing."""
+    """Those of the mount tree have theirs in test_tree_words.py, which looks for what is missing."""
     assert {row.report.name for row in ROWS}.isdisjoint(SILENT)
     assert {row.report.name for row in ROWS} | SILENT <= set(NAMES)
     for name in SILENT:

@@ -61,7 +61,7 @@ def test_it_is_small() -> None:
 
 
 def carried(data: bytes) -> int:
-    """Return how many bytes of an ELF file are code and data; with large pages there is a hole between them."""
+    """Return how many bytes of an ELF file are code and data: there is a hole between large pages."""
     (start,) = struct.unpack_from("=Q", data, 32)
     size, count = struct.unpack_from("=HH", data, 54)
     rows = [struct.unpack_from("=IIQQQQQQ", data, start + number * size) for number in range(count)]

@@ -166,7 +166,7 @@ def test_a_container_with_everything() -> None:
         "startContainer": [{"path": "/h", "args": ["h", "x"], "env": ["A=1"], "timeout": 2}, {"path": "/i"}]
     }
     found = listed(show_program.lowered(created(config)))
-    nodes = struct.pack("=2Q", 1, 2).hex()
+    nodes, profile = struct.pack("=2Q", 1, 2).hex(), b"exec profile".hex()
     scheduler = struct.pack("=IIQiIQQQ", 48, 3, 0, 3, 0, 0, 0, 0).hex()
     state = '["the state, pid ", ""]'
     env = '["PATH=/bin:/usr/bin"]'
@@ -192,7 +192,7 @@ def test_a_container_with_everything() -> None:
         "PERSONALITY 8",
         f"MEMORY_POLICY 2 <{nodes}> 129",
         "PROCFS procfs",
-        f'WRITE_BELOW procfs "thread-self/attr/apparmor/exec" "thread-self/attr/exec" <{b"exec profile".hex()}>',
+        f'WRITE_BELOW procfs "thread-self/attr/apparmor/exec" "thread-self/attr/exec" <{profile}>',
         "PROCFS procfs",
         f'WRITE_BELOW procfs "thread-self/attr/exec" "thread-self/attr/exec" <{b"label".hex()}>',
         "HOME 1000",
