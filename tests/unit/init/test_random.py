@@ -55,7 +55,9 @@ RESTRICTED = {
     ("WAIT", 0): st.just(ord("A")),
     ("SEND", 0): st.sampled_from((ord("R"), ord("Q"))),
 }
-LEFT_OUT = ("AWAIT",)
+# What waits for somebody; and what takes a path of the host, or a descriptor of the host's, and changes what is
+# there: an extended attribute of a memory file does no harm, one of what a slot has from OPEN_PATH does.
+LEFT_OUT = ("AWAIT", "LABEL_MOUNT")
 
 
 def argument(name: str, place: int, kind: str) -> st.SearchStrategy[object]:
