@@ -25,8 +25,25 @@ pytestmark = as_root
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "60"))
 SLOTS = ("here", "file", "pipe", "empty")
 NEW = flags.CLONE_NEWPID | flags.CLONE_NEWNS | flags.CLONE_NEWNET | flags.CLONE_NEWIPC | flags.CLONE_NEWUTS
-WORDS = ("", "/", "/tmp", "/nosuch", "/etc/a/../b", "/dev/null", "/dev/x", "/link/x", "thread-self/comm",
-         "x" * 300, "/bin/busybox", "true", "tmpfs", "proc", "mode=700", "/proc", "/proc/self/cwd")  # fmt: skip
+WORDS = (
+    "",
+    "/",
+    "/tmp",
+    "/nosuch",
+    "/etc/a/../b",
+    "/dev/null",
+    "/dev/x",
+    "/link/x",
+    "thread-self/comm",
+    "x" * 300,
+    "/bin/busybox",
+    "true",
+    "tmpfs",
+    "proc",
+    "mode=700",
+    "/proc",
+    "/proc/self/cwd",
+)
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 NUMBERS = (
     0,

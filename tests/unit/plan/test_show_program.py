@@ -31,6 +31,21 @@ DEVICES = [
     'SYMLINK "/dev/stderr" "/proc/self/fd/2" 0',
     'SYMLINK "/dev/ptmx" "pts/ptmx" 1',
 ]
+TREE = [
+    "CLOSE cgroup",
+    "SETSID",
+    "UMASK 0",
+    "ALL_CPUS",
+    'KEYRING "_ses.c1" 524288',
+    "LOOPBACK",
+    "PROPAGATION 540672",
+    "TREE made proc 16384",
+    'ATTACH_ROOT mount4 "/b/rootfs" 1',
+    "UNSHARE 33554432",
+    *DEVICES,
+    "OWN_NULL",
+    "PIVOT",
+]
 
 
 def test_a_small_container() -> None:
@@ -40,19 +55,7 @@ def test_a_small_container() -> None:
         'NAME "pyrunc:[init]"',
         "KEEP 3 <ffff>",
         "SIGNALS",
-        "CLOSE cgroup",
-        "SETSID",
-        "UMASK 0",
-        "ALL_CPUS",
-        'KEYRING "_ses.c1" 524288',
-        "LOOPBACK",
-        "PROPAGATION 540672",
-        "TREE made proc 16384",
-        'ATTACH_ROOT mount4 "/b/rootfs" 1',
-        "UNSHARE 33554432",
-        *DEVICES,
-        "OWN_NULL",
-        "PIVOT",
+        *TREE,
         'MAKE_CWD "/"',
         "VERIFY 0 0",
         "HOME 0",
@@ -172,19 +175,7 @@ def test_a_container_with_everything() -> None:
     env = '["PATH=/bin:/usr/bin"]'
     at = found.index("SIGNALS")
     assert found[at + 1 :] == [
-        "CLOSE cgroup",
-        "SETSID",
-        "UMASK 0",
-        "ALL_CPUS",
-        'KEYRING "_ses.c1" 524288',
-        "LOOPBACK",
-        "PROPAGATION 540672",
-        "TREE made proc 16384",
-        'ATTACH_ROOT mount4 "/b/rootfs" 1',
-        "UNSHARE 33554432",
-        *DEVICES,
-        "OWN_NULL",
-        "PIVOT",
+        *TREE,
         'MAKE_CWD "/work"',
         "VERIFY 0 0",
         f"SCHEDULER <{scheduler}>",
