@@ -106,7 +106,7 @@ def _argument(program: Program, kind: str, value: int) -> str:
     if kind == "s":
         return _text(program, value)
     if kind == "n":
-        return str(value) if value < _DECIMAL else hex(value)
+        return str(int(value)) if value < _DECIMAL else hex(value)  # a truth is a number, too
     offset, size = value & 0xFFFFFFFF, value >> 32
     data = bytes(program.strings[offset : offset + size])
     if kind == "l":

@@ -61,6 +61,5 @@ def entering(plan: steps.Plan, **fields: Any) -> program_exec.Entering:
 
 def beginning(plan: steps.Plan, **fields: Any) -> program_first.Beginning:
     """Return what the parent has prepared for a container's first process."""
-    nothing: dict[str, Any] = {name: {} for name in ("opened", "later", "links", "places", "seen")}
     known = {"kinds": plan.namespaces.flags, "filters": filters(plan), "directory": "/run/c1"}
-    return program_first.Beginning(**{**nothing, **known, **fields})
+    return program_first.Beginning(**{**known, **fields})

@@ -133,7 +133,10 @@ def test_all_slots_stay_those_too_that_are_made_later() -> None:
 def test_negative_numbers_are_the_kernel_s() -> None:
     made = Program()
     made.add(STEP, "PRCTL", -1, True)
-    assert made.operations == [Operation(name="PRCTL", arguments=((1 << 64) - 1, 1), step=STEP, tag=0)]
+    made.add(STEP, "UMASK", 5, tag=7)
+    fields = [(each.name, each.arguments, each.step, each.tag) for each in made.operations]
+    assert fields == [("PRCTL", ((1 << 64) - 1, 1), STEP, 0), ("UMASK", (5,), STEP, 7)]
+    assert repr(Operation("CWD", (8,), STEP)) == "CWD(8,)"
 
 
 def test_the_names_are_the_signatures() -> None:

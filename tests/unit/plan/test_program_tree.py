@@ -237,9 +237,11 @@ def test_mounts_that_the_parent_opens_later_come_in_batches(count: int) -> None:
     lines = lowered(*found, later={id(step): number for number, step in enumerate(found)})
     received = [line for line in lines if line.startswith("RECEIVE")]
     slot = 2 + 1  # behind the socket, "nothing" and "place"
-    assert received == [f"RECEIVE {slot} {min(64, count - first)} {first}" for first in range(0, count, 64)]
+    assert received == [
+        f"RECEIVE {slot + first} {min(64, count - first)} {first}" for first in range(0, count, 64)
+    ]
     attached = [line.split()[1] for line in lines if line.startswith("ATTACH")]
-    assert attached == [f"batch{number % 64}" for number in range(count)]
+    assert attached == [f"later{number}" for number in range(count)]
 
 
 # -- with mount(2) -------------------------------------------------------------------------------------------
