@@ -207,7 +207,7 @@ def test_the_words(row: Row) -> None:
 # What no kernel refuses, or what does not come back then.
 SILENT = {
     "NAME", "SIGNALS", "STDIO_NULL", "ALL_CPUS", "ALONE", "WAIT", "SEND", "SETSID", "OWN_NULL", "OPEN_PROC",
-    "HOME", "AWAIT", "STDIO_OWNER", "UMASK",
+    "HOME", "AWAIT", "WIPE", "STDIO_OWNER", "UMASK",
 }  # fmt: skip
 
 

@@ -146,6 +146,23 @@ def test_name() -> None:
     assert looked(made, lambda pid: Path(f"/proc/{pid}/comm").read_text()) == "pyrunc:[init]\n"
 
 
+def test_wipe() -> None:
+    """Strings that are not needed any more are nowhere in its memory; what comes after them stays."""
+    made = Program()
+    made.add(STEP, "NAME", made.text("secret"))
+    end = len(made.strings)
+    later = made.text("name")
+    made.add(STEP, "WIPE", 1, end)
+    made.add(STEP, "NAME", made.text("secret"))
+    assert looked(made, lambda pid: Path(f"/proc/{pid}/comm").read_text()) == "\n"
+    made = Program()
+    made.text("secret")
+    made.add(STEP, "WIPE", 1, end)
+    assert made.text("name") == later
+    made.add(STEP, "NAME", later)
+    assert looked(made, lambda pid: Path(f"/proc/{pid}/comm").read_text()) == "name\n"
+
+
 LIST = "for f in /proc/self/fd/*; do [ -e $f ] && echo ${f##*/}; done; true"
 
 

@@ -48,6 +48,9 @@ def found(*paths: str) -> Callable[[Program], tuple[int, ...]]:
 CASES = [
     Case("PRCTL", errno.EINVAL, 0, numbers(1 << 20, 0)),
     Case("KEEP", errno.EINVAL, 0, numbers((1 << 31) - 1, 1)),
+    Case("WIPE", errno.EINVAL, 0, numbers(2, 1)),
+    Case("WIPE", errno.EINVAL, 0, numbers(0, 1 << 20)),
+    Case("WIPE", errno.EINVAL, 0, numbers(1 << 63, (1 << 64) - 1)),
     Case("STDIO_NULL", errno.EBADF, 0, empty_slot),
     Case("AFFINITY", errno.EINVAL, 0, lambda made: (made.blob(bytes(8)),)),
     Case("AFFINITY", errno.EINVAL, 0, lambda made: (made.blob(b""),)),

@@ -50,7 +50,8 @@ TREE = [
 
 def test_a_small_container() -> None:
     """All of it, in its order."""
-    assert listed(show_program.lowered(created(small()))) == [
+    found = listed(show_program.lowered(created(small())))
+    assert found == [
         "PRCTL 4 0",
         'NAME "pyrunc:[init]"',
         "KEEP 3 <ffff>",
@@ -58,6 +59,7 @@ def test_a_small_container() -> None:
         *TREE,
         'MAKE_CWD "/"',
         "VERIFY 0 0",
+        next(line for line in found if line.startswith("WIPE 1 ")),
         "HOME 0",
         "KEEP 3 <07>",
         'CWD "/"',
@@ -178,6 +180,7 @@ def test_a_container_with_everything() -> None:
         *TREE,
         'MAKE_CWD "/work"',
         "VERIFY 0 0",
+        next(line for line in found if line.startswith("WIPE 1 ")),
         f"SCHEDULER <{scheduler}>",
         "IO_PRIORITY 16388",
         "PERSONALITY 8",
