@@ -77,7 +77,7 @@ def test_the_working_directory_changes_all_the_time(
         assert canary.untouched()
 
 
-@pytest.mark.parametrize("way", [f"/proc/{os.getpid()}/root", "/way"])
+@pytest.mark.parametrize("way", [f"/proc/{os.getpid()}/root", "/way"], ids=["door", "link"])
 def test_a_working_directory_through_the_hosts_processes(
     bundle: Bundle, runtime: Runtime, canary: Canary, way: str
 ) -> None:
