@@ -347,7 +347,7 @@ class TestRefusals:
 # What a container of /bin/true needs to start, its init included; docs/limits.md states it. On version 1 init
 # joins late: 512 KiB sufficed in 60 of 60 starts, 384 not always. On version 2 it is born in its cgroup and
 # pays for the pages of the interpreter that it writes to: 2 MiB were enough, 1 MiB was not.
-LEAST_MEMORY = MiB if cgroups.V2 else 512 * 1024
+LEAST_MEMORY = 512 * 1024
 
 
 @pytest.mark.parametrize("size", [6 * MiB, LEAST_MEMORY], ids=["runc", "least"])
