@@ -189,8 +189,13 @@ def _from_options(cmd: Command) -> dict[str, Any]:
 
 
 def _check(section: str, key: str, value: object, name: str) -> None:
-    """Raise Failure if a number is outside its range; name is what it was written as."""
+    """Raise Failure if a number is outside its range; name is what it was written as.
+
+    A weight of 0 stands for none: engines send it with every change of something else.
+    """
     least, most, _ = _RANGES.get((section, key), (0, 0, ""))
+    if section == "blockIO" and value == 0:
+        return
     if (section, key) in _RANGES and isinstance(value, int) and not least <= value <= most:
         raise _invalid(section, key, value, name)
 

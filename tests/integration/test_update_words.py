@@ -78,3 +78,13 @@ def test_numbers_in_json_that_are_no_values(
     before = {path: read(path) for path in files(engine, name)}
     engine.call("update", "--resources", str(path), name).fails(text)
     assert {path: read(path) for path in files(engine, name)} == before
+
+
+def test_a_weight_of_none_is_no_weight(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
+    """As engines send it with every change of something else."""
+    path = tmp_path / "change.json"
+    path.write_text(json.dumps({"blockIO": {"weight": 0}, "pids": {"limit": 77}}))
+    name = engine.start(bundle)
+    engine.call("update", "--resources", str(path), name).ok()
+    config = json.loads((engine.root / name / "config.json").read_text())
+    assert config["linux"]["resources"]["pids"]["limit"] == 77
