@@ -5,7 +5,7 @@ with them. Law 2: the way through here when the filter is in the cache costs mic
 libseccomp.
 
 What a filter must let through, because the child does it after load(): write(2) to tell its parent about the
-listener or an error, execve(2), and whatever apply/child.py still has in front of it. With noNewPrivileges
+listener or an error, execve(2), and whatever operations still come after it. With noNewPrivileges
 the filter is therefore loaded last, and without it before the capabilities are dropped (the kernel wants
 CAP_SYS_ADMIN then), so that the profile has to allow capset, prctl, setresuid, setgroups and their like too,
 as with runc.
