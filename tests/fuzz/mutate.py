@@ -6,7 +6,6 @@ Needs nothing but Python; fuzz_config.py hands the same changes to atheris, whic
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +122,25 @@ def _bytes(data: bytes, dice: random.Random) -> bytes:
     return data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :]
 
 
+def _copy(value: Any) -> Any:
+    """Return a copy of what is JSON, however deep: copy.deepcopy() calls itself for each level."""
+    if not isinstance(value, (dict, list)):
+        return value
+    top = type(value)()
+    todo = [(value, top)]
+    while todo:
+        old, new = todo.pop()
+        for key, inner in old.items() if isinstance(old, dict) else enumerate(old):
+            made = type(inner)() if isinstance(inner, (dict, list)) else inner
+            if isinstance(new, dict):
+                new[key] = made
+            else:
+                new.append(made)
+            if made is not inner:
+                todo.append((inner, made))
+    return top
+
+
 def _change(value: Any, dice: random.Random) -> None:
     """Replace, remove, repeat or add something at a random place.
 
@@ -140,12 +158,12 @@ def _change(value: Any, dice: random.Random) -> None:
     if what == 0:
         del here[key]
     elif what == 1 and isinstance(here, list):
-        here.insert(key, deepcopy(here[dice.randrange(len(here))]))
+        here.insert(key, _copy(here[dice.randrange(len(here))]))
     elif what == 2 and isinstance(here, dict):
-        here[dice.choice(WORDS)] = deepcopy(dice.choice([*VALUES, *WORDS]))
+        here[dice.choice(WORDS)] = _copy(dice.choice([*VALUES, *WORDS]))
     elif what == 3:
         here[key] = dice.choice(WORDS)
     elif isinstance(here[key], int):
         here[key] = dice.choice(NUMBERS)
     else:
-        here[key] = deepcopy(dice.choice(VALUES))
+        here[key] = _copy(dice.choice(VALUES))
