@@ -305,6 +305,8 @@ class Conversation:
     def report(self) -> None:
         """Say what the steps took, if that was asked for."""
         if self.trace is not None:
+            if self.program is not None:
+                self.trace.pass_over({id(operation.step) for operation in self.program.operations}, self.plan)
             self.trace.report(self.plan)
             self.trace = None
 

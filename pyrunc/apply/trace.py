@@ -86,6 +86,22 @@ class Trace:
                 step = by_number[step]
             _add(self.child, step, begin, end)
 
+    def pass_over(self, done: set[int], plan: Plan) -> None:
+        """Note that steps took nothing for which there was nothing to do.
+
+        Args:
+            done: ids of the steps that have operations.
+            plan: the plan.
+
+        """
+        reached = [number for number, step in enumerate(plan.child) if id(step) in self.child]
+        at = self.began
+        for step in plan.child[: max(reached, default=0)]:
+            if id(step) in self.child:
+                at = self.child[id(step)][0]
+            elif id(step) not in done:
+                self.child[id(step)] = (at, 0)
+
     # -- the end ----
 
     def report(self, plan: Plan) -> None:

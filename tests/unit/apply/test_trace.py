@@ -83,3 +83,13 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 def test_a_full_disk_is_no_reason_to_fail(made: steps.Plan, capfd: pytest.CaptureFixture[str]) -> None:
     trace.Trace("/dev/full").report(made)
     assert "warning: write what --trace found: " in capfd.readouterr().err
+
+
+def test_a_step_with_nothing_to_do_takes_nothing(made: steps.Plan, tmp_path: Path) -> None:
+    """It has been passed, if one after it has a time; its own is 0, at the time of the one before it."""
+    traced = trace.Trace(str(tmp_path / "trace"))
+    first, second, third, fourth = made.child[:4]
+    traced.take(times((0, 10, 20), (1, 30, 31)), [id(first), id(third)])
+    traced.pass_over({id(first), id(third)}, made)
+    assert traced.child == {id(first): (10, 10), id(second): (10, 0), id(third): (30, 1)}
+    assert id(fourth) not in traced.child, "that was not reached"
