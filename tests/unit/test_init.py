@@ -51,8 +51,10 @@ def test_every_name_is_documented() -> None:
 
 
 # Functions of verbs that print, beside main: what only serves the command line.
+FOR_PEOPLE = {"explain.py"}  # the interface has nothing of it
 PRINTERS = {
     "main",
+    "_print_json",
     "_emit",
     "create",
     "ls",
@@ -70,6 +72,8 @@ def test_only_the_command_line_prints() -> None:
     """What the interface calls returns; main prints."""
     wrong = []
     for file in (ROOT / "verbs").glob("*.py"):
+        if file.name in FOR_PEOPLE:
+            continue
         for function in ast.walk(ast.parse(file.read_text())):
             if not isinstance(function, ast.FunctionDef):
                 continue

@@ -79,7 +79,7 @@ def test_one_that_ends_and_leaves_the_socket_open(
 ) -> None:
     """A helper that is killed when it has cloned the container's process, but has not told of it."""
     monkeypatch.setattr(parent, "PATIENCE", 0.01)
-    launch.clones = 1
+    launch.sock.settimeout(parent.PATIENCE)
     fork(launch, clone_and_say_nothing)
     with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
         launch.until_ready()
@@ -89,7 +89,7 @@ def test_one_that_takes_its_time_is_waited_for(
     launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "PATIENCE", 0.001)
-    launch.clones = 1
+    launch.sock.settimeout(parent.PATIENCE)
     looks = []
     gate, opened = os.pipe()
 
