@@ -74,12 +74,9 @@ def clone_and_say_nothing(far: Any) -> None:
         os._exit(0)
 
 
-def test_one_that_ends_and_leaves_the_socket_open(
-    launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_ends_and_leaves_the_socket_open(launch: parent.Launch) -> None:
     """A helper that is killed when it has cloned the container's process, but has not told of it."""
-    monkeypatch.setattr(parent, "PATIENCE", 0.01)
-    launch.sock.settimeout(parent.PATIENCE)
+    launch.sock.settimeout(0.01)
     fork(launch, clone_and_say_nothing)
     with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
         launch.until_ready()
@@ -88,8 +85,7 @@ def test_one_that_ends_and_leaves_the_socket_open(
 def test_one_that_takes_its_time_is_waited_for(
     launch: parent.Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parent, "PATIENCE", 0.001)
-    launch.sock.settimeout(parent.PATIENCE)
+    launch.sock.settimeout(0.001)
     looks = []
     gate, opened = os.pipe()
 
