@@ -239,6 +239,7 @@ def test_from_python(engine: Engine, image: Path, place: Path, monkeypatch: pyte
         pyrunc.Bundle.from_image(image, place / "made")
 
 
+@pytest.mark.skipif("INSTALLED_PYRUNC" in os.environ, reason="takes the patience from this checkout's bar")
 def test_a_bar_on_a_terminal(engine: Engine, place: Path) -> None:
     """It comes after a second, so its patience is taken away."""
     image = images.archive(
