@@ -273,7 +273,8 @@ def _is_integer(_checker: object, instance: object) -> bool:
 
 
 def _whole_pattern(_validator: object, pattern: str, instance: object, _schema: object) -> Iterator[Any]:
-    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+    # Each "$" of JSON Schema's is the end of the text; Python's is also before a newline at the end.
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 

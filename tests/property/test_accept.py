@@ -60,7 +60,7 @@ def test_both_look_at_every_property(file: str, name: str) -> None:
 def test_patterns_mean_what_is_generated_for_them(pattern: str, text: str) -> None:
     expression = gen_accept.PATTERNS[pattern]
     generated = eval(expression, {**vars(accept), "v": text})
-    assert generated == bool(re.search(re.sub(r"\$$", r"\\Z", pattern), text))
+    assert generated == bool(re.search(pattern.replace("$", r"\Z"), text))
 
 
 @MANY
