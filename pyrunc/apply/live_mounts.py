@@ -101,9 +101,9 @@ def add(
             if not verify.propagation_at(step.source) & (flags.MS_SHARED | flags.MS_SLAVE):
                 tree.mounting.lonely.add(id(step))
         if step.copy_up:
-            from pyrunc.volumes import copyup
+            from pyrunc.apply import tmpcopyup
 
-            tree.mounting.copy = copyup.copy
+            tree.mounting.copy = tmpcopyup.fill
         if "copy-symlink" in step.options.ext:
             _refuse_link(step)
 

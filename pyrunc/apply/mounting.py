@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.apply import mountpoints, sources
-from pyrunc.errors import Failure
+from pyrunc.apply import mountpoints
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -35,6 +34,7 @@ class Mounting:
         lonely: ids of slave mounts whose source has nothing to be a slave of.
         readonly_last: mounts that become read-only at the end.
         again: mounts whose propagation is set again.
+        copy: fills a tmpfs with what it will cover (tmpcopyup.fill), where one wants that.
 
     """
 
@@ -47,47 +47,11 @@ class Mounting:
         self.lonely: set[int] = set()
         self.readonly_last: list[tuple[int, steps.Mount]] = []
         self.again: list[tuple[int, steps.Mount]] = []
-        self.copy: Callable[[int, int, str], None] | None = None
+        self.copy: Callable[[steps.Mount, int, int], None] | None = None
 
     def source(self, child: Tree, step: steps.Mount) -> int:
         """Return the mount that the parent has opened for a step, -1 if it does not open it."""
         return child.mounts.pop(id(step), -1)
-
-    def copy_up(self, step: steps.Mount, cover: int, fd: int) -> None:
-        """Copy what a tmpfs will cover into it (the option tmpcopyup).
-
-        Args:
-            step: the mount.
-            cover: the directory that will be covered.
-            fd: the detached mount.
-
-        Raises:
-            Failure: something cannot be copied.
-
-        """
-        if self.copy is None:
-            return
-        opened: list[int] = []
-        how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        try:
-            opened.extend(os.open(".", how, dir_fd=each) for each in (cover, fd))
-            asked = os.fstat(opened[1])
-            self.copy(opened[0], opened[1], step.destination)
-            # What the options say about the directory itself counts more than what was there.
-            words = {word.partition("=")[0] for word in step.data}
-            if words & {"uid", "gid"}:
-                uid = asked.st_uid if "uid" in words else -1
-                os.chown(opened[1], uid, asked.st_gid if "gid" in words else -1)
-            if "mode" in words:
-                os.chmod(opened[1], asked.st_mode & 0o7777)
-        except Failure as problem:
-            problem.step, problem.pointer = sources.STEP, step.pointer
-            raise
-        except OSError as exc:
-            raise sources.failure(step, "copy up what it covers", exc.errno or 0) from None
-        finally:
-            for each in opened:
-                os.close(each)
 
     def note(self, child: Tree, fd: int, step: steps.Mount) -> None:
         """Remember a mount that is attached now."""

@@ -15,6 +15,7 @@ from pyrunc.apply import filesystems, sources, target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.program_mounts import PROC_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,23 +32,6 @@ _PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
 # How often a mount point may vanish between its making and the mount: another container of the same root file
 # system takes its own away when it is deleted.
 _TRIES = 8
-
-# What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
-_PROC_FILES = frozenset(
-    (
-        "/proc/cpuinfo",
-        "/proc/diskstats",
-        "/proc/meminfo",
-        "/proc/stat",
-        "/proc/swaps",
-        "/proc/uptime",
-        "/proc/loadavg",
-        "/proc/slabinfo",
-        "/proc/net/dev",
-        "/proc/sys/kernel/ns_last_pid",
-        "/proc/sys/crypto/fips_enabled",
-    )
-)
 
 
 def mount(child: Tree, step: Mount) -> None:
@@ -94,8 +78,8 @@ def _mount_new(child: Tree, step: Mount) -> None:
     if fd < 0:
         cover = -1 if mounting.made.count > before else place
         fd = filesystems.open_new(step, cover=cover, root=child.root)
-    if step.copy_up:
-        mounting.copy_up(step, place, fd)
+    if step.copy_up and mounting.copy is not None:
+        mounting.copy(step, place, fd)
     try:
         _attach(child, step, fd, place, plain=plain)
         if step.propagation:
@@ -217,12 +201,12 @@ def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) 
             f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
             pointer=pointer,
         )
-    if step.destination in _PROC_FILES and step.kind != "new":
+    if step.destination in PROC_FILES and step.kind != "new":
         return
     raise Failure(
         f"{step.destination} is inside /proc and cannot be mounted on",
         pointer=pointer,
-        hint="only " + ", ".join(sorted(_PROC_FILES)) + " can be",
+        hint="only " + ", ".join(sorted(PROC_FILES)) + " can be",
     )
 
 

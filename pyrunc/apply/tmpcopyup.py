@@ -52,7 +52,7 @@ def copy(step: Mount, cover: int, fd: int, users: int, paths: dict[str, str]) ->
                 identity.become_root(0, 0)
                 _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
             os.umask(0)
-            _copy(step, cover, fd)
+            fill(step, cover, fd)
         except BaseException as exc:  # noqa: BLE001 - the parent words it
             answer = jsonio.dumps(worded(exc, "copy up what a tmpfs covers").facts())
         os.write(writer, answer.encode())
@@ -94,7 +94,18 @@ def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple
     return foreground.fork(join_and_work)
 
 
-def _copy(step: Mount, cover: int, fd: int) -> None:
+def fill(step: Mount, cover: int, fd: int) -> None:
+    """Copy a directory into a tmpfs, where we have the rights to.
+
+    Args:
+        step: the mount.
+        cover: the directory that will be covered.
+        fd: the detached mount.
+
+    Raises:
+        Failure: something cannot be copied.
+
+    """
     opened: list[int] = []
     how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:

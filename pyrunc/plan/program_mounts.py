@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import _struct
 
-from pyrunc.plan import mount_options
-from pyrunc.plan.mount_options import ATIME_MASK, RDONLY
+from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.mounts import PSEUDO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.program_tree import Lowering
     from pyrunc.plan.steps import Mount, Step
 
-# File systems whose read-only state belongs to the mount, not to the (shared or kernel-made) superblock.
-PSEUDO = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay"))
 # What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
 PROC_FILES = frozenset(
     (
@@ -91,7 +89,7 @@ def _bind(on: Lowering, step: Mount) -> None:
         return
     slot = on.opened(step)
     if slot < 0:
-        slot = _open(on, step)
+        slot = open_source(on, step)
         if step.id_maps or step.id_space:
             add(step, "ASK", slot, ord(MAP_IDS), on.number(step))
     add(step, "ATTACH", slot, text(step, step.destination), destination(step), on.place)
@@ -104,7 +102,7 @@ def _bind(on: Lowering, step: Mount) -> None:
     _close(on, step, slot)
 
 
-def _open(on: Lowering, step: Mount) -> int:
+def open_source(on: Lowering, step: Mount) -> int:
     """Open a source that the parent has not: one inside the root, or an ordinary user's."""
     add, text = on.program.add, on.text
     slot = on.slot("mount", step)
@@ -146,11 +144,6 @@ def clone(on: Lowering, step: Step, path: str, how: int, slot: int) -> None:
         add(step, "IS_SAME", found, *seen)
     add(step, "CLONE_SLOT", found, how & RECURSIVE, slot)
     add(step, "CLOSE", found)
-
-
-def open_early(on: Lowering, step: Mount) -> int:
-    """Append what opens a source before the tree is cut off from the host, and return its slot."""
-    return _open(on, step)
 
 
 def attributes(on: Lowering, step: Mount, slot: int) -> None:
@@ -369,7 +362,3 @@ def _close(on: Lowering, step: Mount, slot: int) -> None:
     """Close a mount, unless something is still to be done with it."""
     if not step.again and not step.readonly_last:
         on.program.add(step, "CLOSE", slot)
-
-
-ATIME = ATIME_MASK
-SLAVE = mount_options.SLAVE

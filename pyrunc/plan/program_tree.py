@@ -118,7 +118,7 @@ def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
     place = on.text(step, on.given.directory + "/staging")
     on.program.add(step, "CLASSIC", on.program.slot("proc"), place, on.list(step, shared))
     for each in wanted:
-        on.early[id(each)] = program_mounts.open_early(on, each)
+        on.early[id(each)] = program_mounts.open_source(on, each)
 
 
 def classic_early(plan: steps.Plan) -> list[steps.Mount]:

@@ -152,7 +152,7 @@ def test_sources_with_mount_2(
     step = mount(options=Options(bind="rbind", ext=("src-nofollow",)))
     on = lowering(step, classic=True, seen=seen)
     on.handed = handed
-    assert program_mounts.open_early(on, step) == on.program.slot("mount0")
+    assert program_mounts.open_source(on, step) == on.program.slot("mount0")
     assert listed(on.program) == operations
 
 
