@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyrunc.api.process import Process
     from pyrunc.api.run import containers, run
     from pyrunc.api.volume import Volume
-    from pyrunc.apply.finding import Finding
+    from pyrunc.apply.doctor.finding import Finding
     from pyrunc.errors import Failure
     from pyrunc.plan.steps import Plan, Step
     from pyrunc.spec.explain import Problem
@@ -44,7 +44,7 @@ _HOMES = {
     "Bundle": "pyrunc.api.bundle",
     "Container": "pyrunc.api.container",
     "Failure": "pyrunc.errors",
-    "Finding": "pyrunc.apply.finding",
+    "Finding": "pyrunc.apply.doctor.finding",
     "Plan": "pyrunc.plan.steps",
     "Problem": "pyrunc.spec.explain",
     "Process": "pyrunc.api.process",

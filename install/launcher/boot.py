@@ -36,8 +36,8 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 # What an image holds, with all that these import: what most calls want. More would only take memory.
 HOT = (
     "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
-    "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.host_mounts",
-    "pyrunc.plan.build", "pyrunc.apply.seccomp",
+    "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
+    "pyrunc.plan.build", "pyrunc.apply.seccomp.filters",
 )  # fmt: skip
 
 

@@ -215,9 +215,9 @@ class Container:
 
     def stats(self) -> dict[str, Any]:
         """Return what it uses, in the shape of `pyrunc events --stats`."""
-        from pyrunc.apply import cgroup_stats
+        from pyrunc.apply.cgroups import statistics
 
-        return cgroup_stats.stats(self._record().cgroup)
+        return statistics.stats(self._record().cgroup)
 
     def events(self, interval: float = 5.0) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """Tell what it uses and when it runs out of memory, until it has ended.

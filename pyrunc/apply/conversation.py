@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from pyrunc.apply.seccomp import Program as Compiled
+    from pyrunc.apply.seccomp.filters import Program as Compiled
     from pyrunc.apply.terminal import Settings
     from pyrunc.apply.trace import Trace
     from pyrunc.plan.program import Program
@@ -82,10 +82,10 @@ class Conversation:
         """
         for step in (*self.plan.child, *self.plan.start):
             if isinstance(step, steps.Seccomp):
-                from pyrunc.apply import seccomp
+                from pyrunc.apply.seccomp import filters
 
                 self.section = step.section
-                self.filters[id(step)] = seccomp.compile(step.section, cache)
+                self.filters[id(step)] = filters.compile(step.section, cache)
                 cli.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
@@ -188,9 +188,9 @@ class Conversation:
 
     def _reported(self, payload: bytes) -> Failure:
         """Return the Failure for a report of the init program, which a container may have forged."""
-        from pyrunc.apply import words
+        from pyrunc.apply import failures
 
-        report = words.Report.read(payload)
+        report = failures.Report.read(payload)
         operations = self.program.operations if self.program is not None else []
         known = report is not None and report.operation < len(operations)
         if report is None or not known or operations[report.operation].name != report.name:
@@ -200,16 +200,16 @@ class Conversation:
         report.classic = any(isinstance(each, steps.ClassicMounts) for each in self.plan.child)
         noted = int.from_bytes(report.said[:4], "little")
         about = operations[noted].step if report.name == "VERIFY" and noted < len(operations) else None
-        from pyrunc.apply import tree_words
+        from pyrunc.apply.mounts import tree_failures
 
-        worded = tree_words.failure(step, report, self.container.directory, about)
+        worded = tree_failures.failure(step, report, self.container.directory, about)
         if worded is not None:
             return worded
         every = (*self.plan.child, *self.plan.start)
         filtered = any(isinstance(step, steps.Seccomp) for step in every)
         mapped = "user" in self.container.namespaces
-        why = words.looking(every, self.pid, mapped=mapped, filtered=filtered)
-        return words.failure(step, report, why)
+        why = failures.looking(every, self.pid, mapped=mapped, filtered=filtered)
+        return failures.failure(step, report, why)
 
     def take_over(self, payload: bytes, fd: int) -> None:
         """Take the process that our child has cloned for ours; the child ends.
@@ -253,18 +253,18 @@ class Conversation:
 
     def hand_listener(self, fd: int, number: bytes) -> None:
         """Give the agent the listener that came with the message, or the one of that number in the child."""
-        from pyrunc.apply import seccomp
+        from pyrunc.apply.seccomp import filters
         from pyrunc.plan import seccomp as plan_seccomp
 
         by_number = fd < 0
         if by_number:
-            fd = seccomp.fetch_listener(self.pidfd, number)
-        seccomp.check_listener(fd)
+            fd = filters.fetch_listener(self.pidfd, number)
+        filters.check_listener(fd)
         state = store.oci_state(self.container, self.status)
         if self.section is None:
             raise Failure("the container sent a listener that no filter asked for")
         message = plan_seccomp.process_state(self.section, version="1.3.0", pid=self.pid, state=state)
-        seccomp.send_notify_fd(self.section.listener, fd, message)
+        filters.send_notify_fd(self.section.listener, fd, message)
         os.close(fd)
         if by_number:
             self.tell(protocol.GO)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply.cgroup_facts import cgroup_facts
+from pyrunc.apply.cgroups.hierarchies import cgroup_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.facts import Facts
 
@@ -28,7 +28,7 @@ def gather(rootless: str | None = None) -> Facts:
     version = kernel()
     lacking = missing()
     if lacking:
-        from pyrunc.apply import classic
+        from pyrunc.apply.mounts import classic
 
         classic.check(version, lacking)
     return Facts(

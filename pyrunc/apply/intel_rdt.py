@@ -1,7 +1,7 @@
 """A container's resctrl group: made, given its schemata, changed.
 
 Law 1: decided by plan/intel_rdt. Joining and removing it is the same as for a cgroup of version 1 (a `tasks`
-file that takes "0" from a process for itself; rmdir), so apply/cgroup does both.
+file that takes "0" from a process for itself; rmdir), so apply/cgroups/cgroup does both.
 
 Source: Documentation/filesystems/resctrl.rst of Linux 6.18.
 """

@@ -11,8 +11,10 @@ import _signal
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import cgroup, host_mounts, machine, namespaces, protocol
+from pyrunc.apply import init_program, namespaces, protocol
+from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.conversation import PATIENCE, Conversation
+from pyrunc.apply.mounts import host_side
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
@@ -55,7 +57,7 @@ class Launch(Conversation):
         """
         super().__init__(container, plan)
         self.compile_filters(cache)
-        self.mounts: host_mounts.HostMounts | None = None
+        self.mounts: host_side.HostMounts | None = None
         self.fifos: tuple[int, ...] = ()
         self.passed = 0
         self.paths: dict[str, str] = {}
@@ -95,7 +97,7 @@ class Launch(Conversation):
         if self._classic:
             cli.debug("mounts are made with mount(2): see `pyrunc plan`")
         if steps.AttachRoot in self._kinds:
-            self.mounts = host_mounts.HostMounts(self.plan, self.trace)
+            self.mounts = host_side.HostMounts(self.plan, self.trace)
             self.mounts.prepare(self.container.directory)
             # Without the right to clone a mount here (an ordinary user), the init opens sources with the
             # rights it has in its own user namespace.
@@ -127,7 +129,7 @@ class Launch(Conversation):
             if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
                 rights = None if users is None else namespaces.open_join(users)
                 try:
-                    context = machine.proc_context(self._slots["join-pid"], rights)
+                    context = init_program.proc_context(self._slots["join-pid"], rights)
                 except Failure as problem:
                     raise namespaces.refused(join, problem.errno) from None
                 self._contexts += 1
@@ -165,11 +167,11 @@ class Launch(Conversation):
             # A clone that nobody knows of holds the socket open; later the limit does no harm.
             self.sock.settimeout(PATIENCE)
         if self._way == program_first.MAPPED_FIRST:
-            from pyrunc.apply import idmap
+            from pyrunc.apply import idmaps
 
             if self.next()[0] != protocol.DUMPABLE:
                 raise self.died()
-            idmap.dress(self.plan, self.pid, self.do)
+            idmaps.dress(self.plan, self.pid, self.do)
             self.dressed = True
             self.tell(protocol.MAPPED)
         if self._way:
@@ -179,9 +181,9 @@ class Launch(Conversation):
         if late:
             cgroup.join({"": self.paths[""]}, self.pid)
         if self._way != program_first.MAPPED_FIRST and "user" in self.container.namespaces:
-            from pyrunc.apply import idmap
+            from pyrunc.apply import idmaps
 
-            idmap.carry_out(self.plan, self.pid, self.do)
+            idmaps.carry_out(self.plan, self.pid, self.do)
             self.tell(protocol.MAPPED)
         cli.debug("child process in init(): carrying out the plan")
 
@@ -216,7 +218,7 @@ class Launch(Conversation):
 
     def _spawn(self, data: bytes, inherited: list[int], into: int, new: int) -> tuple[int, int]:
         try:
-            return machine.start(
+            return init_program.start(
                 data,
                 inherited,
                 into,
@@ -323,7 +325,7 @@ class Launch(Conversation):
             self.mounts.close()
         self.set_limits()
 
-    def _serve_mounts(self, mounts: host_mounts.HostMounts, kind: bytes, payload: bytes, fd: int) -> bool:
+    def _serve_mounts(self, mounts: host_side.HostMounts, kind: bytes, payload: bytes, fd: int) -> bool:
         """Do what only the parent can do about mounts; tell whether it was that."""
         if kind == protocol.SOURCES:
             mounts.send_batch(self.sock, payload, self.pidfd)
@@ -399,7 +401,7 @@ class Launch(Conversation):
         if self.mounts is not None:
             self.mounts.close()
         if "root_mount" in self.container.extra:
-            from pyrunc.apply import root
+            from pyrunc.apply.mounts import root
 
             root.leave(self.container)
         if self.paths:

@@ -7,7 +7,8 @@ the record could have told; so nothing is killed here.
 from __future__ import annotations
 
 from pyrunc import store
-from pyrunc.apply import cgroup, facts
+from pyrunc.apply import facts
+from pyrunc.apply.cgroups import cgroup
 from pyrunc.errors import Failure
 from pyrunc.plan import build, steps
 from pyrunc.plan.facts import Request

@@ -16,7 +16,7 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.mountpoints import Made
+    from pyrunc.apply.mounts.mount_points import Made
 
 _EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR, _EXDEV = 11, 2, 40, 17, 20, 18
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS

@@ -12,7 +12,7 @@ import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from pyrunc import jsonio
-from pyrunc.apply import foreground, identity, idmap
+from pyrunc.apply import foreground, identity, idmaps
 from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.images import accounts, streams
 from pyrunc.images.entries import Reader
@@ -125,7 +125,7 @@ def _mapped(image: Image, root: int, user: str, maps: IdMaps) -> tuple[dict[str,
     os.close(go[0])
     os.close(told[1])
     try:
-        idmap.write(pid, maps)
+        idmaps.write(pid, maps)
         os.write(go[1], b"y")
         answer = _listen(told[0])
     except BaseException:

@@ -1,5 +1,5 @@
 /*
- * The list of what was made in the root file system for this container (pyrunc/apply/mountpoints.py).
+ * The list of what was made in the root file system for this container (pyrunc/apply/mounts/mount_points.py).
  *
  * Written down one by one, and before each is made: whenever we are killed, nothing that we made is unknown. What
  * lies on a file system made for the container goes with it and is not on the list.

@@ -1,6 +1,6 @@
 """The systemd cgroup manager as data: which unit, in which slice, with which properties.
 
-Law 1: the bus is spoken by apply/cgroup_systemd; what is said is decided here. After systemd has made the
+Law 1: the bus is spoken by apply/cgroups/systemd; what is said is decided here. After systemd has made the
 unit, the same limits are written to the cgroup's files as without it, because not every limit is a property.
 
 Sources: runc's docs/systemd.md, org.freedesktop.systemd1(5), systemd.resource-control(5), systemd.slice(5).

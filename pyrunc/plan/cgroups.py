@@ -1,7 +1,7 @@
 """linux.cgroupsPath and linux.resources as data: which directories, which files and values, in which order.
 
 Law 1: everything that will be written to a cgroup is decided here, from the configuration and from what the
-host's hierarchies look like; apply/cgroup only makes directories and writes lines. The values are found in
+host's hierarchies look like; apply/cgroups only makes directories and writes lines. The values are found in
 cgroup_limits, the device rules in cgroup_devices: both are imported only when a configuration says more than
 the default.
 

@@ -1,7 +1,7 @@
 """Checkpoint and restore as data: what CRIU is asked for.
 
 Law 1: the request is decided here from the configuration, the command line and the mount table, in the
-names of CRIU's own protocol (see apply/criu_rpc.py), and only carried out elsewhere.
+names of CRIU's own protocol (see apply/criu/messages.py), and only carried out elsewhere.
 
 A container's mounts that show something of the host are "external" to CRIU: it must be told their mount
 points when it dumps, and by the same names what belongs there when it restores. The names here are those

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.program import Program
 
     class Filter(Protocol):
-        """A compiled filter (apply/seccomp)."""
+        """A compiled filter (apply/seccomp/filters)."""
 
         bpf: bytes
         flags: int

@@ -10,7 +10,7 @@ import fcntl
 import os
 
 from pyrunc import cli, directories, jsonio, store
-from pyrunc.apply import criu, criu_mounts, criu_rpc
+from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
 from pyrunc.plan import criu as plan_criu
 from pyrunc.verbs import plan
@@ -47,12 +47,12 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
     images = image_path(cmd)
     _make(images)
     _check_parent(cmd.parent_path, images)
-    path = criu.find(cmd.criu)
-    criu.version(path)
+    path = service.find(cmd.criu)
+    service.version(path)
     if cmd.pre_dump:
-        criu.check_feature(path, "mem_track", "--pre-dump")
+        service.check_feature(path, "mem_track", "--pre-dump")
     if cmd.lazy_pages:
-        criu.check_feature(path, "lazy_pages", "--lazy-pages")
+        service.check_feature(path, "lazy_pages", "--lazy-pages")
         _check_status_fd(cmd.status_fd)
     _dump(cmd, path, container, images)
     if not (cmd.leave_running or cmd.pre_dump):
@@ -66,9 +66,9 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
 
 def _refuse_layer(container: store.Container) -> None:
     """Refuse a container with --overlay: its layer is deleted with it, and is not in CRIU's images."""
-    from pyrunc.apply import layer
+    from pyrunc.apply.mounts import writable_layers
 
-    if layer.has(container):
+    if writable_layers.has(container):
         raise Failure(
             "Container cannot be checkpointed: what it writes to its layer (--overlay) would be lost",
             step=container.id,
@@ -131,9 +131,9 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
     config: Config = store.load_config(container)  # type: ignore[assignment]
     work = work_path(cmd, images)
     options = {
-        "images_dir_fd": criu.FIRST_FD,
-        "work_dir_fd": criu.FIRST_FD + 1,
-        **plan_criu.common(cmd, LOG, criu.config_file(container.annotations)),
+        "images_dir_fd": service.FIRST_FD,
+        "work_dir_fd": service.FIRST_FD + 1,
+        **plan_criu.common(cmd, LOG, service.config_file(container.annotations)),
         **plan_criu.dump(
             cmd,
             pid=container.pid,
@@ -158,14 +158,14 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
             os.close(status_fd)
             status_fd = -1
 
-    kind = criu_rpc.PRE_DUMP if cmd.pre_dump else criu_rpc.DUMP
+    kind = messages.PRE_DUMP if cmd.pre_dump else messages.DUMP
     debug_options(options)
-    worker = criu.Worker(path, directories=(images, work))
+    worker = service.Worker(path, directories=(images, work))
     try:
         answer = worker.ask({"type": kind, "opts": options}, notified)
     finally:
         worker.close()
-    criu.expect_success(kind, answer, f"{work}/{LOG}")
+    service.expect_success(kind, answer, f"{work}/{LOG}")
 
 
 def debug_options(options: dict[str, Any]) -> None:
@@ -189,8 +189,8 @@ def _inodes(config: Config) -> dict[str, int]:
 
 def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
     made = plan.again(config, container, container.cgroup_manager)
-    rows = criu_mounts.table(container.pid)
-    return plan_criu.dumped_mounts(made, criu_mounts.locate(container.pid, made, rows), rows)
+    rows = external_mounts.table(container.pid)
+    return plan_criu.dumped_mounts(made, external_mounts.locate(container.pid, made, rows), rows)
 
 
 def _write_descriptors(images: str, pid: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import conversation, descriptors, facts, machine, parent
+from pyrunc.apply import conversation, descriptors, facts, init_program, parent
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan import hooks as plan_hooks
@@ -77,7 +77,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         command["env"] = [*(command.get("env") or ()), *extra_env]
     plan = planned(cmd, config, raw, bundle, volumes)
     _check_root(plan.rootfs)
-    machine.hide()  # from containers
+    init_program.hide()  # from containers
     for warning in plan.warnings:
         cli.warn(warning)
     spare = _spare()
@@ -133,9 +133,9 @@ def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None
 
 def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:
     if len(launch.paths) < len(wanted.paths) or (not launch.paths and wanted.manager != "disabled"):
-        from pyrunc.apply import cgroup_explain
+        from pyrunc.apply.cgroups import reasons
 
-        for warning in cgroup_explain.not_applied(config, wanted, launch.paths):
+        for warning in reasons.not_applied(config, wanted, launch.paths):
             cli.warn(warning)
 
 
@@ -266,9 +266,9 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
         provided=volumes.steps() if volumes else (),
     )
     if wants_layer(cmd):
-        from pyrunc.apply import layer
+        from pyrunc.apply.mounts import writable_layers
 
-        layer.ask(request, cmd, config, cmd.root or store.default_root())
+        writable_layers.ask(request, cmd, config, cmd.root or store.default_root())
     try:
         return build.build(config, facts.gather(cmd.rootless), request)
     except Failure as problem:
@@ -285,12 +285,12 @@ def wants_layer(cmd: Command) -> bool:
 
 
 def _make_layer(launch: parent.Launch) -> None:
-    from pyrunc.apply import layer
+    from pyrunc.apply.mounts import writable_layers
 
     step = next(step for step in launch.plan.child if isinstance(step, steps.AttachRoot))
-    for point in layer.submounts(step.path):
+    for point in writable_layers.submounts(step.path):
         cli.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
-    launch.do(step, layer.over_root, launch.container, step)
+    launch.do(step, writable_layers.over_root, launch.container, step)
 
 
 def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = None) -> Additions | None:

@@ -144,9 +144,9 @@ def kill_init(container: store.Container) -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if store.frozen(container) or not poll.poll(_AT_ONCE):
-            from pyrunc.apply import cgroup_thaw
+            from pyrunc.apply.cgroups import thaw
 
-            cgroup_thaw.thaw_all(container.cgroup)
+            thaw.thaw_all(container.cgroup)
         if not poll.poll(10_000):
             raise Failure(
                 "container init still running",
@@ -180,7 +180,7 @@ def destroy(
     """
     hooks = _poststop(container)
     if container.cgroup:
-        from pyrunc.apply import cgroup
+        from pyrunc.apply.cgroups import cgroup
 
         made = cgroup.made(container)
         if not _own_pids(container):
@@ -192,7 +192,7 @@ def destroy(
 
         release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
     if "root_mount" in container.extra:
-        from pyrunc.apply import root
+        from pyrunc.apply.mounts import root
 
         root.leave(container)
     if mount_points != "none":
@@ -252,7 +252,7 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
             # Others may have added entries until that moment.
             if not os.fstat(file).st_size:
                 return
-        from pyrunc.apply import sweep as apply_sweep
+        from pyrunc.apply.mounts import mount_point_removal as apply_sweep
 
         apply_sweep.take_away(container, file, rootfs=rootfs, undo=undo or not container.pid)
     except OSError as exc:
@@ -282,9 +282,9 @@ def remove(container: store.Container, lock: int) -> None:
         names = os.listdir(lock)
         if "overlay" in names:
             # First: an ordinary user's can only be removed as long as the configuration is there.
-            from pyrunc.apply import layer
+            from pyrunc.apply.mounts import writable_layers
 
-            layer.remove(container, lock)
+            writable_layers.remove(container, lock)
         for name in (*(name for name in names if name not in _LAST), *_LAST):
             _remove_entry(container, lock, name)
         _remove_empty(container, lock)
@@ -351,7 +351,7 @@ def poststart(container: store.Container) -> None:
     except Failure as problem:
         kill_init(container)
         if container.cgroup and not _own_pids(container):
-            from pyrunc.apply import cgroup
+            from pyrunc.apply.cgroups import cgroup
 
             cgroup.kill_all(container.cgroup, _SIGKILL)
         problem.hint += "; the container was killed" if problem.hint else "the container was killed"

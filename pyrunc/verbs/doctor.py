@@ -13,8 +13,8 @@ from importlib.util import find_spec
 
 import pyrunc
 from pyrunc import jsonio, layout
-from pyrunc.apply import engine_check, host_check
-from pyrunc.apply.finding import MISSING, OK, WARNING, Finding
+from pyrunc.apply.doctor import engines, host
+from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
 from pyrunc.cli import screen
 from pyrunc.errors import printable
 from pyrunc.verbs import version
@@ -43,7 +43,7 @@ def main(cmd: Command) -> int:
 
 def doctor() -> list[Finding]:
     """Return what there is to say of this machine, as `pyrunc doctor` does."""
-    return [_command(), *_packages(), *host_check.findings(), *engine_check.findings()]
+    return [_command(), *_packages(), *host.findings(), *engines.findings()]
 
 
 def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], str] | None = None) -> str:

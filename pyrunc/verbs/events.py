@@ -13,7 +13,7 @@ import sys
 import time
 
 from pyrunc import store
-from pyrunc.apply import cgroup, cgroup_stats
+from pyrunc.apply.cgroups import cgroup, statistics
 from pyrunc.errors import Failure
 from pyrunc.jsonio import dumps
 
@@ -39,7 +39,7 @@ def main(cmd: Command) -> int:
     if store.status(container) == "stopped":
         raise Failure(f"container with id {cmd.id} is not running")
     if cmd.stats:
-        _emit("stats", cmd.id, cgroup_stats.stats(container.cgroup))
+        _emit("stats", cmd.id, statistics.stats(container.cgroup))
         return 0
     for kind, data in stream(container, cmd.interval):
         _emit(kind, cmd.id, data)
@@ -90,7 +90,7 @@ def stream(container: store.Container, interval: float) -> Iterator[tuple[str, d
                 if not end:
                     time.sleep(0.1)
             if time.monotonic() >= due and not end:
-                yield "stats", cgroup_stats.stats(paths)
+                yield "stats", statistics.stats(paths)
                 due = time.monotonic() + interval
     finally:
         memory.close()

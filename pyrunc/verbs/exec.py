@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import conversation, descriptors, enter
+from pyrunc.apply import conversation, descriptors, exec_process
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import build, namespaces
@@ -34,7 +34,7 @@ def main(cmd: Command) -> int:
     return foreground.wait(entry.pid, entry.pidfd, master=entry.master if entry.master >= 0 else None)
 
 
-def begin(cmd: Command) -> enter.Entry:
+def begin(cmd: Command) -> exec_process.Entry:
     """Bring a process to its program in a container.
 
     Args:
@@ -74,7 +74,7 @@ def begin(cmd: Command) -> enter.Entry:
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
     for warning in plan.warnings:
         cli.warn(warning)
-    entry = enter.Entry(container, plan, root + "/@cache/seccomp")
+    entry = exec_process.Entry(container, plan, root + "/@cache/seccomp")
     entry.trace = trace
     entry.patient = bool(cmd.ignore_paused)
     try:

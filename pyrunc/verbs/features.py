@@ -8,10 +8,8 @@ it is another matter, except for seccomp's supportedFlags.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pyrunc
-from pyrunc.apply import seccomp as seccomp_loader
+from pyrunc.apply.seccomp import filters as seccomp_loader
 from pyrunc.cli.verbs import VERBS
 from pyrunc.jsonio import dumps_indent
 from pyrunc.plan import annotations as plan_annotations
@@ -44,26 +42,21 @@ def features() -> dict[str, object]:
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": _has("cgroup_systemd"),
-                "systemdUser": _has("cgroup_systemd"),
+                "systemd": True,
+                "systemdUser": True,
                 "rdma": True,
             },
             "seccomp": _seccomp(),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": dict.fromkeys(("enabled", "schemata", "monitoring"), _has("intel_rdt")),
+            "intelRdt": dict.fromkeys(("enabled", "schemata", "monitoring"), True),
             "memoryPolicy": {"modes": list(process.MEMORY_MODES), "flags": list(process.MEMORY_FLAGS)},
-            "mountExtensions": {"idmap": {"enabled": _has("idmapped")}},
-            "netDevices": {"enabled": _has("netdevices")},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": _annotations(),
         "potentiallyUnsafeConfigAnnotations": _unsafe(),
     }
-
-
-def _has(subject: str) -> bool:
-    """Tell whether the part of the runtime that carries out a subject is there."""
-    return find_spec("pyrunc.apply." + subject) is not None
 
 
 def _seccomp() -> dict[str, object]:
@@ -95,9 +88,4 @@ def _annotations() -> dict[str, str]:
 
 def _unsafe() -> list[str]:
     """Return the annotations of a config.json that change what pyrunc does; "x." means all under x."""
-    without = set()
-    if not _has("cgroup_systemd"):
-        without.add("org.systemd.property.")
-    if "checkpoint" not in VERBS:
-        without.add("org.criu.config")
-    return sorted(set(plan_annotations.APPLIED) - without)
+    return sorted(plan_annotations.APPLIED)

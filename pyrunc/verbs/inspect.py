@@ -7,7 +7,8 @@ the configuration. A part that cannot be had is null, and said on stderr; it hid
 from __future__ import annotations
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import cgroup_stats, exit_status
+from pyrunc.apply import exit_status
+from pyrunc.apply.cgroups import statistics
 from pyrunc.errors import Failure, strerror
 from pyrunc.plan import show, show_mounts
 from pyrunc.verbs import mounts, ps, state
@@ -90,7 +91,7 @@ def _cgroup(container: store.Container, *, there: bool) -> object:
     return {
         "manager": container.cgroup_manager,
         "paths": container.cgroup,
-        "stats": cgroup_stats.stats(container.cgroup) if there else None,
+        "stats": statistics.stats(container.cgroup) if there else None,
     }
 
 

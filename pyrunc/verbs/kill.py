@@ -90,7 +90,7 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
             return
     elif all_of_them:
         # Without a pid namespace of its own, init's death does not take the others along.
-        from pyrunc.apply import cgroup
+        from pyrunc.apply.cgroups import cgroup
 
         if state == "stopped" and not everyone and not cgroup.pids(container.cgroup):
             raise Failure("container not running", step=container.id)
@@ -112,9 +112,9 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
     except OSError as exc:
         raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
     if number == _SIGKILL and (state == "paused" or _divided(container)):
-        from pyrunc.apply import cgroup, cgroup_thaw
+        from pyrunc.apply.cgroups import cgroup, thaw
 
-        cgroup_thaw.thaw_all(container.cgroup)
+        thaw.thaw_all(container.cgroup)
 
 
 def _divided(container: store.Container) -> bool:

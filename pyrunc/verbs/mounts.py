@@ -11,7 +11,8 @@ import os
 import sys
 
 from pyrunc import jsonio, store
-from pyrunc.apply import drift, inside, verify
+from pyrunc.apply.live import drift, inside
+from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
 from pyrunc.verbs import plan as plan_verb
@@ -154,7 +155,7 @@ class Tree:
             Failure: one cannot be mounted; then none is.
 
         """
-        from pyrunc.apply import live_mounts
+        from pyrunc.apply.live import mounting
 
         self._check_own()
         lock = self._lock()
@@ -173,7 +174,7 @@ class Tree:
                     _check_free(step, asked, known, found)
             self._keep({**before, "added": [*before["added"], *entries]})
             try:
-                live_mounts.add(self.container, new, plan, _bases(known, found))
+                mounting.add(self.container, new, plan, _bases(known, found))
             except Failure as problem:
                 self._keep(before)
                 problem.step = ""
@@ -192,14 +193,14 @@ class Tree:
             Failure: one is no mount point, or must stay; then nothing has been done.
 
         """
-        from pyrunc.apply import live_mounts
+        from pyrunc.apply.live import mounting
 
         self._check_own()
         lock = self._lock()
         try:
             _plan, known, found, _text = self.look()
             paths = [mounts.clean(path) for path in wanted]
-            gone = live_mounts.remove(self.container, paths, known, found, force=force)
+            gone = mounting.remove(self.container, paths, known, found, force=force)
             self._forget(gone, known, found)
         finally:
             os.close(lock)

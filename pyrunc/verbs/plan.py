@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, jsonio
-from pyrunc.apply import facts, layer
+from pyrunc.apply import facts
+from pyrunc.apply.mounts import writable_layers
 from pyrunc.cli import screen
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
@@ -72,6 +73,6 @@ def again(config: Config, container: Container, manager: str, rootless: str | No
 
     """
     request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
-    if layer.has(container):
-        request.overlay = f"{container.directory}/{layer.FOLDER}"
+    if writable_layers.has(container):
+        request.overlay = f"{container.directory}/{writable_layers.FOLDER}"
     return build.build(config, facts.gather(rootless), request)

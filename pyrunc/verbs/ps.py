@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import cgroup, foreground
+from pyrunc.apply import foreground
+from pyrunc.apply.cgroups import cgroup
 from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 

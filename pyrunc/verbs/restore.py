@@ -11,7 +11,9 @@ import _signal
 import os
 
 from pyrunc import cli, jsonio, store
-from pyrunc.apply import cgroup, conversation, criu, criu_mounts, criu_rpc, foreground
+from pyrunc.apply import conversation, foreground
+from pyrunc.apply.cgroups import cgroup
+from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu as plan_criu
@@ -51,8 +53,8 @@ def main(cmd: Command) -> int:
         from pyrunc.apply import terminal as apply_terminal
 
         apply_terminal.check_socket(terminal=terminal, detach=bool(cmd.detach), socket=cmd.console_socket)
-    path = criu.find(cmd.criu)
-    criu.version(path)
+    path = service.find(cmd.criu)
+    service.version(path)
     container, lock = create.reserve(cmd.root or store.default_root(), cmd.id)
     restore = Restore(cmd, config, container)
     try:
@@ -158,17 +160,17 @@ class Restore:
             worker = self._start(path, place, shown, directories)
             try:
                 options = {
-                    "images_dir_fd": criu.FIRST_FD,
-                    "work_dir_fd": criu.FIRST_FD + 1,
-                    **plan_criu.common(self.cmd, LOG, criu.config_file(self.container.annotations)),
+                    "images_dir_fd": service.FIRST_FD,
+                    "work_dir_fd": service.FIRST_FD + 1,
+                    **plan_criu.common(self.cmd, LOG, service.config_file(self.container.annotations)),
                     **plan_criu.restore(self.cmd, root=place),
                     "cg_root": _cgroup_roots(worker.pid),
                     "join_ns": plan_criu.entered(self.config),
-                    "inherit_fd": self._inherited(images, criu.FIRST_FD + len(directories)),
+                    "inherit_fd": self._inherited(images, service.FIRST_FD + len(directories)),
                     "ext_mnt": self._mounts(worker.report),
                 }
                 checkpoint.debug_options(options)
-                answer = worker.ask({"type": criu_rpc.RESTORE, "opts": options}, self._notified)
+                answer = worker.ask({"type": messages.RESTORE, "opts": options}, self._notified)
             finally:
                 worker.close()
         finally:
@@ -176,9 +178,9 @@ class Restore:
                 os.close(fd)
             os.rmdir(place)
             os.rmdir(shown)
-        criu.expect_success(criu_rpc.RESTORE, answer, f"{work}/{LOG}")
+        service.expect_success(messages.RESTORE, answer, f"{work}/{LOG}")
 
-    def _start(self, path: str, place: str, shown: str, directories: tuple[str, str]) -> criu.Worker:
+    def _start(self, path: str, place: str, shown: str, directories: tuple[str, str]) -> service.Worker:
         """Make the cgroups and start criu in them, where the root file system is mounted for it."""
         container, plan = self.container, self.plan
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
@@ -199,12 +201,12 @@ class Restore:
 
         def before() -> object:
             cgroup.join_self(join)
-            root = criu_mounts.enter(plan.rootfs, place)
+            root = external_mounts.enter(plan.rootfs, place)
             if maps is not None:
-                criu_mounts.show_images(images, shown, maps)
-            return criu_mounts.prepare(plan, root, place, os.path.dirname(place))
+                external_mounts.show_images(images, shown, maps)
+            return external_mounts.prepare(plan, root, place, os.path.dirname(place))
 
-        worker = criu.Worker(
+        worker = service.Worker(
             path,
             # Without a terminal of its own the container's stdio is ours.
             own_stdio=not plan.terminal,
@@ -255,7 +257,7 @@ class Restore:
             for external in plan_criu.externals(self.plan)
             if external.recursive
         }
-        rows = criu_mounts.table()
+        rows = external_mounts.table()
         return plan_criu.restored_mounts(self.plan, located, sources, rows)  # type: ignore[arg-type]
 
     def _notified(self, script: str, pid: int, fd: int) -> None:
@@ -309,7 +311,7 @@ class Restore:
 
     def _close_root(self) -> None:
         """Make the root read-only before anything in it runs on: CRIU 3.17 forgets that on Linux 6.1."""
-        from pyrunc.apply import inside
+        from pyrunc.apply.live import inside
 
         def close(place: inside.Place) -> None:
             only = flags.MOUNT_ATTR_RDONLY

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import cgroup
+from pyrunc.apply.cgroups import cgroup
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False

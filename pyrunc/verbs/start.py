@@ -99,13 +99,13 @@ def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
     import _signal
     import select
 
-    from pyrunc.apply import words
+    from pyrunc.apply import failures
 
-    if not words.waits(answer[1:]):
+    if not failures.waits(answer[1:]):
         while part := os.read(report, _LARGE):
             answer += part
-        return words.at_start(container, answer[1:])
-    problem = words.at_start(container, answer[1:])
+        return failures.at_start(container, answer[1:])
+    problem = failures.at_start(container, answer[1:])
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import cli, store
-from pyrunc.apply import cgroup, cgroup_make
+from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.facts import gather
 from pyrunc.errors import Failure
 from pyrunc.jsonio import dumps_indent
@@ -227,19 +227,19 @@ def _apply(plan: CgroupPlan) -> None:
     before = _present(plan)
     try:
         if plan.unit is not None:
-            from pyrunc.apply import cgroup_systemd
+            from pyrunc.apply.cgroups import systemd
 
-            cgroup_systemd.update(plan, plan.unit.properties)
+            systemd.update(plan, plan.unit.properties)
         if plan.needed:
-            from pyrunc.apply import cgroup_v2
+            from pyrunc.apply.cgroups import version_2
 
-            cgroup_v2.enable(plan, plan.paths[""])
+            version_2.enable(plan, plan.paths[""])
         cgroup.apply_limits(plan, plan.paths)
     except Failure:
         plan.writes = before
         plan.devices, plan.check = b"", (0, 0)
         try:
-            cgroup_make.apply_limits(plan, plan.paths)
+            making.apply_limits(plan, plan.paths)
         except Failure as again:
             cli.warn(f"not all limits could be put back: {again.text()}")
         raise

@@ -62,6 +62,6 @@ def command() -> str:
 
 def libseccomp() -> str:
     """Return the version of the installed libseccomp, "" if there is none."""
-    from pyrunc.apply import seccomp_compile
+    from pyrunc.apply.seccomp import compiler
 
-    return seccomp_compile.version() or ""
+    return compiler.version() or ""

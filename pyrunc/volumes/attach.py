@@ -154,9 +154,11 @@ class Additions:
             hosts.ready(request, item.asked, self.made)
             hosts.settle(request.source, request, self.config, item.asked)
         if step.layer:
-            from pyrunc.apply import layer
+            from pyrunc.apply.mounts import writable_layers
 
-            layer.make(step.layer, self.store.mountpoint(item.name) if item.name else request.source)
+            writable_layers.make(
+                step.layer, self.store.mountpoint(item.name) if item.name else request.source
+            )
 
     def _volume(self, item: Item, request: Request, holder: Holder, rootfs: str) -> None:
         labels = dict(label.partition("=")[::2] for label in request.labels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.apply.cgroup_facts import cgroup_facts
+from pyrunc.apply.cgroups.hierarchies import cgroup_facts
 from tests.support.cgroups import paths
 from tests.support.mounts import Row, rows
 from tests.support.unified import UnifiedEngine

@@ -388,7 +388,7 @@ class TestWholeCgroups:
         assert not any(path.exists() for path in paths)
 
     def test_who_holds_a_cgroup_is_named(self, engine: Engine, bundle: Bundle) -> None:
-        from pyrunc.apply import cgroup
+        from pyrunc.apply.cgroups import cgroup
         from pyrunc.errors import Failure
 
         name = engine.start(bundle)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc import store
-from pyrunc.apply import inside
+from pyrunc.apply.live import inside
 from pyrunc.errors import Failure
 from tests.support.containers import Bundle, Canary, wait_for
 from tests.support.engine import FOREIGN
@@ -345,7 +345,7 @@ def test_the_image_cannot_have_its_modules_loaded(
     """Law 6: whatever the helper needs was imported before it entered the container."""
     del bundles
     mark = 'open("/marked", "w")\n'
-    for name in ("json", "re", "difflib", "os", "encodings/idna", "pyrunc/apply/mounts"):
+    for name in ("json", "re", "difflib", "os", "encodings/idna", "pyrunc/apply/mounts/mounts"):
         file = bundle.rootfs / f"usr/lib/python3.11/{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(mark)

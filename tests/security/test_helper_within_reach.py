@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc import store
-from pyrunc.apply import inside, sources
+from pyrunc.apply.live import inside
+from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
 from tests.support.engine import Engine
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pyrunc.apply.inside import Place
+    from pyrunc.apply.live.inside import Place
     from pyrunc.store import Container
     from tests.support.containers import Bundle
 
@@ -92,8 +93,8 @@ def test_it_has_nothing_of_the_host_open(container: Container, tmp_path: Path) -
 
 
 def test_a_table_without_end_is_refused(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.read_bytes, "__defaults__", (100,))
-    monkeypatch.setattr(sources.read_all, "__defaults__", (100,))
+    monkeypatch.setattr(bind_sources.read_bytes, "__defaults__", (100,))
+    monkeypatch.setattr(bind_sources.read_all, "__defaults__", (100,))
     with pytest.raises(Failure, match="look into the container: file too large"):
         inside.look(container, ["/"])
 

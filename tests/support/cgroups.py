@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyrunc.apply.cgroup_facts import cgroup_facts
+from pyrunc.apply.cgroups.hierarchies import cgroup_facts
 
 if TYPE_CHECKING:
     from tests.support.engine import Engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pyrunc.apply import machine, protocol, words
+from pyrunc.apply import failures, init_program, protocol
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import steps
 from pyrunc.plan.program import NAME, Program
@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     """
 
     status: int
-    report: words.Report | None
+    report: failures.Report | None
     out: str
     told: list[Told]
 
@@ -111,7 +111,7 @@ def carry_out(
     """
     ours, far = protocol.pair()
     reader, writer = os.pipe()
-    image = machine.image()
+    image = init_program.image()
     pid, pidfd = _linux.clone3(new, signal.SIGCHLD, -1)
     if pid == 0:
         try:
@@ -144,7 +144,7 @@ def _become(
 ) -> None:
     data = made if isinstance(made, bytes) else made.encode(slots, trace=trace)
     # Out of the way of what comes next.
-    held = os.dup2(machine.sealed("program", data), HELD)
+    held = os.dup2(init_program.sealed("program", data), HELD)
     image = os.dup2(image, HELD + 1, inheritable=False)
     null = os.open("/dev/null", os.O_RDWR)
     for fd, to in ((null, 0), (writer, 1), (writer, 2)):
@@ -153,8 +153,8 @@ def _become(
         before()
     for fd in (*(fd for fd in slots.values() if fd >= 0), *range(3, 3 + passed)):
         os.set_inheritable(fd, True)
-    words = [NAME, str(held)] if arguments is None else arguments(held)
-    _linux.execveat(image, "", words, [], flags.AT_EMPTY_PATH)
+    failures = [NAME, str(held)] if arguments is None else arguments(held)
+    _linux.execveat(image, "", failures, [], flags.AT_EMPTY_PATH)
 
 
 class _Conversation:
@@ -170,7 +170,7 @@ class _Conversation:
         self.pid, self.pidfd = pid, pidfd
         self.answers = answers
         self.patience = patience
-        self.report: words.Report | None = None
+        self.report: failures.Report | None = None
         self.told: list[Told] = []
         self.status = -signal.SIGKILL
 
@@ -193,7 +193,7 @@ class _Conversation:
         if not kind:
             return False
         if kind == protocol.ENDED:
-            self.report = words.Report.read(payload)
+            self.report = failures.Report.read(payload)
             assert self.report is not None, payload
             return False
         self.told.append(Told(kind, payload, fd))

@@ -16,7 +16,7 @@ from tests.support.init_machine import READY, STEP, WAITED, Outcome, carry_out
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.apply.words import Report
+    from pyrunc.apply.failures import Report
 
 __all__ = ["STATX_MNT_ID", "STATX_MNT_ID_UNIQUE", "Row", "Tree", "private", "refused"]
 

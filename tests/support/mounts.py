@@ -10,7 +10,7 @@ from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from pyrunc.apply.sources import unescape
+from pyrunc.apply.mounts.bind_sources import unescape
 from pyrunc.linux import _linux, flags
 from tests.support.forked import in_child
 

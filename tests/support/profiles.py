@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyrunc.apply import seccomp
+from pyrunc.apply.seccomp import filters
 from pyrunc.plan import seccomp as plan
 
 if TYPE_CHECKING:
@@ -28,6 +28,6 @@ def denied(*names: str, **more: Any) -> dict[str, Any]:
     return {**ALLOW_ALL, "syscalls": [rule("SCMP_ACT_ERRNO", *names, **more)]}
 
 
-def program(section: dict[str, Any], directory: str = "/proc/nothing") -> seccomp.Program:
+def program(section: dict[str, Any], directory: str = "/proc/nothing") -> filters.Program:
     """Return the compiled profile, by default without a cache."""
-    return seccomp.compile(lowered(section), directory)
+    return filters.compile(lowered(section), directory)

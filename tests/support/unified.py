@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from pyrunc.apply.cgroup_facts import cgroup_facts
+from pyrunc.apply.cgroups.hierarchies import cgroup_facts
 from tests.support.engine import Engine
 
 if TYPE_CHECKING:

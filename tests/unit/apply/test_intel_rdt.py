@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pyrunc.apply import cgroup, cgroup_facts, intel_rdt
+from pyrunc.apply import intel_rdt
+from pyrunc.apply.cgroups import cgroup, hierarchies
 from pyrunc.errors import Failure
 from pyrunc.plan import intel_rdt as plan_rdt
 
@@ -220,8 +221,8 @@ def test_only_what_is_the_containers_is_removed(tmp_path: Path) -> None:
 
 
 def test_where_resctrl_is_not_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup_facts, "RESCTRL", str(tmp_path))
-    assert cgroup_facts.cgroup_facts(rootless=False).rdt == ""  # a directory, but no resctrl
+    monkeypatch.setattr(hierarchies, "RESCTRL", str(tmp_path))
+    assert hierarchies.cgroup_facts(rootless=False).rdt == ""  # a directory, but no resctrl
     with pytest.raises(Failure) as caught:
         plan_rdt.plan({"closID": "gold"}, "", "c1")
     assert caught.value.text() == (

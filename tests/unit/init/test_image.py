@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.apply import machine
+from pyrunc.apply import init_program
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import program as plan_program
 from pyrunc.plan.program import SIGNATURES, Program
@@ -89,7 +89,7 @@ def test_it_needs_nothing_and_has_no_page_to_write_and_execute() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="whom no mode of a file holds back")
 def test_it_is_sealed() -> None:
     """Not even the host's root writes to it, changes its size, or opens it for writing through /proc."""
-    fd = machine.image()
+    fd = init_program.image()
     try:
         assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == flags.F_SEAL_ALL
         tries: dict[str, Callable[[], object]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc.apply import machine, protocol
+from pyrunc.apply import init_program, protocol
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import program as plan_program
 from pyrunc.plan.program import NAMES, Program
@@ -228,7 +228,7 @@ def mount_of(fd: int) -> str:
 
 
 def test_stdio_null() -> None:
-    null = machine.null_device()
+    null = init_program.null_device()
     assert null >= 0
     made = Program()
     made.add(STEP, "STDIO_NULL", made.slot("null"))
@@ -325,7 +325,9 @@ def test_wait_ends_at_another_word() -> None:
 
 def test_wait_ends_where_nobody_is_any_more() -> None:
     ours, far = protocol.pair()
-    pid, pidfd = machine.start(program(("WAIT", *WAITED)).encode({"socket": far.fileno()}), [far.fileno()])
+    pid, pidfd = init_program.start(
+        program(("WAIT", *WAITED)).encode({"socket": far.fileno()}), [far.fileno()]
+    )
     far.close()
     ours.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc.apply import mountpoints
+from pyrunc.apply.mounts import mount_points
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import program_mounts as how
@@ -336,10 +336,10 @@ def test_unlock(tmp_path: Path, opened: Callable[..., int]) -> None:
     place = tmp_path / "locks"
     held, other = (opened(place, os.O_RDWR | os.O_CREAT) for _ in range(2))
     part = struct.pack("=qq", 5, 1)
-    assert mountpoints.lock(held, fcntl.F_WRLCK, part, 0)
-    assert not mountpoints.lock(other, fcntl.F_WRLCK, part, 0)
+    assert mount_points.lock(held, fcntl.F_WRLCK, part, 0)
+    assert not mount_points.lock(other, fcntl.F_WRLCK, part, 0)
     made = Program()
-    made.add(STEP, "UNLOCK", made.slot("nothing"), made.blob(mountpoints.release(part)))
-    made.add(STEP, "UNLOCK", made.slot("lock"), made.blob(mountpoints.release(part)))
+    made.add(STEP, "UNLOCK", made.slot("nothing"), made.blob(mount_points.release(part)))
+    made.add(STEP, "UNLOCK", made.slot("lock"), made.blob(mount_points.release(part)))
     good(carry_out(made, {"lock": held}))
-    assert mountpoints.lock(other, fcntl.F_WRLCK, part, 0)
+    assert mount_points.lock(other, fcntl.F_WRLCK, part, 0)

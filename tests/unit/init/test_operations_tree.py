@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc.apply import sweep
+from pyrunc.apply.mounts import mount_point_removal
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import program_mounts as how
@@ -221,7 +221,7 @@ ODD = [
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_made_is_listed_as_it_is_called(root: Path, notes: int, name: str) -> None:
     Tree(root, listed=notes).add("PLACE", f"/etc/{name}/{name}", 0, "place").seen(lambda _pid: None)
-    entries, _end = sweep.listed(notes)
+    entries, _end = mount_point_removal.listed(notes)
     top = os.stat(root)
     assert [(entry.base, entry.path, entry.top) for entry in entries] == [
         (str(root), f"etc/{name}", (top.st_dev, top.st_ino)),
@@ -236,7 +236,7 @@ def test_every_kind_is_listed(root: Path, notes: int) -> None:
     tree = Tree(root, listed=notes).add("NODE", "/dev/null", 0o20666, os.makedev(1, 3), 0)
     tree.add("NODE", "/sub/fifo", 0o10600, 0, 0).add("SYMLINK", "/dev/fd", "/proc/self/fd", 0)
     tree.add("SYMLINK", "/etc/mtab", "/proc/mounts", 2).seen(lambda _pid: None)
-    paths = [entry.path for entry in sweep.listed(notes)[0]]
+    paths = [entry.path for entry in mount_point_removal.listed(notes)[0]]
     assert paths == ["dev/null", "sub", "sub/fifo", "dev/fd", "etc/mtab"]
 
 
@@ -249,7 +249,7 @@ def test_what_is_there_already_is_not_listed(root: Path, notes: int) -> None:
     )
     tree.seen(lambda _pid: None)
     assert os.readlink(root / "dev/fd") == "elsewhere"
-    assert sweep.listed(notes)[0] == []
+    assert mount_point_removal.listed(notes)[0] == []
     assert os.fstat(notes).st_size == 0
 
 
@@ -258,7 +258,7 @@ def test_what_lies_on_a_file_system_of_the_container_s_is_not_listed(root: Path,
         Tree(root, listed=notes).tmpfs("mount").attach("mount", "/dev").add("PLACE", "/dev/a/b", 0, "place")
     )
     tree.add("NODE", "/dev/null", 0o20666, os.makedev(1, 3), 0).seen(lambda _pid: None)
-    assert sweep.listed(notes)[0] == []
+    assert mount_point_removal.listed(notes)[0] == []
 
 
 def test_what_lies_in_a_directory_of_the_host_s_is_listed_below_that(
@@ -270,14 +270,14 @@ def test_what_lies_in_a_directory_of_the_host_s_is_listed_below_that(
     tree.add("NOTE", "mount", 0, 0, 0, str(source)).add("PLACE", "/etc/a/b", 0, "place").seen(
         lambda _pid: None
     )
-    found = [(entry.base, entry.path) for entry in sweep.listed(notes)[0]]
+    found = [(entry.base, entry.path) for entry in mount_point_removal.listed(notes)[0]]
     assert found == [(str(source), "a"), (str(source), "a/b")]
 
 
 def test_numbers_go_on_where_an_earlier_list_ends(root: Path, notes: int) -> None:
     for name in ("one", "two"):
         Tree(root, listed=notes).add("PLACE", f"/{name}", 0, "place").seen(lambda _pid: None)
-    assert [entry.path for entry in sweep.listed(notes)[0]] == ["one", "two"]
+    assert [entry.path for entry in mount_point_removal.listed(notes)[0]] == ["one", "two"]
 
 
 def test_a_list_that_cannot_be_written_stops_it(root: Path, opened: Callable[..., int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyrunc import jsonio, store
-from pyrunc.apply import cgroup
+from pyrunc.apply.cgroups import cgroup
 from pyrunc.errors import Failure
 from pyrunc.verbs import delete
 from tests.support.records import refuse, reserved

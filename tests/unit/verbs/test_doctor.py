@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pyrunc as library
-from pyrunc.apply.finding import MISSING, OK, WARNING, Finding
+from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
 from pyrunc.verbs import doctor
 from tests.support import refuse
 

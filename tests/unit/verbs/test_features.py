@@ -46,16 +46,7 @@ def test_mount_options_are_the_tables() -> None:
 
 
 def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyrunc.apply.seccomp_compile.version", lambda: None)
+    monkeypatch.setattr("pyrunc.apply.seccomp.compiler.version", lambda: None)
     found: Any = features.features()
     assert found["linux"]["seccomp"] == {"enabled": False}
     assert "io.github.seccomp.libseccomp.version" not in found["annotations"]
-
-
-@pytest.mark.parametrize("present", [True, False])
-def test_parts_are_claimed_when_they_are_there(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
-    monkeypatch.setattr(features, "find_spec", lambda _: object() if present else None)
-    found: Any = features.features()
-    assert found["linux"]["netDevices"]["enabled"] is present
-    assert found["linux"]["cgroup"]["systemd"] is present
-    assert ("org.systemd.property." in found["potentiallyUnsafeConfigAnnotations"]) is present

@@ -41,7 +41,7 @@ def test_which_command_this_is(monkeypatch: pytest.MonkeyPatch, kind: str) -> No
 def test_without_libseccomp_its_line_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pyrunc.apply.seccomp_compile.version", lambda: None)
+    monkeypatch.setattr("pyrunc.apply.seccomp.compiler.version", lambda: None)
     version.main(Command("version", {}))
     assert "libseccomp" not in capsys.readouterr().out
 

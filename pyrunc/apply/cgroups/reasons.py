@@ -1,0 +1,192 @@
+"""Why a cgroup could not be made, limited or removed. Slow on purpose: only read when something has failed.
+
+Law 2: accept fast, explain slowly. Every sentence names the limit, the file and, where it is to blame, the
+parent.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.errors import Failure
+from pyrunc.plan import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
+
+_EPERM, _ENOENT, _EACCES, _EBUSY, _EINVAL, _ENOSPC, _ERANGE, _EROFS, _EOPNOTSUPP = (
+    1,
+    2,
+    13,
+    16,
+    22,
+    28,
+    34,
+    30,
+    95,
+)
+
+# What a value depends on above: file -> what to say about the parent's.
+_PARENTS = {
+    "cpu.cfs_quota_us": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "cpu.cfs_period_us": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "cpu.rt_runtime_us": ("cpu.rt_runtime_us", "cpu.rt_period_us"),
+    "cpu.rt_period_us": ("cpu.rt_runtime_us", "cpu.rt_period_us"),
+    "cpuset.cpus": ("cpuset.cpus", "cpuset.cpus.effective"),
+    "cpuset.mems": ("cpuset.mems", "cpuset.mems.effective"),
+    "devices.allow": ("devices.list",),
+}
+
+
+def not_made(plan: CgroupPlan, path: str, errno: int) -> Failure:
+    """Explain a directory that cannot be made."""
+    if errno in (_EPERM, _EACCES, _EROFS) and plan.optional:
+        limits = ", ".join(
+            dict.fromkeys(write.pointer.split("/")[3] for write in plan.writes if not write.optional)
+        )
+        return Failure(
+            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+            f" (limits: {limits}): make {path}",
+            errno=errno,
+            hint="let systemd delegate cgroups to you (--systemd-cgroup), or leave the limits out",
+        )
+    hint = "the cgroup mount is read-only" if errno == _EROFS else ""
+    return Failure(
+        f"unable to apply cgroup configuration: make {path}",
+        pointer="/linux/cgroupsPath",
+        errno=errno,
+        hint=hint,
+    )
+
+
+def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, str]) -> list[str]:
+    """Say what a container does without because there was no right to make its cgroups.
+
+    Args:
+        config: what was asked for; limits would have been a failure, device rules are not.
+        plan: the cgroups that were wanted.
+        paths: those that could be made.
+
+    """
+    lost = [name or "unified" for name in plan.paths if name not in paths]
+    found = []
+    rules = ((config.get("linux") or {}).get("resources") or {}).get("devices")
+    if rules and lost and not paths.get("devices") and not (plan.version == 2 and "" in paths):
+        found.append(
+            "/linux/resources/devices: not applied, there is no permission to make cgroups"
+            f" ({', '.join(lost)})"
+        )
+    if not paths and namespaces.paths(config).get("pid") != "":  # type: ignore[arg-type]
+        # runc's words, which people look for.
+        found.append(
+            "/linux/namespaces: creating a rootless container with no cgroup and no private pid namespace."
+            " Such configuration is strongly discouraged (as it is impossible to properly kill all"
+            " container's processes)"
+        )
+    return found
+
+
+def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failure:
+    """Explain a controller that does not reach the container's cgroup: find the parent that lacks it."""
+    directory = plan.roots[""]
+    offer = _read(directory, "cgroup.controllers")
+    for part in path[len(directory) :].strip("/").split("/"):
+        enabled = _read(directory, "cgroup.subtree_control")
+        if name not in enabled.split():
+            break
+        directory += f"/{part}"
+        offer = enabled
+    hint = ""
+    if name in offer.split():
+        if _read(directory, "cgroup.procs") and directory != plan.roots[""]:
+            hint = "it has processes of its own, so it cannot hand out controllers: give another cgroupsPath"
+        else:
+            hint = f"echo +{name} > {directory}/cgroup.subtree_control"
+    return Failure(
+        f"the limit needs the cgroup controller {name}; {directory} enables only:"
+        f" {_read(directory, 'cgroup.subtree_control') or 'none'}",
+        pointer=pointer,
+        hint=hint,
+    )
+
+
+def refused(write: CgroupWrite, paths: dict[str, str], errno: int) -> Failure:
+    """Explain a value the kernel did not take."""
+    path = paths[write.controller]
+    value = write.value.replace("\n", ", ")
+    message = f"write {value!r} to {write.file} of cgroup {path}"
+    hint = ""
+    if errno == _ENOENT:
+        message, hint = _no_file(write, path)
+    elif errno == _EBUSY and write.file.startswith("memory."):
+        usage = _read(path, "memory.usage_in_bytes")
+        peak = _read(path, "memory.max_usage_in_bytes")
+        return Failure(
+            f"unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})",
+            pointer=write.pointer,
+        )
+    elif errno == _EOPNOTSUPP:
+        hint = f"this kernel no longer limits {write.file}"
+    else:
+        hint = _parent_hint(write, path)
+    return Failure(message, pointer=write.pointer, errno=errno, hint=hint)
+
+
+def _no_file(write: CgroupWrite, path: str) -> tuple[str, str]:
+    names = write.file if write.other is None else f"{write.file} nor {write.other[0]}"
+    message = f"cgroup {path} has no {names}"
+    if write.file.startswith("hugetlb."):
+        sizes = sorted(
+            name.split(".")[1] for name in _list(path) if name.startswith("hugetlb.") and "rsvd" not in name
+        )
+        return message, f"huge page sizes of this host: {', '.join(dict.fromkeys(sizes)) or 'none'}"
+    prefix = write.file.partition(".")[0]
+    if not write.controller and prefix not in ("cgroup", *_read(path, "cgroup.controllers").split()):
+        return message, f"controller {prefix!r} not available"
+    if "memsw" in write.file or "swap" in write.file:
+        return message, "this kernel does not account swap (boot option swapaccount=1)"
+    return message, "this kernel does not know that limit"
+
+
+def _parent_hint(write: CgroupWrite, path: str) -> str:
+    parent = path.rpartition("/")[0]
+    found = [f"{file} = {text}" for file in _PARENTS.get(write.file, ()) if (text := _read(parent, file))]
+    if not found and write.file == "cpu.max":
+        found = [f"cpu.max = {text}"] if (text := _read(parent, "cpu.max")) else []
+    if not found:
+        return ""
+    return f"its parent {parent} has {', '.join(found).replace(chr(10), ', ')}"
+
+
+def in_use(left: list[str]) -> Failure:
+    """Say who keeps cgroups from being removed."""
+    from pyrunc.apply.cgroups.cgroup import pids
+
+    holders = []
+    for pid in pids({"": left[0]}):
+        # A process names itself: neither lines of its own in a message nor bytes that steer a terminal.
+        name = _read(f"/proc/{pid}", "comm")
+        name = name if name.isprintable() else ascii(name)[1:-1]
+        holders.append(f"{pid} ({name})" if name else str(pid))
+    who = ", ".join(holders[:10]) + (f" and {len(holders) - 10} more" if len(holders) > 10 else "")
+    held = f"held by {who}" if holders else "no process in it has an id in this pid namespace"
+    return Failure(f"remove cgroup {left[0]}: {held}", errno=_EBUSY)
+
+
+def _read(path: str, file: str) -> str:
+    try:
+        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
+            return handle.read().strip()
+    except OSError:
+        return ""
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -1,0 +1,267 @@
+"""What only the unified hierarchy needs: controllers handed down, a device program, delegation, its freezer.
+
+Law 1: no policy here; law 4: every answer is read back from the kernel.
+
+Sources: Documentation/admin-guide/cgroup-v2.rst of Linux 6.18, bpf(2), runtime-spec config-linux.md "Cgroup
+ownership".
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.cgroups import CgroupPlan
+
+# The specification's list, for a kernel without /sys/kernel/cgroup/delegate (before 4.15).
+_DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+
+_FREEZE_SECONDS = 10.0
+_EINTR_ROUNDS = 5
+
+
+def enable(plan: CgroupPlan, path: str) -> None:
+    """Hand the plan's controllers down to the container's cgroup.
+
+    Args:
+        plan: enable is what to hand down where it can be had, needed what a limit depends on.
+        path: the container's directory.
+
+    Raises:
+        Failure: a needed controller cannot be had; it names the limit, the controller and the parent that
+            lacks it.
+
+    """
+    wanted = set(plan.enable)
+    have = _controllers(path)
+    if not wanted <= have:
+        directory = plan.roots[""]
+        for part in path[len(directory) :].strip("/").split("/"):
+            # Nothing is written where it is so already: that costs a walk over all processes below.
+            missing = wanted & _controllers(directory) - _read(directory, "cgroup.subtree_control")
+            if missing:
+                _hand_down(directory, missing)
+            directory += "/" + part
+        have = _controllers(path)
+    _check_type(plan, path)
+    for name, pointer in plan.needed.items():
+        if name not in have:
+            from pyrunc.apply.cgroups import reasons
+
+            raise reasons.no_controller(plan, path, name, pointer)
+
+
+def _hand_down(directory: str, names: set[str]) -> None:
+    """Enable controllers for the children, all at once or, where one of them is refused, one by one."""
+    for words in (sorted(names), *([name] for name in sorted(names))):
+        try:
+            fd = os.open(directory + "/cgroup.subtree_control", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, " ".join("+" + word for word in words).encode())
+            finally:
+                os.close(fd)
+        except OSError:
+            # Refused to an ordinary user, or "no internal processes": a failure only where a limit needs it.
+            continue
+        if len(words) == len(names):
+            return
+
+
+def _check_type(plan: CgroupPlan, path: str) -> None:
+    """Bring a cgroup below a threaded one into a usable state (cgroup-v2.rst "Threads")."""
+    kind = " ".join(sorted(_read(path, "cgroup.type"), reverse=True))
+    if kind in ("domain", ""):
+        return
+    # cpu, cpuset, pids and perf_event can count threads; everything else needs a domain.
+    domain = [name for name in plan.needed if name not in ("cpu", "cpuset", "pids", "perf_event")]
+    if domain:
+        raise Failure(
+            f"cgroup {path} is {_text(path, 'cgroup.type')!r}, below a threaded cgroup:"
+            f" it cannot have the controller {domain[0]}",
+            pointer=plan.needed[domain[0]],
+        )
+    if "invalid" in kind:
+        try:
+            fd = os.open(path + "/cgroup.type", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"threaded")
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise Failure(f"make cgroup {path} threaded, as its parent is", errno=exc.errno or 0) from None
+
+
+def _controllers(path: str) -> set[str]:
+    return _read(path, "cgroup.controllers")
+
+
+def _read(path: str, file: str) -> set[str]:
+    return set(_text(path, file).split())
+
+
+def _text(path: str, file: str) -> str:
+    """Return a file's text without its last newline, "" when there is none."""
+    try:
+        fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 1 << 16).decode().rstrip("\n")
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""
+
+
+def prepare(plan: CgroupPlan, path: str) -> None:
+    """Do what is more than writing a value: check the use of memory, filter devices, hand over.
+
+    Raises:
+        Failure: the new limit is below the present use, or the kernel refuses.
+
+    """
+    limit, total = plan.check
+    if limit or total:
+        current = _text(path, "memory.current")
+        if current:
+            used = int(current)
+            pointer = "/linux/resources/memory/"
+            if 0 < total <= used:
+                raise Failure(
+                    f"rejecting memory+swap limit {total} <= usage {used}", pointer=pointer + "swap"
+                )
+            if 0 < limit <= used:
+                raise Failure(f"rejecting memory limit {limit} <= usage {used}", pointer=pointer + "limit")
+    if plan.devices or plan.owner >= 0:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise Failure(f"open cgroup {path}", errno=exc.errno or 0) from None
+        try:
+            if plan.devices:
+                _filter_devices(fd, path, plan)
+            if plan.owner >= 0:
+                _delegate(fd, path, plan.owner)
+        finally:
+            os.close(fd)
+
+
+def _filter_devices(directory: int, path: str, plan: CgroupPlan) -> None:
+    """Put the device program in place of the one there may be, without an instant without any."""
+    step = "load"
+    try:
+        program = _linux.bpf_prog_load(
+            flags.BPF_PROG_TYPE_CGROUP_DEVICE, plan.devices, flags.BPF_CGROUP_DEVICE
+        )
+        try:
+            step = "attach"
+            _attach(directory, program)
+        finally:
+            os.close(program)
+    except OSError as exc:
+        if plan.devices_optional and exc.errno in (1, 13, 38):
+            # EPERM, EACCES, ENOSYS: in a user namespace there are only the devices it was given.
+            return
+        raise Failure(
+            f"{step} the device filter of cgroup {path}",
+            pointer="/linux/resources/devices",
+            errno=exc.errno or 0,
+        ) from None
+
+
+def _attach(directory: int, program: int) -> None:
+    old: list[int] = []
+    try:
+        for number in _linux.bpf_prog_query(directory, flags.BPF_CGROUP_DEVICE):
+            try:
+                old.append(_linux.bpf_prog_get_fd_by_id(number))
+            except PermissionError:
+                # An LSM guards it (systemd's own under SELinux). It can only take away more, so it may stay.
+                continue
+        if len(old) == 1:
+            try:
+                _linux.bpf_prog_attach(
+                    directory,
+                    program,
+                    flags.BPF_CGROUP_DEVICE,
+                    flags.BPF_F_ALLOW_MULTI | flags.BPF_F_REPLACE,
+                    old[0],
+                )
+            except OSError as exc:
+                if exc.errno != 22:  # EINVAL: before Linux 5.6; attach the new one first, then detach
+                    raise
+            else:
+                return
+        _linux.bpf_prog_attach(directory, program, flags.BPF_CGROUP_DEVICE, flags.BPF_F_ALLOW_MULTI, -1)
+        for fd in old:
+            _linux.bpf_prog_detach(directory, fd, flags.BPF_CGROUP_DEVICE)
+    finally:
+        for fd in old:
+            os.close(fd)
+
+
+def _delegate(directory: int, path: str, owner: int) -> None:
+    """Hand over the directory and the files that let its owner divide it, none that hold its limits."""
+    files = _text("/sys/kernel/cgroup", "delegate").split() or _DELEGATED
+    try:
+        os.fchown(directory, owner, -1)
+        for file in files:
+            if "/" in file:
+                continue
+            try:
+                os.chown(file, owner, -1, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+    except OSError as exc:
+        raise Failure(f"hand cgroup {path} over to uid {owner}", errno=exc.errno or 0) from None
+
+
+def freeze(path: str) -> None:
+    """Freeze a cgroup and wait until it is; on failure it runs as before.
+
+    Raises:
+        Failure: "unable to freeze".
+
+    """
+    errno = 0
+    try:
+        _set_freeze(path, b"1")
+        events = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _wait(events, b"frozen 1"):
+                return
+        finally:
+            os.close(events)
+    except OSError as exc:
+        errno = exc.errno or 0
+    try:
+        _set_freeze(path, b"0")
+    except OSError:
+        pass
+    raise Failure(f"unable to freeze cgroup {path}", errno=errno)
+
+
+def _wait(events: int, line: bytes) -> bool:
+    """Wait until a line is in cgroup.events, which the kernel marks with POLLPRI at each change."""
+    poll = select.poll()
+    poll.register(events, select.POLLPRI)
+    end = time.monotonic() + _FREEZE_SECONDS
+    while True:
+        if line in os.pread(events, 4096, 0).split(b"\n"):
+            return True
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        poll.poll(left * 1000)
+
+
+def _set_freeze(path: str, value: bytes) -> None:
+    fd = os.open(path + "/cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)

@@ -1,0 +1,265 @@
+"""Where a container's external mounts are: asked of the kernel for a dump, made ready for a restore.
+
+Law 3: mount points are opened inside the root by descriptor, and known by the id of the mount that is found
+there, so that symlinks on the way to them cannot matter.
+
+CRIU mounts a file system only where there is a directory for it, and a mount point may lie on a bind mount.
+So before a restore all binds are mounted once, in order, in a mount namespace that ends with CRIU, and
+taken away again: what was missing has then been made as `create` would have made it.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from pyrunc.apply import foreground, idmaps, target
+from pyrunc.apply.mounts import mounting, mounts
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import criu, mount_table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyrunc.plan import steps
+    from pyrunc.plan.mount_table import Row
+
+_EPERM, _EINVAL = 1, 22
+# CRIU's names: the link to the images of an earlier dump, and the file with the clocks.
+_PARENT = "parent"
+_CLOCKS = "timens-"
+_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
+
+
+def table(pid: int | str = "self") -> list[Row]:
+    """Return a process's mount table.
+
+    Raises:
+        Failure: there is no such process.
+
+    """
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return mount_table.parse(file.read())
+    except OSError as exc:
+        raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None
+
+
+def locate(pid: int, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
+    """Return destination -> mount point of the external, masked and read-only mounts of a running container.
+
+    Args:
+        pid: its init.
+        plan: its plan.
+        rows: its mount table.
+
+    Raises:
+        Failure: it has ended.
+
+    """
+    wanted = [
+        *(external.destination for external in criu.externals(plan)),
+        *criu.masks(plan),
+        *criu.covers(plan),
+    ]
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure("open the container's root", errno=exc.errno or 0) from None
+    try:
+        return _located(root, wanted, rows)
+    finally:
+        os.close(root)
+
+
+def _located(root: int, wanted: Iterable[str], rows: list[Row]) -> dict[str, str]:
+    by_id = {row.id: row.point for row in rows}
+    found = {}
+    for path in wanted:
+        try:
+            fd = target.resolve(root, path)
+        except OSError:
+            continue  # it does not exist, so nothing is mounted there
+        try:
+            number, top = _linux.statx_mnt(fd)
+        finally:
+            os.close(fd)
+        if top and number in by_id:
+            found[path] = by_id[number]
+    return found
+
+
+class _Tree:
+    """What apply/mounts/mounts wants of the container's side."""
+
+    def __init__(self, plan: steps.Plan, root: int) -> None:
+        self.plan = plan
+        self.root = root
+        # The host's: nothing of the container runs yet.
+        self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.mounts: dict[int, int] = {}
+        self.mounting = mounting.Mounting()
+
+
+def enter(rootfs: str, place: str) -> int:
+    """Enter a mount namespace of our own with the root file system mounted at a place; return its descriptor.
+
+    CRIU wants a root that is a mount point, and whose parent is not mounted over.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    try:
+        _linux.unshare(flags.CLONE_NEWNS)
+        _linux.mount(None, "/", None, flags.MS_SLAVE | flags.MS_REC, None)
+        tree = _linux.open_tree(
+            flags.AT_FDCWD, rootfs, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
+        )
+        here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _linux.move_mount(tree, "", here, "", _ATTACH)
+        os.close(here)
+    except OSError as exc:
+        raise Failure(f"mount the root file system {rootfs} for CRIU", errno=exc.errno or 0) from None
+    return tree
+
+
+def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str, str]:
+    """Make the mount points in the root file system.
+
+    Args:
+        plan: the container's.
+        root: descriptor of enter().
+        place: where that is mounted.
+        directory: the container's state directory, for the list of what was made.
+
+    Returns:
+        destination -> mount point inside the root, without symlinks, of those that were made or found.
+
+    Raises:
+        Failure: one cannot be made, or a bind's source is missing.
+
+    """
+    tree = _Tree(plan, root)
+    made = tree.mounting.made
+    made.open(directory)
+    made.mask = flags.STATX_MNT_ID  # what every kernel has
+    made.bases[_linux.statx_mnt(root, made.mask)[0]] = plan.rootfs
+    found: dict[str, str] = {}
+    mounted = []
+    for step in criu.points(plan):
+        if step.kind != "bind":
+            try:
+                os.close(target.make(root, step.destination, "dir", made=made))
+            except OSError as exc:
+                raise Failure(
+                    f"make mount point {step.destination} in the root file system",
+                    pointer=step.pointer,
+                    errno=exc.errno or 0,
+                ) from None
+            continue
+        mounts.mount(tree, step)
+        where = _located(root, [step.destination], table())
+        found.update({path: point[len(place) :] for path, point in where.items()})
+        mounted.append(target.resolve(root, step.destination))
+    for fd in reversed(mounted):
+        # Through the descriptor, which is of the mount itself: no path inside the root is walked again.
+        _linux.umount2(f"/proc/self/fd/{fd}", flags.MNT_DETACH)
+        os.close(fd)
+    return found
+
+
+def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
+    """Show the image files at a place as those of a user namespace's root, who has to read them in a restore.
+
+    They hold the memory of processes, so they must not be readable by everybody. The directory of a tmpfs
+    in our mount namespace is, and each file is bound there id-mapped. On a file system that cannot be
+    id-mapped they are shown as they are: CRIU says what it cannot read.
+
+    Args:
+        images: their directory.
+        place: a directory.
+        maps: the user namespace's.
+
+    Raises:
+        Failure: the kernel refuses anything but the id-mapping.
+
+    """
+    try:
+        owner = _user_namespace(maps)
+        try:
+            top = _tmpfs(place)
+            _show(images, top, owner)
+            os.close(top)
+        finally:
+            os.close(owner)
+    except OSError as exc:
+        raise Failure(f"mount the image files {images} for CRIU", errno=exc.errno or 0) from None
+
+
+def _tmpfs(place: str) -> int:
+    """Mount a tmpfs that everybody may search and return its root."""
+    fs = _linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
+    try:
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "mode", "755", 0)
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+        top = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV)
+    finally:
+        os.close(fs)
+    here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _linux.move_mount(top, "", here, "", _ATTACH)
+    os.close(here)
+    return top
+
+
+def _show(images: str, directory: int, owner: int) -> None:
+    """Bind each file of a directory into another; those of its link `parent` into one of that name."""
+    for entry in os.scandir(images):
+        if entry.name == _PARENT and entry.is_dir():
+            os.mkdir(_PARENT, 0o755, dir_fd=directory)
+            below = os.open(_PARENT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+            _show(entry.path, below, owner)
+            os.close(below)
+        elif entry.is_file(follow_symlinks=False):
+            tree = _linux.open_tree(
+                flags.AT_FDCWD, entry.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+            )
+            # Read by CRIU's first process in the new user namespace while its user is still the host's
+            # root, now and then before there are mappings.
+            if not entry.name.startswith(_CLOCKS):
+                _map(tree, owner)
+            how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(entry.name, how, 0o600, dir_fd=directory))
+            here = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            _linux.move_mount(tree, "", here, "", _ATTACH)
+            os.close(here)
+            os.close(tree)
+
+
+def _map(tree: int, owner: int) -> None:
+    try:
+        _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, owner)
+    except OSError as exc:
+        if exc.errno not in (_EINVAL, _EPERM):
+            raise
+
+
+def _user_namespace(maps: steps.IdMaps) -> int:
+    """Return a user namespace with these mappings, made by a process that waits in it for its end."""
+    pid, pidfd = foreground.fork(_wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1))
+    try:
+        idmaps.write(pid, maps)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+
+
+def _wait() -> None:
+    """Be a process that is only there, until it is killed; it does not outlive us."""
+    _linux.prctl(flags.PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+    while True:
+        _signal.pause()

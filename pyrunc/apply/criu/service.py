@@ -1,0 +1,378 @@
+"""CRIU at work: find it, start it, talk with it, read its log.
+
+Law 5: the one program a runtime has to call, because nothing else can dump and restore processes. It is
+started as `criu swrk 3`: one end of a socket pair is its descriptor 3, and what it restores becomes a child
+of ours.
+
+Off the hot path: only checkpoint and restore import this.
+
+Sources: https://criu.org/RPC, CRIU 4.2 criu/cr-service.c.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import fcntl
+import os
+import sys
+
+from pyrunc import cli, jsonio
+from pyrunc.apply.criu import messages
+from pyrunc.apply.foreground import fork, restore_signals
+from pyrunc.errors import Failure, from_facts, worded
+from pyrunc.linux import _linux
+from pyrunc.plan import criu as plan_criu
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Message = dict[str, Any]
+    # Called with the name of an event, the pid it is about (0 for none) and a descriptor that came with it
+    # (-1).
+    Notified = Callable[[str, int, int], None]
+
+# 3.16 is the first that can set LSM profiles and contexts right (and leaves pid namespaces alone, 3.15).
+OLDEST = 31600
+
+# CRIU's own configuration file where the annotation org.criu.config names none. Settings in it win.
+CONFIG_FILES = ("/etc/criu/pyrunc.conf", "/etc/criu/runc.conf")
+
+_ROOM = 1 << 16
+_SOCKET = 3
+FIRST_FD = _SOCKET + 1  # the number of the first descriptor a worker is given
+_ABOVE = 100  # descriptors are first moved out of the way of the numbers they are to have
+_LAST_FD = 0xFFFFFFFF
+
+
+def find(named: str | None) -> str:
+    """Return the path of criu.
+
+    Args:
+        named: global option --criu, which runc before 1.2 had; None: look in $PATH.
+
+    Raises:
+        Failure: there is none.
+
+    """
+    for directory in [""] if named else os.environ.get("PATH", "").split(":"):
+        path = named or f"{directory or '.'}/criu"
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    raise Failure(
+        f"{named}: not an executable file" if named else "criu: executable file not found in $PATH",
+        hint="checkpoint and restore are done by CRIU: install it (package criu)",
+    )
+
+
+def config_file(annotations: dict[str, str]) -> str:
+    """Return the configuration file CRIU is to read, "" for none."""
+    if "org.criu.config" in annotations:
+        return annotations["org.criu.config"]
+    return next((path for path in CONFIG_FILES if os.path.exists(path)), "")
+
+
+class Worker:
+    """One criu process with our end of the conversation.
+
+    CRIU opens the directories it is given through /proc/PID/fd of whoever made its socket. That is the
+    process itself here: after `before` it may be in another mount namespace than ours, and could not mount
+    anything in directories that we have opened.
+
+    Attributes:
+        pid: the process, 0 when it has been collected.
+        report: what `before` returned in it.
+
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        own_stdio: bool = False,
+        directories: Sequence[str] = (),
+        fds: Sequence[int] = (),
+        into: int = -1,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            path: of criu.
+            own_stdio: it gets our stdin, stdout and stderr, else /dev/null.
+            directories: to be opened by it as descriptors FIRST_FD and so on.
+            fds: descriptors it gets after those.
+            into: unified cgroup it is born in, -1 for ours.
+            before: called in the new process before it becomes criu.
+
+        Raises:
+            Failure: it cannot be started, or what `before` raised.
+
+        """
+        self.path = path
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, 0)
+        start = _Start(path, theirs, directories, fds)
+        self.pid, pidfd = fork(
+            lambda: start.run(own_stdio=own_stdio, before=before),
+            lambda: _linux.clone3(0, int(_signal.SIGCHLD), into),
+        )
+        os.close(pidfd)
+        theirs.close()
+        self.sock: _socket.socket | None = None
+        try:
+            self.sock, self.report = _heard(ours)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            ours.close()
+
+    def ask(self, message: Message, notified: Notified | None = None) -> Message:
+        """Send a request and serve CRIU until it answers it.
+
+        Args:
+            message: the request.
+            notified: is told of each event on the way; when it raises, CRIU gives up what it is doing.
+
+        Returns:
+            The response, whatever it says.
+
+        Raises:
+            Failure: criu died, speaks another language, or what `notified` raised.
+
+        """
+        problem: Failure | None = None
+        self.send(message)
+        while True:
+            response, fd = self._receive()
+            if response.get("type") != messages.NOTIFY:
+                if fd >= 0:
+                    os.close(fd)
+                if problem is not None:
+                    raise problem
+                return response
+            event = response.get("notify") or {}
+            cli.debug(f"criu notify: {event.get('script')}")
+            try:
+                if notified is not None and problem is None:
+                    notified(event.get("script", ""), event.get("pid", 0), fd)
+            except Failure as exc:
+                problem = exc
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+            self.send({"type": messages.NOTIFY, "notify_success": problem is None})
+
+    def send(self, message: Message) -> None:
+        """Send one message.
+
+        Raises:
+            Failure: criu is gone.
+
+        """
+        assert self.sock is not None
+        try:
+            self.sock.send(messages.encode(message), _socket.MSG_NOSIGNAL)
+        except OSError:
+            raise self._died() from None
+
+    def _receive(self) -> tuple[Message, int]:
+        assert self.sock is not None
+        try:
+            data, ancillary, _flags, _address = self.sock.recvmsg(
+                _ROOM, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError:
+            data, ancillary = b"", []
+        fd = -1
+        for level, what, content in ancillary:
+            if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                fd = int.from_bytes(content[:4], sys.byteorder)
+        if not data:
+            raise self._died()
+        try:
+            return messages.decode(data), fd
+        except ValueError as exc:
+            raise Failure(f"{self.path}: unable to parse the response ({exc})") from None
+
+    def _died(self) -> Failure:
+        """Say how criu ended without an answer."""
+        _pid, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
+        return Failure(f"criu failed: it {how} without an answer")
+
+    def close(self) -> None:
+        """Hang up, which ends it, and collect it."""
+        if self.sock is not None:
+            self.sock.close()
+        if self.pid:
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
+def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
+    """Return our end of the conversation and what the new process reports before it is criu.
+
+    Raises:
+        Failure: the one it reports, or that it died.
+
+    """
+    text, sock = b"", None
+    while True:
+        data, ancillary, _flags, _address = channel.recvmsg(
+            _ROOM, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+        )
+        for level, what, content in ancillary:
+            if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                sock = _socket.socket(fileno=int.from_bytes(content[:4], sys.byteorder))
+        if not data:
+            break
+        text += data
+    # The socket comes with an empty line.
+    lines = [line for line in text.decode("utf-8", "surrogateescape").split("\n") if line]
+    pairs: list[Any] = [jsonio.loads(line) for line in lines]
+    said = dict(pairs)
+    if sock is not None and "report" in said and "failure" not in said:
+        return sock, said["report"]
+    if sock is not None:
+        sock.close()
+    if "failure" in said:
+        raise from_facts(said["failure"])
+    raise Failure("the process that was to become criu died")
+
+
+class _Start:
+    """The new process, until it is criu."""
+
+    def __init__(
+        self, path: str, channel: _socket.socket, directories: Sequence[str], fds: Sequence[int]
+    ) -> None:
+        self.path = path
+        self.channel = channel
+        self.directories = directories
+        self.fds = fds
+
+    def run(self, *, own_stdio: bool, before: Callable[[], object] | None) -> None:
+        """Prepare, arrange the descriptors, execute criu; never returns."""
+        try:
+            try:
+                self._say("report", before() if before is not None else None)
+                opened = [_directory(path) for path in self.directories]
+                self._arrange(self._socket(), *opened, *self.fds, own_stdio=own_stdio)
+                restore_signals()
+                os.execve(self.path, ["criu", "swrk", str(_SOCKET)], os.environ)  # noqa: S606 - this is CRIU
+            except OSError as exc:
+                raise Failure(f"execute {self.path}", errno=exc.errno or 0) from exc
+        except BaseException as exc:  # noqa: BLE001 - the parent words it
+            self._say("failure", worded(exc, f"prepare {self.path}").facts())
+        finally:
+            os._exit(1)
+
+    def _socket(self) -> int:
+        """Make the socket pair of the conversation and send the other end home."""
+        near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
+        rights = far.fileno().to_bytes(4, sys.byteorder)
+        self.channel.sendmsg([b"\n"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        return near.detach()
+
+    def _say(self, name: str, what: object) -> None:
+        self.channel.sendall(jsonio.dumps([name, what]).encode("utf-8", "surrogateescape") + b"\n")
+
+    def _arrange(self, *fds: int, own_stdio: bool) -> None:
+        """Give descriptors the numbers criu expects, from that of its socket on, and close all others."""
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in (*fds, self.channel.fileno())]
+        channel = moved.pop()
+        for number, fd in enumerate(moved, _SOCKET):
+            os.dup2(fd, number)
+        _linux.close_range(_SOCKET + len(moved), channel - 1, 0)
+        _linux.close_range(channel + 1, _LAST_FD, 0)
+        self.channel.detach()
+        self.channel = _socket.socket(fileno=channel)
+        if not own_stdio:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            for number in range(_SOCKET):
+                os.dup2(null, number)
+            os.close(null)
+
+
+def _directory(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise Failure(f"open directory {path}", errno=exc.errno or 0) from None
+
+
+def version(path: str) -> int:
+    """Return criu's version as major * 10000 + minor * 100 + sublevel.
+
+    Raises:
+        Failure: it is too old for us, or does not answer.
+
+    """
+    worker = Worker(path)
+    try:
+        found = worker.ask({"type": messages.VERSION}).get("version") or {}
+    finally:
+        worker.close()
+    number: int = (
+        found.get("major_number", 0) * 10000 + found.get("minor_number", 0) * 100 + found.get("sublevel", 0)
+    )
+    cli.debug(f"Using CRIU {number} ({path})")
+    if number < OLDEST:
+        raise Failure(f"CRIU version {number} must be {OLDEST} or higher", hint=f"{path} is too old")
+    return number
+
+
+def check_feature(path: str, name: str, option: str) -> None:
+    """Ask whether criu and the kernel can do something.
+
+    Args:
+        path: of criu.
+        name: "mem_track" or "lazy_pages".
+        option: of ours that needs it, for the message.
+
+    Raises:
+        Failure: they cannot.
+
+    """
+    worker = Worker(path)
+    try:
+        answer = worker.ask({"type": messages.FEATURE_CHECK, "features": {name: True}})
+    finally:
+        worker.close()
+    if not (answer.get("features") or {}).get(name):
+        spelled = {"mem_track": "MemTrack", "lazy_pages": "LazyPages"}[name]
+        raise Failure(
+            f"criu is missing features: [{spelled}]",
+            hint=f"{option} needs it of CRIU and of the kernel: see criu check --feature",
+        )
+
+
+def expect_success(kind: int, answer: Message, log: str) -> None:
+    """Raise what CRIU's answer and its log say when it has failed.
+
+    Args:
+        kind: of the request.
+        answer: to it.
+        log: path of CRIU's log file.
+
+    Raises:
+        Failure: it has; the errors in the log are quoted.
+
+    """
+    if answer.get("success"):
+        return
+    message = f"criu failed: type {messages.TYPES[kind]} errno {answer.get('cr_errno', 0)}"
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            said = plan_criu.errors(file.read())
+        hint = f"see {log}"
+    except OSError:
+        said, hint = [], ""
+    if not said and answer.get("cr_errmsg"):
+        said = [" ".join(answer["cr_errmsg"].split())]
+    raise Failure(f"{message}: {'; '.join(said)}" if said else message, hint=hint)

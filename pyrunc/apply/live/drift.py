@@ -1,0 +1,212 @@
+"""How a container's mounts differ by now from what its plan asked for.
+
+What a mount is compared with, and the words for a difference, are those of the check at its creation
+(verify.py): there is no second opinion. What can only be seen later is here: mounts that are gone, that show
+something else, or that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply.live import inside
+from pyrunc.apply.mounts import bind_sources, verify
+from pyrunc.linux import _linux
+from pyrunc.plan import mount_origins, mount_table, steps
+from pyrunc.plan.mount_options import RDONLY, SHARED, SLAVE
+from pyrunc.plan.mount_origins import Knowledge, Origin, Origins
+from pyrunc.plan.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc import store
+    from pyrunc.plan.mount_table import Row
+
+# Kinds of drift.
+MISSING, CHANGED, OTHER, EXTRA = "missing", "changed", "other", "extra"
+
+_DELETED = "//deleted"
+
+
+class Drift(Record):
+    """One difference.
+
+    Attributes:
+        kind: "missing" (no mount), "changed" (other flags or propagation), "other" (another file system, or
+            another part of one), "extra" (nobody asked for it).
+        pointer: the place in config.json that asked for it, "" for none.
+        target: where in the container.
+        text: what differs, in words.
+
+    """
+
+    kind: str
+    pointer: str
+    target: str
+    text: str
+
+
+def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str]:
+    """Ask the kernel and the host all that can be said about a container's mounts.
+
+    Args:
+        container: its record.
+        plan: its plan.
+
+    Returns:
+        What they say, and the text of the container's mount table.
+
+    Raises:
+        Failure: it has ended, or does not let itself be looked at.
+
+    """
+    places = [mount_origins.place_of(step) for step in plan.child]
+    text, located = inside.look(container, [place for place in places if place])
+    host = mount_table.parse(_own_table())
+    found: dict[int, tuple[str, str, str]] = {}
+    links = []
+    for step in plan.child:
+        if isinstance(step, steps.Mount) and step.kind == "bind":
+            if "copy-symlink" in step.options.ext and bind_sources.link(step):
+                links.append(id(step))
+            source = _source(step, host)
+            if source is not None:
+                found[id(step)] = source
+    known = Knowledge(
+        rows=mount_table.parse(text), located=located, host=host, sources=found, links=frozenset(links)
+    )
+    return known, text
+
+
+def _own_table() -> str:
+    return bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _source(step: steps.Mount, host: list[Row]) -> tuple[str, str, str] | None:
+    """Return the source of a bind as it is on the host now, None if it cannot be looked at.
+
+    ("", "", "") says that there is none.
+    """
+    path = f"{step.source}/{step.subpath}" if step.subpath else step.source
+    how = os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if "src-nofollow" in step.options.ext else 0)
+    try:
+        fd = os.open(path, how)
+    except FileNotFoundError:
+        return "", "", ""
+    except OSError:
+        return None
+    try:
+        number, _top = _linux.statx_mnt(fd)
+        real = os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    row = next((row for row in host if row.id == number), None)
+    # A namespace's file and its kin have a name that is no path.
+    if row is None or not mount_table.within(real, row.point):
+        return None
+    return row.device, mount_table.part_of(row, real), real
+
+
+def compare(
+    plan: steps.Plan, known: Knowledge, found: Origins, bits: dict[int, tuple[int, int]]
+) -> list[Drift]:
+    """Return what differs, in the order of the mount tree.
+
+    Args:
+        plan: the container's.
+        known: what the kernel and the host say.
+        found: where each mount comes from.
+        bits: mount id -> MOUNT_ATTR_* and MS_* bits (verify.parse_table).
+
+    """
+    end = next(step for step in plan.child if isinstance(step, steps.VerifyMounts))
+    drifts = []
+    for row in mount_table.in_order(known.rows):
+        origin = found.of[row.id]
+        if origin.kind == mount_origins.CONTAINER:
+            drifts.append(_extra(row))
+            continue
+        other = _other(row, origin, known)
+        if other:
+            drifts.append(Drift(kind=OTHER, pointer=origin.pointer, target=row.point, text=other))
+        changed, pointer = _changed(origin, *bits[row.id], end)
+        if changed:
+            drifts.append(
+                Drift(kind=CHANGED, pointer=pointer or origin.pointer, target=row.point, text=changed)
+            )
+    drifts += [_missing(step, place) for step, place in found.missing]
+    return drifts
+
+
+def _extra(row: Row) -> Drift:
+    text = f"nobody has configured this mount: {_shown(row)}, mounted by the container or from the host"
+    return Drift(kind=EXTRA, pointer="", target=row.point, text=text)
+
+
+def _missing(step: steps.Step, place: str) -> Drift:
+    text = "nothing is mounted there"
+    if isinstance(step, steps.MaskedPath):
+        text = "it is not masked: nothing is mounted over it"
+    elif isinstance(step, steps.ReadonlyPath):
+        text = "it is not read-only: nothing is mounted over it"
+    return Drift(kind=MISSING, pointer=step.pointer, target=place, text=text)
+
+
+def _changed(origin: Origin, attributes: int, propagation: int, end: steps.VerifyMounts) -> tuple[str, str]:
+    """Return what is different about the flags and the propagation of a mount, and where it was asked for."""
+    step = origin.step
+    if isinstance(step, steps.AttachRoot):
+        if origin.kind == mount_origins.BELOW:
+            return "", ""
+        return verify.root_difference(end, attributes, propagation)
+    if isinstance(step, steps.Mount):
+        if origin.kind == mount_origins.BELOW:
+            step = _deep(step)
+        return verify.difference(step, attributes, propagation, lonely=_is_lonely(step)), ""
+    if isinstance(step, steps.ReadonlyPath) and origin.kind == mount_origins.READONLY:
+        return ("" if attributes & RDONLY else "the mount is rw, not ro"), ""
+    return "", ""
+
+
+def _deep(step: steps.Mount) -> steps.Mount:
+    """Return what a step asks for of the mounts that came along with its own: its recursive words."""
+    values = {name: getattr(step, name) for name in steps.Mount._fields}
+    mask = step.deep_set | step.deep_clear
+    return steps.Mount(**{**values, "must_mask": mask, "must_be": step.deep_set, "expected": 0})
+
+
+def _is_lonely(step: steps.Mount) -> bool:
+    """Tell whether a bind that is to be a slave has a source without anything to be a slave of."""
+    if step.kind != "bind" or step.expected != SLAVE:
+        return False
+    return not verify.propagation_at(step.source) & (SHARED | SLAVE)
+
+
+def _other(row: Row, origin: Origin, known: Knowledge) -> str:
+    """Return what is mounted instead of what was asked for, "" when it is that."""
+    step = origin.step
+    if origin.kind == mount_origins.MASKED:
+        empty = row.fstype == "tmpfs" and row.root == "/" and "ro" in row.options
+        return "" if empty or row.root.endswith("/null") else f"it is not masked: {_shown(row)} covers it"
+    if origin.kind not in (mount_origins.CONFIG, mount_origins.ADDED) or not isinstance(step, steps.Mount):
+        return ""
+    if step.kind == "new":
+        return "" if row.fstype == step.fstype else f"it is {_shown(row)}, not a {step.fstype}"
+    if step.kind != "bind" or id(step) not in known.sources:
+        return ""
+    device, part, _path = known.sources[id(step)]
+    if (row.device, row.root) == (device, part):
+        return ""
+    source = f"{step.source}/{step.subpath}" if step.subpath else step.source
+    if row.root.endswith(_DELETED):
+        now = "is gone from the host" if not device else "is another one on the host by now"
+        return f"{source} {now}: the container still has the old one"
+    if not device:
+        return f"{source} is not on the host any more: the mount shows {_shown(row)}"
+    return f"it shows {_shown(row)}, not {source}"
+
+
+def _shown(row: Row) -> str:
+    """Return what is mounted, in words."""
+    what = f"{row.fstype} {row.source}" if row.source not in ("", "none", row.fstype) else row.fstype
+    return f"{row.root} of {what}" if row.root != "/" else what

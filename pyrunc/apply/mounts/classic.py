@@ -1,0 +1,167 @@
+"""Mounts without the new mount API: mount(2) in the place of the calls that cannot be had.
+
+For kernels before mount_setattr(2) (Linux 5.12), and for life inside another container whose filter refuses
+these calls. The plan is another one, and says so (ClassicMounts); its operations are the same ones, for which
+the init program has another way to the kernel (pyrunc/init/classic.c).
+
+Sources are looked up in init's mount namespace, since mount(2) takes none of another. The parent looked at
+them before the fork, and for a user namespace whose root might not reach them, opens them there itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import jsonio
+from pyrunc.apply import foreground, protocol
+from pyrunc.apply.mounts import bind_sources, verify
+from pyrunc.errors import Failure, from_facts, worded
+from pyrunc.linux import _linux, flags
+from pyrunc.plan import steps
+from pyrunc.plan.mount_options import UNBINDABLE
+from pyrunc.plan.program_tree import BATCH, classic_handed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+_EINVAL, _ESTALE = 22, 116
+_PATH = os.O_PATH | os.O_CLOEXEC
+
+
+def check(kernel: tuple[int, int], missing: tuple[str, ...]) -> None:
+    """Make sure of what there is no other way for, now that something is missing already.
+
+    Args:
+        kernel: its version.
+        missing: calls of the new mount API that cannot be had, for the message.
+
+    Raises:
+        Failure: one of these calls cannot be had either.
+
+    """
+    for name, since, refusal in (
+        ("openat2", "5.6", lambda: _linux.openat2(-1, "", 0, 0, 0xFFFFFFFF)),
+        ("close_range", "5.9", lambda: _linux.close_range(1, 0, 0)),
+    ):
+        try:
+            refusal()
+        except OSError as exc:
+            if exc.errno == _EINVAL:
+                continue
+            raise Failure(
+                f"{name}(2), without which no container can be made safely, is refused",
+                errno=exc.errno or 0,
+                hint=f"Linux has it since {since}, and this is {kernel[0]}.{kernel[1]}: if not the kernel,"
+                " a seccomp filter around us refuses it, and " + ", ".join(missing) + " as well",
+            ) from None
+
+
+# -- the parent ----------------------------------------------------------------------------------------------
+
+
+class Sources:
+    """What the parent knows about the sources, and init in its own mount namespace has to find.
+
+    Attributes:
+        seen: path -> (device, inode) on the host.
+
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing looked at."""
+        self.seen: dict[str, tuple[int, int]] = {}
+        table = verify.parse_mounts().values()
+        self._unbindable = [place for place, propagation in table if propagation & UNBINDABLE]
+
+    def look(self, step: steps.Mount) -> None:
+        """Look at a source before anything has happened.
+
+        Raises:
+            Failure: it does not exist.
+
+        """
+        try:
+            found = os.stat(step.source, follow_symlinks="src-nofollow" not in step.options.ext)
+        except FileNotFoundError as exc:
+            raise bind_sources.source_failure(step, step.source, exc) from None
+        except OSError:
+            return  # who opens it says why
+        self.seen[step.source] = found.st_dev, found.st_ino
+        inside = os.path.realpath(step.source).rstrip("/") + "/"
+        for place in self._unbindable:
+            if (place + "/").startswith(inside) and (step.options.bind == "rbind" or place + "/" == inside):
+                raise bind_sources.failure(
+                    step,
+                    f"{place} is an unbindable mount",
+                    _EINVAL,
+                    "in the mount namespace where mount(2) takes it from it would be one like any other",
+                )
+
+    def hand_over(self, plan: steps.Plan, init: int, sock: _socket.socket, number: int) -> None:
+        """Open sources in init's mount namespace and send them; by a process that does nothing else.
+
+        Args:
+            plan: the plan.
+            init: its pidfd.
+            sock: the socket to it.
+            number: of the first one that is asked for.
+
+        Raises:
+            Failure: one cannot be had.
+
+        """
+        reader, writer = os.pipe()
+
+        def help_out() -> None:
+            answer = ""
+            try:
+                self._open_inside(plan, init, sock, number)
+            except BaseException as exc:  # noqa: BLE001 - the parent words it
+                answer = jsonio.dumps(worded(exc, "open mount sources").facts())
+            os.write(writer, answer.encode())
+
+        helper, _pidfd = foreground.fork(help_out)
+        os.close(writer)
+        try:
+            answer = os.read(reader, 1 << 16).decode("utf-8", "replace")
+        finally:
+            os.close(reader)
+            os.waitpid(helper, 0)
+        if answer:
+            raise from_facts(jsonio.loads(answer))
+
+    def _open_inside(self, plan: steps.Plan, init: int, sock: _socket.socket, number: int) -> None:
+        try:
+            _linux.setns(init, flags.CLONE_NEWNS)
+        except OSError as exc:
+            raise Failure("enter init's mount namespace", errno=exc.errno or 0) from None
+        fds = []
+        for path, step in list(classic_handed(plan).items())[number : number + BATCH]:
+            try:
+                fds.append(self._open_seen(path, follow=not _by_itself(step)))
+            except OSError as exc:
+                if isinstance(step, steps.Mount):
+                    raise bind_sources.source_failure(step, path, exc) from None
+                raise Failure(
+                    f"root file system {path}", pointer=step.pointer, errno=exc.errno or 0
+                ) from None
+        protocol.send_fds(sock, protocol.SOURCES, fds)
+
+    def _open_seen(self, path: str, *, follow: bool) -> int:
+        """Open a path, and make sure that it is what was seen there.
+
+        Raises:
+            OSError: ESTALE if it is not; or as open(2).
+
+        """
+        fd = os.open(path, _PATH if follow else _PATH | os.O_NOFOLLOW)
+        expected = self.seen.get(path)
+        found = os.fstat(fd)
+        if expected is not None and (found.st_dev, found.st_ino) != expected:
+            raise OSError(_ESTALE, os.strerror(_ESTALE), path)
+        return fd
+
+
+def _by_itself(step: steps.Step) -> bool:
+    return isinstance(step, steps.Mount) and "src-nofollow" in step.options.ext

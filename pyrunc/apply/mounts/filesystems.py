@@ -1,0 +1,248 @@
+"""New file systems: configured through fsopen(2), mounted detached, refused in the kernel's own words.
+
+Each option is one fsconfig(2) call, so nothing has to be joined with commas and split again. An overlay's
+layers are opened as descriptors first (law 3): the ones inside the root are resolved inside it.
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+from pyrunc.apply import target
+from pyrunc.apply.mounts import bind_sources
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.mounts import PSEUDO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.errors import Failure
+    from pyrunc.plan.steps import Mount
+
+_EMPTY = flags.AT_EMPTY_PATH
+# The words that mountLabel becomes (mount(8)).
+_LABELS = ("context", "fscontext", "defcontext", "rootcontext")
+_E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
+
+_WRITABLE = ("upperdir", "workdir")
+# What kernels have read in different ways over time, in paths of layers.
+_SPECIAL = frozenset("\\:,")
+_LONGEST = 255  # the longest string fsconfig(2) takes
+
+
+def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
+    """Return a detached mount of a new file system, with all its attributes set.
+
+    Args:
+        step: what to mount.
+        cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
+        root: descriptor of the root, for layers that are inside it.
+        lower: descriptor of an overlay's lower layer where that is no ordinary directory.
+
+    Raises:
+        Failure: the kernel refuses; its messages are quoted.
+
+    """
+    try:
+        fs = _linux.fsopen(step.fstype, flags.FSOPEN_CLOEXEC)
+    except OSError as exc:
+        raise _failure(step, "", -1, exc) from None
+    layers: list[int] = []
+    doing = ""
+    try:
+        try:
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
+            for doing in _words(step, cover):
+                name, equals, value = doing.partition("=")
+                if equals:
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
+                else:
+                    _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
+            doing = ""
+            if not step.layers:
+                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+            else:
+                _create_overlay(fs, step, root, lower, layers)
+        except OSError as exc:
+            raise _failure(step, doing, fs, exc) from None
+        # What stays writable until the tree is built gets its last bit at the end.
+        own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
+        try:
+            fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
+            if step.deep_set or step.deep_clear:
+                own = step.own_set | step.own_clear
+                _linux.mount_setattr(fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1)
+            if step.label:
+                os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", step.label.encode())
+        except OSError as exc:
+            raise _failure(step, "", fs, exc) from None
+    finally:
+        os.close(fs)
+        for layer in layers:
+            os.close(layer)
+    return fd
+
+
+def _words(step: Mount, cover: int) -> tuple[str, ...]:
+    """Return the words for the file system itself.
+
+    A tmpfs takes the mode of the directory it covers, unless that was made for it.
+    """
+    words = step.data
+    if step.own_set & RDONLY and step.fstype not in PSEUDO:
+        words = ("ro", *words)
+    if cover >= 0 and step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
+        words = (*words, f"mode={stat.S_IMODE(os.fstat(cover).st_mode):o}")
+    return words
+
+
+def reconfigure(step: Mount, place: int) -> None:
+    """Change the file system that is mounted at a place (the option remount without bind).
+
+    Args:
+        step: the remount.
+        place: descriptor of the mount.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    doing = ""
+    try:
+        fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
+    except OSError as exc:
+        raise bind_sources.failure(step, "pick the file system", exc.errno or 0) from None
+    words = step.data
+    if step.fstype not in PSEUDO:
+        words = (*(("ro",) if step.own_set & RDONLY else ("rw",) if step.own_clear & RDONLY else ()), *words)
+    try:
+        for doing in words:
+            name, equals, value = doing.partition("=")
+            how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
+            _linux.fsconfig(fs, how, name, value if equals else None, 0)
+        doing = ""
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+    except OSError as exc:
+        raise _failure(step, doing, fs, exc) from None
+    finally:
+        os.close(fs)
+
+
+# -- overlay ----
+
+
+def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[int]) -> None:
+    """Tell overlayfs its layers, by descriptors that are opened here, and create it."""
+    for name, path, inside in step.layers:
+        try:
+            if lower >= 0 and name == "lowerdir+":
+                fd = os.dup(lower)
+            elif inside:
+                fd = target.resolve(root, path)
+            else:
+                fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise bind_sources.failure(step, f"open {name.rstrip('+')} {path}", exc.errno or 0) from None
+        opened.append(fd)
+        if step.layer_fds:
+            _linux.fsconfig(fs, flags.FSCONFIG_SET_FD, name, None, fd)
+    if step.layer_fds:
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+    else:
+        _create_by_names(fs, step, opened)
+
+
+def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
+    """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
+
+    By their paths, which people read in the mount table, where each means the same to every kernel and all of
+    them fit. Otherwise, and always inside the root (law 3), by the numbers of their descriptors, seen from
+    /proc/self/fd: enough for some sixty layers, and for some seven hundred with mount(2).
+    """
+    paths = [path for _, path, _ in step.layers]
+    lower = _lower(step, paths)
+    if (
+        any(inside or set(path) & _SPECIAL for _, path, inside in step.layers)
+        or len(max(lower, *paths, key=len).encode()) > _LONGEST
+    ):
+        paths = [str(fd) for fd in opened]
+        lower = _lower(step, paths)
+    if len(lower) > _LONGEST:
+        raise bind_sources.failure(
+            step,
+            f"{len(opened)} layers",
+            _E2BIG,
+            "before Linux 6.13, and with mount(2), an overlay cannot have as many: put some of them together",
+        )
+    back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir("/proc/self/fd")
+        _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
+        for (name, _, _), path in zip(step.layers, paths, strict=True):
+            if name in _WRITABLE:
+                _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, path, 0)
+        # Kernels before 6.5 look the names up only here.
+        _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
+    finally:
+        os.fchdir(back)
+        os.close(back)
+
+
+def _lower(step: Mount, names: list[str]) -> str:
+    text = ""
+    for (name, _, _), each in zip(step.layers, names, strict=True):
+        if name not in _WRITABLE:
+            text += (("::" if name == "datadir+" else ":") if text else "") + each
+    return text
+
+
+# -- wording: only reached when something failed ----
+
+
+def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
+    said = []
+    while True:
+        try:
+            said.append(os.read(fs, 4096).decode("utf-8", "replace").strip()[2:])
+        except OSError:
+            break
+    return refused(step, word, said, exc.errno or 0)
+
+
+def refused(step: Mount, word: str, said: list[str], errno: int, *, classic: bool = False) -> Failure:
+    """Word a refused file system with the kernel's own messages (read(2) on a file system context).
+
+    Args:
+        step: the mount.
+        word: the option that is refused, "" if it is none.
+        said: the kernel's messages.
+        errno: its answer.
+        classic: it was mounted with mount(2).
+
+    """
+    parts = [f'option "{word}"'] if word else []
+    if said:
+        parts.append("; ".join(said))
+    hint = ""
+    if errno == _ENODEV:
+        hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
+    elif errno == _EPERM and step.fstype == "proc":
+        # Two rules of the kernel: proc_fs_context_init() and mount_too_revealing().
+        hint = (
+            "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
+            " in part: otherwise bind the host's"
+        )
+    elif errno == _EPERM and step.fstype == "sysfs":
+        hint = "it takes a network namespace that the container's user namespace owns: otherwise bind /sys"
+    elif step.fstype == "overlay" and any("upper" in text for text in said):
+        hint = "not every file system can hold an upper layer: ext4, xfs, btrfs and tmpfs can, and no overlay"
+        if step.index < 0:
+            hint += "; name a directory on one with --overlay-dir"
+    elif errno == _EINVAL and word.partition("=")[0] in _LABELS:
+        hint = "this label comes from /linux/mountLabel: is SELinux enabled on this host?"
+    elif errno == _EINVAL and step.fstype == "devpts":
+        hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
+    elif errno == _EINVAL and not said and classic:
+        hint = "mount(2) does not say which option it means, but the kernel's log may (dmesg)"
+    return bind_sources.failure(step, " ".join(parts), errno, hint)

@@ -1,0 +1,353 @@
+"""What the parent has ready for a mount tree: everything that is opened or decided on the host.
+
+Law 5: bind sources are opened in the host's mount namespace and with the caller's rights, with all their
+attributes set, and what only the parent has the rights for it does on request (id-mapped mounts,
+tmpcopyup). A container may have more sources than a process may have descriptors, so only the first ones
+are opened before the init program is started. The others are opened in batches, the next one while the init
+is busy with the last: two processes share the work.
+
+    init                                          parent
+      | BATCH + number of the first one ---------> |
+      | <------------------- SOURCES + mounts ---- |
+      | IDMAP + number of the step, mount -------> |
+      | <------------------------------ GO ------- |
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply import protocol
+from pyrunc.apply.mounts import bind_sources, devices, filesystems, mount_points, root, verify
+from pyrunc.errors import Failure
+from pyrunc.linux import flags
+from pyrunc.plan import steps
+from pyrunc.plan.program_tree import BATCH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from pyrunc.apply.mounts.classic import Sources
+    from pyrunc.apply.mounts.id_mapped import Spaces
+    from pyrunc.apply.trace import Trace
+    from pyrunc.plan.program import Operation
+
+# Sources opened before the init program is started: an ordinary container needs no message.
+_FIRST = 32
+
+
+class HostMounts:
+    """What was opened for one mount tree.
+
+    Attributes:
+        slots: name of a slot -> descriptor.
+        opened: id of a step -> name of the slot of its mount.
+        later: id of a step -> its number among those that come in batches.
+        links: id of a step -> what its source, a symlink, points to.
+        lonely: ids of slave mounts whose source has nothing to be a slave of.
+        places: id of a device -> where the host has it under another name.
+        held: struct flock that lets go of the lock in the slot "lock".
+        classic: what is known about sources, where the init opens them with mount(2).
+        open_late: the sources that exist only once the cgroups do can be opened by us, too.
+
+    """
+
+    def __init__(self, plan: steps.Plan, trace: Trace | None) -> None:
+        """Begin with nothing opened."""
+        self.plan = plan
+        self.slots: dict[str, int] = {}
+        self.opened: dict[int, str] = {}
+        self.later: dict[int, int] = {}
+        self.links: dict[int, str] = {}
+        self.lonely: set[int] = set()
+        self.places: dict[int, str] = {}
+        self.noted: list[tuple[int, steps.Mount]] = []
+        self.held = b""
+        self.open_late = False
+        self.classic: Sources | None = None
+        self._waiting: list[steps.Mount] = []
+        self._next: tuple[int, list[int]] = (-1, [])
+        self._spaces: Spaces | None = None
+        self._cover = -1
+        self._at: dict[int, str] = {}
+        measured: Callable[..., Callable[..., int]] = trace.opener if trace else lambda do: do
+        self._open_root = measured(root.open_root)
+        self._open_device = measured(devices.open_source)
+        self._open_source = measured(bind_sources.open_source)
+        self._open_new = measured(filesystems.open_new)
+
+    def prepare(self, directory: str) -> None:
+        """Get ready for what the mount steps will need, short of opening anything of the host's.
+
+        These are the list of mount points, and a shared lock on the root file system: nobody who deletes a
+        container takes a mount point away that was found and not used yet.
+
+        Args:
+            directory: the container's state directory.
+
+        Raises:
+            Failure: the list cannot be made.
+
+        """
+        self.slots["made"] = mount_points.open_list(directory)
+        lock, held = mount_points.hold(directory.rpartition("/")[0], self.plan.rootfs)
+        if lock >= 0:
+            self.slots["lock"] = lock
+            self.held = mount_points.release(held)
+
+    def open_all(self) -> None:
+        """Open the root and what the mount steps mount.
+
+        Without the right to clone a mount nothing is opened: the init does it in its user namespace.
+
+        Raises:
+            Failure: a source cannot be had.
+
+        """
+        binds = []
+        for step in self.plan.child:
+            if isinstance(step, steps.AttachRoot):
+                try:
+                    self._keep("root", step, self._open_root(step))
+                except PermissionError:
+                    self.look()
+                    return
+                except OSError as exc:
+                    raise Failure(
+                        f"root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
+                    ) from None
+                self.open_late = True
+            elif isinstance(step, steps.Mount):
+                if step.kind == "bind":
+                    if not self._is_link(step):
+                        binds.append(step)
+                elif step.early:
+                    self._keep("early", step, self.mapped(step, self._open_new(step)))
+            elif isinstance(step, steps.Device) and step.bind:
+                self._keep("device", step, self._open_device(step))
+        for step in binds[:_FIRST]:
+            self._keep("source", step, self.mapped(step, self._open_source(step)))
+        self._waiting = binds[_FIRST:]
+        self.later = {id(step): number for number, step in enumerate(self._waiting)}
+
+    def look(self, *, classic: bool = False) -> None:
+        """Look at the sources that the init will open.
+
+        Args:
+            classic: it does so with mount(2).
+
+        Raises:
+            Failure: mount(2) cannot mount one.
+
+        """
+        if classic:
+            from pyrunc.apply.mounts import classic as with_mount
+
+            self.classic = with_mount.Sources()
+        for step in self.plan.child:
+            if isinstance(step, steps.Mount) and step.kind == "bind":
+                if not self._is_link(step) and self.classic is not None:
+                    self.classic.look(step)
+            elif isinstance(step, steps.Device) and step.bind:
+                self.places[id(step)] = devices.host_place(step)
+
+    def open_cgroups(self) -> None:
+        """Open the sources that exist only now that the cgroups do.
+
+        Raises:
+            Failure: one cannot be had.
+
+        """
+        for step in self.plan.child:
+            if self.open_late and isinstance(step, steps.Mount) and step.kind == "late-bind":
+                self._keep("late", step, self._open_source(step))
+
+    def _keep(self, name: str, step: steps.Step, fd: int) -> None:
+        slot = f"{name}{len(self.slots)}"
+        self.slots[slot] = fd
+        self.opened[id(step)] = slot
+
+    def _is_link(self, step: steps.Mount) -> bool:
+        """Look at a source before it is opened; tell whether it is a symlink that is copied instead."""
+        if "copy-symlink" in step.options.ext:
+            text = bind_sources.link(step)
+            if text:
+                self.links[id(step)] = text
+                return True
+        if step.expected == flags.MS_SLAVE and step.options.propagation:
+            # The copy of a private mount cannot be a slave: there is nothing to be a slave of.
+            if not verify.propagation_at(step.source) & (flags.MS_SHARED | flags.MS_SLAVE):
+                self.lonely.add(id(step))
+        return False
+
+    def mapped(self, step: steps.Mount, fd: int) -> int:
+        """Id-map a mount, if that is asked for, and return it.
+
+        Raises:
+            Failure: it cannot be done.
+
+        """
+        if step.id_maps or step.id_space:
+            if self._spaces is None:
+                from pyrunc.apply.mounts import id_mapped
+
+                self._spaces = id_mapped.Spaces()
+            self._spaces.map(fd, step)
+        return fd
+
+    def close_slots(self) -> None:
+        """Close what only the init needs, now that it has it."""
+        for fd in self.slots.values():
+            os.close(fd)
+        self.slots.clear()
+
+    def close(self) -> None:
+        """Let go of what is kept until the mount tree stands."""
+        self.close_slots()
+        for fd in self._next[1]:
+            os.close(fd)
+        self._next = -1, []
+        if self._cover >= 0:
+            os.close(self._cover)
+            self._cover = -1
+        if self._spaces is not None:
+            self._spaces.close()
+            self._spaces = None
+
+    # -- on request ----
+
+    def fetch(self, number: int) -> None:
+        """Open a batch of sources, unless that has been done.
+
+        Raises:
+            Failure: one cannot be had.
+
+        """
+        if number < len(self._waiting) and self._next[0] != number:
+            fds: list[int] = []
+            self._next = number, fds
+            for step in self._waiting[number : number + BATCH]:
+                fds.append(self.mapped(step, self._open_source(step)))  # noqa: PERF401 - what is open is closed
+
+    def send_batch(self, sock: _socket.socket, payload: bytes, init: int) -> None:
+        """Send the batch that begins with a number, and open the next one.
+
+        A child that is gone is no failure here: what it said last is still to be read.
+
+        Args:
+            sock: the socket to the init.
+            payload: the number.
+            init: its pidfd.
+
+        Raises:
+            Failure: a source cannot be had.
+
+        """
+        number = int.from_bytes(payload, "little")
+        if self.classic is not None:
+            self.classic.hand_over(self.plan, init, sock, number)
+            return
+        self.fetch(number)
+        fds = self._next[1]
+        try:
+            protocol.send_fds(sock, protocol.SOURCES, fds)
+        except OSError:
+            return
+        finally:
+            for fd in fds:
+                os.close(fd)
+            self._next = -1, []
+        self.fetch(number + BATCH)
+
+    def map_for_init(self, payload: bytes, fd: int) -> None:
+        """Id-map a mount that the init has made, for the step of which it names the number.
+
+        Raises:
+            Failure: it cannot be done.
+
+        """
+        try:
+            self.mapped(self._step(payload), fd)
+        finally:
+            os.close(fd)
+
+    def covered(self, fd: int) -> None:
+        """Take the directory that a tmpfs is going to cover."""
+        if self._cover >= 0:
+            os.close(self._cover)
+        self._cover = fd
+
+    def copy_up(self, payload: bytes, fd: int, users: int, paths: dict[str, str]) -> None:
+        """Copy what a tmpfs will cover into it (the option tmpcopyup).
+
+        Args:
+            payload: the number of the step.
+            fd: the detached mount, closed here.
+            users: pidfd of the init if it has a user namespace, which the files belong to; -1.
+            paths: the container's cgroups.
+
+        Raises:
+            Failure: something cannot be copied.
+
+        """
+        from pyrunc.apply.mounts import tmpcopyup
+
+        try:
+            tmpcopyup.copy(self._step(payload), self._cover, fd, users, paths)
+        finally:
+            os.close(fd)
+            os.close(self._cover)
+            self._cover = -1
+
+    def note(self, operations: list[Operation], payload: bytes) -> None:
+        """Take a mount that the init has attached, for the check at the end.
+
+        Args:
+            operations: the init's.
+            payload: the number of its NOTE, the mount's id and its place.
+
+        Raises:
+            Failure: the message is malformed.
+
+        """
+        number, mount = int.from_bytes(payload[:4], "little"), int.from_bytes(payload[4:12], "little")
+        step = operations[number].step if number < len(operations) else None
+        if not isinstance(step, steps.Mount):
+            raise _malformed()
+        if step.kind == "remount":
+            # What it was mounted with does not hold any more.
+            self.noted = [other for other in self.noted if other[0] != mount]
+        self.noted.append((mount, step))
+        self._at[mount] = payload[12:].decode("utf-8", "surrogateescape")
+
+    def verify(self, payload: bytes, fd: int) -> None:
+        """Compare the noted mounts, and the root, with the init's mount table.
+
+        Args:
+            payload: the id of the root's mount.
+            fd: the table, opened by the init before it entered the root or after; closed here.
+
+        Raises:
+            Failure: one differs, or is not there any more.
+
+        """
+        root = int.from_bytes(payload, "little")
+        step = next(step for step in self.plan.child if isinstance(step, steps.VerifyMounts))
+        table = verify.placed(bind_sources.read_all(fd), self._at)
+        verify.compare(self, table)
+        wrong, pointer = verify.root_difference(step, *table.get(root, (0, 0)))
+        if wrong:
+            raise Failure(wrong, pointer=pointer)
+
+    def _step(self, payload: bytes) -> steps.Mount:
+        number = int.from_bytes(payload, "little")
+        step = self.plan.child[number] if number < len(self.plan.child) else None
+        if not isinstance(step, steps.Mount):
+            raise _malformed()
+        return step
+
+
+def _malformed() -> Failure:
+    return Failure("the container's side sent a malformed message about a mount")

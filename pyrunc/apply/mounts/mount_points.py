@@ -1,0 +1,316 @@
+"""Which mount points were made for a container: delete takes them away again (mount_point_removal.py).
+
+Written down one by one, and before each is made: whenever init is killed, nothing that it made is unknown
+(law 4). A line is a JSON list that stands for itself, as other containers' commands may add lines:
+
+    [number, directory on the host, path below it, device and inode of the directory]   about to be made
+    [number, device and inode of what was made]                                         made
+    [number]                                                                            not made: it was there
+    [-1, directory, path, its device and inode, device and inode of what was made]      of another container
+
+Device nodes and links in /dev are on it, too: only what undoes a creation takes these away, as another
+container of the same root file system may have found and used them.
+
+What lies on a file system made for the container goes with it and is not noted; neither is what lies on
+something mounted below a bind's source, of which only the kernel knows where it comes from.
+
+Who looks for mount points and who takes them away keep out of each other's way by locks on a file beside the
+state directories, one range of it for each directory of the host (fcntl_locking(2), locks of an open file
+description). Not on the directories themselves: a container's processes can open those, lock them too and
+never let go. What has another state root has other locks, and then the check at the end (verify.py) is all
+there is.
+"""
+
+from __future__ import annotations
+
+import _struct
+import fcntl
+import os
+import time
+
+from pyrunc import jsonio
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILE = "made"
+_EEXIST, _ENOSPC = 17, 28
+# In a state root's @cache, which stays.
+LOCKS = "mountpoints.lock"
+# EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
+UNASKED = (5, 12, 23, 24)
+# Who has a lock for itself looks at the mount tables of all containers meanwhile: milliseconds, or a second
+# on a host with thousands.
+_SECONDS = 10.0
+_PAUSE = 0.005
+_OFFSETS = (1 << 62) - 1
+
+
+def open_list(directory: str) -> int:
+    """Make the list's file in a state directory, and return its descriptor.
+
+    Raises:
+        Failure: it cannot be made.
+
+    """
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    place = f"{directory}/{FILE}"
+    try:
+        return os.open(place, how, 0o600)
+    except OSError as exc:
+        raise Failure(f"make {place}", errno=exc.errno or 0) from None
+
+
+class Made:
+    """The list for one container, from the side of its init.
+
+    Attributes:
+        file: descriptor of the list, -1 for none.
+        place: its path.
+        bases: mount id -> directory on the host that is mounted there.
+        mask: which kind of mount id: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID where the kernel has no other.
+        count: how many were made.
+        noted: number of what is just being made on the list, 0 if it is not there.
+
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing made."""
+        self.file = -1
+        self.place = ""
+        self.bases: dict[int, str] = {}
+        self.mask = flags.STATX_MNT_ID_UNIQUE
+        self.count = 0
+        self.noted = 0
+        self._number = 0
+
+    def open(self, directory: str) -> int:
+        """Make the list's file in a state directory, and return its descriptor; by the parent.
+
+        Raises:
+            Failure: it cannot be made.
+
+        """
+        self.place = f"{directory}/{FILE}"
+        self.file = open_list(directory)
+        # Higher than any that is there: each has a line, and each line has several bytes.
+        self._number = os.fstat(self.file).st_size
+        return self.file
+
+    def intend(self, stack: list[int], names: list[str], name: str) -> None:
+        """Note what is about to be made.
+
+        Args:
+            stack: descriptors of the directories from the root down.
+            names: their names, the root's not among them.
+            name: what will be made in the last one.
+
+        Raises:
+            Failure: it cannot be noted, so it must not be made.
+
+        """
+        self.noted = 0
+        if self.file < 0:
+            return
+        for depth in range(len(stack) - 1, -1, -1):
+            mount, is_top = _linux.statx_mnt(stack[depth], self.mask)
+            if is_top or not depth:
+                base = self.bases.get(mount)
+                if base is not None:
+                    top = os.fstat(stack[depth])
+                    self._number += 1
+                    self.noted = self._number
+                    path = "/".join((*names[depth:], name))
+                    self._write([self.noted, base, path, top.st_dev, top.st_ino])
+                return
+
+    def make_in(self, directory: int, name: str, make: Callable[[], object]) -> bool:
+        """Make something in a directory of which only the descriptor is known, and note it.
+
+        Args:
+            directory: its descriptor.
+            name: what will be made in it.
+            make: makes it.
+
+        Returns:
+            Whether it was made: if not, something was there.
+
+        Raises:
+            OSError: as make().
+
+        """
+        self.noted = 0
+        # Most are on a tmpfs.
+        if self.file >= 0 and _linux.statx_mnt(directory, self.mask)[0] in self.bases:
+            if _is_there(directory, name):
+                return False  # a note of it could cost the image its own, if we were killed here
+            self._intend_in(directory, name)
+        try:
+            make()
+        except OSError as exc:
+            self.retract()
+            if exc.errno != _EEXIST:
+                raise
+            return False
+        if self.noted:
+            made = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            self._add([self.noted, made.st_dev, made.st_ino])
+        return True
+
+    def _intend_in(self, directory: int, name: str) -> None:
+        stack = [os.dup(directory)]
+        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while not _linux.statx_mnt(stack[0], self.mask)[1]:
+                stack.insert(0, os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=stack[0]))
+            # Only its end counts, so it does not matter whether the directory can be reached by it.
+            os.fchdir(directory)
+            text = os.fsdecode(_linux.getcwd())
+            depth = len(stack) - 1
+            self.intend(stack, text.split("/")[-depth:] if depth else [], name)
+        finally:
+            os.fchdir(back)
+            for fd in (back, *stack):
+                os.close(fd)
+
+    def confirm(self, fd: int) -> None:
+        """Note that it was made, and which it is."""
+        self.count += 1
+        if self.noted:
+            made = os.fstat(fd)
+            self._add([self.noted, made.st_dev, made.st_ino])
+
+    def retract(self) -> None:
+        """Note that it was not made: somebody else was faster, or it cannot be."""
+        if self.noted:
+            self._add([self.noted])
+
+    def _add(self, line: object) -> None:
+        """Say more of what is on the list. It can be done without: what is empty there is taken away."""
+        try:
+            self._write(line)
+        except Failure:
+            return
+
+    def _write(self, line: object) -> None:
+        data = jsonio.dumps(line).encode() + b"\n"
+        try:
+            if os.write(self.file, data) == len(data):
+                return
+            errno = _ENOSPC
+        except OSError as exc:
+            errno = exc.errno or 0
+        raise list_failure(self.place.rpartition("/")[0], errno)
+
+
+def list_failure(directory: str, errno: int) -> Failure:
+    """Word a list that cannot be written: the state directory is to blame, not the mount point."""
+    what = f"write the list of mount points, {FILE} in the container's state directory {directory}"
+    return Failure(what.rstrip(), errno=errno)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def hold(root: str, rootfs: str) -> tuple[int, bytes]:
+    """Keep others from taking a mount point away that is found in a root file system and not used yet.
+
+    Args:
+        root: the state root.
+        rootfs: the directory of the root file system.
+
+    Returns:
+        A descriptor with a shared lock, and what lets go of it by let_go(). The descriptor is -1 where there
+        can be no lock, or somebody takes mount points away for longer than any reason is known for: to wait
+        on would be worse than to find one gone, which verify.py does.
+
+    """
+    try:
+        found = os.stat(rootfs)
+    except OSError:
+        return -1, b""  # whoever opens it next says so
+    try:
+        fd = open_locks(root)
+    except OSError:
+        return -1, b""
+    if fd < 0:
+        return -1, b""
+    wanted = part((found.st_dev, found.st_ino))
+    if lock(fd, fcntl.F_RDLCK, wanted, time.monotonic() + _SECONDS):
+        return fd, wanted
+    os.close(fd)
+    return -1, b""
+
+
+def open_locks(root: str) -> int:
+    """Open the file of locks of a state root, -1 if there can be none.
+
+    Raises:
+        OSError: that cannot be told now.
+
+    """
+    directory = f"{root}/@cache"
+    how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        try:
+            return os.open(f"{directory}/{LOCKS}", how, 0o600)
+        except FileNotFoundError:
+            os.makedirs(directory, 0o700, exist_ok=True)
+            return os.open(f"{directory}/{LOCKS}", how, 0o600)
+    except OSError as exc:
+        if exc.errno in UNASKED:
+            raise
+        return -1
+
+
+def part(inode: tuple[int, int]) -> bytes:
+    """Return the range for a directory, given by device and inode; two that share one wait for each other."""
+    # The offset is a positive number of 64 bits; an inode's number mostly has far fewer.
+    offset = (inode[1] ^ inode[0] << 40) & _OFFSETS
+    return _struct.pack("qq", offset, 1)
+
+
+def lock(fd: int, kind: int, wanted: bytes, end: float) -> bool:
+    """Take a lock, or change it; tell whether it is ours.
+
+    Args:
+        fd: from open_locks().
+        kind: F_RDLCK, of which there may be several, or F_WRLCK.
+        wanted: from part().
+        end: time of the monotonic clock until which it is tried.
+
+    """
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(kind, wanted))
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_PAUSE)
+        except OSError:
+            return False  # a file system without locks
+        else:
+            return True
+
+
+def let_go(fd: int, held: bytes) -> None:
+    """Let go of a lock, for all who have inherited the descriptor."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, release(held))
+
+
+def release(held: bytes) -> bytes:
+    """Return the struct flock that lets go of a lock."""
+    return _request(fcntl.F_UNLCK, held)
+
+
+def _request(kind: int, wanted: bytes) -> bytes:
+    """Return a struct flock: type, whence (SEEK_SET), start and length, process (none)."""
+    return _struct.pack("hh4x", kind, os.SEEK_SET) + wanted + bytes(8)

@@ -1,0 +1,69 @@
+"""What mount steps share that are carried out in a running container, or before a restore."""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc.apply.mounts import mount_points
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from pyrunc.plan import steps
+
+    class Tree(Protocol):
+        """Where mounts are made."""
+
+        root: int
+        procfs: int
+        mounts: dict[int, int]
+        mounting: Mounting
+
+
+class Mounting:
+    """The state of the mount steps; made by the parent, inherited by the child.
+
+    Attributes:
+        made: which mount points were made.
+        links: id of a step -> what its source, a symlink, points to.
+        noted: (mount id, step) of every mount, for the check at the end.
+        places: mount id -> mount point below the root, where the kernel gives ids away again.
+        lonely: ids of slave mounts whose source has nothing to be a slave of.
+        readonly_last: mounts that become read-only at the end.
+        again: mounts whose propagation is set again.
+        copy: fills a tmpfs with what it will cover (tmpcopyup.fill), where one wants that.
+
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing mounted."""
+        self.made = mount_points.Made()
+        self.links: dict[int, str] = {}
+        self.noted: list[tuple[int, steps.Mount]] = []
+        self.places: dict[int, str] = {}
+        self.lonely: set[int] = set()
+        self.readonly_last: list[tuple[int, steps.Mount]] = []
+        self.again: list[tuple[int, steps.Mount]] = []
+        self.copy: Callable[[steps.Mount, int, int], None] | None = None
+
+    def source(self, child: Tree, step: steps.Mount) -> int:
+        """Return the mount that the parent has opened for a step, -1 if it does not open it."""
+        return child.mounts.pop(id(step), -1)
+
+    def note(self, child: Tree, fd: int, step: steps.Mount) -> None:
+        """Remember a mount that is attached now."""
+        mount, _is_root = _linux.statx_mnt(fd, self.made.mask)
+        if self.made.mask == flags.STATX_MNT_ID:
+            top, here = (os.readlink(f"self/fd/{each}", dir_fd=child.procfs) for each in (child.root, fd))
+            self.places[mount] = here[len(top.rstrip("/")) :]
+        if step.kind == "remount":
+            # What it was mounted with does not hold any more.
+            self.noted = [other for other in self.noted if other[0] != mount]
+        self.noted.append((mount, step))
+        if step.kind == "bind":
+            self.made.bases[mount] = f"{step.source}/{step.subpath}" if step.subpath else step.source
+        if step.again:
+            self.again.append((os.dup(fd), step))

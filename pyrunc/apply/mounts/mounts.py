@@ -1,0 +1,342 @@
+"""Mounts: built detached, everything set, attached last.
+
+A mount is never visible with fewer restrictions than asked: attributes and propagation are set on the
+detached mount (bind_sources.py, filesystems.py), then move_mount(2) puts it on a mount point that target.py
+opened. The mount descriptor is the mount: no re-open, no path. Every mount is noted, and looked at again at
+the end (verify.py).
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+from pyrunc.apply import target
+from pyrunc.apply.mounts import bind_sources, filesystems
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.program_mounts import PROC_FILES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.apply.mounts.mounting import Tree
+    from pyrunc.plan.steps import Mount
+
+_EMPTY = flags.AT_EMPTY_PATH
+_ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
+_ENOENT, _EAGAIN, _EEXIST, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 17, 40, 20, 22
+# When a mount point is not found at once: there is none, a symlink is on the way, or something was moved just
+# now.
+_LATER = (_ENOENT, _ELOOP, _EAGAIN)
+_PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
+# How often a mount point may vanish between its making and the mount: another container of the same root file
+# system takes its own away when it is deleted.
+_TRIES = 8
+
+
+def mount(child: Tree, step: Mount) -> None:
+    """Carry out one mount step inside the container's mount namespace.
+
+    Raises:
+        Failure: it cannot be done; the pointer says which entry it was.
+
+    """
+    if step.kind == "new":
+        _mount_new(child, step)
+    elif step.kind == "remount":
+        _remount(child, step)
+    else:
+        _mount_bind(child, step)
+
+
+def _mount_bind(child: Tree, step: Mount) -> None:
+    if "copy-symlink" in step.options.ext and _copied_link(child, step):
+        return
+    mounting = child.mounting
+    fd = mounting.source(child, step)
+    if fd < 0:
+        fd = (
+            bind_sources.open_inner(child.root, step)
+            if step.kind == "inner-bind"
+            else bind_sources.open_source(step)
+        )
+    try:
+        _attach(child, step, fd)
+        if step.after:
+            # What is put on a shared mount becomes shared by that.
+            bind_sources.propagate(fd, step.propagation)
+        if step.below:
+            bind_sources.propagate_below(fd, step.below, child.procfs)
+        mounting.note(child, fd, step)
+    except OSError as exc:
+        raise bind_sources.attribute_failure(step, exc) from None
+    finally:
+        os.close(fd)
+
+
+def _mount_new(child: Tree, step: Mount) -> None:
+    mounting = child.mounting
+    before = mounting.made.count
+    place, plain = _mount_point(child, step, "dir")
+    fd = child.mounts.pop(id(step), -1)
+    if fd < 0:
+        cover = -1 if mounting.made.count > before else place
+        fd = filesystems.open_new(step, cover=cover, root=child.root)
+    if step.copy_up and mounting.copy is not None:
+        mounting.copy(step, place, fd)
+    try:
+        _attach(child, step, fd, place, plain=plain)
+        if step.propagation:
+            bind_sources.propagate(fd, step.propagation)
+    except OSError as exc:
+        raise bind_sources.attribute_failure(step, exc) from None
+    mounting.note(child, fd, step)
+    if step.readonly_last:
+        mounting.readonly_last.append((os.dup(fd), step))
+    os.close(fd)
+
+
+def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool = False) -> None:
+    """Put a mount on its mount point, which is closed then.
+
+    Args:
+        child: the container's side.
+        step: the mount.
+        fd: its descriptor.
+        place: the mount point, if it is open already.
+        plain: that was reached without symlinks.
+
+    """
+    for attempt in range(_TRIES):
+        if place < 0:
+            place, plain = _mount_point(child, step, "", fd)
+        try:
+            _check_place(child, step, place, fd, plain=plain)
+            _linux.move_mount(fd, "", place, "", _ATTACH)
+        except FileNotFoundError:
+            if bind_sources.deleted(fd):
+                raise bind_sources.deleted_failure(step) from None
+            # It was removed meanwhile, by somebody with the same root file system: make it again.
+            if attempt + 1 < _TRIES:
+                continue
+            raise bind_sources.failure(step, "its mount point keeps vanishing", _ENOENT) from None
+        except OSError as exc:
+            raise _attach_failure(step, fd_kind(fd), fd_kind(place), exc) from None
+        else:
+            return
+        finally:
+            os.close(place)
+            place = -1
+
+
+def _mount_point(child: Tree, step: Mount, kind: str, fd: int = -1) -> tuple[int, bool]:
+    """Open (and where missing make) the mount point.
+
+    Args:
+        child: the container's side.
+        step: the mount.
+        kind: what to make: "dir", "file", or "" for the same as what is mounted.
+        fd: what is mounted.
+
+    Returns:
+        Its descriptor, and whether the destination is without symlinks and dots, so that it says where it is.
+
+    """
+    root, path = child.root, step.destination
+    if not step.no_symlink and "dest-nofollow" not in step.options.ext:
+        try:
+            return target.plain(root, path), "/." not in path and "//" not in path
+        except OSError as exc:
+            if exc.errno not in _LATER:
+                raise _place_failure(step, exc) from None
+    try:
+        if step.no_symlink:
+            try:
+                return _literal(root, path), True
+            except FileNotFoundError:
+                os.close(target.make(root, path, "dir", made=child.mounting.made))
+                return _literal(root, path), True
+        if not kind:
+            kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        follow = "dest-nofollow" not in step.options.ext
+        return target.make(root, path, kind, follow=follow, made=child.mounting.made), False
+    except OSError as exc:
+        raise _place_failure(step, exc) from None
+
+
+def _literal(root: int, path: str) -> int:
+    fd = target.resolve(root, path, follow=False, symlinks=False)
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(_ENOTDIR, os.strerror(_ENOTDIR), path)
+    return fd
+
+
+# -- where nothing may be mounted ----
+
+
+def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) -> None:
+    """Refuse to cover the root itself, /proc, or parts of a procfs.
+
+    CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc"
+    forgot /proc itself. So what counts is what the mount point is; a destination without symlinks is what it
+    says.
+    """
+    if not plain and _linux.statx_mnt(place) == _linux.statx_mnt(child.root):
+        raise bind_sources.failure(
+            step, f"{step.destination} is the root of the file system, nothing can be mounted on it"
+        )
+    if step.fstype == "proc":
+        return
+    inside = _linux.fstatfs(place)[0] == flags.PROC_SUPER_MAGIC
+    if not inside and step.destination != "/proc" and (plain or not _is_proc(child, place)):
+        return
+    here = os.fstat(place)
+    if (
+        step.kind == "bind"
+        and _linux.fstatfs(fd)[0] == flags.PROC_SUPER_MAGIC
+        and os.fstat(fd).st_ino == _PROC_ROOT_INODE
+        and (not inside or here.st_ino == _PROC_ROOT_INODE)
+    ):
+        return  # another procfs, whole: engines bind the host's for a shared pid namespace
+    pointer = step.pointer + "/destination"
+    if not inside or here.st_ino == _PROC_ROOT_INODE:
+        raise Failure(
+            f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
+            pointer=pointer,
+        )
+    if step.destination in PROC_FILES and step.kind != "new":
+        return
+    raise Failure(
+        f"{step.destination} is inside /proc and cannot be mounted on",
+        pointer=pointer,
+        hint="only " + ", ".join(sorted(PROC_FILES)) + " can be",
+    )
+
+
+def _is_proc(child: Tree, place: int) -> bool:
+    """Tell whether a mount point is the root's /proc."""
+    try:
+        proc = os.stat("proc", dir_fd=child.root, follow_symlinks=False)
+    except OSError:
+        return False
+    here = os.fstat(place)
+    return (proc.st_dev, proc.st_ino) == (here.st_dev, here.st_ino)
+
+
+# -- remounts, links ----
+
+
+def _remount(child: Tree, step: Mount) -> None:
+    """Change what is mounted at the destination."""
+    try:
+        place = target.resolve(child.root, step.destination)
+    except OSError as exc:
+        raise bind_sources.failure(step, "open what is to be remounted", exc.errno or 0) from None
+    try:
+        if not _linux.statx_mnt(place)[1]:
+            raise bind_sources.failure(
+                step,
+                "nothing is mounted there that could be remounted",
+                _EINVAL,
+                "leave out the option remount, or mount something first",
+            )
+        if not step.options.bind:
+            filesystems.reconfigure(step, place)
+        bind_sources.set_attributes(place, step)
+        child.mounting.note(child, place, step)
+    except OSError as exc:
+        raise bind_sources.attribute_failure(step, exc) from None
+    finally:
+        os.close(place)
+
+
+def _copied_link(child: Tree, step: Mount) -> bool:
+    """Make a copy of a source that is a symlink (the option copy-symlink); tell whether it is one."""
+    text = child.mounting.links.get(id(step)) or bind_sources.link(step)
+    if not text:
+        return False
+    try:
+        directory, name = target.parent(child.root, step.destination, made=child.mounting.made)
+        try:
+            make = child.mounting.made.make_in
+            if not make(directory, name, lambda: os.symlink(text, name, dir_fd=directory)):
+                if not target.is_link(directory, name, text):
+                    raise FileExistsError(_EEXIST, os.strerror(_EEXIST), name)
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        raise bind_sources.failure(step, f"make it a symlink to {text}", exc.errno or 0) from None
+    return True
+
+
+# -- at the end ----
+
+
+def set_readonly_last(child: Tree) -> None:
+    """Set read-only on the mounts that had to be written to while the tree was built."""
+    for fd, step in child.mounting.readonly_last:
+        try:
+            _linux.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
+        except OSError as exc:
+            raise bind_sources.attribute_failure(step, exc) from None
+        os.close(fd)
+    child.mounting.readonly_last.clear()
+
+
+def propagate_again(child: Tree) -> None:
+    """Give mounts with words about propagation of their own back what rootfsPropagation has changed."""
+    for fd, step in child.mounting.again:
+        try:
+            bind_sources.propagate(fd, step.again)
+        except OSError as exc:
+            raise bind_sources.attribute_failure(step, exc) from None
+        os.close(fd)
+    child.mounting.again.clear()
+
+
+# -- wording: only reached when something failed ----
+
+
+def fd_kind(fd: int) -> str:
+    """Return what a descriptor refers to, in words."""
+    mode = os.fstat(fd).st_mode
+    for test, word in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISLNK, "a symlink"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISFIFO, "a fifo"),
+    ):
+        if test(mode):
+            return word
+    return "a device"
+
+
+def _place_failure(step: Mount, exc: OSError) -> Failure:
+    if exc.errno in (_ELOOP, _ENOTDIR) and step.no_symlink:
+        return Failure(
+            f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file:"
+            f" {step.destination}",
+            step=bind_sources.STEP,
+            pointer=step.pointer,
+        )
+    what = f"make mount point {step.destination} in the root file system"
+    hint = ""
+    if exc.errno == _ELOOP:
+        hint = "symlinks on its way go round in a circle, or one is a door of /proc, as /proc/self/cwd is"
+    return bind_sources.failure(step, what, exc.errno or 0, hint)
+
+
+def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:
+    # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
+    directory = "a directory"
+    if exc.errno in (_ENOTDIR, _EINVAL) and (source == directory) is not (found == directory):
+        return bind_sources.failure(
+            step,
+            f"the source is {source}, the target {found}",
+            _ENOTDIR,
+            "mount a directory on a directory, a file on a file",
+        )
+    return bind_sources.failure(step, "", exc.errno or 0)

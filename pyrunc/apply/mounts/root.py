@@ -1,0 +1,84 @@
+"""The root file system: attached over itself as a private copy, filled by the other steps, then entered.
+
+Law 3: the copy's mount descriptor is the root from then on; the path on the host is only used to attach it,
+because hooks look for it there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.apply.mounts import filesystems
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.plan import steps
+    from pyrunc.store import Container
+
+_EMPTY = flags.AT_EMPTY_PATH
+# What fstatfs(2) and mount_setattr(2) have the same numbers for.
+_RESTRICTIONS = flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
+
+
+def open_root(step: steps.AttachRoot) -> int:
+    """Return a detached copy of the root file system's tree that shares no mount events with the host."""
+    if step.overlay is not None:
+        return _open_overlay(step, step.overlay)
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
+    tree = _linux.open_tree(flags.AT_FDCWD, step.path, how)
+    _linux.mount_setattr(tree, "", _EMPTY | flags.AT_RECURSIVE, 0, 0, step.propagation, -1)
+    return tree
+
+
+def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
+    """Return a detached overlay of the root file system, restricted as what it lies on."""
+    below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
+    try:
+        if step.layer_ids:
+            from pyrunc.apply.mounts import (
+                id_mapped,  # only the parent, on the host, has such a step to carry out
+            )
+
+            id_mapped.map_one(below, overlay, step.layer_ids)
+        restricted = _linux.fstatfs(below)[1] & _RESTRICTIONS
+        tree = filesystems.open_new(overlay, lower=below if step.layer_ids else -1)
+    finally:
+        os.close(below)
+    _linux.mount_setattr(tree, "", _EMPTY, restricted, 0, step.propagation, -1)
+    return tree
+
+
+def leave(container: Container) -> None:
+    """Unmount the root of a container without a mount namespace of its own, with all that is mounted there.
+
+    It was attached where everybody sees it. Whatever was put on top of it since, or was there before, stays.
+
+    Args:
+        container: its record; its processes have ended.
+
+    Raises:
+        Failure: it cannot be unmounted, or not be asked for.
+
+    """
+    kept: Any = container.extra["root_mount"]  # parent.py wrote it
+    match kept:
+        case [str(place), int(mask), int(number)]:
+            pass
+        case _:
+            raise store.GarbledError(f"{container.directory}/{store.STATE} is not a state record: root_mount")
+    try:
+        top = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _linux.statx_mnt(top, mask) == (number, True):
+                _linux.umount2(f"/proc/self/fd/{top}", flags.MNT_DETACH)
+        finally:
+            os.close(top)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, OverflowError, ValueError) as exc:
+        raise Failure(f"unmount {place}", errno=getattr(exc, "errno", 0) or 0) from None

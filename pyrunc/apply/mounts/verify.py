@@ -1,0 +1,246 @@
+"""Verify, don't hope: what the kernel has in the end is compared with what every mount was asked to be.
+
+The init program asks the kernel mount by mount where it can be asked so (statmount(2), Linux 6.8): 2
+microseconds each. Before that it sends its mount table, and the comparison is here. Restrictions nobody asked
+for are fine, a missing one is not; a slave whose source had nothing to be a slave of is private. Last step of
+the mount tree, so it also sees what later steps did.
+"""
+
+from __future__ import annotations
+
+import os
+from _struct import unpack_from
+
+from pyrunc.apply.mounts import bind_sources
+from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_options import (
+    ATIME_MASK,
+    ID_MAPPED,
+    NOATIME,
+    NODEV,
+    NODIRATIME,
+    NOEXEC,
+    NOSUID,
+    NOSYMFOLLOW,
+    PRIVATE,
+    RDONLY,
+    RELATIME,
+    SHARED,
+    SLAVE,
+    STRICTATIME,
+    UNBINDABLE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol, TypeAlias
+
+    from pyrunc.errors import Failure
+    from pyrunc.plan.steps import Mount, VerifyMounts
+
+    Table: TypeAlias = dict[int, tuple[int, int]]
+
+    class Noted(Protocol):
+        """What was mounted: (mount id, step); the ids of steps whose source has nothing to be a slave of."""
+
+        noted: list[tuple[int, Mount]]
+        lonely: set[int]
+
+
+_SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
+_ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
+_ENOENT = 2
+_SAID = 20  # number of an operation, attributes, propagation
+_AS_IT_IS = "this is what the kernel has made of it: see `pyrunc plan`"
+
+# The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro come out of what is left unsaid as well.
+_WORDS = {
+    "ro": RDONLY,
+    "nosuid": NOSUID,
+    "nodev": NODEV,
+    "noexec": NOEXEC,
+    "noatime": NOATIME,
+    "nodiratime": NODIRATIME,
+    "nosymfollow": NOSYMFOLLOW,
+    "idmapped": ID_MAPPED,
+}
+_NAMES = {
+    RDONLY: ("ro", "rw"),
+    NOSUID: ("nosuid", "suid"),
+    NODEV: ("nodev", "dev"),
+    NOEXEC: ("noexec", "exec"),
+    NODIRATIME: ("nodiratime", "diratime"),
+    NOSYMFOLLOW: ("nosymfollow", "symfollow"),
+    ID_MAPPED: ("id-mapped", "not id-mapped"),
+}
+_ATIMES = {RELATIME: "relatime", NOATIME: "noatime", STRICTATIME: "strictatime"}
+_TYPES = ((SHARED, "shared"), (SLAVE, "slave"), (PRIVATE, "private"), (UNBINDABLE, "unbindable"))
+
+
+def compare(mounting: Noted, table: Table) -> None:
+    """Compare every noted mount with what the kernel has.
+
+    Args:
+        mounting: what was noted.
+        table: what placed() gave.
+
+    Raises:
+        Failure: one differs, or is not there any more.
+
+    """
+    for mount, each in mounting.noted:
+        found = table.get(mount)
+        if found is None:
+            raise gone(each)
+        wrong = difference(each, *found, lonely=id(each) in mounting.lonely)
+        if wrong:
+            raise bind_sources.failure(each, wrong, 0, _AS_IT_IS)
+
+
+def said(data: bytes) -> tuple[int, int]:
+    """Return attributes and propagation of a mount as the init program reports them."""
+    attributes, propagation = unpack_from("=QQ", data, 4) if len(data) >= _SAID else (0, 0)
+    return attributes, propagation
+
+
+def gone(step: Mount) -> Failure:
+    """Return the failure of a mount that is not there at the end."""
+    hint = "a later mount or a hook removed it"
+    return bind_sources.failure(step, "the mount is not there any more", _ENOENT, hint)
+
+
+def differs(step: Mount, attributes: int, propagation: int) -> Failure:
+    """Return the failure of a mount that is not as it was asked to be."""
+    wrong = difference(step, attributes, propagation, lonely=False)
+    return bind_sources.failure(step, wrong or "the mount is not as it was asked to be", 0, _AS_IT_IS)
+
+
+def _ask(mount: int) -> bytes:
+    return _linux.statmount(mount, flags.STATMOUNT_MNT_BASIC, _SIZE)
+
+
+def root_difference(step: VerifyMounts, attributes: int, propagation: int) -> tuple[str, str]:
+    """Return what differs between what the root mount was asked to be and what it is, and where it was asked.
+
+    Args:
+        step: what it must be.
+        attributes: MOUNT_ATTR_* bits it has.
+        propagation: MS_* bits of its propagation.
+
+    """
+    if step.readonly and not attributes & RDONLY:
+        return "the root file system is not read-only", "/root/readonly"
+    if step.propagation and not _propagates(step.propagation, propagation, lonely=True):
+        wrong = f"the root mount is {_type(propagation)}, not {_type(step.propagation)}"
+        return wrong, "/linux/rootfsPropagation"
+    return "", ""
+
+
+def difference(step: Mount, attributes: int, propagation: int, *, lonely: bool) -> str:
+    """Return what differs between what a mount was asked to be and what it is, "" for nothing.
+
+    Args:
+        step: the mount.
+        attributes: MOUNT_ATTR_* bits it has.
+        propagation: MS_* bits of its propagation.
+        lonely: its source had nothing to be a slave of.
+
+    """
+    wrong = []
+    changed = (attributes ^ step.must_be) & step.must_mask
+    if changed & ATIME_MASK:
+        is_now, wanted = attributes & ATIME_MASK, step.must_be & ATIME_MASK
+        wrong.append(f"is {_ATIMES.get(is_now, is_now)}, not {_ATIMES.get(wanted, wanted)}")
+    for bit, (on, off) in _NAMES.items():
+        if changed & bit:
+            wrong.append(f"is {off}, not {on}" if step.must_be & bit else f"is {on}, not {off}")
+    # Only of a bind of the host's is it known whether there is anything it could be a slave of.
+    lonely = lonely or step.kind != "bind" or not step.options.propagation
+    if step.expected and not _propagates(step.expected, propagation, lonely=lonely):
+        wrong.append(f"is {_type(propagation)}, not {_type(step.expected)}")
+    return "the mount " + " and ".join(wrong) if wrong else ""
+
+
+def _propagates(expected: int, found: int, *, lonely: bool) -> bool:
+    if expected == SLAVE:
+        return bool(found & SLAVE) or (lonely and bool(found & PRIVATE))
+    return bool(found & expected)
+
+
+def _type(bits: int) -> str:
+    return "+".join(word for bit, word in _TYPES if bits & bit)
+
+
+def read_table(procfs: int, places: dict[int, str]) -> Table:
+    """Return (attributes, propagation) of every mount below our root, by its id, from our own procfs.
+
+    Args:
+        procfs: its descriptor.
+        places: mount id -> mount point. An id that got free is the next mount's: what has another mount
+            point now is not the mount that was noted.
+
+    """
+    rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
+    how = os.O_RDONLY | os.O_CLOEXEC
+    fd = _linux.openat2(procfs, "self/mountinfo", how, 0, rules)
+    return placed(bind_sources.read_all(fd), places)
+
+
+def placed(text: str, places: dict[int, str]) -> Table:
+    """Return what parse_table() does, without the mounts that are not where they were noted to be."""
+    table = parse_table(text)
+    for line in bind_sources.lines(text):
+        row = line.split(" ", 5)
+        place = places.get(int(row[0]))
+        if place is not None and place != bind_sources.unescape(row[4]):
+            del table[int(row[0])]
+    return table
+
+
+def parse_table(text: str) -> Table:
+    """Return mount id -> (MOUNT_ATTR_* bits, MS_* bits of the propagation) of a mountinfo table."""
+    found = {}
+    for line in bind_sources.lines(text):
+        words = line.split(" ")
+        attributes = STRICTATIME
+        for word in words[5].split(","):
+            if word in ("noatime", "relatime"):
+                attributes &= ~ATIME_MASK
+            attributes |= _WORDS.get(word, 0)
+        propagation = 0
+        for word in words[6 : words.index("-")]:
+            if word.startswith("shared:"):
+                propagation |= SHARED
+            elif word.startswith("master:"):
+                propagation |= SLAVE
+            elif word == "unbindable":
+                propagation |= UNBINDABLE
+        found[int(words[0])] = attributes, propagation or PRIVATE
+    return found
+
+
+def parse_mounts() -> dict[int, tuple[str, int]]:
+    """Return mount id -> (mount point, MS_* bits of the propagation) of our own mount table."""
+    text = bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+    places = (line.split(" ", 5) for line in bind_sources.lines(text))
+    table = parse_table(text)
+    return {int(row[0]): (bind_sources.unescape(row[4]), table[int(row[0])][1]) for row in places}
+
+
+def propagation_at(path: str) -> int:
+    """Return the MS_* bits of the propagation of the mount that a path of the host lies on, 0 if unknown."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return 0  # whoever opens it next says why
+    try:
+        try:
+            mount, _is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)
+            propagation: int = unpack_from("=QQ", _ask(mount), _ATTRIBUTES)[1]
+        except OSError:
+            mount, _is_root = _linux.statx_mnt(fd)
+            own = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            propagation = parse_table(bind_sources.read_all(own)).get(mount, (0, 0))[1]
+    finally:
+        os.close(fd)
+    return propagation

@@ -1,0 +1,277 @@
+"""Writable layers that end with their container: --overlay's over the root file system, and those of volumes.
+
+They lie in the container's state directory, below one folder, and what is found there is what delete removes:
+nothing else has to be known about them (law 4). A layer that is kept elsewhere (--overlay-dir) is a symlink
+there, made before the directory it leads to. Imported for containers that have one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import directories
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux, flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cli.match import Command
+    from pyrunc.plan.facts import Request
+    from pyrunc.plan.steps import AttachRoot, IdMap
+    from pyrunc.spec.types import Config
+    from pyrunc.store import Container
+
+FOLDER = "overlay"
+_ROOT = "root"
+_SIGCHLD = 17
+_EINVAL = 22
+_ELSEWHERE = "name a directory on another file system (such as /var/tmp) with --overlay-dir"
+
+
+def ask(request: Request, cmd: Command, config: Config, root: str) -> None:
+    """Ask the planner for a layer over the root file system.
+
+    Args:
+        request: gets to know where the layer will be.
+        cmd: the options of create, run or plan.
+        config: the configuration.
+        root: the state root.
+
+    Raises:
+        Failure: --overlay-dir names no directory.
+
+    """
+    top = config.get("root")
+    rootfs = os.path.join(request.bundle, top["path"] if top else "")
+    try:
+        found = os.stat(rootfs)
+        request.root_owner = found.st_uid, found.st_gid
+    except OSError:
+        pass  # whoever opens it says what is wrong with it
+    if cmd.overlay_dir is None:
+        request.overlay = f"{os.path.abspath(root)}/{request.id}/{FOLDER}/{_ROOT}"
+        return
+    directory = os.path.abspath(cmd.overlay_dir)
+    if not os.path.isdir(directory):
+        raise Failure(f"--overlay-dir {cmd.overlay_dir} is not a directory", hint="make it first")
+    # Containers of other state roots may have the same id.
+    request.overlay = f"{directory.rstrip('/')}/pyrunc-{request.id}-{os.urandom(4).hex()}"
+
+
+def over_root(container: Container, step: AttachRoot) -> None:
+    """Make the layer over a container's root file system.
+
+    Raises:
+        Failure: it cannot be made, or not on this file system.
+
+    """
+    folder = f"{container.directory}/{FOLDER}"
+    inside = f"{os.path.abspath(folder)}/{_ROOT}"
+    if step.layer != inside:
+        try:
+            os.mkdir(folder, 0o700)
+            os.symlink(step.layer, f"{folder}/{_ROOT}")
+        except OSError as exc:
+            raise Failure(f"make {folder}", errno=exc.errno or 0) from None
+    make(step.layer, step.path, step.layer_ids)
+    _check(step)
+
+
+def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) -> None:
+    """Make the two directories of a layer; the upper one looks like the source, whose place it takes.
+
+    Args:
+        directory: where; its parents are made as well.
+        source: the lower layer.
+        ids: the mappings of users and groups through which that is seen.
+
+    Raises:
+        Failure: they cannot be made.
+
+    """
+    upper = directory + "/upper"
+    try:
+        found = os.stat(source)
+        directories.make(directory, 0o700, parents=0o700)
+        os.mkdir(upper, 0o700)
+        os.mkdir(directory + "/work", 0o700)
+        _attributes(source, upper)
+        os.chmod(upper, found.st_mode & 0o7777)
+        if os.geteuid() == 0:
+            uid, gid = found.st_uid, found.st_gid
+            if ids:
+                uid, gid = _seen(ids[0], uid), _seen(ids[1], gid)
+            if (uid, gid) != (0, 0):
+                os.chown(upper, uid, gid)
+    except OSError as exc:
+        raise Failure(f"make the layer {directory}", errno=exc.errno or 0) from None
+
+
+def _attributes(source: str, upper: str) -> None:
+    """Give the upper directory the label and the access lists of the source, where both can have them."""
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        if name == "security.selinux" or name.startswith("system.posix_acl_"):
+            try:
+                os.setxattr(upper, name, os.getxattr(source, name))
+            except OSError:
+                continue
+
+
+def _seen(ids: IdMap, number: int) -> int:
+    """Return what an id of the file system is on the host where it is id-mapped."""
+    for inside, outside, size in ids:
+        if inside <= number < inside + size:
+            return outside + number - inside
+    return number
+
+
+def _check(step: AttachRoot) -> None:
+    """Make sure that the upper directory can hold overlayfs's notes: without them it would lose deletions."""
+    overlay = step.overlay
+    name = "user.pyrunc" if overlay and "userxattr" in overlay.data else "trusted.pyrunc"
+    upper = step.layer + "/upper"
+    try:
+        os.setxattr(upper, name, b"y")
+        os.removexattr(upper, name)
+    except OSError as exc:
+        from pyrunc.linux import flags_slow
+
+        fd = os.open(upper, os.O_PATH | os.O_CLOEXEC)
+        kind = flags_slow.filesystem(_linux.fstatfs(fd)[0])
+        os.close(fd)
+        kinds = name.partition(".")[0]
+        raise Failure(
+            f"{step.layer} cannot hold a layer: {kind} has no {kinds}.* attributes here",
+            errno=exc.errno or 0,
+            hint=_ELSEWHERE,
+        ) from None
+
+
+def submounts(path: str) -> list[str]:
+    """Return what is mounted below a directory of the host: a layer over it does not show that."""
+    from pyrunc.apply.mounts.bind_sources import lines, unescape
+
+    top = os.path.realpath(path).rstrip("/") + "/"  # the kernel's name for it
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        table = file.readall().decode("utf-8", "surrogateescape")
+    points = (unescape(line.split(" ", 5)[4]) for line in lines(table))
+    return sorted({point for point in points if point.startswith(top)})
+
+
+# -- the end ----
+
+
+def has(container: Container) -> bool:
+    """Tell whether a container has a layer over its root file system."""
+    return os.path.lexists(f"{container.directory}/{FOLDER}/{_ROOT}")
+
+
+def remove(container: Container, directory: int) -> None:
+    """Remove all layers of a container with what it has written to them.
+
+    Args:
+        container: its record.
+        directory: descriptor of its state directory.
+
+    Raises:
+        Failure: something cannot be removed.
+
+    """
+    try:
+        places = _places(container, directory)
+    except OSError as exc:
+        raise Failure(f"open {container.directory}/{FOLDER}", errno=exc.errno or 0) from None
+    try:
+        _remove(places, directory)
+    except Failure:
+        # An ordinary user's container has files of ids that are only its user namespace's.
+        if os.geteuid() == 0 or not _remove_mapped(container, places, directory):
+            raise
+
+
+def _places(container: Container, directory: int) -> list[str]:
+    """Return where else layers are: what links lead to, if it is named as we name such places."""
+    from pyrunc.volumes import tree
+
+    try:
+        folder = os.open(FOLDER, tree.READ_DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        return []
+    try:
+        links = []
+        for name in os.listdir(folder):
+            try:
+                links.append(os.readlink(name, dir_fd=folder))
+            except OSError as exc:
+                if exc.errno != _EINVAL:  # no link: a layer in the folder itself
+                    raise
+    finally:
+        os.close(folder)
+    return [link for link in links if os.path.basename(link).startswith(f"pyrunc-{container.id}-")]
+
+
+def _remove(places: list[str], directory: int) -> None:
+    from pyrunc.volumes import tree
+
+    for path in places:
+        try:
+            parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise Failure(f"open {os.path.dirname(path)}", errno=exc.errno or 0) from None
+        try:
+            tree.remove(parent, os.path.basename(path), path)
+        except OSError as exc:
+            raise Failure(f"remove {path}", errno=exc.errno or 0) from None
+        finally:
+            os.close(parent)
+    try:
+        # The links with it, now that nothing is behind them any more.
+        tree.remove(directory, FOLDER, FOLDER)
+    except OSError as exc:
+        raise Failure(f"remove {FOLDER}", errno=exc.errno or 0) from None
+
+
+def _remove_mapped(container: Container, places: list[str], directory: int) -> bool:
+    """Remove layers as root of a user namespace like the container's; tell whether that has worked."""
+    from pyrunc import store
+    from pyrunc.apply import foreground, idmaps
+    from pyrunc.plan import namespaces
+    from pyrunc.plan.steps import IdMaps
+
+    try:
+        config: Any = store.load_config(container)
+        uids, gids = namespaces.own_ids(config)
+    except (Failure, ValueError, AttributeError):
+        return False
+    reader, writer = os.pipe()
+    pid, pidfd = foreground.fork(
+        lambda: _end(places, directory, reader, writer),
+        lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1),
+    )
+    os.close(reader)
+    try:
+        idmaps.write(pid, IdMaps(uids=uids, gids=gids))
+    finally:
+        os.close(writer)
+        os.close(pidfd)
+        _pid, status = os.waitpid(pid, 0)
+    return not status
+
+
+def _end(places: list[str], directory: int, reader: int, writer: int) -> None:
+    """Be the process that removes layers as root of its user namespace, and end with 0 if it could."""
+    from pyrunc.apply import identity
+
+    os.close(writer)
+    os.read(reader, 1)
+    identity.become_root(0, 0)
+    _remove(places, directory)
+    os._exit(0)

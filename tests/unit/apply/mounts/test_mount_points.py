@@ -1,0 +1,171 @@
+"""The list of mount points: what is written down is what is taken away, and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pyrunc.apply import target
+from pyrunc.apply.mounts import mount_point_removal, mount_points
+from pyrunc.errors import Failure
+from pyrunc.linux import _linux
+from pyrunc.store import Container
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    made = Container(str(tmp_path / "state"), "one")
+    Path(made.directory).mkdir(parents=True)
+    made.pid = 1
+    return made
+
+
+def remove(container: Container) -> None:
+    """Do what delete does."""
+    file = os.open(f"{container.directory}/{mount_points.FILE}", os.O_RDONLY)
+    try:
+        mount_point_removal.take_away(container, file, rootfs=True, undo=False)
+    finally:
+        os.close(file)
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def make(container: Container, top: Path, *paths: tuple[str, str]) -> mount_points.Made:
+    """Make mount points as the mount steps do."""
+    made = mount_points.Made()
+    made.open(container.directory)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    try:
+        made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
+        # The directory is no mount of its own here: what is below it is counted from where it lies.
+        for path, kind in paths:
+            os.close(target.make(root, path, kind, made=made))
+    finally:
+        os.close(root)
+        os.close(made.file)
+    return made
+
+
+def test_all_goes_that_was_made(container: Container, top: Path) -> None:
+    (top / "there").mkdir()
+    made = make(container, top, ("/a/b/c", "dir"), ("/there/file", "file"), ("/a/d", "file"))
+    assert made.count == 5
+    assert (top / "there/file").is_file()
+    remove(container)
+    assert [str(path.relative_to(top)) for path in top.rglob("*")] == ["there"]
+
+
+def test_what_is_used_stays(container: Container, top: Path) -> None:
+    make(container, top, ("/dir/inner", "dir"), ("/file", "file"), ("/linked", "file"), ("/swapped", "file"))
+    (top / "dir/kept").write_text("")
+    (top / "file").write_text("written")
+    os.link(top / "linked", top / "other")
+    (top / "swapped").unlink()
+    (top / "swapped").symlink_to("file")
+    remove(container)
+    left = sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+    assert left == ["dir", "dir/kept", "file", "linked", "other", "swapped"]
+
+
+def test_a_directory_put_in_its_place_is_not_entered(container: Container, top: Path, tmp_path: Path) -> None:
+    """Neither through a symlink nor by another directory of that name."""
+    make(container, top, ("/a/point", "dir"), ("/b/point", "dir"))
+    (tmp_path / "host/point").mkdir(parents=True)
+    (top / "a").rename(top / "moved")
+    (top / "a").symlink_to(tmp_path / "host")
+    (top / "b").rename(top / "moved-too")
+    (top / "b/point").mkdir(parents=True)
+    remove(container)
+    assert (tmp_path / "host/point").is_dir()
+    assert (top / "b/point").is_dir()
+
+
+def test_what_somebody_else_made_first_is_taken_back(container: Container, top: Path) -> None:
+    made = make(container, top)
+    made.file = os.open(f"{container.directory}/{mount_points.FILE}", os.O_WRONLY | os.O_APPEND)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    for name, stays in (("mine", True), ("theirs", False)):
+        (top / name).mkdir()
+        made.intend([root], [], name)
+        if stays:
+            fd = os.open(top / name, os.O_PATH)
+            made.confirm(fd)
+            os.close(fd)
+        else:
+            made.retract()
+    assert made.count == 1
+    os.close(root)
+    os.close(made.file)
+    remove(container)
+    assert sorted(os.listdir(top)) == ["theirs"]
+
+
+def test_a_list_that_cannot_be_written_is_what_is_blamed(container: Container, top: Path) -> None:
+    made = mount_points.Made()
+    made.file = os.open("/dev/full", os.O_WRONLY)
+    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
+    made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
+    with pytest.raises(Failure, match="the list of mount points, made in the container's state directory"):
+        target.make(root, "/a", "dir", made=made)
+    os.close(root)
+    os.close(made.file)
+    assert not (top / "a").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[", '["/nowhere","a",1,2]\n', "null\n", '["/nowhere"'])
+def test_a_list_that_says_nothing(container: Container, text: str) -> None:
+    Path(container.directory, mount_points.FILE).write_text(text)
+    remove(container)
+
+
+def test_who_looks_for_mount_points_and_who_takes_them_away_wait_for_each_other(
+    container: Container, top: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    looking, held = mount_points.hold(container.root, str(top))
+    also, _held = mount_points.hold(container.root, str(top))
+    taking = mount_points.open_locks(container.root)
+    assert min(looking, also, taking) >= 0
+
+    def taken(path: Path) -> bool:
+        found = path.stat()
+        return mount_points.lock(
+            taking, fcntl.F_WRLCK, mount_points.part((found.st_dev, found.st_ino)), time.monotonic()
+        )
+
+    assert taken(other)
+    assert not taken(top)
+    os.close(also)
+    assert not taken(top)
+    mount_points.let_go(looking, held)
+    assert taken(top)
+    for fd in (looking, taking):
+        os.close(fd)
+
+
+def test_nobody_waits_for_ever(container: Container, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mount_points, "_SECONDS", 0.02)
+    taking = mount_points.open_locks(container.root)
+    found = top.stat()
+    assert mount_points.lock(taking, fcntl.F_WRLCK, mount_points.part((found.st_dev, found.st_ino)), 0)
+    assert mount_points.hold(container.root, str(top)) == (-1, b"")
+    os.close(taking)
+
+
+@pytest.mark.parametrize("what", ["no root file system", "no place for locks"])
+def test_without_locks_it_goes_on(container: Container, top: Path, what: str) -> None:
+    if what == "no root file system":
+        top.rmdir()
+    else:
+        Path(container.root, "@cache").write_text("")
+    assert mount_points.hold(container.root, str(top)) == (-1, b"")
