@@ -71,14 +71,16 @@ test: $(VENV)/ready $(EXT) $(BUNDLES) ## run the whole test suite; ARGS='-k name
 	@install/packages tests/packages.txt || echo 'what looks with them is skipped, and says so'
 	$(PY) -m pytest $(ARGS)
 
-lint: $(VENV)/ready ## run the linters, the formatter's check and the type checker
+lint: $(VENV)/ready ## run the linters, the formatters' checks and the type checker, on Python, shell and C
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy --strict
 	$(VENV)/bin/lint-imports
+	$(PY) -m tests.support.other_languages
 
-format: $(VENV)/ready ## let ruff lay out the code
+format: $(VENV)/ready ## let ruff and clang-format lay out the code
 	$(VENV)/bin/ruff format
+	$(VENV)/bin/clang-format -i $$(find bench install pyrunc tests -name '*.[ch]')
 
 coverage: $(VENV)/ready $(EXT) ## every branch of the pure parts (plan, spec) must be taken by the tests about them
 	$(PY) -m coverage run -m pytest -q tests/unit/plan tests/unit/spec tests/property/test_accept.py

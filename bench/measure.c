@@ -14,29 +14,30 @@
 
 static long long now(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
 int main(int argc, char **argv)
 {
-	struct rusage usage;
-	int status;
-	long long start = now();
-	pid_t pid = argc > 1 ? fork() : -1;
+    struct rusage usage;
+    int status;
+    long long start = now();
+    pid_t pid = argc > 1 ? fork() : -1;
 
-	if (pid < 0)
-		return 2;
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
-			_exit(126);
-		execvp(argv[1], argv + 1);
-		_exit(127);
-	}
-	if (wait4(pid, &status, 0, &usage) != pid)
-		return 2;
-	printf("%lld %ld %d\n", now() - start, usage.ru_maxrss, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-	return 0;
+    if (pid < 0)
+        return 2;
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+            _exit(126);
+        execvp(argv[1], argv + 1);
+        _exit(127);
+    }
+    if (wait4(pid, &status, 0, &usage) != pid)
+        return 2;
+    printf("%lld %ld %d\n", now() - start, usage.ru_maxrss,
+           WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    return 0;
 }

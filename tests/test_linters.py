@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import other_languages
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLD = re.MULTILINE | re.DOTALL
@@ -50,6 +52,27 @@ def test_mypy() -> None:
 
 def test_import_contracts() -> None:
     run_tool("lint-imports", "--no-cache")
+
+
+@pytest.mark.parametrize("check", other_languages.CHECKS, ids=lambda check: check.__name__)
+def test_shell_and_c(check: Callable[[], str]) -> None:
+    try:
+        said = check()
+    except FileNotFoundError as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed; CI has to run it")
+        pytest.skip(f"{missing} is not installed (make test installs it)")
+    if said:
+        pytest.fail(said, pytrace=False)
+
+
+def test_shell_and_c_are_found() -> None:
+    """A script is known by its first line or by its suffix, and nothing of a root file system is ours."""
+    scripts = {str(path.relative_to(ROOT)) for path in other_languages.shell_scripts()}
+    assert {"install/needs", "install/python", "conformance/vm/init", "bundles/hello/hello.sh"} <= scripts
+    assert not {"install/launcher/boot.py", "bundles/hello/rootfs/hello.sh"} & scripts
+    headers = {path.name for path in other_languages.c_files(".h")}
+    assert {"sys.h", "launcher.h", "_linux.h"} <= headers
 
 
 def sources(*suffixes: str) -> Iterator[tuple[str, str]]:

@@ -17,4 +17,8 @@ fi
 for file in /app/*; do
     say "$file" "$(cat "$file")"
 done
-(touch /app/new) 2>/dev/null && say /app "can be written" || say /app "cannot be written: none of the three is an upper layer"
+if (touch /app/new) 2>/dev/null; then
+    say /app "can be written"
+else
+    say /app "cannot be written: none of the three is an upper layer"
+fi

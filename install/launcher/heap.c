@@ -37,14 +37,14 @@
 static char region[REGION] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(4096)));
 
 struct block {
-	uint32_t kind;   /* its class */
-	uint32_t before; /* how far the allocation begins before this header: for aligned ones */
-	size_t size;     /* of a huge one: of the mapping */
+    uint32_t kind; /* its class */
+    uint32_t before; /* how far the allocation begins before this header: for aligned ones */
+    size_t size; /* of a huge one: of the mapping */
 };
 _Static_assert(sizeof(struct block) == 16, "what follows a header is aligned as malloc promises");
 
 struct spare {
-	struct spare *next;
+    struct spare *next;
 };
 
 static char *top = region, *end = region + REGION - RESERVE, *reserve = region + REGION - RESERVE;
@@ -53,34 +53,34 @@ static volatile char busy;
 
 static void lock(void)
 {
-	while (__atomic_test_and_set(&busy, __ATOMIC_ACQUIRE))
-		;
+    while (__atomic_test_and_set(&busy, __ATOMIC_ACQUIRE))
+        ;
 }
 
 static void unlock(void)
 {
-	__atomic_clear(&busy, __ATOMIC_RELEASE);
+    __atomic_clear(&busy, __ATOMIC_RELEASE);
 }
 
 /* The class for a size, and the size that a class has. */
 static unsigned class_of(size_t size)
 {
-	if (size <= FINE * 16)
-		return size ? (unsigned)((size - 1) / 16) : 0;
-	unsigned doubling = 63 - (unsigned)__builtin_clzl(size - 1); /* at least 10 */
-	unsigned quarter = (unsigned)((size - 1) >> (doubling - 2)) & 3;
-	unsigned found = FINE + 4 * (doubling - 10) + quarter;
+    if (size <= FINE * 16)
+        return size ? (unsigned)((size - 1) / 16) : 0;
+    unsigned doubling = 63 - (unsigned)__builtin_clzl(size - 1); /* at least 10 */
+    unsigned quarter = (unsigned)((size - 1) >> (doubling - 2)) & 3;
+    unsigned found = FINE + 4 * (doubling - 10) + quarter;
 
-	return found < CLASSES ? found : HUGE;
+    return found < CLASSES ? found : HUGE;
 }
 
 static size_t size_of(unsigned class)
 {
-	if (class < FINE)
-		return ((size_t)class + 1) * 16;
-	unsigned doubling = 10 + (class - FINE) / 4, quarter = (class - FINE) % 4;
+    if (class < FINE)
+        return ((size_t)class + 1) * 16;
+    unsigned doubling = 10 + (class - FINE) / 4, quarter = (class - FINE) % 4;
 
-	return ((size_t)1 << doubling) + ((size_t)(quarter + 1) << (doubling - 2));
+    return ((size_t)1 << doubling) + ((size_t)(quarter + 1) << (doubling - 2));
 }
 
 static unsigned refused;
@@ -88,200 +88,200 @@ int heap_tells = 2;
 
 static void *map(size_t size)
 {
-	void *got = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *got = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	return got == MAP_FAILED ? NULL : got;
+    return got == MAP_FAILED ? NULL : got;
 }
 
 static void give_up(void)
 {
-	static const char words[] = "pyrunc: out of memory; see the limit of the address space (ulimit -v)\n";
+    static const char words[] = "pyrunc: out of memory; see the limit of the address space (ulimit -v)\n";
 
-	if (write(heap_tells, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
-		_exit(1);
-	_exit(1);
+    if (write(heap_tells, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
+        _exit(1);
+    _exit(1);
 }
 
 /* Take size bytes from the end of what is in use; NULL when there is no more memory. */
 static char *extend(size_t size)
 {
-	if ((size_t)(end - top) < size) {
-		size_t chunk = size > CHUNK ? size : CHUNK;
-		char *more;
+    if ((size_t)(end - top) < size) {
+        size_t chunk = size > CHUNK ? size : CHUNK;
+        char *more;
 
-		while (!(more = map(chunk)) && chunk / 2 >= LEAST && chunk / 2 >= size)
-			chunk /= 2;
-		if (!more) {
-			if (++refused > PATIENCE)
-				give_up();
-			if (reserve) {
-				top = reserve;
-				end = reserve + RESERVE;
-				reserve = NULL;
-			}
-			return NULL;
-		}
-		top = more;
-		end = more + chunk;
-	}
-	top += size;
-	return top - size;
+        while (!(more = map(chunk)) && chunk / 2 >= LEAST && chunk / 2 >= size)
+            chunk /= 2;
+        if (!more) {
+            if (++refused > PATIENCE)
+                give_up();
+            if (reserve) {
+                top = reserve;
+                end = reserve + RESERVE;
+                reserve = NULL;
+            }
+            return NULL;
+        }
+        top = more;
+        end = more + chunk;
+    }
+    top += size;
+    return top - size;
 }
 
 char *heap_close(void)
 {
-	if (!reserve || top < region || top > reserve)
-		return NULL;
-	/* What is left in freed blocks belongs to nobody, and is different each time. */
-	for (unsigned class = 0; class < CLASSES; class++)
-		for (struct spare *spare = spares[class]; spare; spare = spare->next)
-			memset(spare + 1, 0, size_of(class) - sizeof(*spare));
-	end = reserve = region + ((size_t)(top - region + 4095) & ~(size_t)4095);
-	return reserve + RESERVE;
+    if (!reserve || top < region || top > reserve)
+        return NULL;
+    /* What is left in freed blocks belongs to nobody, and is different each time. */
+    for (unsigned class = 0; class < CLASSES; class++)
+        for (struct spare *spare = spares[class]; spare; spare = spare->next)
+            memset(spare + 1, 0, size_of(class) - sizeof(*spare));
+    end = reserve = region + ((size_t)(top - region + 4095) & ~(size_t)4095);
+    return reserve + RESERVE;
 }
 
 static struct block *header(void *pointer)
 {
-	return (struct block *)pointer - 1;
+    return (struct block *)pointer - 1;
 }
 
 static void *take(size_t size)
 {
-	unsigned class = class_of(size);
-	struct block *made = NULL;
+    unsigned class = class_of(size);
+    struct block *made = NULL;
 
-	if (class == HUGE) {
-		if (size > PTRDIFF_MAX - 4096 || !(made = map(size + sizeof(*made)))) {
-			errno = ENOMEM;
-			return NULL;
-		}
-		*made = (struct block){ HUGE, 0, size + sizeof(*made) };
-		return made + 1;
-	}
-	lock();
-	struct spare *spare = spares[class];
-	if (spare)
-		spares[class] = spare->next;
-	else
-		made = (struct block *)extend(sizeof(*made) + size_of(class));
-	unlock();
-	if (spare)
-		return spare;
-	if (!made) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	*made = (struct block){ class, 0, 0 };
-	return made + 1;
+    if (class == HUGE) {
+        if (size > PTRDIFF_MAX - 4096 || !(made = map(size + sizeof(*made)))) {
+            errno = ENOMEM;
+            return NULL;
+        }
+        *made = (struct block){HUGE, 0, size + sizeof(*made)};
+        return made + 1;
+    }
+    lock();
+    struct spare *spare = spares[class];
+    if (spare)
+        spares[class] = spare->next;
+    else
+        made = (struct block *)extend(sizeof(*made) + size_of(class));
+    unlock();
+    if (spare)
+        return spare;
+    if (!made) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    *made = (struct block){class, 0, 0};
+    return made + 1;
 }
 
 void *malloc(size_t size)
 {
-	return take(size);
+    return take(size);
 }
 
 void free(void *pointer)
 {
-	if (!pointer)
-		return;
-	struct block *block = header(pointer);
-	char *first = (char *)block - block->before; /* where the allocation's own header is */
-	block = (struct block *)first;
-	if (block->kind == HUGE) {
-		int saved = errno;
+    if (!pointer)
+        return;
+    struct block *block = header(pointer);
+    char *first = (char *)block - block->before; /* where the allocation's own header is */
+    block = (struct block *)first;
+    if (block->kind == HUGE) {
+        int saved = errno;
 
-		munmap(block, block->size);
-		errno = saved;
-		return;
-	}
-	struct spare *spare = (struct spare *)(block + 1);
-	lock();
-	spare->next = spares[block->kind];
-	spares[block->kind] = spare;
-	unlock();
+        munmap(block, block->size);
+        errno = saved;
+        return;
+    }
+    struct spare *spare = (struct spare *)(block + 1);
+    lock();
+    spare->next = spares[block->kind];
+    spares[block->kind] = spare;
+    unlock();
 }
 
 size_t malloc_usable_size(void *pointer)
 {
-	if (!pointer)
-		return 0;
-	struct block *block = header(pointer), *first = (struct block *)((char *)block - block->before);
-	size_t whole = first->kind == HUGE ? first->size - sizeof(*first) : size_of(first->kind);
+    if (!pointer)
+        return 0;
+    struct block *block = header(pointer), *first = (struct block *)((char *)block - block->before);
+    size_t whole = first->kind == HUGE ? first->size - sizeof(*first) : size_of(first->kind);
 
-	return whole - block->before;
+    return whole - block->before;
 }
 
 void *calloc(size_t count, size_t size)
 {
-	size_t all;
+    size_t all;
 
-	if (__builtin_mul_overflow(count, size, &all)) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	void *made = take(all);
-	return made ? memset(made, 0, all) : NULL;
+    if (__builtin_mul_overflow(count, size, &all)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *made = take(all);
+    return made ? memset(made, 0, all) : NULL;
 }
 
 void *realloc(void *pointer, size_t size)
 {
-	if (!pointer)
-		return take(size);
-	if (!size) {
-		free(pointer);
-		return NULL;
-	}
-	size_t now = malloc_usable_size(pointer);
-	if (size <= now)
-		return pointer;
-	void *made = take(size);
-	if (made) {
-		memcpy(made, pointer, now);
-		free(pointer);
-	}
-	return made;
+    if (!pointer)
+        return take(size);
+    if (!size) {
+        free(pointer);
+        return NULL;
+    }
+    size_t now = malloc_usable_size(pointer);
+    if (size <= now)
+        return pointer;
+    void *made = take(size);
+    if (made) {
+        memcpy(made, pointer, now);
+        free(pointer);
+    }
+    return made;
 }
 
 void *aligned_alloc(size_t alignment, size_t size)
 {
-	if (alignment <= sizeof(struct block))
-		return take(size);
-	if (alignment & (alignment - 1) || size > PTRDIFF_MAX - alignment || alignment > (size_t)1 << 30) {
-		errno = EINVAL;
-		return NULL;
-	}
-	char *made = take(size + alignment);
-	if (!made)
-		return NULL;
-	char *aligned = (char *)(((uintptr_t)made + alignment - 1) & ~(uintptr_t)(alignment - 1));
-	if (aligned != made)
-		*header(aligned) = (struct block){ header(made)->kind, (uint32_t)(aligned - made), 0 };
-	return aligned;
+    if (alignment <= sizeof(struct block))
+        return take(size);
+    if (alignment & (alignment - 1) || size > PTRDIFF_MAX - alignment || alignment > (size_t)1 << 30) {
+        errno = EINVAL;
+        return NULL;
+    }
+    char *made = take(size + alignment);
+    if (!made)
+        return NULL;
+    char *aligned = (char *)(((uintptr_t)made + alignment - 1) & ~(uintptr_t)(alignment - 1));
+    if (aligned != made)
+        *header(aligned) = (struct block){header(made)->kind, (uint32_t)(aligned - made), 0};
+    return aligned;
 }
 
 void *memalign(size_t alignment, size_t size)
 {
-	return aligned_alloc(alignment, size);
+    return aligned_alloc(alignment, size);
 }
 
 int posix_memalign(void **pointer, size_t alignment, size_t size)
 {
-	int saved = errno;
-	void *made = alignment % sizeof(void *) || alignment & (alignment - 1) ? NULL : aligned_alloc(alignment, size);
-	int failed = made ? 0 : errno == EINVAL || alignment % sizeof(void *) ? EINVAL : ENOMEM;
+    int saved = errno;
+    void *made = alignment % sizeof(void *) || alignment & (alignment - 1) ? NULL : aligned_alloc(alignment, size);
+    int failed = made ? 0 : errno == EINVAL || alignment % sizeof(void *) ? EINVAL : ENOMEM;
 
-	errno = saved;
-	if (made)
-		*pointer = made;
-	return failed;
+    errno = saved;
+    if (made)
+        *pointer = made;
+    return failed;
 }
 
 void *valloc(size_t size)
 {
-	return aligned_alloc(4096, size);
+    return aligned_alloc(4096, size);
 }
 
 void *pvalloc(size_t size)
 {
-	return aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
+    return aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
 }

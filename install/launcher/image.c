@@ -36,123 +36,123 @@ static int making;
 pthread_t __real_pthread_self(void);
 pthread_t __wrap_pthread_self(void)
 {
-	return making ? (pthread_t)1 : __real_pthread_self();
+    return making ? (pthread_t)1 : __real_pthread_self();
 }
 
 int __real_pthread_getattr_np(pthread_t thread, pthread_attr_t *attributes);
 int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attributes)
 {
-	if (!making)
-		return __real_pthread_getattr_np(thread, attributes);
-	/* Where no stack is, far below: none of the limits that are derived from it is ever reached. */
-	int failed = pthread_attr_init(attributes);
-	return failed ? failed : pthread_attr_setstack(attributes, (void *)(1 << 16), 1 << 23);
+    if (!making)
+        return __real_pthread_getattr_np(thread, attributes);
+    /* Where no stack is, far below: none of the limits that are derived from it is ever reached. */
+    int failed = pthread_attr_init(attributes);
+    return failed ? failed : pthread_attr_setstack(attributes, (void *)(1 << 16), 1 << 23);
 }
 
 void image_begin(void)
 {
-	making = 1;
+    making = 1;
 }
 
 /* posix.environ, which was filled in another process */
 static int set_environ(void)
 {
-	PyObject *posix = PyImport_ImportModule("posix");
-	PyObject *all = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
-	int failed = !all;
+    PyObject *posix = PyImport_ImportModule("posix");
+    PyObject *all = posix ? PyObject_GetAttrString(posix, "environ") : NULL;
+    int failed = !all;
 
-	if (all)
-		PyDict_Clear(all);
-	for (char **each = environ; !failed && each && *each; each++) {
-		const char *sign = strchr(*each, '=');
-		PyObject *key, *value;
+    if (all)
+        PyDict_Clear(all);
+    for (char **each = environ; !failed && each && *each; each++) {
+        const char *sign = strchr(*each, '=');
+        PyObject *key, *value;
 
-		if (!sign)
-			continue;
-		key = PyBytes_FromStringAndSize(*each, sign - *each);
-		value = PyBytes_FromString(sign + 1);
-		failed = !key || !value || (!PyDict_Contains(all, key) && PyDict_SetItem(all, key, value) < 0);
-		Py_XDECREF(key);
-		Py_XDECREF(value);
-	}
-	Py_XDECREF(all);
-	Py_XDECREF(posix);
-	return failed ? -1 : 0;
+        if (!sign)
+            continue;
+        key = PyBytes_FromStringAndSize(*each, sign - *each);
+        value = PyBytes_FromString(sign + 1);
+        failed = !key || !value || (!PyDict_Contains(all, key) && PyDict_SetItem(all, key, value) < 0);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(all);
+    Py_XDECREF(posix);
+    return failed ? -1 : 0;
 }
 
 int image_resume(void)
 {
-	Py_tss_t *key = &PYRUNC_KEY;
+    Py_tss_t *key = &PYRUNC_KEY;
 
-	if (PyThread_tss_create(key) || PyThread_tss_set(key, made_by))
-		return -1;
+    if (PyThread_tss_create(key) || PyThread_tss_set(key, made_by))
+        return -1;
 #ifdef PYRUNC_LOCAL
-	PYRUNC_LOCAL = made_by;
+    PYRUNC_LOCAL = made_by;
 #endif
-	_PyRuntime.main_thread = PyThread_get_thread_ident();
-	made_by->thread_id = PyThread_get_thread_ident();
-	made_by->native_thread_id = PyThread_get_thread_native_id();
+    _PyRuntime.main_thread = PyThread_get_thread_ident();
+    made_by->thread_id = PyThread_get_thread_ident();
+    made_by->native_thread_id = PyThread_get_thread_native_id();
 #ifdef PYRUNC_STACK
-	_Py_InitializeRecursionLimits(made_by);
+    _Py_InitializeRecursionLimits(made_by);
 #endif
-	return set_environ();
+    return set_environ();
 }
 
 /* Take out what belongs to this process; resume() puts the next one's in its place. */
 static void forget(void)
 {
-	making = 0;
-	made_by = PyThreadState_Get();
-	/* Frames that have returned, with addresses of this process's stack. */
-	memset(made_by->datastack_top, 0, (size_t)((char *)made_by->datastack_limit - (char *)made_by->datastack_top));
-	made_by->thread_id = 0;
-	made_by->native_thread_id = 0;
-	_PyRuntime.main_thread = 0;
-	memset(&PYRUNC_KEY, 0, sizeof(PYRUNC_KEY));
+    making = 0;
+    made_by = PyThreadState_Get();
+    /* Frames that have returned, with addresses of this process's stack. */
+    memset(made_by->datastack_top, 0, (size_t)((char *)made_by->datastack_limit - (char *)made_by->datastack_top));
+    made_by->thread_id = 0;
+    made_by->native_thread_id = 0;
+    _PyRuntime.main_thread = 0;
+    memset(&PYRUNC_KEY, 0, sizeof(PYRUNC_KEY));
 }
 
 int image_write(PyObject *globals)
 {
-	const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
-	const char *from = NULL, *to;
+    const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
+    const char *from = NULL, *to;
 
-	for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
-		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
-			from = (const char *)header[i].p_vaddr;
-	entry = PyDict_GetItemString(globals, "main");
-	forget();
-	to = heap_close();
-	if (!from || !entry || !to)
-		return -1;
-	while (from < to) {
-		ssize_t written = write(1, from, (size_t)(to - from));
+    for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
+        if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
+            from = (const char *)header[i].p_vaddr;
+    entry = PyDict_GetItemString(globals, "main");
+    forget();
+    to = heap_close();
+    if (!from || !entry || !to)
+        return -1;
+    while (from < to) {
+        ssize_t written = write(1, from, (size_t)(to - from));
 
-		if (written <= 0)
-			return -1;
-		from += written;
-	}
-	return 0;
+        if (written <= 0)
+            return -1;
+        from += written;
+    }
+    return 0;
 }
 
 /* pymalloc's memory, which it would ask mmap for */
 static void *arena(void *unused, size_t size)
 {
-	(void)unused;
-	return aligned_alloc(4096, size);
+    (void)unused;
+    return aligned_alloc(4096, size);
 }
 
 static void arena_free(void *unused, void *pointer, size_t size)
 {
-	(void)unused;
-	(void)size;
-	free(pointer);
+    (void)unused;
+    (void)size;
+    free(pointer);
 }
 
 void image_arenas(void)
 {
-	PyObjectArenaAllocator arenas = { NULL, arena, arena_free };
+    PyObjectArenaAllocator arenas = {NULL, arena, arena_free};
 
-	PyObject_SetArenaAllocator(&arenas);
+    PyObject_SetArenaAllocator(&arenas);
 }
 #else
 void image_begin(void)
@@ -165,12 +165,12 @@ void image_arenas(void)
 
 int image_write(PyObject *globals)
 {
-	(void)globals;
-	return -1;
+    (void)globals;
+    return -1;
 }
 
 int image_resume(void)
 {
-	return -1;
+    return -1;
 }
 #endif

@@ -8,8 +8,18 @@
  */
 #include "classic.h"
 
-enum { CONTEXTS = 8, PAGE = 4096, MS_SYNCHRONOUS = 0x10, MS_DIRSYNC = 0x80, MS_LAZYTIME = 1 << 25, MS_RELATIME = 1 << 21,
-       MS_STRICTATIME = 1 << 24, MS_NOATIME = 0x400, MS_NODIRATIME = 0x800, MS_NOSYMFOLLOW = 0x100 };
+enum {
+    CONTEXTS = 8,
+    PAGE = 4096,
+    MS_SYNCHRONOUS = 0x10,
+    MS_DIRSYNC = 0x80,
+    MS_LAZYTIME = 1 << 25,
+    MS_RELATIME = 1 << 21,
+    MS_STRICTATIME = 1 << 24,
+    MS_NOATIME = 0x400,
+    MS_NODIRATIME = 0x800,
+    MS_NOSYMFOLLOW = 0x100
+};
 struct classic classic = {.fds = -1, .staging = -1};
 static unsigned count;
 
@@ -89,7 +99,9 @@ static uint64_t flags_of(uint64_t attributes)
     if (attributes & ATTR_NOSYMFOLLOW)
         how |= MS_NOSYMFOLLOW;
     uint64_t time = attributes & ATTR_ATIME;
-    return how | (uint64_t)(time == ATTR_NOATIME ? MS_NOATIME : time == ATTR_STRICTATIME ? MS_STRICTATIME : MS_RELATIME);
+    return how | (uint64_t)(time == ATTR_NOATIME       ? MS_NOATIME
+                            : time == ATTR_STRICTATIME ? MS_STRICTATIME
+                                                       : MS_RELATIME);
 }
 
 /* The row of a mount; its words are there until the next table is read. */
@@ -305,9 +317,12 @@ static long classic_fspick(int mount)
 }
 
 /* Words about the superblock that are flags of mount(2), not data. */
-static const struct { const char *word; uint64_t set, clear; } SUPER[] = {
-    {"ro", ATTR_RDONLY, 0},       {"rw", 0, ATTR_RDONLY},       {"sync", MS_SYNCHRONOUS, 0},
-    {"async", 0, MS_SYNCHRONOUS}, {"dirsync", MS_DIRSYNC, 0},   {"lazytime", MS_LAZYTIME, 0},
+static const struct {
+    const char *word;
+    uint64_t set, clear;
+} SUPER[] = {
+    {"ro", ATTR_RDONLY, 0},         {"rw", 0, ATTR_RDONLY},     {"sync", MS_SYNCHRONOUS, 0},
+    {"async", 0, MS_SYNCHRONOUS},   {"dirsync", MS_DIRSYNC, 0}, {"lazytime", MS_LAZYTIME, 0},
     {"nolazytime", 0, MS_LAZYTIME},
 };
 enum { SUPERS = sizeof(SUPER) / sizeof(*SUPER) };
@@ -361,8 +376,7 @@ static long reconfigure(struct context *context)
                 now |= SUPER[i].set;
     uint64_t how = MS_REMOUNT | (now & ~context->clear) | context->set | (flags_of(own) & ~(uint64_t)ATTR_RDONLY);
     result = mount_on(-1, NULL, context->place, NULL, how, context->used ? context->words : NULL);
-    return result < 0 ? result
-                      : mount_on(-1, NULL, context->place, NULL, MS_REMOUNT | MS_BIND | flags_of(own), NULL);
+    return result < 0 ? result : mount_on(-1, NULL, context->place, NULL, MS_REMOUNT | MS_BIND | flags_of(own), NULL);
 }
 
 static long classic_fsconfig(int fd, unsigned command, const char *key, const void *value, int aux)

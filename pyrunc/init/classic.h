@@ -6,8 +6,11 @@
 
 #include "tree.h"
 
-enum { /* what failed; the path is said */
-    COVERED = 1, NO_ANCHOR, STAYS_SHARED,
+/* what failed; the path is said */
+enum {
+    COVERED = 1,
+    NO_ANCHOR,
+    STAYS_SHARED,
 };
 
 struct classic {
@@ -19,8 +22,16 @@ struct classic {
 extern struct classic classic;
 
 /* What is mounted below a mount, in memory: the table is read while it is changed. */
-struct below { uint64_t id, parent; uint32_t place; int in; };
-struct list { struct below *rows; char *text; size_t count, size; };
+struct below {
+    uint64_t id, parent;
+    uint32_t place;
+    int in;
+};
+struct list {
+    struct below *rows;
+    char *text;
+    size_t count, size;
+};
 
 void use_classic_calls(void);
 uint64_t number_of(int fd);

@@ -139,8 +139,13 @@ long do_SETNS(struct state *state, const uint64_t *argument)
 /* What kept our capabilities over execve(2) is not needed by user 0, and is not the container's. */
 static void drop_inheritable(void)
 {
-    struct { uint32_t version; int pid; } header = {0x20080522, 0};
-    struct { uint32_t effective, permitted, inheritable; } sets[2] = {{0, 0, 0}, {0, 0, 0}};
+    struct {
+        uint32_t version;
+        int pid;
+    } header = {0x20080522, 0};
+    struct {
+        uint32_t effective, permitted, inheritable;
+    } sets[2] = {{0, 0, 0}, {0, 0, 0}};
     SYS5(prctl, 47 /* PR_CAP_AMBIENT */, 4 /* PR_CAP_AMBIENT_CLEAR_ALL */, 0, 0, 0);
     if (SYS2(capget, &header, sets) < 0)
         return;
@@ -313,7 +318,10 @@ static void ended(int number)
 long do_AWAIT(struct state *state, const uint64_t *argument)
 {
     static const int DEADLY[] = {1 /* SIGHUP */, 2 /* SIGINT */, 3 /* SIGQUIT */, 15 /* SIGTERM */};
-    struct { void (*handler)(int); uint64_t rest[3]; } action = {ended, {0}}, nothing = {NULL, {0}};
+    struct {
+        void (*handler)(int);
+        uint64_t rest[3];
+    } action = {ended, {0}}, nothing = {NULL, {0}};
     int go = state->slots[argument[0]];
     char answer = 0;
 #if defined(__x86_64__)

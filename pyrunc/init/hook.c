@@ -8,9 +8,14 @@ enum { KEPT = 8192, POLLIN = 1, POLLOUT = 4, WNOHANG = 1, SIGKILL = 9, SIGPIPE =
 /* What was wrong, in the lowest byte of the detail; then exit status or signal; milliseconds it took above. */
 enum { NOT_STARTED = 1, EXITED, SIGNALLED, LATE, INTERNAL };
 
-struct poll { int fd; short events, found; };
+struct poll {
+    int fd;
+    short events, found;
+};
 /* Nanoseconds, 0 for no limit; whether the user's home is a variable; whether it runs in our working directory. */
-struct how { uint64_t limit, home, here; };
+struct how {
+    uint64_t limit, home, here;
+};
 
 struct hook {
     long pid;

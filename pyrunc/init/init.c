@@ -42,8 +42,7 @@ long send_message(struct state *self, const void *data, size_t size, int fd)
     long sent;
     struct iovec part = {(void *)data, size};
     struct one_descriptor rights = {sizeof(size_t) + 3 * sizeof(int), SOL_SOCKET, SCM_RIGHTS, fd, 0};
-    struct msghdr message = {
-        .vector = &part, .count = 1, .control = &rights, .control_length = sizeof(rights)};
+    struct msghdr message = {.vector = &part, .count = 1, .control = &rights, .control_length = sizeof(rights)};
     do {
         sent = fd < 0 ? SYS3(write, sock, data, size) : SYS3(sendmsg, sock, &message, MSG_NOSIGNAL);
     } while (sent == -EINTR);

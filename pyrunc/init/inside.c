@@ -87,8 +87,7 @@ long do_PROCFS(struct state *state, const uint64_t *argument)
             return 0;
         }
     }
-    struct open_how how = {O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0,
-                           RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     long fd = SYS4(openat2, AT_FDCWD, "/proc", &how, sizeof(how));
     struct statfs system;
     struct stat found;
@@ -159,7 +158,10 @@ long do_CWD_AGAIN(struct state *state, const uint64_t *argument)
     return result < 0 ? result : check_cwd(state);
 }
 
-struct filter { uint16_t count; void *instructions; };
+struct filter {
+    uint16_t count;
+    void *instructions;
+};
 enum { SET_MODE_FILTER = 1, NEW_LISTENER = 8, BY_DESCRIPTOR = 1, BY_NUMBER = 2 };
 
 /* Times end here, unless the filter always lets a process ask for the time: it may end one that does. */

@@ -20,7 +20,9 @@ static long own_move_mount(int mount, int place)
     return SYS5(move_mount, mount, "", place, "", 0x4 | 0x40 /* MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH */);
 }
 
-struct mount_attributes { uint64_t set, clear, propagation, userns; }; /* mount_setattr(2), Linux 5.12 */
+struct mount_attributes {
+    uint64_t set, clear, propagation, userns;
+}; /* mount_setattr(2), Linux 5.12 */
 
 static long own_set_attributes(int mount, int recursive, uint64_t set, uint64_t clear, uint64_t propagation)
 {
@@ -54,7 +56,6 @@ static const struct calls OWN = {own_open_tree, own_move_mount, own_set_attribut
 const struct calls *calls = &OWN;
 
 /* ---- the tree --------------------------------------------------------------------------- */
-
 
 /* What follows makes a tree: the list of what is made, the kind of mount ids, our own procfs. */
 long do_TREE(struct state *state, const uint64_t *argument)
@@ -251,7 +252,8 @@ long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
 
 /* ---- mount points ----------------------------------------------------------------------- */
 
-enum { /* how a mount point is looked for, and what may be mounted there; pyrunc/plan/program_tree.py has the same */
+/* how a mount point is looked for, and what may be mounted there; pyrunc/plan/program_tree.py has the same */
+enum {
     NO_SYMLINK = 1,     /* reached without any symlink, a directory */
     DEST_NOFOLLOW = 2,  /* the last component is not followed */
     PROCFS_ITSELF = 4,  /* a procfs: it may go where no other may */
@@ -260,8 +262,15 @@ enum { /* how a mount point is looked for, and what may be mounted there; pyrunc
     BIND_OF_HOST = 32,
     UNCHECKED = 64,     /* a device */
 };
-enum { /* what failed, in the lowest byte of the detail */
-    MAKE_PLACE = 1, IS_ROOT, IS_PROC, IN_PROC, COVER, VANISHES, DELETED,
+/* what failed, in the lowest byte of the detail */
+enum {
+    MAKE_PLACE = 1,
+    IS_ROOT,
+    IS_PROC,
+    IN_PROC,
+    COVER,
+    VANISHES,
+    DELETED,
 };
 
 static long literal(int root, const char *path)

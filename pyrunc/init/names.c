@@ -25,7 +25,11 @@ long do_DOMAINNAME(struct state *state, const uint64_t *argument)
 long do_LOOPBACK(struct state *state, const uint64_t *argument)
 {
     enum { AF_INET = 2, SOCK_DGRAM = 2, SIOCGIFFLAGS = 0x8913, SIOCSIFFLAGS = 0x8914, IFF_UP = 1 };
-    struct { char name[16]; int16_t flags; char rest[22]; } request = {"lo", 0, {0}};
+    struct {
+        char name[16];
+        int16_t flags;
+        char rest[22];
+    } request = {"lo", 0, {0}};
     (void)state, (void)argument;
     long sock = SYS3(socket, AF_INET, SOCK_DGRAM | O_CLOEXEC, 0);
     if (sock < 0)
@@ -55,7 +59,10 @@ long do_UNLOCK(struct state *state, const uint64_t *argument)
 /* A message with a descriptor, and its number: something that only the parent has the rights for. */
 long do_ASK(struct state *state, const uint64_t *argument)
 {
-    struct __attribute__((packed)) { char kind; uint32_t number; } message = {(char)argument[1], (uint32_t)argument[2]};
+    struct __attribute__((packed)) {
+        char kind;
+        uint32_t number;
+    } message = {(char)argument[1], (uint32_t)argument[2]};
     uint64_t answer = 'O';
     long result = send_message(state, &message, sizeof(message), state->slots[argument[0]]);
     return result < 0 ? result : do_WAIT(state, &answer);
@@ -69,7 +76,10 @@ long do_RECEIVE(struct state *state, const uint64_t *argument)
     static char control[HEAD + MOST * 4 + 8] __attribute__((aligned(8)));
     if (count > MOST || first > state->header->slots || count > state->header->slots - first)
         return -EINVAL;
-    struct __attribute__((packed)) { char kind; uint32_t number; } request = {'B', (uint32_t)argument[2]};
+    struct __attribute__((packed)) {
+        char kind;
+        uint32_t number;
+    } request = {'B', (uint32_t)argument[2]};
     long sent = send_message(state, &request, sizeof(request), -1);
     if (sent < 0)
         return sent;

@@ -3,8 +3,14 @@
  */
 #include "tree.h"
 
-enum { /* what failed: of /dev, of paths that are covered */
-    OTHER_FILE = 1, BOUND_DEV, NOT_CONSOLE, NOT_OPENED = 1, COVERS_ROOT, HOST_NULL,
+/* what failed: of /dev, of paths that are covered */
+enum {
+    OTHER_FILE = 1,
+    BOUND_DEV,
+    NOT_CONSOLE,
+    NOT_OPENED = 1,
+    COVERS_ROOT,
+    HOST_NULL,
 };
 
 /* ---- /dev ------------------------------------------------------------------------------- */

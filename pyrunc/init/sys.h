@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Tables with several entries a line: the formatter would make one line of each. */
+/* clang-format off */
 #if defined(__x86_64__)
 enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
     NR_read = 0, NR_write = 1, NR_close = 3, NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_sigaction = 13,
@@ -49,6 +51,7 @@ enum { /* the same on every architecture since 424 */
     NR_fspick = 433, NR_clone3 = 435, NR_close_range = 436, NR_openat2 = 437, NR_faccessat2 = 439,
     NR_mount_setattr = 442, NR_statmount = 457,
 };
+/* clang-format on */
 
 /* Returns what the kernel does: a negative error number, or the result. */
 static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
@@ -71,10 +74,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
     register long x3 __asm__("x3") = d;
     register long x4 __asm__("x4") = e;
     register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc 0"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                     : "memory");
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
     return x0;
 #else
     register long a7 __asm__("a7") = nr;
@@ -84,10 +84,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
     register long a3 __asm__("a3") = d;
     register long a4 __asm__("a4") = e;
     register long a5 __asm__("a5") = f;
-    __asm__ volatile("ecall"
-                     : "+r"(a0)
-                     : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5)
-                     : "memory");
+    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5) : "memory");
     return a0;
 #endif
 }
@@ -101,6 +98,7 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 #define SYS5(name, a, b, c, d, e) sys6(NR_##name, L(a), L(b), L(c), L(d), L(e), 0)
 #define SYS6(name, a, b, c, d, e, f) sys6(NR_##name, L(a), L(b), L(c), L(d), L(e), L(f))
 
+/* clang-format off */
 enum { /* asm-generic/errno.h */
     EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, E2BIG = 7, EBADF = 9, EAGAIN = 11, EACCES = 13,
     EEXIST = 17, EXDEV = 18, ENOTDIR = 20, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ERANGE = 34, ENAMETOOLONG = 36,
@@ -119,10 +117,18 @@ enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm 
 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFLNK = 0120000, S_IFREG = 0100000, S_IFDIR = 0040000,
        S_IFCHR = 0020000, S_IFIFO = 0010000 };
+/* clang-format on */
 
-struct open_how { uint64_t flags, mode, resolve; }; /* openat2(2), Linux 5.6 */
-enum { RESOLVE_NO_XDEV = 1, RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4, RESOLVE_BENEATH = 8,
-       RESOLVE_IN_ROOT = 16 };
+struct open_how {
+    uint64_t flags, mode, resolve;
+}; /* openat2(2), Linux 5.6 */
+enum {
+    RESOLVE_NO_XDEV = 1,
+    RESOLVE_NO_MAGICLINKS = 2,
+    RESOLVE_NO_SYMLINKS = 4,
+    RESOLVE_BENEATH = 8,
+    RESOLVE_IN_ROOT = 16
+};
 
 #if defined(__x86_64__)
 struct stat {
@@ -140,9 +146,16 @@ struct stat {
 };
 #endif
 /* statfs(2) on 64-bit machines: the flags are its 11th word. */
-struct statfs { int64_t f_type, between[9], f_flags, rest[20]; };
-struct timespec { int64_t tv_sec, tv_nsec; };
-struct iovec { void *base; size_t length; };
+struct statfs {
+    int64_t f_type, between[9], f_flags, rest[20];
+};
+struct timespec {
+    int64_t tv_sec, tv_nsec;
+};
+struct iovec {
+    void *base;
+    size_t length;
+};
 struct msghdr { /* as the kernel has it on 64-bit machines */
     void *name;
     uint32_t name_length, pad;

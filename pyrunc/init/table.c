@@ -64,9 +64,13 @@ static uint64_t attributes_in(const char *options)
             found = (found & ~(uint64_t)ATTR_ATIME) | ATTR_NOATIME;
         else if (is_word(at, "relatime"))
             found &= ~(uint64_t)ATTR_ATIME;
-        found |= is_word(at, "ro") ? ATTR_RDONLY : is_word(at, "nosuid") ? ATTR_NOSUID
-                 : is_word(at, "nodev") ? ATTR_NODEV : is_word(at, "noexec") ? ATTR_NOEXEC
-                 : is_word(at, "nodiratime") ? ATTR_NODIRATIME : is_word(at, "nosymfollow") ? ATTR_NOSYMFOLLOW : 0;
+        found |= is_word(at, "ro")            ? ATTR_RDONLY
+                 : is_word(at, "nosuid")      ? ATTR_NOSUID
+                 : is_word(at, "nodev")       ? ATTR_NODEV
+                 : is_word(at, "noexec")      ? ATTR_NOEXEC
+                 : is_word(at, "nodiratime")  ? ATTR_NODIRATIME
+                 : is_word(at, "nosymfollow") ? ATTR_NOSYMFOLLOW
+                                              : 0;
     }
     return found;
 }
@@ -215,8 +219,8 @@ long do_BELOW(struct state *state, const uint64_t *argument)
     while ((result = next_row(&row)) > 0) {
         if (row.parent != own.id || row.id == own.id || !begins_with(row.place, top, size) || row.place[size] != '/')
             continue; /* what lies on the mount itself has no path below it */
-        long below = resolve(mount, row.place + size + 1, O_PATH,
-                             RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
+        long below =
+            resolve(mount, row.place + size + 1, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
         if (below == -ENOENT)
             continue; /* unmounted on the host, and so here: it is shared still */
         result = below < 0 ? below : calls->set_attributes((int)below, 1, 0, 0, argument[1]);

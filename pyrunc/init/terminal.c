@@ -3,12 +3,23 @@
  */
 #include "tree.h"
 
-enum { /* ioctl_tty(2), asm-generic/ioctls.h */
-    TCGETS = 0x5401, TCSETS = 0x5402, TIOCSCTTY = 0x540e, TIOCSWINSZ = 0x5414, TIOCGPTPEER = 0x5441,
-    TIOCSPTLCK = 0x40045431, ONLCR = 4, PTMX = 0x502, DEVPTS_SUPER_MAGIC = 0x1cd1,
+/* ioctl_tty(2), asm-generic/ioctls.h */
+enum {
+    TCGETS = 0x5401,
+    TCSETS = 0x5402,
+    TIOCSCTTY = 0x540e,
+    TIOCSWINSZ = 0x5414,
+    TIOCGPTPEER = 0x5441,
+    TIOCSPTLCK = 0x40045431,
+    ONLCR = 4,
+    PTMX = 0x502,
+    DEVPTS_SUPER_MAGIC = 0x1cd1,
 };
 static const unsigned long TIOCGPTN = 0x80045430;
-struct termios { uint32_t input, output, control, local; unsigned char line, characters[19]; };
+struct termios {
+    uint32_t input, output, control, local;
+    unsigned char line, characters[19];
+};
 
 /* What failed, in the low half of the detail; the terminal's number in the high half. */
 enum { OPEN_PTS = 1, NOT_DEVPTS, OPEN_PTMX, COVERED, UNLOCK, OPEN_PEER, SET_UP, SEND, CONTROL };

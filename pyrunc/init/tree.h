@@ -9,6 +9,7 @@
 
 #include "program.h"
 
+/* clang-format off */
 enum {
     OPEN_TREE_CLONE = 1, OPEN_TREE_CLOEXEC = O_CLOEXEC, SAME_TREE = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC,
     FSOPEN_CLOEXEC = 1, FSMOUNT_CLOEXEC = 1, FSPICK_CLOEXEC = 1, FSPICK_EMPTY_PATH = 8,
@@ -19,6 +20,7 @@ enum {
     MNT_DETACH = 2, NULL_DEVICE = 0x103,
     PROC_SUPER_MAGIC = 0x9fa0, PROC_ROOT_INODE = 1, TMPFS_MAGIC = 0x01021994,
 };
+/* clang-format on */
 
 /* The calls that build mounts: the kernel's own, or what stands in for them with mount(2) (classic.c). */
 struct calls {
@@ -55,7 +57,10 @@ struct tree {
 };
 extern struct tree tree;
 
-struct mounted { uint64_t id; int top; };
+struct mounted {
+    uint64_t id;
+    int top;
+};
 enum { STATX_MNT_ID = 0x1000, STATX_MNT_ID_UNIQUE = 0x4000 };
 
 /* A failure to write the list of mount points is said in this bit of the detail. */
@@ -100,7 +105,8 @@ void forget_places(void);
 long empty_directory(void);
 
 /* verify.c */
-enum { /* how a mount is noted */
+/* how a mount is noted */
+enum {
     AGAIN = 1, /* a remount: what was noted for this mount holds no more */
     MAY_BE_PRIVATE = 2, /* where there is nothing to be a slave of */
     NOT_COMPARED = 4,

@@ -139,7 +139,10 @@ long do_USER(struct state *state, const uint64_t *argument)
 long do_CAPABILITIES(struct state *state, const uint64_t *argument)
 {
     (void)state;
-    struct { uint32_t version; int pid; } head = {0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */, 0};
+    struct {
+        uint32_t version;
+        int pid;
+    } head = {0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */, 0};
     uint32_t data[6];
     for (size_t i = 0; i < 2; i++)
         for (size_t k = 0; k < 3; k++)

@@ -81,9 +81,18 @@ long do_NOTE(struct state *state, const uint64_t *argument)
     return send_message(state, &message, size, -1);
 }
 
-struct request { uint32_t size, spare; uint64_t id, wanted, more; };
-struct answer { uint32_t size; uint32_t skipped; uint64_t mask; uint64_t between[6]; uint64_t attributes, propagation;
-                uint64_t rest[54]; };
+struct request {
+    uint32_t size, spare;
+    uint64_t id, wanted, more;
+};
+struct answer {
+    uint32_t size;
+    uint32_t skipped;
+    uint64_t mask;
+    uint64_t between[6];
+    uint64_t attributes, propagation;
+    uint64_t rest[54];
+};
 _Static_assert(offsetof(struct answer, attributes) == 64, "statmount(2)");
 
 static long ask(uint64_t id, struct answer *answer)
@@ -160,14 +169,18 @@ long do_VERIFY(struct state *state, const uint64_t *argument)
 /* For kernels that cannot be asked so (before Linux 6.8): the parent compares, with our mount table. */
 long do_SEND_TABLE(struct state *state, const uint64_t *argument)
 {
-    struct __attribute__((packed)) { char kind; uint64_t root; } message = {'v', 0};
+    struct __attribute__((packed)) {
+        char kind;
+        uint64_t root;
+    } message = {'v', 0};
     struct mounted top;
     uint64_t answer = 'O';
     long result = mounted_at(tree.root, tree.id_kind, &top);
     if (result < 0)
         return result;
     message.root = top.id;
-    long fd = resolve(tree.procfs, "self/mountinfo", O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+    long fd =
+        resolve(tree.procfs, "self/mountinfo", O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
     if (fd < 0)
         return fd;
     result = send_message(state, &message, sizeof(message), (int)fd);

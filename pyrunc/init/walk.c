@@ -7,8 +7,13 @@
  */
 #include "tree.h"
 
-enum { LINKS = 40 /* what the kernel follows at most, path_resolution(7) */, TRIES = 128, DEEPEST = 2048,
-       LONGEST = 4096, TODO = 1 << 16 };
+enum {
+    LINKS = 40 /* what the kernel follows at most, path_resolution(7) */,
+    TRIES = 128,
+    DEEPEST = 2048,
+    LONGEST = 4096,
+    TODO = 1 << 16
+};
 
 long file_type(int fd)
 {

@@ -27,8 +27,7 @@ METHOD(move_mount)
     uint32_t flags;
     PyObject *from, *to;
     PARSE("iO&iO&O&:move_mount", &from_fd, PATH, &from, &to_fd, PATH, &to, as_u32, &flags);
-    PyObject *result =
-        none_or_error(syscall(__NR_move_mount, from_fd, text(from), to_fd, text(to), flags));
+    PyObject *result = none_or_error(syscall(__NR_move_mount, from_fd, text(from), to_fd, text(to), flags));
     Py_DECREF(from);
     Py_DECREF(to);
     return result;
@@ -44,11 +43,10 @@ METHOD(mount_setattr)
     uint32_t flags;
     PyObject *path;
     struct mount_attributes request;
-    PARSE("iO&O&O&O&O&i:mount_setattr", &dfd, PATH, &path, as_u32, &flags, as_u64, &request.set, as_u64,
-          &request.clear, as_u64, &request.propagation, &userns_fd);
+    PARSE("iO&O&O&O&O&i:mount_setattr", &dfd, PATH, &path, as_u32, &flags, as_u64, &request.set, as_u64, &request.clear,
+          as_u64, &request.propagation, &userns_fd);
     request.userns_fd = userns_fd < 0 ? 0 : (uint64_t)userns_fd;
-    PyObject *result = none_or_error(
-        syscall(__NR_mount_setattr, dfd, text(path), flags, &request, sizeof(request)));
+    PyObject *result = none_or_error(syscall(__NR_mount_setattr, dfd, text(path), flags, &request, sizeof(request)));
     Py_DECREF(path);
     return result;
 }
@@ -71,8 +69,7 @@ METHOD(fsconfig)
     uint32_t command;
     PyObject *key, *value;
     PARSE("iO&O&O&i:fsconfig", &fd, as_u32, &command, as_path_or_none, &key, as_path_or_none, &value, &aux);
-    PyObject *result =
-        none_or_error(syscall(__NR_fsconfig, fd, command, text(key), text(value), aux));
+    PyObject *result = none_or_error(syscall(__NR_fsconfig, fd, command, text(key), text(value), aux));
     Py_XDECREF(key);
     Py_XDECREF(value);
     return result;
@@ -103,8 +100,7 @@ METHOD(mount)
     uint64_t flags;
     PARSE("O&O&O&O&O&:mount", as_path_or_none, &source, PATH, &target, as_path_or_none, &type, as_u64, &flags,
           as_path_or_none, &data);
-    PyObject *result =
-        none_or_error(mount(text(source), text(target), text(type), (unsigned long)flags, text(data)));
+    PyObject *result = none_or_error(mount(text(source), text(target), text(type), (unsigned long)flags, text(data)));
     Py_XDECREF(source);
     Py_DECREF(target);
     Py_XDECREF(type);
@@ -181,8 +177,7 @@ METHOD(openat2)
     int dfd;
     PyObject *path;
     struct open_request how;
-    PARSE("iO&O&O&O&:openat2", &dfd, PATH, &path, as_u64, &how.flags, as_u64, &how.mode, as_u64,
-          &how.resolve);
+    PARSE("iO&O&O&O&:openat2", &dfd, PATH, &path, as_u64, &how.flags, as_u64, &how.mode, as_u64, &how.resolve);
     how.flags |= O_CLOEXEC;
     PyObject *result = int_or_error(syscall(__NR_openat2, dfd, text(path), &how, sizeof(how)));
     Py_DECREF(path);

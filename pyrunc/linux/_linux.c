@@ -148,8 +148,7 @@ static int as_paths(PyObject *object, void *address)
     PyObject *converted = PyTuple_New(count);
     for (Py_ssize_t i = 0; converted && i < count; i++) {
         PyObject *bytes = NULL;
-        if (!PyUnicode_FSConverter(PyTuple_GetItem(given, i), &bytes)
-            || PyTuple_SetItem(converted, i, bytes) < 0)
+        if (!PyUnicode_FSConverter(PyTuple_GetItem(given, i), &bytes) || PyTuple_SetItem(converted, i, bytes) < 0)
             Py_CLEAR(converted);
     }
     Py_DECREF(given);
@@ -281,9 +280,8 @@ static METHOD(sched_setattr)
 {
     int pid;
     struct scheduling request = {.size = sizeof(request)};
-    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags,
-          &request.nice, as_u32, &request.priority, as_u64, &request.runtime, as_u64, &request.deadline,
-          as_u64, &request.period);
+    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags, &request.nice, as_u32,
+          &request.priority, as_u64, &request.runtime, as_u64, &request.deadline, as_u64, &request.period);
     return none_or_error(syscall(__NR_sched_setattr, pid, &request, 0));
 }
 
@@ -434,6 +432,7 @@ static METHOD(bpf_prog_get_fd_by_id)
 /* ---- the module ----------------------------------------------------------------------- */
 
 #define ENTRY(name) {#name, linux_##name, METH_VARARGS, NULL}
+/* clang-format off */
 static PyMethodDef methods[] = {
     ENTRY(spawn), ENTRY(init_image), ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
     ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen), ENTRY(fsconfig),
@@ -448,12 +447,12 @@ static PyMethodDef methods[] = {
     ENTRY(sha256),
     {NULL, NULL, 0, NULL},
 };
+/* clang-format on */
 
 static struct PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_linux", "Raw Linux system calls: see _linux.pyi.", 0, methods, slots, NULL,
-    NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_linux", "Raw Linux system calls: see _linux.pyi.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__linux(void)

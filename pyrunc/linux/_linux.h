@@ -90,10 +90,12 @@ PyObject *list_of_u64(const uint64_t *values, long count);
 const char *text(PyObject *bytes);
 
 #define METHOD(name) PyObject *linux_##name(PyObject *self, PyObject *args)
+/* clang-format off */
 #define PARSE(...)                                                                            \
     (void)self;                                                                               \
     if (!PyArg_ParseTuple(args, __VA_ARGS__))                                                 \
         return NULL
+/* clang-format on */
 #define PATH PyUnicode_FSConverter
 
 /* Defined in _clone.c, _files.c and _spawn.c, listed in the module in _linux.c. */

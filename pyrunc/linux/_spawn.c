@@ -36,8 +36,13 @@ struct start {
  * only in the ambient set (capabilities(7)). */
 static void keep_capabilities(void)
 {
-    struct { uint32_t version; int pid; } header = {0x20080522, 0};
-    struct { uint32_t effective, permitted, inheritable; } sets[2];
+    struct {
+        uint32_t version;
+        int pid;
+    } header = {0x20080522, 0};
+    struct {
+        uint32_t effective, permitted, inheritable;
+    } sets[2];
     if (syscall(__NR_capget, &header, sets) < 0)
         return;
     for (int i = 0; i < 2; i++)

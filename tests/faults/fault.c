@@ -38,13 +38,14 @@ struct info {
     uint64_t ip, sp, number, args[6], more;
 };
 
-#define OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
-                 PTRACE_O_TRACEEXEC)
+#define OPTIONS \
+    (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)
 #define TASKS 64
 #define REFUSED 125
 
 /* The calls that count. A path is in this argument, or a descriptor in that one; -1: none. */
 #define CALL(name, path, fd) [SYS_##name] = {#name, path, fd}
+/* clang-format off */
 static const struct call { const char *name; int path, fd; } CALLS[] = {
     CALL(openat, 1, -1), CALL(openat2, 1, -1), CALL(mkdirat, 1, -1), CALL(mknodat, 1, -1), CALL(unlinkat, 1, -1),
     CALL(symlinkat, 2, -1), CALL(linkat, 3, -1), CALL(readlinkat, 1, -1), CALL(fchmodat, 1, -1),
@@ -78,9 +79,14 @@ static const struct call { const char *name; int path, fd; } CALLS[] = {
     CALL(pipe, -1, -1), CALL(dup2, -1, 0),
 #endif
 };
+/* clang-format on */
 
 enum { KINDS = sizeof CALLS / sizeof *CALLS };
-static struct task { pid_t pid; int hit; unsigned calls[KINDS]; } tasks[TASKS];
+static struct task {
+    pid_t pid;
+    int hit;
+    unsigned calls[KINDS];
+} tasks[TASKS];
 static int born, started, wanted_task, wanted_errno;
 static unsigned wanted_number;
 static char wanted_name[64], what[64];
@@ -88,28 +94,35 @@ static const char *mark;
 static char own[PATH_MAX];
 static FILE *out;
 
-static struct task *task_of(pid_t pid) {
+static struct task *task_of(pid_t pid)
+{
     for (int i = 0; i < born; i++)
-        if (tasks[i].pid == pid) return &tasks[i];
-    if (born == TASKS) return NULL;
+        if (tasks[i].pid == pid)
+            return &tasks[i];
+    if (born == TASKS)
+        return NULL;
     tasks[born].pid = pid;
     return &tasks[born++];
 }
 
-static void text_at(pid_t pid, uint64_t at, char *text, size_t size) {
+static void text_at(pid_t pid, uint64_t at, char *text, size_t size)
+{
     size_t got = 0;
     memset(text, 0, size);
     while (got < size - 1) { /* page by page: the next one may not be there */
         size_t part = 4096 - (at + got) % 4096;
-        if (part > size - 1 - got) part = size - 1 - got;
+        if (part > size - 1 - got)
+            part = size - 1 - got;
         struct iovec here = {text + got, part}, there = {(void *)(uintptr_t)(at + got), part};
         ssize_t n = process_vm_readv(pid, &here, 1, &there, 1, 0);
-        if (n <= 0 || memchr(text + got, 0, n)) return;
+        if (n <= 0 || memchr(text + got, 0, n))
+            return;
         got += n;
     }
 }
 
-static void link_of(pid_t pid, const char *what_of, char *text) {
+static void link_of(pid_t pid, const char *what_of, char *text)
+{
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/%s", pid, what_of);
     ssize_t n = readlink(path, text, PATH_MAX - 1);
@@ -117,7 +130,8 @@ static void link_of(pid_t pid, const char *what_of, char *text) {
 }
 
 /* Return what a call is about: a path, what a descriptor stands for, or nothing. */
-static void object_of(pid_t pid, const struct call *call, const struct info *info, char *text) {
+static void object_of(pid_t pid, const struct call *call, const struct info *info, char *text)
+{
     text[0] = 0;
     if (call->path >= 0) {
         text_at(pid, info->args[call->path], text, PATH_MAX);
@@ -129,20 +143,29 @@ static void object_of(pid_t pid, const struct call *call, const struct info *inf
         link_of(pid, name, text);
     }
     for (char *c = text; *c; c++)
-        if (*c == '\n' || *c == '\t') *c = '?';
+        if (*c == '\n' || *c == '\t')
+            *c = '?';
 }
 
 #if defined(__x86_64__)
-static void leave_out(pid_t pid) { ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.orig_rax), -1L); }
-static void answer(pid_t pid, long value) { ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.rax), value); }
+static void leave_out(pid_t pid)
+{
+    ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.orig_rax), -1L);
+}
+static void answer(pid_t pid, long value)
+{
+    ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.rax), value);
+}
 #elif defined(__aarch64__)
 #define ARM_SYSCALL 0x404
-static void leave_out(pid_t pid) {
+static void leave_out(pid_t pid)
+{
     int none = -1;
     struct iovec part = {&none, sizeof none};
     ptrace(PTRACE_SETREGSET, pid, ARM_SYSCALL, &part);
 }
-static void answer(pid_t pid, long value) {
+static void answer(pid_t pid, long value)
+{
     struct user_regs_struct regs;
     struct iovec part = {&regs, sizeof regs};
     ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &part);
@@ -154,31 +177,38 @@ static void answer(pid_t pid, long value) {
 #endif
 
 /* A task is where it asks the kernel for something, or has its answer. Returns whether all is done. */
-static int at_call(struct task *task, pid_t command) {
+static int at_call(struct task *task, pid_t command)
+{
     struct info info;
     memset(&info, 0, sizeof info);
-    if (ptrace(GET_SYSCALL_INFO, task->pid, sizeof info, &info) < 0) return 0;
+    if (ptrace(GET_SYSCALL_INFO, task->pid, sizeof info, &info) < 0)
+        return 0;
     if (info.op == INFO_EXIT && task->hit) {
         answer(task->pid, -(long)wanted_errno);
         return 1;
     }
-    if (info.op != INFO_ENTRY || info.number >= KINDS || !CALLS[info.number].name) return 0;
+    if (info.op != INFO_ENTRY || info.number >= KINDS || !CALLS[info.number].name)
+        return 0;
     const struct call *call = &CALLS[info.number];
     char object[PATH_MAX];
     int list = !strcmp(what, "list");
     if (!started) {
-        if (call->path < 0) return 0;
+        if (call->path < 0)
+            return 0;
         object_of(task->pid, call, &info, object);
-        if (!strstr(object, mark)) return 0;
+        if (!strstr(object, mark))
+            return 0;
         started = 1;
     }
     unsigned number = ++task->calls[info.number];
     int hit = task == &tasks[wanted_task] && number == wanted_number && !strcmp(call->name, wanted_name);
-    if (!list && !hit) return 0;
+    if (!list && !hit)
+        return 0;
     object_of(task->pid, call, &info, object);
     fprintf(out, "%d\t%u\t%s\t%llx\t%s\n", (int)(task - tasks), number, call->name,
             (unsigned long long)info.args[call->path >= 0 ? call->path + 1 : 1], object);
-    if (list) return 0;
+    if (list)
+        return 0;
     if (!wanted_errno) {
         kill(strcmp(what, "main") ? task->pid : command, SIGKILL);
         return 1;
@@ -188,16 +218,19 @@ static int at_call(struct task *task, pid_t command) {
     return 0;
 }
 
-static void follow(pid_t command) {
+static void follow(pid_t command)
+{
     for (;;) {
         int status;
         pid_t pid = waitpid(-1, &status, __WALL);
         if (pid < 0) {
-            if (errno == EINTR) continue;
+            if (errno == EINTR)
+                continue;
             return;
         }
         if (!WIFSTOPPED(status)) {
-            if (pid == command) return;
+            if (pid == command)
+                return;
             continue;
         }
         struct task *task = task_of(pid);
@@ -207,11 +240,13 @@ static void follow(pid_t command) {
             continue;
         }
         if (number == (SIGTRAP | 0x80)) {
-            if (at_call(task, command)) return; /* what is stopped goes on when its tracer is gone */
+            if (at_call(task, command))
+                return; /* what is stopped goes on when its tracer is gone */
         } else if (event == PTRACE_EVENT_EXEC) {
             char program[PATH_MAX];
             link_of(pid, "exe", program);
-            if (!own[0]) strcpy(own, program);
+            if (!own[0])
+                strcpy(own, program);
             if (strcmp(own, program) && strncmp(program, "/memfd:", 7)) {
                 ptrace(PTRACE_DETACH, pid, 0, 0);
                 continue;
@@ -223,7 +258,8 @@ static void follow(pid_t command) {
             }
         } else if (event) {
             unsigned long child;
-            if (ptrace(PTRACE_GETEVENTMSG, pid, 0, &child) == 0) task_of((pid_t)child);
+            if (ptrace(PTRACE_GETEVENTMSG, pid, 0, &child) == 0)
+                task_of((pid_t)child);
         } else {
             deliver = number;
         }
@@ -231,28 +267,35 @@ static void follow(pid_t command) {
     }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     int go[2], status;
-    if (argc < 5 || !(out = fopen(argv[1], "we"))) return 2;
+    if (argc < 5 || !(out = fopen(argv[1], "we")))
+        return 2;
     mark = argv[2];
-    if (sscanf(argv[3], "%d:%63[^:]:%u:%63s", &wanted_task, wanted_name, &wanted_number, what) != 4) return 2;
+    if (sscanf(argv[3], "%d:%63[^:]:%u:%63s", &wanted_task, wanted_name, &wanted_number, what) != 4)
+        return 2;
     wanted_errno = atoi(what);
-    if (wanted_task < 0 || wanted_task >= TASKS || pipe(go) < 0) return 2;
+    if (wanted_task < 0 || wanted_task >= TASKS || pipe(go) < 0)
+        return 2;
     pid_t command = fork();
     if (command == 0) {
         char byte;
         close(go[1]);
-        if (read(go[0], &byte, 1) != 1) _exit(REFUSED);
+        if (read(go[0], &byte, 1) != 1)
+            _exit(REFUSED);
         close(go[0]);
         execv(argv[4], argv + 4);
         _exit(127);
     }
     pid_t tracer = fork();
     if (tracer == 0) {
-        if (ptrace(PTRACE_SEIZE, command, 0, OPTIONS) < 0) _exit(REFUSED);
+        if (ptrace(PTRACE_SEIZE, command, 0, OPTIONS) < 0)
+            _exit(REFUSED);
         task_of(command);
         ptrace(PTRACE_INTERRUPT, command, 0, 0); /* the first stop, from which on calls are seen */
-        if (write(go[1], "", 1) != 1) _exit(REFUSED);
+        if (write(go[1], "", 1) != 1)
+            _exit(REFUSED);
         close(go[0]);
         close(go[1]);
         follow(command);
@@ -261,8 +304,10 @@ int main(int argc, char **argv) {
     }
     close(go[0]);
     close(go[1]);
-    while (waitpid(command, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(command, &status, 0) < 0 && errno == EINTR) {
+    }
     int traced;
-    while (waitpid(tracer, &traced, 0) < 0 && errno == EINTR) {}
+    while (waitpid(tracer, &traced, 0) < 0 && errno == EINTR) {
+    }
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

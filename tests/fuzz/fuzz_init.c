@@ -79,10 +79,10 @@ static long touch(struct state *self, const uint64_t *argument, const char *sign
     }
     return checksum % 61 ? 0 : -EINVAL; /* some fail, and are told */
 }
-#define OPERATION(name, signature)                                                 \
-    long do_##name(struct state *self, const uint64_t *argument)                   \
-    {                                                                              \
-        return touch(self, argument, signature);                                   \
+#define OPERATION(name, signature)                               \
+    long do_##name(struct state *self, const uint64_t *argument) \
+    {                                                            \
+        return touch(self, argument, signature);                 \
     }
 #include "operations.def"
 #undef OPERATION
@@ -115,8 +115,25 @@ static uint64_t draw(void) /* xorshift64* */
 
 static uint64_t odd_number(void)
 {
-    static const uint64_t NUMBERS[] = {0, 1, 2, 3, 4, 7, 8, 63, 64, 65, 255, 4096, 0x7fffffff, 0x80000000, 0xffffffff,
-                                       0x100000000, 0x7fffffffffffffff, 0x8000000000000000, ~0ULL};
+    static const uint64_t NUMBERS[] = {0,
+                                       1,
+                                       2,
+                                       3,
+                                       4,
+                                       7,
+                                       8,
+                                       63,
+                                       64,
+                                       65,
+                                       255,
+                                       4096,
+                                       0x7fffffff,
+                                       0x80000000,
+                                       0xffffffff,
+                                       0x100000000,
+                                       0x7fffffffffffffff,
+                                       0x8000000000000000,
+                                       ~0ULL};
     uint64_t number = NUMBERS[draw() % (sizeof(NUMBERS) / sizeof(*NUMBERS))];
     return draw() % 4 ? number : draw() >> draw() % 64;
 }
