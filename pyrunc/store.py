@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from errno import ENODEV, ENOENT, ESRCH
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
@@ -35,7 +36,6 @@ INIT_NAME = b"pyrunc:[init]"
 PF_EXITING = 0x4
 
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
-ENOENT, _ESRCH, _ENODEV = 2, 3, 19
 # A directory itself, never what a symlink in its place leads to.
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -405,7 +405,7 @@ def process_stat(pid: int) -> Stat | None:
         try:
             line = read_whole(os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as exc:
-            if exc.errno not in (ENOENT, _ESRCH):
+            if exc.errno not in (ENOENT, ESRCH):
                 raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
         else:
             # The command name in parentheses may hold anything, parentheses included.
@@ -474,7 +474,7 @@ def frozen(container: Container) -> bool:
     try:
         return read_whole(os.open(path, os.O_RDONLY | os.O_CLOEXEC)).strip() in words
     except OSError as exc:
-        if exc.errno not in (ENOENT, _ENODEV):  # else the cgroup is gone
+        if exc.errno not in (ENOENT, ENODEV):  # else the cgroup is gone
             raise Failure(f"read {path}", errno=exc.errno or 0) from None
         return False
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from errno import EACCES, EDQUOT, EPERM
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan import steps
-
-_EDQUOT, _EPERM, _EACCES = 122, 1, 13
 
 
 def label_words(step: steps.LsmLabel) -> tuple[str, str]:
@@ -22,8 +22,8 @@ def label_words(step: steps.LsmLabel) -> tuple[str, str]:
 
 def keyring_hint(errno: int) -> str:
     """Return what to do about a keyring that cannot be joined, "" when nothing is certain to help."""
-    if errno == _EDQUOT:
+    if errno == EDQUOT:
         return "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
-    if errno in {_EPERM, _EACCES}:
+    if errno in {EPERM, EACCES}:
         return "pass --no-new-keyring where keyctl is forbidden, or where another user owns the keyring"
     return ""

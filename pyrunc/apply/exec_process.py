@@ -7,6 +7,7 @@ outside the container's pid namespace, and clones the process from there (plan/p
 from __future__ import annotations
 
 import os
+from errno import EBUSY, ENOENT
 
 from pyrunc import cli, store
 from pyrunc.apply import init_program, protocol
@@ -20,8 +21,6 @@ from pyrunc.plan.program_exec import Entering
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.store import Container
-
-_ENOENT, _EBUSY = 2, 16
 
 
 class Entry(Conversation):
@@ -117,14 +116,14 @@ class Entry(Conversation):
             try:
                 into = cgroup.clone_fd(paths)
             except Failure as problem:
-                if problem.errno != _ENOENT or not elsewhere:
+                if problem.errno != ENOENT or not elsewhere:
                     raise
                 # Init has left the container's cgroup, and somebody has removed it.
                 into = _unified(self.container)
             try:
                 self.pid, self.pidfd = init_program.start(data, descriptors, into)
             except Failure as problem:
-                if into < 0 or problem.errno not in (_EBUSY, _ENOENT):
+                if into < 0 or problem.errno not in (EBUSY, ENOENT):
                     raise
                 os.close(into)
                 into = -1

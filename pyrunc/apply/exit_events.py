@@ -13,6 +13,7 @@ import os
 import select
 import struct
 import sys
+from errno import EPERM
 
 # linux/netlink.h, linux/connector.h, linux/cn_proc.h, linux/filter.h
 _NETLINK_CONNECTOR = 11
@@ -44,7 +45,7 @@ class Listener:
 
         """
         if os.stat("/proc/self/ns/pid").st_ino != _HOST_PIDS:
-            raise OSError(1, "not in the host's process namespace")
+            raise OSError(EPERM, "not in the host's process namespace")
         kind = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
         self._socket = _socket.socket(_socket.AF_NETLINK, kind, _NETLINK_CONNECTOR)
         try:

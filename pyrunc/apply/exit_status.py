@@ -19,6 +19,7 @@ import os
 import select
 import sys
 import time
+from errno import ENOENT
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -38,7 +39,6 @@ _SIZE, _EXIT_CODE = 64, 60
 _SINCE = (6, 15)
 
 _STATUSES, _SIGNALS = 256, 64
-_ENOENT = 2
 _LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
 _CREATION = 60.0  # seconds another command may take to create the container
 _COLLECTION = 10.0  # seconds its parent may take to collect it, where only then the status can be had
@@ -254,7 +254,7 @@ def _uncollected(proc: int) -> int | None:
     try:
         os.readlink("exe", dir_fd=proc)
     except OSError as exc:
-        if exc.errno != _ENOENT:
+        if exc.errno != ENOENT:
             return None
     try:
         line = store.read_whole(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))

@@ -6,13 +6,12 @@ Law 5: the parent knows. Nothing here is asked again later, and nothing else ask
 from __future__ import annotations
 
 import os
+from errno import EBADF, EINVAL, ENOENT
 
 from pyrunc import store
 from pyrunc.apply.cgroups.hierarchies import cgroup_facts
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.facts import Facts
-
-_ENOENT, _EBADF, _EINVAL = 2, 9, 22
 
 
 def gather(rootless: str | None = None) -> Facts:
@@ -65,7 +64,7 @@ def _statmount() -> bool:
     try:
         _linux.statmount(0, flags.STATMOUNT_MNT_BASIC, 512)
     except OSError as exc:
-        return exc.errno in (_EINVAL, _ENOENT)
+        return exc.errno in (EINVAL, ENOENT)
     return True
 
 
@@ -79,16 +78,16 @@ def missing() -> tuple[str, ...]:
     try:
         _linux.open_tree(-1, "", flags.AT_EMPTY_PATH)
     except OSError as exc:
-        if exc.errno != _EBADF:
+        if exc.errno != EBADF:
             lacking.append("open_tree")
     try:
         _linux.fsconfig(-1, 0, None, None, 0)
     except OSError as exc:
-        if exc.errno != _EINVAL:
+        if exc.errno != EINVAL:
             lacking.append("fsconfig")
     try:
         _linux.mount_setattr(-1, "", 0xFFFFFFFF, 0, 0, 0, -1)
     except OSError as exc:
-        if exc.errno != _EINVAL:
+        if exc.errno != EINVAL:
             lacking.append("mount_setattr")
     return tuple(lacking)

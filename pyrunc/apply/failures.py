@@ -7,9 +7,9 @@ looked up here, on the host, and what else there is to know is looked at while t
 from __future__ import annotations
 
 import _struct
-import errno as codes
 import os
 import sys
+from errno import EACCES, EINVAL, ENOSPC, EPERM
 
 from pyrunc import store
 from pyrunc.apply import identity, unstarted
@@ -112,7 +112,7 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
         hint = ""
         if kind == _NOT_DEVPTS:
             hint = "a terminal needs an entry of type devpts with destination /dev/pts in /mounts"
-        elif errno == codes.ENOSPC:
+        elif errno == ENOSPC:
             hint = "see /proc/sys/kernel/pty/max and the option max= of the devpts"
         found = 0 if kind in (_NOT_DEVPTS, _COVERED) else errno
         text = _PTS[kind] if 0 < kind < len(_PTS) else "make the process's terminal"
@@ -179,7 +179,7 @@ def _keyring(step: steps.Step, errno: int) -> Words:
 
 
 def _scheduler(step: steps.Step, errno: int) -> Words:
-    if isinstance(step, steps.Scheduler) and step.cpuset and errno == codes.EPERM:
+    if isinstance(step, steps.Scheduler) and step.cpuset and errno == EPERM:
         # sched(7): a deadline task may not be confined to a part of its scheduling domain.
         return "process scheduler can't be used together with AllowedCPUs", ""
     return "set the process's scheduler", ""
@@ -202,18 +202,18 @@ def _seccomp(_step: steps.Step, errno: int) -> Words:
 
 
 def _groups(_step: steps.Step, errno: int) -> Words:
-    if errno == codes.EPERM:
+    if errno == EPERM:
         return identity.NO_GROUPS
     return "set the process's groups", ""
 
 
 def _group(step: steps.Step, errno: int) -> Words:
-    hint = "the id has no mapping in /linux/gidMappings" if errno == codes.EINVAL else ""
+    hint = "the id has no mapping in /linux/gidMappings" if errno == EINVAL else ""
     return f"set the process's group to {step.gid if isinstance(step, steps.Identity) else ''}", hint
 
 
 def _user(step: steps.Step, errno: int) -> Words:
-    hint = "the id has no mapping in /linux/uidMappings" if errno == codes.EINVAL else ""
+    hint = "the id has no mapping in /linux/uidMappings" if errno == EINVAL else ""
     return f"set the process's user to {step.uid if isinstance(step, steps.Identity) else ''}", hint
 
 
@@ -298,11 +298,11 @@ def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
         if problem == _NOT_THERE:
             return Failure(f'exec: "{name}": stat {name}', step=_START, errno=errno, hint=why(name, errno))
         text = "is a directory" if problem == _DIRECTORY else "permission denied"
-        hint = "" if problem == _DIRECTORY else why(name, codes.EACCES)
+        hint = "" if problem == _DIRECTORY else why(name, EACCES)
         return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
     tried = process_program.candidates(step)
     denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and 0 <= place < len(tried) else ""
-    return identity.not_in_path(name, step.env, denied, why(denied, codes.EACCES) if denied else "")
+    return identity.not_in_path(name, step.env, denied, why(denied, EACCES) if denied else "")
 
 
 def _not_executed(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:

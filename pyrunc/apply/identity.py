@@ -8,6 +8,7 @@ no_new_privs.
 from __future__ import annotations
 
 import os
+from errno import EACCES, EINVAL, EPERM, EROFS
 
 from pyrunc import cli
 from pyrunc.errors import Failure
@@ -16,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.steps import OomScore, Rlimit
 
-_ENOENT, _EACCES, _EPERM, _EINVAL, _ENOEXEC, _ENOTDIR, _EROFS = 2, 13, 1, 22, 8, 20, 30
 _PASSWD_LIMIT = 1 << 20
 _EXECUTABLE = 0o111
 NO_GROUPS = (
@@ -43,14 +43,14 @@ def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
         if not keep_groups:
             os.setgroups([])
     except OSError as exc:
-        if exc.errno != _EPERM:
+        if exc.errno != EPERM:
             raise
     for change, own in ((os.setresgid, gid), (os.setresuid, uid)):
         for number in (0, own):
             try:
                 change(number, number, number)
             except OSError as exc:
-                if exc.errno != _EINVAL:
+                if exc.errno != EINVAL:
                     raise
             else:
                 break
@@ -58,7 +58,7 @@ def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
 
 def cwd_failure(path: str, errno: int) -> Failure:
     """Word a working directory that cannot be entered."""
-    hint = "it is not there, and cannot be made in a read-only file system" if errno == _EROFS else ""
+    hint = "it is not there, and cannot be made in a read-only file system" if errno == EROFS else ""
     message = f'chdir to cwd ("{path}") set in config.json failed'
     return Failure(message, pointer="/process/cwd", errno=errno, hint=hint)
 
@@ -77,13 +77,13 @@ def set_rlimit(pid: int, step: Rlimit) -> None:
     except (OSError, ValueError) as exc:
         # Python words a refused hard limit, EPERM, as a ValueError of its own.
         hard = resource.prlimit(pid, step.number)[1]
-        raise rlimit_failure(step, getattr(exc, "errno", 0) or _EPERM, hard) from None
+        raise rlimit_failure(step, getattr(exc, "errno", 0) or EPERM, hard) from None
 
 
 def rlimit_failure(step: Rlimit, errno: int, hard: int) -> Failure:
     """Word a refused limit; hard is the hard limit that is in force, -1 or 2**64 - 1 for none."""
     if step.soft > step.hard:
-        hint, errno = "the soft limit is above the hard one", _EINVAL
+        hint, errno = "the soft limit is above the hard one", EINVAL
     else:
         shown = "unlimited" if hard in (-1, _INFINITY) else str(hard)
         hint = f"the hard limit here is {shown}, raising it needs CAP_SYS_RESOURCE"
@@ -107,7 +107,7 @@ def set_oom_score(pid: int, step: OomScore) -> None:
     except OSError as exc:
         from pyrunc.apply import facts
 
-        if exc.errno in (_EPERM, _EACCES) and not facts.host_root():
+        if exc.errno in (EPERM, EACCES) and not facts.host_root():
             cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
             return
         raise Failure(

@@ -7,6 +7,7 @@ newuidmap and newgidmap, found in fixed places only (no PATH: nobody may choose 
 from __future__ import annotations
 
 import os
+from errno import EPERM
 
 from pyrunc.apply import foreground, identity
 from pyrunc.errors import Failure
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     Maps: TypeAlias = tuple[tuple[int, int, int], ...]
 
-_EPERM = 1
 # What one write may hold (user_namespaces(7)): 340 lines since Linux 4.15, and less than a page.
 _EXTENTS, _PAGE = 340, 4096
 _SHOWN = 5  # ranges a message names
@@ -132,7 +132,7 @@ def _put(pid: int, file: str, text: str) -> None:
 def _refused(file: str, maps: Maps, pointer: str, errno: int) -> Failure:
     """Explain why the kernel does not take a map: "invalid argument" may be any of four things."""
     hint = ""
-    if errno == _EPERM:
+    if errno == EPERM:
         hint = "the host ids must be the caller's to give"
     elif len(maps) > _EXTENTS:
         hint = f"there are {len(maps)} ranges, the kernel takes {_EXTENTS}"
@@ -180,6 +180,6 @@ def _helper(pid: int, maps: Maps, pointer: str, helper: str) -> None:
         raise Failure(
             f"{helper} refused {_shown(maps)}: {said}",
             pointer=pointer,
-            errno=_EPERM,
+            errno=EPERM,
             hint="see /etc/subuid and /etc/subgid",
         )

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EACCES, EINVAL, ENOSYS, EPERM
 from fcntl import fcntl
 
 from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.program import NAME
-
-_EPERM, _EACCES, _EINVAL, _ENOSYS = 1, 13, 22, 38
 
 
 def sealed(name: str, data: bytes, *, executable: bool = False, mode: int = 0o111) -> int:
@@ -37,7 +36,7 @@ def sealed(name: str, data: bytes, *, executable: bool = False, mode: int = 0o11
     try:
         fd = os.memfd_create(name, how | flags.MFD_EXEC if executable else how)
     except OSError as exc:
-        if not executable or exc.errno != _EINVAL:
+        if not executable or exc.errno != EINVAL:
             raise
         fd = os.memfd_create(name, how)  # before Linux 6.3 every memory file is executable
     try:
@@ -125,14 +124,14 @@ def hide() -> None:
 
 def hint(errno: int | None) -> str:
     """Return what to do about an init program that cannot be executed, "" when nothing is certain to help."""
-    return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == _EACCES else ""
+    return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == EACCES else ""
 
 
 def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[int, int, int]:
     try:
         return _linux.spawn(new, cgroup, -1, image, NAME, word, keep, 0)
     except OSError as exc:
-        if exc.errno not in (_EPERM, _ENOSYS):
+        if exc.errno not in (EPERM, ENOSYS):
             raise
     # Filters refuse clone3(2) with ENOSYS so that callers take the older call. It knows no cgroup to be
     # born in: the process goes there first of all.

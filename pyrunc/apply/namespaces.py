@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.steps import Join
-
-_EINVAL = 22
 
 
 def open_join(join: Join) -> int:
@@ -30,6 +29,6 @@ def open_join(join: Join) -> int:
 
 def refused(join: Join, errno: int) -> Failure:
     """Word a namespace that cannot be joined."""
-    if errno == _EINVAL:
+    if errno == EINVAL:
         return Failure(f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer)
     return Failure(f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=errno)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import _socket
 import os
 from _struct import pack, unpack_from
+from errno import EEXIST, ENODEV, ENOENT, ESRCH
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     Attributes = dict[int, bytes]
 
-_ENOENT, _ESRCH, _ENODEV, _EEXIST = 2, 3, 19, 17
 
 _NEWLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 18, 20, 22
 _ERROR, _DONE = 2, 3
@@ -67,7 +67,7 @@ def move(step: NetDevice, pid: int) -> None:
     try:
         there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
-        if exc.errno in (_ENOENT, _ESRCH):
+        if exc.errno in (ENOENT, ESRCH):
             return  # init has ended; why is in its own report, which is about to be read
         raise Failure(
             "open the container's network namespace", pointer=step.pointer, errno=exc.errno or 0
@@ -111,7 +111,7 @@ def _move(step: NetDevice, there: int) -> None:
             raise Failure(
                 f"move network device {step.host}: the container's network namespace has a {step.name}",
                 pointer=step.pointer,
-                errno=_EEXIST,
+                errno=EEXIST,
                 hint='give it another name, or one with a number found by the kernel, as "eth%d"',
             )
         # One request, so that no other device can take the name in between; the kernel sets the device down.
@@ -143,7 +143,7 @@ def _arrived(after: dict[int, str], before: dict[int, str], name: str) -> int:
     for index in after.keys() - before.keys():
         if after[index] == name or "%" in name:
             return index
-    raise Failure(f"network device {name} has vanished from the container's network namespace", errno=_ENODEV)
+    raise Failure(f"network device {name} has vanished from the container's network namespace", errno=ENODEV)
 
 
 def _readable(family: int, attributes: Attributes) -> str:
@@ -214,7 +214,7 @@ class _Talk:
         raise Failure(
             f"network device {name} not found in the runtime's network namespace",
             pointer=self.pointer,
-            errno=_ENODEV,
+            errno=ENODEV,
         )
 
     def names(self) -> dict[int, str]:

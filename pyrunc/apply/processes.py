@@ -7,6 +7,7 @@ are init's descendants, and whoever is in its own pid namespace (`exec`), as far
 from __future__ import annotations
 
 import os
+from errno import EACCES, ENOENT, ESRCH
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -14,8 +15,6 @@ from pyrunc.errors import Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.store import Container
-
-_ENOENT, _ESRCH, _EACCES = 2, 3, 13
 
 
 def of(container: Container) -> list[int]:
@@ -64,7 +63,7 @@ def _parent(pid: int) -> int:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
     except OSError as exc:
-        if exc.errno in (_ENOENT, _ESRCH):
+        if exc.errno in (ENOENT, ESRCH):
             return 0
         raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
 
@@ -73,6 +72,6 @@ def _pid_namespace(pid: int) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError as exc:
-        if exc.errno in (_ENOENT, _ESRCH, _EACCES):  # a zombie has none, and others' are not shown
+        if exc.errno in (ENOENT, ESRCH, EACCES):  # a zombie has none, and others' are not shown
             return ""
         raise Failure(f"read /proc/{pid}/ns/pid", errno=exc.errno or 0) from None

@@ -6,6 +6,8 @@ the record could have told; so nothing is killed here.
 
 from __future__ import annotations
 
+from errno import ENOENT
+
 from pyrunc import store
 from pyrunc.apply import facts
 from pyrunc.apply.cgroups import cgroup
@@ -48,7 +50,7 @@ def _paths(container: store.Container) -> list[str]:
         request = Request(id=container.id, bundle="", cgroup_manager=manager)
         plan = build.build(config, facts.gather(None), request)
     except Failure as problem:
-        if problem.errno and not isinstance(problem, store.AbsentError) and problem.errno != store.ENOENT:
+        if problem.errno and not isinstance(problem, store.AbsentError) and problem.errno != ENOENT:
             raise
         return []
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _stat as stat
 import os
+from errno import E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY
 
 from pyrunc.apply import target
 
@@ -17,8 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_EPERM, _ENOENT, _E2BIG, _ENOEXEC, _EACCES, _ENOTDIR, _ETXTBSY = 1, 2, 7, 8, 13, 20, 26
-_ELOOP = 40
 _NOEXEC = 8  # ST_NOEXEC (statvfs(3))
 _HEAD = 4096  # of a file; the kernel itself reads 256 bytes of a script
 _DEPTH = 4  # interpreters of interpreters; the kernel follows five
@@ -55,7 +54,7 @@ class _Look:
         try:
             fd = target.resolve(self.root, path)
         except OSError as exc:
-            return self._missing(path, depth) if exc.errno == _ENOENT else ""
+            return self._missing(path, depth) if exc.errno == ENOENT else ""
         try:
             found = os.fstat(fd)
             noexec = os.fstatvfs(fd).f_flag & _NOEXEC
@@ -67,7 +66,7 @@ class _Look:
             return f"{path} has no x in its mode ({_mode(found)}); chmod +x"
         if noexec:
             return f"{self._mount(path)} is mounted noexec, and {path} is on it"
-        if errno == _EACCES and not self._may(found):
+        if errno == EACCES and not self._may(found):
             return f"{path} may not be executed by user {self.uid} ({_owned(found)})"
         return self._content(path, errno, depth)
 
@@ -91,17 +90,17 @@ class _Look:
             try:
                 fd = target.resolve(self.root, way or "/")
             except OSError as exc:
-                if exc.errno == _ENOENT:
+                if exc.errno == ENOENT:
                     return f"the directory {way} is not there"
                 before = way.rpartition("/")[0] or "/"
-                return f"user {self.uid} may not pass the directory {before}" if exc.errno == _EACCES else ""
+                return f"user {self.uid} may not pass the directory {before}" if exc.errno == EACCES else ""
             try:
                 found = os.fstat(fd)
             finally:
                 os.close(fd)
             if not stat.S_ISDIR(found.st_mode):
                 return f"{way} is a {_kind(found.st_mode)}, not a directory"
-            if errno == _EACCES and not self._may(found):
+            if errno == EACCES and not self._may(found):
                 return f"user {self.uid} may not pass the directory {way or '/'} ({_owned(found)})"
         return ""
 
@@ -149,7 +148,7 @@ class _Look:
             return ""
         finally:
             os.close(fd)
-        if errno != _ENOEXEC:
+        if errno != ENOEXEC:
             return ""
         if not head:
             return f"{path} is empty"
@@ -180,7 +179,7 @@ class _Look:
 
     def _program(self, path: str, head: bytes, fd: int, errno: int, depth: int) -> str:
         if len(head) < 64 or head[4] not in (1, 2) or head[5] not in (1, 2):
-            return f"{path} is cut off, or not a program" if errno == _ENOEXEC else ""
+            return f"{path} is cut off, or not a program" if errno == ENOEXEC else ""
         order: str = "little" if head[5] == 1 else "big"
 
         def number(data: bytes, at: int, size: int) -> int:
@@ -246,24 +245,24 @@ def why(
         A clause without a full stop, "" when nothing can be seen.
 
     """
-    if errno == _E2BIG:
+    if errno == E2BIG:
         return "arguments and environment are longer than the kernel takes (execve(2): 128 KiB a word)"
-    if errno == _ETXTBSY:
+    if errno == ETXTBSY:
         return f"{path} is open for writing"
     whole = path if path.startswith("/") else f"{cwd}/{path}"
     found = ""
-    if errno in (_ENOENT, _ENOEXEC, _EACCES, _ENOTDIR, _ELOOP):
+    if errno in (ENOENT, ENOEXEC, EACCES, ENOTDIR, ELOOP):
         try:
             found = _Look(root, uid, gids, override=override).file(whole, errno)
         except OSError:
             found = ""  # a filter that refuses even to look
     if found:
         return found
-    if filtered and errno not in (_ENOENT, _ENOEXEC, _ENOTDIR, _ELOOP):
+    if filtered and errno not in (ENOENT, ENOEXEC, ENOTDIR, ELOOP):
         return "most likely the seccomp filter (/linux/seccomp) refuses execve"
-    if errno == _EPERM:
+    if errno == EPERM:
         return f"{path} may have capabilities (getcap) that the container's bounding set lacks"
-    if errno == _EACCES:
+    if errno == EACCES:
         return "neither modes nor mounts forbid it: an AppArmor or SELinux profile may (dmesg says so)"
     return ""
 

@@ -8,6 +8,7 @@ show our message as a part of theirs.
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS
 
 from pyrunc import cli
 from pyrunc.cli import log
@@ -22,17 +23,16 @@ _PREFIXES = {"create": "pyrunc create failed: ", "run": "pyrunc run failed: ", "
 
 # `exec` and `wait` hand on the status of a process, so a failure of their own is told apart by this one (for
 # `exec` as runc does).
-_ENOENT, _EIO, _ENOMEM, _ENFILE, _EMFILE, _ENOSPC, _ENOSYS, _EDQUOT = 2, 5, 12, 23, 24, 28, 38, 122
 _HANDED_ON, _FAILED = ("exec", "wait"), 255
 
 # Errors that any system call may return when the machine is short of something, and what to do about them.
 _SHORT = {
-    _EMFILE: "pyrunc needs more open files than its limit allows: raise it (ulimit -n)",
-    _ENFILE: "no process may open more files on this machine: see fs.file-max",
-    _ENOMEM: "memory is short: see the limit of the address space (ulimit -v), of the cgroup, and `free`",
-    _ENOSPC: "a file system that pyrunc writes to is full, or the kernel takes no more of such objects",
-    _EDQUOT: "a disk quota is used up",
-    _EIO: "a device or file system does not work as it should: see dmesg",
+    EMFILE: "pyrunc needs more open files than its limit allows: raise it (ulimit -n)",
+    ENFILE: "no process may open more files on this machine: see fs.file-max",
+    ENOMEM: "memory is short: see the limit of the address space (ulimit -v), of the cgroup, and `free`",
+    ENOSPC: "a file system that pyrunc writes to is full, or the kernel takes no more of such objects",
+    EDQUOT: "a disk quota is used up",
+    EIO: "a device or file system does not work as it should: see dmesg",
 }
 
 # How dlopen(3) and the installed command's interpreter (embed.c) say that something was short.
@@ -71,13 +71,13 @@ def usage(message: str, code: int = 1) -> int:
 
 def _internal(exc: BaseException) -> str:
     """Return one line about an exception nobody expected: what, and where in pyrunc."""
-    if isinstance(exc, OSError) and exc.errno == _ENOSYS:
+    if isinstance(exc, OSError) and exc.errno == ENOSYS:
         return (
             f"a system call that pyrunc needs is not there ({_place(exc.__traceback__)}): it takes Linux 5.9,"
             " and no seccomp filter around us that refuses the calls of this kernel"
         )
     if isinstance(exc, MemoryError):
-        return f"out of memory; {_SHORT[_ENOMEM]}"
+        return f"out of memory; {_SHORT[ENOMEM]}"
     if isinstance(exc, ImportError) and any(words in str(exc) for words in _NO_ROOM):
         return f"{exc}; memory or open files are short: see ulimit -v and ulimit -n"
     if isinstance(exc, OSError) and exc.errno:
@@ -85,14 +85,14 @@ def _internal(exc: BaseException) -> str:
         if isinstance(name, bytes):
             name = os.fsdecode(name)
         what = (f"{name}: " if name is not None else "") + strerror(exc.errno)
-        if exc.errno == _ENOENT and name is None and _directory_is_gone():
+        if exc.errno == ENOENT and name is None and _directory_is_gone():
             return "the current directory does not exist any more: change to one that does"
         if exc.errno in _SHORT:
             return f"{what}; {_SHORT[exc.errno]}"
     else:
         what = " ".join(f"{type(exc).__name__}: {exc}".split()).rstrip(":")
     if _memory_is_short():  # other libraries turn it into any exception
-        return f"{what}; {_SHORT[_ENOMEM]}"
+        return f"{what}; {_SHORT[ENOMEM]}"
     return f"internal error: {what} ({_place(exc.__traceback__)}); --debug shows the traceback"
 
 

@@ -5,12 +5,12 @@ Whoever made them is not trusted: a name that one of them gives for another lead
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import stat
 import tarfile
 import tempfile
+from errno import ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING, cast
 
 from pyrunc import jsonio
@@ -29,7 +29,7 @@ LARGEST = 4 << 20
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
 _LINKS = 8
-_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_MISSING = (ENOENT, ENOTDIR)
 
 
 class Part:
@@ -147,7 +147,7 @@ class Directory(Files):
         except OSError as exc:
             if exc.errno in _MISSING:
                 return None
-            hint = "it leads out of the image" if exc.errno == errno.EXDEV else ""
+            hint = "it leads out of the image" if exc.errno == EXDEV else ""
             raise Failure(f"open {printable(name)} of {self.path}", errno=exc.errno or 0, hint=hint) from None
         except ValueError:  # a NUL
             return None

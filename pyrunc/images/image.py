@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from pyrunc.errors import Failure, printable
@@ -126,7 +127,7 @@ def split(reference: str) -> tuple[str, str]:
         if not colon:
             break
         tag = f"{last}:{tag}" if tag else last
-    raise Failure(f"open {reference.partition(':')[0] or reference}", errno=2, hint=_FORMS)
+    raise Failure(f"open {reference.partition(':')[0] or reference}", errno=ENOENT, hint=_FORMS)
 
 
 def find(path: str, tag: str, platform: Platform) -> Image:

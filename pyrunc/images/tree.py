@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from errno import EINVAL, ENOENT, ENOTDIR, ENOTSUP, EPERM
 from typing import TYPE_CHECKING
 
 from pyrunc.apply import target
@@ -41,9 +42,8 @@ _NOT_OURS = (
     "trusted.overlay.",
     "user.overlay.",
 )
-_EPERM, _ENOENT, _EXDEV, _ENOTDIR, _EINVAL, _ENOTSUP = 1, 2, 18, 20, 22, 95
 # Also an access list with a user who is nobody here.
-_CANNOT = (_EPERM, _EINVAL, _ENOTSUP)
+_CANNOT = (EPERM, EINVAL, ENOTSUP)
 
 
 class Notes:
@@ -179,7 +179,7 @@ class _Layer:
             real = self._find(fd)
             if not stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.close(fd)
-                raise NotADirectoryError(_ENOTDIR, path) from None
+                raise NotADirectoryError(ENOTDIR, path) from None
         self._fd, self._real, self._asked = fd, real, path
         self._note(fd, real)
         return fd
@@ -393,7 +393,7 @@ class _Layer:
             # Where nothing is, nothing is hidden; no directory is made for it.
             os.close(target.resolve(self.root, entry.directory or "/", mode=os.O_PATH | os.O_DIRECTORY))
         except OSError as exc:
-            if exc.errno in (_ENOENT, _ENOTDIR):
+            if exc.errno in (ENOENT, ENOTDIR):
                 return
             raise
         here = self.directory(entry.directory)

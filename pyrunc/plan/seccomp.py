@@ -8,6 +8,8 @@ from here.
 
 from __future__ import annotations
 
+from errno import EPERM
+
 from pyrunc.errors import Failure
 from pyrunc.plan.record import Record
 
@@ -93,7 +95,6 @@ FLAGS = {
 # linux/bpf_common.h, linux/err.h: the kernel cuts a larger errno down to this without a word.
 MAX_ERRNO = 4095
 MAX_ARGUMENT = 5
-EPERM = 1
 
 
 class Filter(Record):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import ENOENT, ENOTDIR
 
 from pyrunc import cli, directories, jsonio, store
 from pyrunc.apply.criu import external_mounts, messages, service
@@ -113,7 +114,7 @@ def _check_parent(parent: str | None, images: str) -> None:
         )
     if not os.path.isdir(f"{images}/{parent}"):
         missing = not os.path.exists(f"{images}/{parent}")
-        raise Failure(f"invalid --parent-path: {images}/{parent}", errno=2 if missing else 20)
+        raise Failure(f"invalid --parent-path: {images}/{parent}", errno=ENOENT if missing else ENOTDIR)
 
 
 def _check_status_fd(fd: int | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import os
+from errno import ENOENT, ENOTEMPTY
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
 _SIGKILL = 9
-_ENOENT, _ENOTEMPTY = 2, 39
 # How long to wait for another command that is at work on the container. It may be a `delete --force`, which
 # waits ten seconds each for init and for the cgroups.
 _PATIENCE = 30.0
@@ -216,7 +216,7 @@ def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
     try:
         return plan_hooks.of(store.load_config(container), "poststop")  # type: ignore[arg-type]
     except Failure as problem:
-        if not isinstance(problem, store.GarbledError) and problem.errno != _ENOENT:
+        if not isinstance(problem, store.GarbledError) and problem.errno != ENOENT:
             raise
         from pyrunc import cli
 
@@ -304,7 +304,7 @@ def _remove_empty(container: store.Container, lock: int) -> bool:
         try:
             os.rmdir(container.directory)
         except OSError as exc:
-            if exc.errno != _ENOTEMPTY:
+            if exc.errno != ENOTEMPTY:
                 raise
             return False
         return True
@@ -320,7 +320,7 @@ def _remove_entry(container: store.Container, lock: int, name: str) -> None:
         try:
             os.rmdir(name, dir_fd=lock)
         except OSError as exc:
-            if exc.errno != _ENOTEMPTY:
+            if exc.errno != ENOTEMPTY:
                 raise
             from pyrunc.volumes import tree
 

@@ -7,6 +7,7 @@ It starts from the configuration the container was created with: later edits of 
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 
 from pyrunc import cli, jsonio, store
 from pyrunc.apply import conversation, descriptors, exec_process
@@ -168,6 +169,6 @@ def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:
                 )
             directory = "/".join((container.cgroup[name], *below))
             if not os.path.isdir(directory):
-                raise Failure(f"--cgroup {text!r}: adding pid of the process to {directory}", errno=2)
+                raise Failure(f"--cgroup {text!r}: adding pid of the process to {directory}", errno=ENOENT)
             paths[name] = directory
     return paths

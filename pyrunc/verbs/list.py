@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ENOENT
 
 from pyrunc import cli, jsonio, listing, store
 from pyrunc.errors import Failure, printable, strerror
@@ -43,7 +44,7 @@ def containers(root: str | None) -> list[dict[str, str]]:
     except FileNotFoundError:
         if root is None:
             return []
-        raise Failure(f"open {root}", errno=2) from None
+        raise Failure(f"open {root}", errno=ENOENT) from None
     except OSError as exc:
         raise Failure(f"open {directory}", errno=exc.errno or 0) from None
     found = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ENOENT
 
 from pyrunc import jsonio, store
 from pyrunc.apply.live import drift, inside
@@ -304,7 +305,7 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
         request.source = os.path.abspath(request.source)
         request.create = False
         if not os.path.lexists(request.source):
-            raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=2)
+            raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=ENOENT)
         hosts.check(request, text)
         hosts.settle(request.source, request, tree.config, text)
     uids, gids = namespaces.own_ids(tree.config)

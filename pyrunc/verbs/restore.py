@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import os
+from errno import ENOENT
 
 from pyrunc import cli, jsonio, store
 from pyrunc.apply import conversation, foreground
@@ -44,7 +45,9 @@ def main(cmd: Command) -> int:
     store.check_id(cmd.id)
     images = checkpoint.image_path(cmd)
     if not os.path.exists(f"{images}/{_INVENTORY}"):
-        raise Failure(f"there is no checkpoint in {images}: {_INVENTORY}", errno=2, hint="see --image-path")
+        raise Failure(
+            f"there is no checkpoint in {images}: {_INVENTORY}", errno=ENOENT, hint="see --image-path"
+        )
     bundle = os.path.abspath(cmd.bundle or ".")
     config, raw = load.load(create.config_path(cmd, bundle))
     process: Process = config.get("process") or {"cwd": "/"}

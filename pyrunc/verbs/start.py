@@ -7,6 +7,7 @@ means that execve succeeded, anything else is the reason why not.
 from __future__ import annotations
 
 import os
+from errno import ENXIO, EPIPE
 
 from pyrunc import store
 from pyrunc.errors import Failure
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-_ENXIO, _EPIPE = 6, 32
 _LARGE = 1 << 16
 _DEATH = 2_000  # milliseconds that a killed init may take
 _WRONG_STATE = {
@@ -77,7 +77,7 @@ def release(container: store.Container) -> None:
         if answer[:1] == b"X":
             raise _failed(container, answer, report)
     except OSError as exc:
-        if exc.errno in (_ENXIO, _EPIPE):  # nobody reads: init is gone
+        if exc.errno in (ENXIO, EPIPE):  # nobody reads: init is gone
             raise Failure("cannot start a container that has stopped", step=container.id) from None
         raise Failure(f"reach the container's init in {container.directory}", errno=exc.errno or 0) from None
     finally:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat  # noqa: TID253 - os imports it
+from errno import EINVAL, ENOENT, ENOTDIR, ENXIO, EXDEV
 
 from pyrunc.apply import target
 from pyrunc.errors import Failure, printable
@@ -34,9 +35,8 @@ _CHUNK = 1 << 26  # bytes between two looks at the clock
 # as long either way.
 _SMALL = 16384
 _NO_CLONE = (1, 13, 38)  # EPERM, EACCES, ENOSYS
-_ENOENT, _ENXIO, _ENOTDIR, _EINVAL, _EXDEV = 2, 6, 20, 22, 18
 # What kernels say when two files cannot share, or have no attributes; also ENOTTY, ETXTBSY, ENOSYS, ENOTSUP.
-_CANNOT = frozenset((_EXDEV, _EINVAL, 25, 26, 38, 95))
+_CANNOT = frozenset((EXDEV, EINVAL, 25, 26, 38, 95))
 # Attributes that belong to the host and not to the file: they are set anew where they are wanted.
 _HOSTS_OWN = ("security.selinux", "security.SMACK64", "security.ima", "security.evm", "trusted.overlay.")
 
@@ -86,7 +86,7 @@ def fill(image: int, path: str, volume: int, what: str) -> bool:
     try:
         source = target.resolve(image, path, mode=os.O_RDONLY | os.O_DIRECTORY)
     except OSError as exc:
-        if exc.errno in (_ENOENT, _ENOTDIR):
+        if exc.errno in (ENOENT, ENOTDIR):
             return False  # a file there is a matter for the mount, which says what does not fit
         raise Failure(f"open {path} in the image for volume {what}", errno=exc.errno or 0) from None
     before = os.fstat(volume)
@@ -286,7 +286,7 @@ class _Copy:
             try:
                 start = os.lseek(source, end, os.SEEK_DATA)
             except OSError as exc:
-                if exc.errno == _ENXIO:  # only a hole is left
+                if exc.errno == ENXIO:  # only a hole is left
                     return
                 raise
             end = os.lseek(source, start, os.SEEK_HOLE)

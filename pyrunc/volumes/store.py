@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
 from pyrunc import store as containers
 from pyrunc.errors import Failure, printable
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 DATA = "_data"
 DRIVER = "local"
 _TMP = ".tmp"
-_ENOENT, _EEXIST, _ENOTDIR, _ENOTEMPTY = 2, 17, 20, 39
 
 # Seconds that the deletion of a container waits for a volume that another command has locked. If it takes
 # longer, an outdated claim stays in the volume, which does no harm.
@@ -135,7 +135,7 @@ class Store:
             return os.open(f"{self.path}/{name}", tree.READ_DIRECTORY)
         except OSError as exc:
             # What is no directory is no volume, either.
-            if exc.errno in (_ENOENT, _ENOTDIR):
+            if exc.errno in (ENOENT, ENOTDIR):
                 raise MissingError(name) from None
             raise Failure(f"open volume {name}", errno=exc.errno or 0) from None
 
@@ -210,7 +210,7 @@ class Store:
             os.rename(draft, f"{self.path}/{volume.name}", src_dir_fd=tmp)
         except OSError as exc:
             tree.remove(tmp, draft, f"the draft of volume {volume.name}")
-            if exc.errno not in (_EEXIST, _ENOTEMPTY):
+            if exc.errno not in (EEXIST, ENOTEMPTY):
                 raise
             place = f"{self.path}/{volume.name}"
             if tree.lacks(place, DATA):

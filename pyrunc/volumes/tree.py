@@ -9,6 +9,7 @@ descriptors: whoever empties one moves its directories up first.
 from __future__ import annotations
 
 import os
+from errno import EBUSY, ELOOP, ENOTDIR, EXDEV
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -24,7 +25,6 @@ READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEEPEST = 400
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
 _LABEL = "security.selinux"
-_EBUSY, _EXDEV, _ENOTDIR, _ELOOP = 16, 18, 20, 40
 
 
 def remove(parent: int, name: str, what: str) -> int:
@@ -133,7 +133,7 @@ def _unlock(parent: int, name: str) -> None:
 def _failure(exc: OSError, what: str) -> Failure:
     name = os.path.basename(os.fsdecode(exc.filename)) if isinstance(exc.filename, (str, bytes)) else ""
     where = f"{name!a} in it" if name else "a directory in it"
-    if exc.errno in (_EBUSY, _EXDEV):
+    if exc.errno in (EBUSY, EXDEV):
         return Failure(f"remove {what}: {where} is a mount point", hint="unmount it first (findmnt shows it)")
     hint = ""
     if isinstance(exc, PermissionError):
@@ -233,7 +233,7 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
         try:
             fd = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
-            if exc.errno in (_ENOTDIR, _ELOOP):
+            if exc.errno in (ENOTDIR, ELOOP):
                 return  # a file, or a symlink that is meant itself
             raise
         stack.append(_Level(fd))
@@ -246,7 +246,7 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             try:
                 inner = _linux.openat2(here.fd, here.names.pop(), READ_DIRECTORY, 0, _INSIDE)
             except OSError as exc:
-                if exc.errno == _EXDEV:
+                if exc.errno == EXDEV:
                     continue  # a mount point: what is mounted there is no part of this tree
                 raise
             stack.append(_Level(inner))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import time
+from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 
 from pyrunc.errors import Failure
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.store import Container
 
-_ENOENT, _EBUSY, _ENODEV, _EOPNOTSUPP = 2, 16, 19, 95
 _SIGKILL = 9
 _FOUND = "found_cgroups"  # in a record's extra: directories of somebody else's
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -307,7 +307,7 @@ def read(path: str, file: str, directory: int | None = None) -> bytes:
         while chunk := os.read(fd, 1 << 16):
             data += chunk
     except OSError as exc:
-        if exc.errno == _EOPNOTSUPP:
+        if exc.errno == EOPNOTSUPP:
             raise
     finally:
         os.close(fd)
@@ -422,7 +422,7 @@ def thaw(paths: dict[str, str]) -> None:
             try:
                 _put(f"{paths[name]}/{file}", word)
             except OSError as exc:
-                if exc.errno not in (_ENOENT, _ENODEV):
+                if exc.errno not in (ENOENT, ENODEV):
                     raise Failure(f"thaw cgroup {paths[name]}", errno=exc.errno or 0) from None
             return
 
@@ -473,7 +473,7 @@ def _remove(path: str) -> bool:
     except FileNotFoundError:
         return True
     except OSError as exc:
-        if exc.errno != _EBUSY:
+        if exc.errno != EBUSY:
             raise Failure(f"remove cgroup {path}", errno=exc.errno or 0) from None
     else:
         return True

@@ -8,6 +8,7 @@ refused is found out by cgroup_explain.
 from __future__ import annotations
 
 import os
+from errno import EACCES, EBUSY, EINVAL, ENOENT, EPERM, EROFS
 
 from pyrunc.apply.cgroups.cgroup import pids, read, somebody_elses
 from pyrunc.errors import Failure
@@ -16,8 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
 
-_EPERM, _ENOENT, _EACCES, _EBUSY, _EINVAL, _EROFS = 1, 2, 13, 16, 22, 30
-_DENIED = (_EPERM, _EACCES, _EROFS)
+_DENIED = (EPERM, EACCES, EROFS)
 
 
 def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
@@ -91,13 +91,13 @@ def _make(plan: CgroupPlan, name: str, path: str, made: list[str]) -> bool:
         except FileNotFoundError:
             parent = missing[-1].rpartition("/")[0]
             if len(parent) <= len(root):
-                raise Failure(f"cgroup mount {root} is gone", errno=_ENOENT) from None
+                raise Failure(f"cgroup mount {root} is gone", errno=ENOENT) from None
             missing.append(parent)
             continue
         except FileExistsError:
             if missing[-1] == path:
                 if not _may_join(name, path):
-                    return _done_without(plan, name, path, _EACCES)
+                    return _done_without(plan, name, path, EACCES)
                 if plan.unit is None:
                     _check_unused(path)
         except OSError as exc:
@@ -202,7 +202,7 @@ def _write_all(
             except OSError as exc:
                 raise Failure(f"open cgroup {path}", errno=exc.errno or 0) from None
         errno = _write(fd, write)
-        if errno in (_EINVAL, _EBUSY):
+        if errno in (EINVAL, EBUSY):
             later.append((write, errno))
         elif errno:
             raise _refused(write, paths, errno)
@@ -227,9 +227,9 @@ def _write(directory: int, write: CgroupWrite) -> int:
         finally:
             os.close(fd)
     except OSError as exc:
-        missing = exc.errno == _ENOENT and write.optional
+        missing = exc.errno == ENOENT and write.optional
         denied = exc.errno in _DENIED and write.optional == "denied"
-        return 0 if missing or denied else exc.errno or _EINVAL
+        return 0 if missing or denied else exc.errno or EINVAL
     return 0
 
 

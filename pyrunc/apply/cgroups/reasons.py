@@ -7,6 +7,7 @@ parent.
 from __future__ import annotations
 
 import os
+from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
-
-_EPERM, _ENOENT, _EACCES, _EBUSY, _EINVAL, _ENOSPC, _ERANGE, _EROFS, _EOPNOTSUPP = (
-    1,
-    2,
-    13,
-    16,
-    22,
-    28,
-    34,
-    30,
-    95,
-)
 
 # What a value depends on above: file -> what to say about the parent's.
 _PARENTS = {
@@ -44,7 +33,7 @@ _PARENTS = {
 
 def not_made(plan: CgroupPlan, path: str, errno: int) -> Failure:
     """Explain a directory that cannot be made."""
-    if errno in (_EPERM, _EACCES, _EROFS) and plan.optional:
+    if errno in (EPERM, EACCES, EROFS) and plan.optional:
         limits = ", ".join(
             dict.fromkeys(write.pointer.split("/")[3] for write in plan.writes if not write.optional)
         )
@@ -54,7 +43,7 @@ def not_made(plan: CgroupPlan, path: str, errno: int) -> Failure:
             errno=errno,
             hint="let systemd delegate cgroups to you (--systemd-cgroup), or leave the limits out",
         )
-    hint = "the cgroup mount is read-only" if errno == _EROFS else ""
+    hint = "the cgroup mount is read-only" if errno == EROFS else ""
     return Failure(
         f"unable to apply cgroup configuration: make {path}",
         pointer="/linux/cgroupsPath",
@@ -120,16 +109,16 @@ def refused(write: CgroupWrite, paths: dict[str, str], errno: int) -> Failure:
     value = write.value.replace("\n", ", ")
     message = f"write {value!r} to {write.file} of cgroup {path}"
     hint = ""
-    if errno == _ENOENT:
+    if errno == ENOENT:
         message, hint = _no_file(write, path)
-    elif errno == _EBUSY and write.file.startswith("memory."):
+    elif errno == EBUSY and write.file.startswith("memory."):
         usage = _read(path, "memory.usage_in_bytes")
         peak = _read(path, "memory.max_usage_in_bytes")
         return Failure(
             f"unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})",
             pointer=write.pointer,
         )
-    elif errno == _EOPNOTSUPP:
+    elif errno == EOPNOTSUPP:
         hint = f"this kernel no longer limits {write.file}"
     else:
         hint = _parent_hint(write, path)
@@ -174,7 +163,7 @@ def in_use(left: list[str]) -> Failure:
         holders.append(f"{pid} ({name})" if name else str(pid))
     who = ", ".join(holders[:10]) + (f" and {len(holders) - 10} more" if len(holders) > 10 else "")
     held = f"held by {who}" if holders else "no process in it has an id in this pid namespace"
-    return Failure(f"remove cgroup {left[0]}: {held}", errno=_EBUSY)
+    return Failure(f"remove cgroup {left[0]}: {held}", errno=EBUSY)
 
 
 def _read(path: str, file: str) -> str:

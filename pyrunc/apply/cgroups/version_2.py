@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from errno import EACCES, EINVAL, ENOSYS, EPERM
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -163,7 +164,7 @@ def _filter_devices(directory: int, path: str, plan: CgroupPlan) -> None:
         finally:
             os.close(program)
     except OSError as exc:
-        if plan.devices_optional and exc.errno in (1, 13, 38):
+        if plan.devices_optional and exc.errno in (EPERM, EACCES, ENOSYS):
             # EPERM, EACCES, ENOSYS: in a user namespace there are only the devices it was given.
             return
         raise Failure(
@@ -192,7 +193,7 @@ def _attach(directory: int, program: int) -> None:
                     old[0],
                 )
             except OSError as exc:
-                if exc.errno != 22:  # EINVAL: before Linux 5.6; attach the new one first, then detach
+                if exc.errno != EINVAL:  # before Linux 5.6; attach the new one first, then detach
                     raise
             else:
                 return

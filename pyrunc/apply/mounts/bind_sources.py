@@ -10,6 +10,7 @@ Order: recursive attributes and propagation first, so that the mount's own words
 from __future__ import annotations
 
 import os
+from errno import EFBIG, EINVAL, ENOENT, EPERM
 
 from pyrunc.apply import target
 from pyrunc.errors import Failure
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
-_ENOENT, _EPERM, _EINVAL, _EFBIG = 2, 1, 22, 27
 # Bytes of a mount table. The kernel's limit is 100,000 mounts: a fifth of that, with ordinary names.
 LARGEST = 1 << 26
 
@@ -233,7 +233,7 @@ def read_bytes(fd: int, largest: int = LARGEST) -> bytes:
             parts.append(part)
             left -= len(part)
             if left < 0:
-                raise OSError(_EFBIG, os.strerror(_EFBIG))
+                raise OSError(EFBIG, os.strerror(EFBIG))
     finally:
         os.close(fd)
     return b"".join(parts)
@@ -278,7 +278,7 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
         raise failure(
             step,
             f"the source is locked in {' '.join(words)}, and {step.pointer}/options asks for something else",
-            _EPERM,
+            EPERM,
             "what restricts a mount outside a user namespace stays in force inside; leave out these options",
         )
     # Access times are as they are asked to be, or nobody asked: either way they stay.
@@ -316,20 +316,20 @@ def deleted_failure(step: Mount) -> Failure:
     return failure(
         step,
         f"bind source {step.source} shows a file or directory that has been deleted",
-        _ENOENT,
+        ENOENT,
         "what is mounted there (findmnt shows it) has to be unmounted, or to be made anew and mounted again",
     )
 
 
 def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = False) -> Failure:
     """Return the failure of opening a bind's source."""
-    if exc.errno == _ENOENT:
+    if exc.errno == ENOENT:
         hint = ""
         if not step.subpath and os.path.islink(source):
             hint = f"it is a symlink to {os.readlink(source)}, and that is missing"
-        return failure(step, f"bind source {source} does not exist", _ENOENT, hint)
+        return failure(step, f"bind source {source} does not exist", ENOENT, hint)
     hint = ""
-    if exc.errno == _EINVAL:
+    if exc.errno == EINVAL:
         hint = "an unbindable mount cannot be bound"
         if classic:
             hint += "; in a user namespace mount(2) leaves nothing out that is mounted below: use rbind"
@@ -339,6 +339,6 @@ def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = Fa
 def attribute_failure(step: Mount, exc: OSError) -> Failure:
     """Return the failure of setting a mount's attributes."""
     hint = ""
-    if exc.errno == _EPERM:
+    if exc.errno == EPERM:
         hint = "the source's own mount flags may be locked by the user namespace they come from"
     return failure(step, "set the mount options", exc.errno or 0, hint)

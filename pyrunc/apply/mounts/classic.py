@@ -11,6 +11,7 @@ them before the fork, and for a user namespace whose root might not reach them, 
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ESTALE
 
 from pyrunc import jsonio
 from pyrunc.apply import foreground, protocol
@@ -25,7 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-_EINVAL, _ESTALE = 22, 116
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
@@ -47,7 +47,7 @@ def check(kernel: tuple[int, int], missing: tuple[str, ...]) -> None:
         try:
             refusal()
         except OSError as exc:
-            if exc.errno == _EINVAL:
+            if exc.errno == EINVAL:
                 continue
             raise Failure(
                 f"{name}(2), without which no container can be made safely, is refused",
@@ -94,7 +94,7 @@ class Sources:
                 raise bind_sources.failure(
                     step,
                     f"{place} is an unbindable mount",
-                    _EINVAL,
+                    EINVAL,
                     "in the mount namespace where mount(2) takes it from it would be one like any other",
                 )
 
@@ -159,7 +159,7 @@ class Sources:
         expected = self.seen.get(path)
         found = os.fstat(fd)
         if expected is not None and (found.st_dev, found.st_ino) != expected:
-            raise OSError(_ESTALE, os.strerror(_ESTALE), path)
+            raise OSError(ESTALE, os.strerror(ESTALE), path)
         return fd
 
 

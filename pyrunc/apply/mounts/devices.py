@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _stat as stat
 import os
+from errno import ENOENT
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import Device
 
 _TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_ENOENT = 2
 
 
 def open_source(step: Device) -> int:
@@ -35,7 +35,7 @@ def open_source(step: Device) -> int:
             fd = _linux.open_tree(flags.AT_FDCWD, _host_path(step), how)
     except OSError as exc:
         why = "and the host has none to bind"
-        if exc.errno != _ENOENT:
+        if exc.errno != ENOENT:
             why = "and the host's cannot be bound"
         raise Failure(
             f"device {step.path} cannot be made in a user namespace, {why}",
@@ -69,7 +69,7 @@ def _host_path(step: Device) -> str:
     for line in lines:
         if line.startswith(b"DEVNAME="):
             return "/dev/" + line[8:].decode()
-    raise FileNotFoundError(_ENOENT, step.path)
+    raise FileNotFoundError(ENOENT, step.path)
 
 
 def _is(step: Device, found: os.stat_result) -> bool:

@@ -9,6 +9,7 @@ this: the file system belongs to the host. Imported only for containers with suc
 from __future__ import annotations
 
 import os
+from errno import EINVAL, EPERM
 
 from pyrunc.apply import foreground, idmaps
 from pyrunc.apply.mounts import bind_sources
@@ -20,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.steps import IdMap, Mount
 
-_EINVAL, _EPERM = 22, 1
 _SIGCHLD = 17
 
 
@@ -124,7 +124,7 @@ def _make(maps: tuple[IdMap, IdMap]) -> int:
 
 
 def _hint(errno: int, fd: int) -> str:
-    if errno == _EINVAL:
+    if errno == EINVAL:
         from pyrunc.linux import flags_slow
 
         kind = flags_slow.filesystem(_linux.fstatfs(fd)[0])
@@ -132,6 +132,6 @@ def _hint(errno: int, fd: int) -> str:
             f"{kind} on Linux {os.uname().release} cannot be id-mapped, or something mounted below cannot:"
             " use another file system, or idmap instead of ridmap"
         )
-    if errno == _EPERM:
+    if errno == EPERM:
         return "a mount can be id-mapped once, and only with the host's rights"
     return ""

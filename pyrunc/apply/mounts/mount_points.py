@@ -27,6 +27,7 @@ import _struct
 import fcntl
 import os
 import time
+from errno import EEXIST, ENOSPC
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILE = "made"
-_EEXIST, _ENOSPC = 17, 28
 # In a state root's @cache, which stays.
 LOCKS = "mountpoints.lock"
 # EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
@@ -152,7 +152,7 @@ class Made:
             make()
         except OSError as exc:
             self.retract()
-            if exc.errno != _EEXIST:
+            if exc.errno != EEXIST:
                 raise
             return False
         if self.noted:
@@ -200,7 +200,7 @@ class Made:
         try:
             if os.write(self.file, data) == len(data):
                 return
-            errno = _ENOSPC
+            errno = ENOSPC
         except OSError as exc:
             errno = exc.errno or 0
         raise list_failure(self.place.rpartition("/")[0], errno)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal
 import os
+from errno import ENOSYS, EPERM
 
 from pyrunc import jsonio
 from pyrunc.apply import foreground, identity
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.plan.steps import Mount
-
-_EPERM, _ENOSYS = 1, 38
 
 
 def copy(step: Mount, cover: int, fd: int, users: int, paths: dict[str, str]) -> None:
@@ -85,7 +84,7 @@ def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple
     try:
         return foreground.fork(work, lambda: _linux.clone3(0, int(_signal.SIGCHLD), into))
     except OSError as exc:
-        if exc.errno not in (_EPERM, _ENOSYS):
+        if exc.errno not in (EPERM, ENOSYS):
             raise
 
     def join_and_work() -> None:

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-import errno as codes
+from errno import E2BIG, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 
 from pyrunc.apply.mounts import bind_sources, filesystems, mount_points, verify
 from pyrunc.errors import Failure
@@ -81,7 +81,7 @@ def _layer_or_source(step: steps.Mount, report: Report) -> Failure:
 
 
 def _place(step: steps.Mount, report: Report) -> Failure:
-    if report.errno in (codes.ELOOP, codes.ENOTDIR) and step.no_symlink:
+    if report.errno in (ELOOP, ENOTDIR) and step.no_symlink:
         return Failure(
             f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file:"
             f" {step.destination}",
@@ -89,7 +89,7 @@ def _place(step: steps.Mount, report: Report) -> Failure:
             pointer=step.pointer,
         )
     hint = ""
-    if report.errno == codes.ELOOP:
+    if report.errno == ELOOP:
         hint = "symlinks on its way go round in a circle, or one is a door of /proc, as /proc/self/cwd is"
     what = f"make mount point {step.destination} in the root file system"
     return bind_sources.failure(step, what, report.errno, hint)
@@ -112,7 +112,7 @@ def _attach(step: steps.Mount, report: Report) -> Failure:
             f"{step.destination} is inside /proc and cannot be mounted on", pointer=pointer, hint=hint
         )
     if kind == _VANISHES:
-        return bind_sources.failure(step, "its mount point keeps vanishing", codes.ENOENT)
+        return bind_sources.failure(step, "its mount point keeps vanishing", ENOENT)
     if kind == _DELETED:
         return bind_sources.deleted_failure(step)
     return _cover(step, report)
@@ -124,18 +124,18 @@ def _cover(step: steps.Mount, report: Report) -> Failure:
     directory = "a directory"
     # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
     differ = (source == directory) is not (found == directory)
-    if report.errno in (codes.ENOTDIR, codes.EINVAL) and differ:
+    if report.errno in (ENOTDIR, EINVAL) and differ:
         return bind_sources.failure(
             step,
             f"the source is {source}, the target {found}",
-            codes.ENOTDIR,
+            ENOTDIR,
             "mount a directory on a directory, a file on a file",
         )
     return bind_sources.failure(step, "", report.errno)
 
 
 def _locked(step: steps.Mount, report: Report) -> Failure:
-    if report.errno != codes.EPERM or not report.detail:
+    if report.errno != EPERM or not report.detail:
         return _attributes(step, report)
     words = [name for bit, name in _LOCKED if report.detail & bit]
     if report.detail & _TIMES:
@@ -143,7 +143,7 @@ def _locked(step: steps.Mount, report: Report) -> Failure:
     return bind_sources.failure(
         step,
         f"the source is locked in {' '.join(words)}, and {step.pointer}/options asks for something else",
-        codes.EPERM,
+        EPERM,
         "what restricts a mount outside a user namespace stays in force inside; leave out these options",
     )
 
@@ -160,11 +160,11 @@ def _mounted(step: steps.Mount, report: Report) -> Failure:
 def _file_system(step: steps.Mount, report: Report) -> Failure:
     if report.name == "FSPICK":
         return bind_sources.failure(step, "pick the file system", report.errno)
-    if report.name == "FSLAYERS" and report.errno == codes.E2BIG and report.detail:
+    if report.name == "FSLAYERS" and report.errno == E2BIG and report.detail:
         return bind_sources.failure(
             step,
             f"{len(step.layers)} layers",
-            codes.E2BIG,
+            E2BIG,
             "before Linux 6.13, and with mount(2), an overlay cannot have as many: put some of them together",
         )
     word = ""
@@ -225,7 +225,7 @@ def _device(step: Any, report: Report) -> Failure:
         if report.detail:
             return Failure(f"the host's {step.path} is another device than asked for", pointer=step.pointer)
         why = "and the host has none to bind"
-        if report.errno != codes.ENOENT:
+        if report.errno != ENOENT:
             why = "and the host's cannot be bound"
         text = f"device {step.path} cannot be made in a user namespace, {why}"
         return Failure(text, pointer=step.pointer, errno=report.errno)
@@ -303,7 +303,7 @@ def _classic(step: Any, report: Report) -> Failure:
             "a mount shared with the host cannot be made with mount(2) here: the root directory and the state"
             " directory are on mounts that are to be shared",
             pointer=step.pointer,
-            errno=codes.ENOSYS,
+            errno=ENOSYS,
             hint="it takes open_tree(2) (Linux 5.2), or a state directory (--root) on another file system",
         )
     return Failure("make a place to build mounts on", errno=report.errno)

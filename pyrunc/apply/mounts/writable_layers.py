@@ -8,6 +8,7 @@ there, made before the directory it leads to. Imported for containers that have 
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from pyrunc import directories
 from pyrunc.errors import Failure
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 FOLDER = "overlay"
 _ROOT = "root"
 _SIGCHLD = 17
-_EINVAL = 22
 _ELSEWHERE = "name a directory on another file system (such as /var/tmp) with --overlay-dir"
 
 
@@ -209,7 +209,7 @@ def _places(container: Container, directory: int) -> list[str]:
             try:
                 links.append(os.readlink(name, dir_fd=folder))
             except OSError as exc:
-                if exc.errno != _EINVAL:  # no link: a layer in the folder itself
+                if exc.errno != EINVAL:  # no link: a layer in the folder itself
                     raise
     finally:
         os.close(folder)

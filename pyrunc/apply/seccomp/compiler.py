@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes  # noqa: TID251 - rare, thanks to the cache; and a library that may be missing is not for _linux.c
 import os
+from errno import EACCES, EDOM, EEXIST, EFAULT, EINVAL, ENOSYS
 
 from pyrunc.errors import Failure
 from pyrunc.plan import seccomp as plan
@@ -28,16 +29,14 @@ _OPTIMIZE = 8
 _TREE_FROM = 32
 # linux/bpf_common.h BPF_MAXINSNS: seccomp(2) answers EINVAL to more.
 _MOST_INSTRUCTIONS = 4096
-_ENOSYS = 38
-_EEXIST = 17
 
 # What libseccomp's negative answers to a rule mean (seccomp_rule_add(3)); strerror would speak of files.
 _REFUSALS = {
-    13: "the rule repeats the default action",
-    14: "the call has no number that all architectures of the profile could share",
-    17: "an earlier rule decides the same call and arguments differently",
-    22: "the action or a condition is not known to this libseccomp or this kernel",
-    33: "an architecture cannot express it",
+    EACCES: "the rule repeats the default action",
+    EFAULT: "the call has no number that all architectures of the profile could share",
+    EEXIST: "an earlier rule decides the same call and arguments differently",
+    EINVAL: "the action or a condition is not known to this libseccomp or this kernel",
+    EDOM: "an architecture cannot express it",
 }
 
 
@@ -152,7 +151,7 @@ def _add_architectures(library: Library, context: int, lowered: plan.Filter) -> 
         if not token:
             raise Failure(f"libseccomp {library.version()} does not know {word}", pointer=place)
         answer = -library.call.seccomp_arch_add(context, token)
-        if answer == _EEXIST:
+        if answer == EEXIST:
             continue
         if answer:
             text = f"{word} cannot be filtered on this machine"
@@ -201,7 +200,7 @@ def _export(library: Library, context: int, lowered: plan.Filter) -> bytes:
 def _stub(library: Library, lowered: plan.Filter, tokens: list[int]) -> bytes:
     # A tracer is expected to answer newer calls itself, and ENOSYS would disturb it, as in runc.
     kind = lowered.default & ~0xFFFF
-    if kind in (plan.ALLOW, plan.LOG, plan.TRACE) or lowered.default == plan.ERRNO | _ENOSYS:
+    if kind in (plan.ALLOW, plan.LOG, plan.TRACE) or lowered.default == plan.ERRNO | ENOSYS:
         return b""
     names = [name.encode() for rule in lowered.rules for name in rule[1]]
     names += [name.encode() for name in lowered.mentioned]

@@ -17,6 +17,7 @@ import _socket
 import os
 import sys
 from _stat import S_ISREG
+from errno import EACCES, EBUSY, EFAULT, EINVAL
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
@@ -32,12 +33,11 @@ _MOST_ENTRIES = 128
 # seconds an agent may take to accept its descriptor: it only has to be reading.
 _AGENT_PATIENCE = 10.0
 _OTHERS = 0o077
-_EFAULT = 14
 # What the kernel's answer means to who loads a filter, by error number.
 HINTS = {
-    13: "without noNewPrivileges the process needs CAP_SYS_ADMIN",
-    16: "another filter of this process has a listener already, and there can be only one",
-    22: "a flag may be newer than this kernel: see `features`, linux.seccomp.supportedFlags",
+    EACCES: "without noNewPrivileges the process needs CAP_SYS_ADMIN",
+    EBUSY: "another filter of this process has a listener already, and there can be only one",
+    EINVAL: "a flag may be newer than this kernel: see `features`, linux.seccomp.supportedFlags",
 }
 
 
@@ -204,7 +204,7 @@ def supported_flags() -> list[str]:
             # Some flags are only valid together with a listener.
             _linux.seccomp(SECCOMP_SET_MODE_FILTER, bit | NEW_LISTENER, None)
         except OSError as exc:
-            if exc.errno == _EFAULT:
+            if exc.errno == EFAULT:
                 found.append(word)
     return found
 
