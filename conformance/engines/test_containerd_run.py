@@ -21,10 +21,15 @@ def bind(source: str, *options: str) -> str:
 
 
 def test_run_gives_output_and_exit_status(containerd: Containerd, name: str) -> None:
-    """Both streams come apart, and the status of the process is the status of `ctr`."""
-    result = containerd.run(name, "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert (result.code, result.out) == (7, "out\n"), result
-    assert "err\n" in result.err
+    """Both streams come apart, and the status of the process is the status of `ctr`.
+
+    More than a FIFO holds: the process cannot end before `ctr` reads.
+    """
+    much = "head -c 200000 /dev/zero | tr '\\0' x"
+    script = f"echo out; echo err >&2; {much}; {much} >&2; exit 7"
+    result = containerd.ctr(*containerd.run_words(name, ("sh", "-c", script), ["--rm"]))
+    assert (result.code, result.out) == (7, "out\n" + 200000 * "x"), result.code
+    assert "err\n" + 200000 * "x" in result.err
 
 
 def test_run_reads_standard_input(containerd: Containerd, name: str) -> None:
