@@ -85,7 +85,7 @@ def copy_up(folder: Path, files: int, rounds: int) -> None:
 def many(folder: Path, program: str, count: int) -> None:
     """List, filter and prune many volumes."""
     sys.path[:0] = [str(ROOT)]
-    from pyrunc.volumes.store import Store
+    from pyrunc.volumes.volume_store import Store
 
     store = Store(str(folder / "volumes"))
     for _ in range(count):

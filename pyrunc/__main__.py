@@ -12,7 +12,6 @@ import _signal
 import os
 import sys
 
-from pyrunc import cli
 from pyrunc.cli.match import match
 
 TYPE_CHECKING = False
@@ -158,7 +157,9 @@ def _run(command: Command) -> int:
     if command.debug or command.log_level or command.log_format != "text" or command.log:
         _settle_log(command)
     if command.color:
-        cli.color = command.color
+        from pyrunc import screen
+
+        screen.color = command.color
     if command.root is not None:
         command.root = _state_root(command.root)
     module = __import__("pyrunc.verbs." + command.verb.partition(" ")[0], fromlist=("main",))
@@ -169,25 +170,27 @@ def _run(command: Command) -> int:
 def _settle_log(command: Command) -> None:
     """Open the log now, while relative paths mean what the caller meant.
 
-    Engines name a log in every call, so the usual case is done here; cli/log.py costs an import and knows the
-    rest.
+    Engines name a log in every call, so the usual case is done here; cli/log_options.py costs an import and
+    knows the rest.
     """
-    target = command.log
-    cli.holding = bool(target) and command.verb in _SHARE_STDERR
-    if command.debug or command.log_level or (target and ":" in target):
-        from pyrunc.cli import log
+    from pyrunc import log
 
-        log.settle(command)
+    target = command.log
+    log.holding = bool(target) and command.verb in _SHARE_STDERR
+    if command.debug or command.log_level or (target and ":" in target):
+        from pyrunc.cli import log_options
+
+        log_options.settle(command)
         return
-    cli.log_json = command.log_format == "json"
+    log.as_json = command.log_format == "json"
     if target:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            cli.log_fd = os.open(target, flags, 0o644)
+            log.fd = os.open(target, flags, 0o644)
         except OSError:
-            from pyrunc.cli import log
+            from pyrunc.cli import log_options
 
-            log.settle(command)
+            log_options.settle(command)
 
 
 def _state_root(root: str) -> str:

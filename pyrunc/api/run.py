@@ -100,6 +100,6 @@ def run(
 
 
 def _warn(problem: Failure) -> None:
-    from pyrunc import cli
+    from pyrunc import log
 
-    cli.warn(problem.text())
+    log.warn(problem.text())

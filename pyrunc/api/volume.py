@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pyrunc.volumes.store import MissingError, Store, default_path, new_name
+from pyrunc.volumes.volume_store import MissingError, Store, default_path, new_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,7 @@ import select
 import sys
 
 import pyrunc
-from pyrunc import cli, store
+from pyrunc import log, store
 from pyrunc.apply import exit_status, protocol
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
@@ -172,11 +172,11 @@ def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int
 
 def listening(function: Callable[[], Result]) -> Result:
     """Call a function in the caller's own process, and log what it warns of instead of printing it."""
-    before, cli.listener = cli.listener, lambda message: _log.warning("%s", message)
+    before, log.listener = log.listener, lambda message: _log.warning("%s", message)
     try:
         return function()
     finally:
-        cli.listener = before
+        log.listener = before
 
 
 def _interrupt(worker: int) -> None:
@@ -258,7 +258,7 @@ def _arrange(sock: _socket.socket, sources: list[int]) -> _socket.socket:
 def _serve(command: Command, sock: _socket.socket) -> NoReturn:
     pid = 0
     try:
-        cli.listener = lambda message: protocol.send(sock, WARNING, message.encode()[:_LONGEST])
+        log.listener = lambda message: protocol.send(sock, WARNING, message.encode()[:_LONGEST])
         for name in _NOT_OURS:
             os.environ.pop(name, None)
         protocol.send(sock, WORKER, b"", os.pidfd_open(os.getpid()))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, store
-from pyrunc.apply import identity, protocol
+from pyrunc import log, store
+from pyrunc.apply import protocol
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
 
@@ -86,7 +86,7 @@ class Conversation:
 
                 self.section = step.section
                 self.filters[id(step)] = filters.compile(step.section, cache)
-                cli.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
+                log.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
         """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
@@ -272,10 +272,13 @@ class Conversation:
     def set_limits(self) -> None:
         """Set what only the parent may set on the process: limits, OOM score."""
         for step in self.plan.parent:
-            if isinstance(step, steps.Rlimit):
-                self.do(step, identity.set_rlimit, self.pid, step)
-            elif isinstance(step, steps.OomScore) and not self.dressed:
-                self.do(step, identity.set_oom_score, self.pid, step)
+            if isinstance(step, (steps.Rlimit, steps.OomScore)):
+                from pyrunc.apply import identity
+
+                if isinstance(step, steps.Rlimit):
+                    self.do(step, identity.set_rlimit, self.pid, step)
+                elif not self.dressed:
+                    self.do(step, identity.set_oom_score, self.pid, step)
 
     def died(self) -> Failure:
         """Say why the process is gone without a word; one that is not gone is killed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from errno import EBUSY, ENOENT
 
-from pyrunc import cli, store
+from pyrunc import log, store
 from pyrunc.apply import init_program, protocol
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.conversation import PATIENCE, Conversation
@@ -84,7 +84,7 @@ class Entry(Conversation):
             self.program = program_exec.lower(self.plan, entering)
             for step in self.plan.child:
                 if isinstance(step, steps.Affinity):
-                    cli.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in step.cpus):#x}")
+                    log.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in step.cpus):#x}")
             opened["socket"] = self.far.fileno()
             data = self.program.encode(opened, trace=self.trace is not None)
             self.do(self.plan.namespaces, self._start, data, opened, paths, elsewhere=elsewhere)
@@ -145,13 +145,13 @@ class Entry(Conversation):
     def _become_ours(self) -> None:
         """Wait until the helper has cloned the process, and take that for ours."""
         # What is logged are the landmarks that people know from runc's log.
-        cli.debug("nsexec container setup: the process joins the container")
+        log.debug("nsexec container setup: the process joins the container")
         self.sock.settimeout(PATIENCE)
         kind, payload, fd = self.next()
         if kind != protocol.CLONED or fd < 0 or len(payload) != 4:
             raise self.died()
         self.take_over(payload, fd)
-        cli.debug("child process in init(): the process is in the container")
+        log.debug("child process in init(): the process is in the container")
 
     def look(self) -> bool:
         """Look why the process says nothing, and give up where that can last for ever.
@@ -204,7 +204,7 @@ class Entry(Conversation):
                 break
             else:
                 raise Failure("the container's side sent a message that nobody waits for")
-        cli.debug("setns_init: about to exec")
+        log.debug("setns_init: about to exec")
         self.executed()
 
     def abort(self) -> None:

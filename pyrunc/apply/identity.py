@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EINVAL, EPERM, EROFS
 
-from pyrunc import cli
+from pyrunc import log
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ def set_oom_score(pid: int, step: OomScore) -> None:
         from pyrunc.apply import facts
 
         if exc.errno in (EPERM, EACCES) and not facts.host_root():
-            cli.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
+            log.warn(f"{step.pointer}: not applied, lowering it to {step.value} needs CAP_SYS_RESOURCE")
             return
         raise Failure(
             f"set oom_score_adj to {step.value}",

@@ -11,7 +11,7 @@ import _socket
 import os
 import select
 
-from pyrunc import cli
+from pyrunc import log
 from pyrunc.apply import sockets
 from pyrunc.errors import Failure, strerror
 
@@ -93,7 +93,7 @@ def usable(host: str) -> bool:
 
 def _warn(host: str, exc: OSError) -> None:
     why = strerror(exc.errno) if exc.errno else str(exc)
-    cli.warn(f"{VARIABLE}={host[:_SHOWN]}: {why}: nobody is told when the container is ready")
+    log.warn(f"{VARIABLE}={host[:_SHOWN]}: {why}: nobody is told when the container is ready")
 
 
 def _connect(host: str) -> _socket.socket:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc import cli, jsonio, store
+from pyrunc import jsonio, log, store
 from pyrunc.apply import init_program, namespaces, protocol
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.conversation import PATIENCE, Conversation
@@ -95,7 +95,7 @@ class Launch(Conversation):
             self._slots["join-" + join.kind] = namespaces.open_join(join)
         self._open_contexts()
         if self._classic:
-            cli.debug("mounts are made with mount(2): see `pyrunc plan`")
+            log.debug("mounts are made with mount(2): see `pyrunc plan`")
         if steps.AttachRoot in self._kinds:
             self.mounts = host_side.HostMounts(self.plan, self.trace)
             self.mounts.prepare(self.container.directory)
@@ -176,7 +176,7 @@ class Launch(Conversation):
             self.tell(protocol.MAPPED)
         if self._way:
             self._take_clone()
-        cli.debug("nsexec container setup: the child has its new namespaces")
+        log.debug("nsexec container setup: the child has its new namespaces")
         self.container.pid = self.pid
         if late:
             cgroup.join({"": self.paths[""]}, self.pid)
@@ -185,7 +185,7 @@ class Launch(Conversation):
 
             idmaps.carry_out(self.plan, self.pid, self.do)
             self.tell(protocol.MAPPED)
-        cli.debug("child process in init(): carrying out the plan")
+        log.debug("child process in init(): carrying out the plan")
 
     def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
         self.paths = cgroup.create(step.plan, found)
@@ -306,7 +306,7 @@ class Launch(Conversation):
         while True:
             kind, payload, fd = self.next()
             if kind == protocol.READY:
-                cli.debug("init: closing the pipe to signal completion")
+                log.debug("init: closing the pipe to signal completion")
                 break
             if kind == protocol.HOOKS:
                 self._host_hooks()

@@ -40,7 +40,7 @@ import _socket
 import os
 import sys
 
-from pyrunc import cli, jsonio
+from pyrunc import jsonio, log
 from pyrunc.errors import Failure, from_facts
 
 MAPPED = b"M"
@@ -168,7 +168,7 @@ def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
     room = _socket.CMSG_SPACE(16)
     data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
     while data[:1] == LOG:
-        cli.debug(data[1:].decode("utf-8", "replace"))
+        log.debug(data[1:].decode("utf-8", "replace"))
         data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, what, content in ancillary:

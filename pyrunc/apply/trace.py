@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
-from pyrunc import cli, jsonio
+from pyrunc import jsonio, log
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -112,7 +112,7 @@ class Trace:
         rows = show.rows(plan)
         text = (
             jsonio.dumps(self._document(plan, rows, whole)) + "\n"
-            if cli.log_json
+            if log.as_json
             else self._table(rows, whole)
         )
         data = text.encode("utf-8", "backslashreplace")
@@ -120,7 +120,7 @@ class Trace:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as exc:
-            cli.warn(f"write what --trace found: {exc.strerror}")
+            log.warn(f"write what --trace found: {exc.strerror}")
         if self._file > 2:
             os.close(self._file)
 
@@ -136,7 +136,7 @@ class Trace:
             for row in rows
         ]
         sums = [sum(spent for _, spent in times.values()) for times in (self.parent, self.child)]
-        from pyrunc.cli import screen
+        from pyrunc import screen
 
         width, paint = screen.width(self._file), screen.painter(self._file)
         titles = ("AT ms", "PARENT us", "CHILD us")
@@ -145,9 +145,9 @@ class Trace:
             f" {sums[0] / 1e6:.1f} of them in steps of the parent and {sums[1] / 1e6:.1f} of the child"
         )
         if width:
-            from pyrunc import layout
+            from pyrunc import text_tables
 
-            said = "\n".join(layout.fold(said, width))
+            said = "\n".join(text_tables.fold(said, width))
         return show.table(rows, titles, cells, width=width, paint=paint) + said + "\n"
 
     def _document(self, plan: Plan, rows: list[Row], whole: int) -> dict[str, object]:

@@ -408,9 +408,9 @@ def _explain(exc: click.UsageError, words: Words) -> int:
     users know it: how the verb is called, and where the rest stands. A whole page of help would push the line
     that matters off the screen.
     """
-    from pyrunc.cli import log, report
+    from pyrunc.cli import log_options, report
 
-    log.settle(Command(words.verb, _logging(words)))
+    log_options.settle(Command(words.verb, _logging(words)))
     helps = isinstance(exc, Wrong) and exc.helps
     message = exc.message
     if isinstance(exc, click.NoSuchOption):

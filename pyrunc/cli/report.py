@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS
 
-from pyrunc import cli
-from pyrunc.cli import log
+from pyrunc import log
 from pyrunc.errors import Failure, printable, strerror
 
 TYPE_CHECKING = False
@@ -58,7 +57,7 @@ def failure(verb: str, exc: BaseException) -> int:
     # A report of several lines (config.json:LINE: ...) begins on a line of its own.
     prefix = _PREFIXES.get(verb, "")
     log.record("error", prefix.rstrip() + "\n" + text if prefix and "\n" in text else prefix + text)
-    if cli.debugging:
+    if log.debugging:
         _traceback(exc)
     return _FAILED if verb in _HANDED_ON and code == 1 else code
 

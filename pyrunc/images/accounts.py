@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyrunc import jsonio
 from pyrunc.apply import target
 from pyrunc.errors import Failure
-from pyrunc.images.entries import quoted
+from pyrunc.images.tar_entries import quoted
 
 if TYPE_CHECKING:
     from typing import Any

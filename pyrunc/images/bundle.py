@@ -11,12 +11,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from pyrunc import directories
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
 from pyrunc.images import config, image, owners, unpack
 from pyrunc.images.platforms import Platform
 from pyrunc.spec import load
 from pyrunc.verbs import spec
-from pyrunc.volumes import tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ def _remove(scratch: str) -> None:
     except OSError:
         return
     try:
-        tree.remove(parent, os.path.basename(scratch), scratch)
+        directory_trees.remove(parent, os.path.basename(scratch), scratch)
     finally:
         os.close(parent)
 

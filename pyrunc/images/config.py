@@ -14,7 +14,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from pyrunc.errors import Failure, printable
-from pyrunc.images.entries import quoted
+from pyrunc.images.tar_entries import quoted
 from pyrunc.plan import annotations as known
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure, printable
-from pyrunc.images import entries, streams
-from pyrunc.images.entries import quoted
+from pyrunc.images import streams, tar_entries
+from pyrunc.images.tar_entries import quoted
 from pyrunc.linux import _linux, flags
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Archive(Files):
                 with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as tar:
                     for member in tar:
                         self._members[posixpath.normpath(member.name)] = member
-        except entries.DAMAGE as exc:
+        except tar_entries.DAMAGE as exc:
             why = printable(str(exc))
             raise Failure(
                 f"{path} is no image: {why}",

@@ -10,11 +10,11 @@ import os
 from typing import TYPE_CHECKING
 
 from pyrunc.errors import Failure
-from pyrunc.images.entries import quoted
+from pyrunc.images.tar_entries import quoted
 from pyrunc.plan.steps import IdMaps
 
 if TYPE_CHECKING:
-    from pyrunc.images.entries import Entry
+    from pyrunc.images.tar_entries import Entry
 
 _HELPERS = ("newuidmap", "newgidmap")
 _PLACES = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/bin/")

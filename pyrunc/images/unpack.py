@@ -12,14 +12,13 @@ import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from pyrunc import jsonio
-from pyrunc.apply import foreground, identity, idmaps
+from pyrunc.apply import directory_trees, foreground, identity, idmaps
 from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.images import accounts, streams
-from pyrunc.images.entries import Reader
 from pyrunc.images.owners import Owners
-from pyrunc.images.tree import Tree
+from pyrunc.images.rootfs import Tree
+from pyrunc.images.tar_entries import Reader
 from pyrunc.linux import _linux, flags
-from pyrunc.volumes import tree
 from pyrunc.volumes.progress import Progress
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def unpack(image: Image, directory: str, user: str, maps: IdMaps | None) -> tupl
         Failure: an entry is refused, or something cannot be made; the directory is empty again.
 
     """
-    root = os.open(directory, tree.READ_DIRECTORY)
+    root = os.open(directory, directory_trees.READ_DIRECTORY)
     try:
         if maps is None:
             return _fill(image, root, user, Owners())
@@ -83,7 +82,7 @@ def _fill(image: Image, root: int, user: str, owners: Owners) -> tuple[dict[str,
         found = accounts.find(root, user)
     except BaseException:
         progress.close()
-        tree.empty(root, "what was unpacked")
+        directory_trees.empty(root, "what was unpacked")
         raise
     finally:
         progress.close()

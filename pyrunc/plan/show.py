@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyrunc import layout
+from pyrunc import text_tables
 from pyrunc.errors import printable
 from pyrunc.plan import mount_options, namespaces, process, steps
 from pyrunc.plan.record import Record
@@ -130,7 +130,13 @@ def table(
 def _fitted(
     cells: list[tuple[str, ...]], numbers: int, width: int, paint: Callable[[str, str], str] | None
 ) -> str:
-    kinds = (layout.WHOLE, layout.WHOLE, *[layout.WHOLE] * numbers, layout.FOLD, layout.MIDDLE)
+    kinds = (
+        text_tables.WHOLE,
+        text_tables.WHOLE,
+        *[text_tables.WHOLE] * numbers,
+        text_tables.FOLD,
+        text_tables.MIDDLE,
+    )
     what = len(kinds) - 2
     styles = {0: "dim", 1: "note", what + 1: "dim"}
 
@@ -138,10 +144,10 @@ def _fitted(
         assert paint is not None
         return paint(text, "title" if not row else styles.get(column, ""))
 
-    return layout.table(
+    return text_tables.table(
         cells,
         kinds,
-        width or layout.ENDLESS,
+        width or text_tables.ENDLESS,
         drop=(*range(2, what), what + 1, 1),
         right=(0, *range(2, what)),
         paint=painted if paint else None,

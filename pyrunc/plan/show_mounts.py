@@ -6,7 +6,7 @@ microseconds here.
 
 from __future__ import annotations
 
-from pyrunc import layout
+from pyrunc import text_tables
 from pyrunc.errors import printable
 from pyrunc.plan import mount_origins, mount_table, steps
 
@@ -115,11 +115,18 @@ def _fitted(
         odd = column == 4 and ("nobody" in text or "covered" in text)
         return paint(text, "warning" if odd else "place" if column == 4 else "dim" if column != 1 else "")
 
-    kinds = (layout.MIDDLE, layout.MIDDLE, layout.WHOLE, layout.WHOLE, layout.FOLD, layout.FOLD)
-    return layout.table(
+    kinds = (
+        text_tables.MIDDLE,
+        text_tables.MIDDLE,
+        text_tables.WHOLE,
+        text_tables.WHOLE,
+        text_tables.FOLD,
+        text_tables.FOLD,
+    )
+    return text_tables.table(
         cells,
         kinds,
-        width or layout.ENDLESS,
+        width or text_tables.ENDLESS,
         drop=(3, 2, 5, 1),
         least={0: 20, 1: 14, 4: 12, 5: 18},
         below=leads,

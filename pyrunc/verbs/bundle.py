@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pyrunc import cli
+from pyrunc import log
 from pyrunc.errors import Failure
 from pyrunc.images import bundle, unpack
 
@@ -41,4 +41,4 @@ def make(cmd: Command, args: Sequence[str]) -> None:
         cmd.image, cmd.directory, platform=cmd.platform, args=args, user=cmd.user, tty=cmd.tty
     )
     for warning in warnings:
-        cli.warn(warning)
+        log.warn(warning)

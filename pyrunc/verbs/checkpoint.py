@@ -10,7 +10,7 @@ import fcntl
 import os
 from errno import ENOENT, ENOTDIR
 
-from pyrunc import cli, directories, jsonio, store
+from pyrunc import directories, jsonio, log, store
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
 from pyrunc.plan import criu as plan_criu
@@ -62,7 +62,7 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
         try:
             delete.destroy(container, lock, mount_points="none")  # a restore needs them
         except Failure as problem:
-            cli.warn(problem.text())
+            log.warn(problem.text())
 
 
 def _refuse_layer(container: store.Container) -> None:
@@ -80,7 +80,7 @@ def _refuse_layer(container: store.Container) -> None:
 def warn_rootless(verb: str) -> None:
     """Say that CRIU needs the rights of root."""
     if os.geteuid() != 0:
-        cli.warn(f"{verb} is untested with rootless containers")
+        log.warn(f"{verb} is untested with rootless containers")
 
 
 def image_path(cmd: Command) -> str:
@@ -172,7 +172,7 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
 def debug_options(options: dict[str, Any]) -> None:
     """Log what CRIU is asked for."""
     for name, value in options.items():
-        cli.debug(f"CRIU option {name} with value {value}")
+        log.debug(f"CRIU option {name} with value {value}")
 
 
 def _inodes(config: Config) -> dict[str, int]:

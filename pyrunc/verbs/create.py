@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, store
+from pyrunc import log, store
 from pyrunc.apply import conversation, descriptors, facts, init_program, parent
 from pyrunc.errors import Failure
 from pyrunc.plan import build, namespaces, steps
@@ -79,7 +79,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     _check_root(plan.rootfs)
     init_program.hide()  # from containers
     for warning in plan.warnings:
-        cli.warn(warning)
+        log.warn(warning)
     spare = _spare()
     try:
         container, lock = reserve(root, cmd.id)
@@ -136,7 +136,7 @@ def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> 
         from pyrunc.apply.cgroups import reasons
 
         for warning in reasons.not_applied(config, wanted, launch.paths):
-            cli.warn(warning)
+            log.warn(warning)
 
 
 def _poststop(config: Config, launch: parent.Launch | None) -> tuple[dict[str, object], ...]:
@@ -289,7 +289,7 @@ def _make_layer(launch: parent.Launch) -> None:
 
     step = next(step for step in launch.plan.child if isinstance(step, steps.AttachRoot))
     for point in writable_layers.submounts(step.path):
-        cli.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
+        log.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
     launch.do(step, writable_layers.over_root, launch.container, step)
 
 
@@ -458,6 +458,6 @@ def undo(
         if isinstance(exc, Failure):
             exc.hint = f"{exc.hint}; {rest}" if exc.hint else rest
         else:
-            cli.warn(rest)
+            log.warn(rest)
     finally:
         os.close(lock)

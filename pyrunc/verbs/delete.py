@@ -88,9 +88,9 @@ def delete(
         except store.GarbledError as problem:
             if not force:
                 raise
-            from pyrunc import cli
+            from pyrunc import log
 
-            cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
+            log.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
             container.extra.clear()
             destroy(container, lock, mount_points="all")
     finally:
@@ -107,11 +107,11 @@ def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container 
     except store.GarbledError as problem:
         if not force:
             raise
-        from pyrunc import cli
+        from pyrunc import log
         from pyrunc.apply import remains
 
         remains.refuse_members(store.Container(root, name))
-        cli.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
+        log.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
     remove(store.Container(root, name), lock)
     return None
 
@@ -199,12 +199,12 @@ def destroy(
         sweep(container, lock, rootfs=mount_points == "all")
     remove(container, lock)
     if hooks:
-        from pyrunc import cli
+        from pyrunc import log
         from pyrunc.apply import hooks as apply_hooks
 
         state = store.oci_state(container, "stopped")
         for problem in apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle):
-            cli.warn(problem.text())
+            log.warn(problem.text())
 
 
 def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
@@ -218,9 +218,9 @@ def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
     except Failure as problem:
         if not isinstance(problem, store.GarbledError) and problem.errno != ENOENT:
             raise
-        from pyrunc import cli
+        from pyrunc import log
 
-        cli.warn(f"poststop hooks are not run: {problem.text()}")
+        log.warn(f"poststop hooks are not run: {problem.text()}")
         return ()
 
 
@@ -322,9 +322,9 @@ def _remove_entry(container: store.Container, lock: int, name: str) -> None:
         except OSError as exc:
             if exc.errno != ENOTEMPTY:
                 raise
-            from pyrunc.volumes import tree
+            from pyrunc.apply import directory_trees
 
-            tree.remove(lock, name, f"{container.directory}/{name}")
+            directory_trees.remove(lock, name, f"{container.directory}/{name}")
 
 
 def _own_pids(container: store.Container) -> bool:

@@ -12,10 +12,9 @@ import sys
 from importlib.util import find_spec
 
 import pyrunc
-from pyrunc import jsonio, layout
+from pyrunc import jsonio, screen, text_tables
 from pyrunc.apply.doctor import engines, host
 from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
-from pyrunc.cli import screen
 from pyrunc.errors import printable
 from pyrunc.verbs import version
 
@@ -57,14 +56,14 @@ def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], s
     """
     subjects = max(len(each.subject) for each in found)
     lead = 7 + 2 + subjects + 2
-    room = max(20, width - lead) if width else layout.ENDLESS
+    room = max(20, width - lead) if width else text_tables.ENDLESS
     lines = []
     for each in found:
         state = paint(f"{each.state:7}", _STYLES[each.state]) if paint else f"{each.state:7}"
-        first, *more = layout.fold(printable(each.found), room)
+        first, *more = text_tables.fold(printable(each.found), room)
         lines.append(f"{state}  {each.subject:{subjects}}  {first}")
         if each.todo:
-            more += layout.fold(f"-> {printable(each.todo)}", room)
+            more += text_tables.fold(f"-> {printable(each.todo)}", room)
         lines += [" " * lead + line for line in more]
     return "".join(line.rstrip() + "\n" for line in lines)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from errno import ENOENT
 
-from pyrunc import cli, jsonio, store
+from pyrunc import jsonio, log, store
 from pyrunc.apply import conversation, descriptors, exec_process
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
@@ -74,7 +74,7 @@ def begin(cmd: Command) -> exec_process.Entry:
     )
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
     for warning in plan.warnings:
-        cli.warn(warning)
+        log.warn(warning)
     entry = exec_process.Entry(container, plan, root + "/@cache/seccomp")
     entry.trace = trace
     entry.patient = bool(cmd.ignore_paused)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import jsonio, store
-from pyrunc.cli import screen
+from pyrunc import jsonio, screen, store
 from pyrunc.errors import Failure, excerpt, printable
 from pyrunc.plan import tell
 from pyrunc.spec import teach
@@ -151,13 +150,13 @@ def _joined(values: tuple[str, ...]) -> list[str]:
 
 def _lines(rows: Iterable[tuple[str, str]]) -> None:
     """Print titles and texts, folded to the terminal; into a pipe each text is a line."""
-    from pyrunc import layout
+    from pyrunc import text_tables
 
     width, paint = screen.width(), screen.painter()
     for title, text in rows:
         lead = f"{title:{_LEAD}}"
         shown = printable(text)
-        folded = layout.fold(shown, max(_USUAL // 2, width - _LEAD)) if width else [shown]
+        folded = text_tables.fold(shown, max(_USUAL // 2, width - _LEAD)) if width else [shown]
         for number, line in enumerate(folded):
             begin = lead if not number else " " * _LEAD
             print((paint(begin, "note") if paint else begin) + line)
@@ -194,10 +193,10 @@ def _container(cmd: Command, container: store.Container, *, json: bool) -> None:
 
 
 def _bullets(sentences: Iterable[str], sign: str = "- ") -> None:
-    from pyrunc import layout
+    from pyrunc import text_tables
 
     width = screen.width()
     for sentence in sentences:
         shown = sign + printable(sentence)
-        for line in layout.fold(shown, width - 2) if width > _USUAL // 4 else [shown]:
+        for line in text_tables.fold(shown, width - 2) if width > _USUAL // 4 else [shown]:
             print(("  " if sign else "") + line)

@@ -6,7 +6,7 @@ the configuration. A part that cannot be had is null, and said on stderr; it hid
 
 from __future__ import annotations
 
-from pyrunc import cli, jsonio, store
+from pyrunc import jsonio, log, store
 from pyrunc.apply import exit_status
 from pyrunc.apply.cgroups import statistics
 from pyrunc.errors import Failure, strerror
@@ -75,9 +75,9 @@ def _part(id: str, name: str, part: Callable[[], object]) -> object:  # noqa: A0
     try:
         return part()
     except Failure as problem:
-        cli.warn(f"{name} of {id}: {problem.text()}")
+        log.warn(f"{name} of {id}: {problem.text()}")
     except OSError as exc:
-        cli.warn(f"{name} of {id}: {strerror(exc.errno or 0)}")
+        log.warn(f"{name} of {id}: {strerror(exc.errno or 0)}")
     return None
 
 

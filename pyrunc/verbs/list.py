@@ -6,7 +6,7 @@ import os
 import sys
 from errno import ENOENT
 
-from pyrunc import cli, jsonio, listing, store
+from pyrunc import jsonio, listing, log, screen, store
 from pyrunc.errors import Failure, printable, strerror
 from pyrunc.verbs import state
 
@@ -26,7 +26,7 @@ def main(cmd: Command) -> int:
         text = jsonio.dumps(found) if found else "null"
     else:
         rows = [_COLUMNS, *(tuple(str(values[name.lower()]) for name in _COLUMNS) for values in found)]
-        text = _fitted(rows) if os.isatty(1) or cli.color == "always" else table(rows)
+        text = _fitted(rows) if os.isatty(1) or screen.color == "always" else table(rows)
     sys.stdout.write(text)
     return 0
 
@@ -56,9 +56,9 @@ def containers(root: str | None) -> list[dict[str, str]]:
         except (store.AbsentError, FileNotFoundError):
             continue  # deleted while we looked
         except Failure as problem:
-            cli.warn(f"load container {name}: {problem.text()}")
+            log.warn(f"load container {name}: {problem.text()}")
         except OSError as exc:
-            cli.warn(f"load container {name}: {strerror(exc.errno or 0)}")
+            log.warn(f"load container {name}: {strerror(exc.errno or 0)}")
         else:
             found.append(values)
     return found  # type: ignore[return-value]
@@ -91,8 +91,7 @@ _STYLES = {"running": "good", "paused": "warning", "stopped": "dim"}
 
 def _fitted(rows: list[tuple[str, ...]]) -> str:
     """Return rows as a table for a terminal. Ids and numbers stay whole: they are what one copies."""
-    from pyrunc import layout
-    from pyrunc.cli import screen
+    from pyrunc import text_tables
 
     rows = [tuple(map(printable, row)) for row in rows]
     paint = screen.painter()
@@ -101,11 +100,11 @@ def _fitted(rows: list[tuple[str, ...]]) -> str:
         assert paint is not None
         return paint(text, "title" if not row else _STYLES.get(text.strip(), "") if column == 2 else "")
 
-    whole, middle, end = layout.WHOLE, layout.MIDDLE, layout.END
-    return layout.table(
+    whole, middle, end = text_tables.WHOLE, text_tables.MIDDLE, text_tables.END
+    return text_tables.table(
         rows,
         (whole, whole, whole, middle, end, whole),
-        screen.width() or layout.ENDLESS,
+        screen.width() or text_tables.ENDLESS,
         drop=(5, 4, 3, 1),
         paint=painted if paint else None,
     )

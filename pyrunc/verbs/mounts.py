@@ -254,7 +254,7 @@ def _print(tree: Tree, *, json: bool) -> None:
     if json:
         print(jsonio.dumps_indent(show_mounts.document(known.rows, found, volumes)))
     else:
-        from pyrunc.cli import screen
+        from pyrunc import screen
 
         width, paint = screen.width(), screen.painter()
         sys.stdout.write(show_mounts.table(known.rows, found, volumes, width=width, paint=paint))
@@ -285,7 +285,7 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
 
     """
     from pyrunc.plan import namespaces
-    from pyrunc.volumes import entries, grammar, hosts, mount_words
+    from pyrunc.volumes import grammar, hosts, mount_entries, mount_words
 
     if text[:1] in "/." or "=" not in text.partition(",")[0]:
         request = grammar.parse_volume(text)
@@ -309,7 +309,7 @@ def _entry(text: str, tree: Tree) -> dict[str, Any]:
         hosts.check(request, text)
         hosts.settle(request.source, request, tree.config, text)
     uids, gids = namespaces.own_ids(tree.config)
-    return entries.entry(
+    return mount_entries.entry(
         request,
         request.source,
         layer="",

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, jsonio
+from pyrunc import jsonio, log, screen
 from pyrunc.apply import facts
 from pyrunc.apply.mounts import writable_layers
-from pyrunc.cli import screen
 from pyrunc.plan import build, show
 from pyrunc.plan.facts import Request
 from pyrunc.spec import load
@@ -34,7 +33,7 @@ def main(cmd: Command) -> int:
     """Print the plan for a bundle."""
     found = plan(cmd)
     for warning in found.warnings:
-        cli.warn(warning)
+        log.warn(warning)
     rows = show.rows(found)
     if cmd.program:
         from pyrunc.plan import show_program

@@ -11,7 +11,7 @@ import _signal
 import os
 from errno import ENOENT
 
-from pyrunc import cli, jsonio, store
+from pyrunc import jsonio, log, store
 from pyrunc.apply import conversation, foreground
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.criu import external_mounts, messages, service
@@ -85,7 +85,7 @@ def main(cmd: Command) -> int:
     except store.AbsentError:
         pass  # deleted by somebody else meanwhile
     except Failure as problem:
-        cli.warn(problem.text())
+        log.warn(problem.text())
     return status
 
 

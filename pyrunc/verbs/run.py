@@ -64,7 +64,7 @@ def main(cmd: Command) -> int:
         except store.AbsentError:
             pass  # deleted by somebody else meanwhile
         except Failure as problem:
-            from pyrunc import cli
+            from pyrunc import log
 
-            cli.warn(problem.text())
+            log.warn(problem.text())
     return status

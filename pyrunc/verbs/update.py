@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli, store
+from pyrunc import log, store
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.facts import gather
 from pyrunc.errors import Failure
@@ -131,7 +131,7 @@ def parse(raw: bytes, path: str) -> dict[str, Any]:
     unknown = [key for key in change if key not in _SECTIONS]
     if unknown:
         # The specification has a configuration's unknown properties ignored; here nothing else would be left.
-        cli.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
+        log.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
     found: dict[str, Any] = change
     return found
 
@@ -168,7 +168,7 @@ def _from_options(cmd: Command) -> dict[str, Any]:
             _check(section, key, number, option)
             change[section] = {key: number}
     if cmd.kernel_memory or cmd.kernel_memory_tcp:
-        cli.warn("Kernel memory settings are ignored and will be removed")
+        log.warn("Kernel memory settings are ignored and will be removed")
     for table, read in (
         (_UNSIGNED, _unsigned),
         (_SIGNED, _signed),
@@ -241,7 +241,7 @@ def _apply(plan: CgroupPlan) -> None:
         try:
             making.apply_limits(plan, plan.paths)
         except Failure as again:
-            cli.warn(f"not all limits could be put back: {again.text()}")
+            log.warn(f"not all limits could be put back: {again.text()}")
         raise
 
 

@@ -68,7 +68,7 @@ def _placed(slip: Slip, document: Any) -> Problem:
 
 
 def _print(rows: list[tuple[str, Problem]], path: str) -> None:
-    from pyrunc.cli import screen
+    from pyrunc import screen
 
     paint = screen.painter()
     for severity, problem in rows:

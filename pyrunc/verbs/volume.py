@@ -9,7 +9,7 @@ import os
 import sys
 
 from pyrunc.errors import Failure, printable
-from pyrunc.volumes.store import DRIVER, MissingError, Store, default_path, new_name
+from pyrunc.volumes.volume_store import DRIVER, MissingError, Store, default_path, new_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def ls(cmd: Command, store: Store) -> int:
     elif cmd.quiet:
         lines = [printable(name) for name in names]
     else:
-        from pyrunc.cli import screen
+        from pyrunc import screen
 
         shown = [printable(name) for name in names]
         # A name is what one copies; without room for all, the driver goes, which is always the same.

@@ -20,10 +20,10 @@ from pyrunc.plan import annotations as known
 from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
-from pyrunc.volumes import entries, grammar, hosts
+from pyrunc.volumes import grammar, hosts, mount_entries
 from pyrunc.volumes.meta import FILLING, FRESH, USED
 from pyrunc.volumes.mount_words import parse_mount, spell
-from pyrunc.volumes.store import MissingError, Store, default_path, new_name
+from pyrunc.volumes.volume_store import MissingError, Store, default_path, new_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.store import Container
     from pyrunc.volumes.grammar import Request
-    from pyrunc.volumes.store import Holder, Locked
+    from pyrunc.volumes.volume_store import Holder, Locked
 
 # --volumes-from takes over all binds of a container's config.json, except those for /dev, /proc and /sys.
 _NEVER_LENT = ("/dev", "/proc", "/sys")
@@ -180,11 +180,11 @@ class Additions:
 
     def _empty(self, locked: Locked) -> None:
         """Empty a volume whose filling was killed halfway, and start again."""
-        from pyrunc.volumes import tree
+        from pyrunc.apply import directory_trees
 
         data = locked.open_data()
         try:
-            tree.empty(data, f"the unfinished content of volume {locked.volume.name}")
+            directory_trees.empty(data, f"the unfinished content of volume {locked.volume.name}")
         finally:
             os.close(data)
         locked.volume.state = FRESH
@@ -249,14 +249,14 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
         if item.request:
             source = store.mountpoint(item.name) if item.name else item.request.source
             hosts.check(item.request, item.asked)
-            item.entry = entries.entry(
+            item.entry = mount_entries.entry(
                 item.request,
                 source,
-                layer=entries.layer(state, number),
+                layer=mount_entries.layer(state, number),
                 uids=uids,
                 gids=gids,
             )
-            step = _step(item, item.request, store, config, layer=entries.layer(state, number))
+            step = _step(item, item.request, store, config, layer=mount_entries.layer(state, number))
             step.pointer = f"/mounts/{len(config.get('mounts') or ()) + number}"
             if any(other.name == item.name for other in items[:number] if item.name):
                 step.make, step.fill = False, ""
@@ -400,7 +400,7 @@ def _lent(loan: grammar.Loan, root: str) -> list[Item]:
         )
     configured: Any = config.get("mounts") or ()
     for mount in configured:
-        lent = entries.lend(mount, lender.bundle, loan.mode)
+        lent = mount_entries.lend(mount, lender.bundle, loan.mode)
         place = mounts.clean(str(mount["destination"]))
         if (
             lent

@@ -20,10 +20,9 @@ import os
 import stat  # noqa: TID253 - os imports it
 from errno import EINVAL, ENOENT, ENOTDIR, ENXIO, EXDEV
 
-from pyrunc.apply import target
+from pyrunc.apply import directory_trees, target
 from pyrunc.errors import Failure, printable
 from pyrunc.linux import _linux, flags
-from pyrunc.volumes import tree
 from pyrunc.volumes.progress import Progress
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -90,12 +89,12 @@ def fill(image: int, path: str, volume: int, what: str) -> bool:
             return False  # a file there is a matter for the mount, which says what does not fit
         raise Failure(f"open {path} in the image for volume {what}", errno=exc.errno or 0) from None
     before = os.fstat(volume)
-    progress = Progress(f"{path} -> {what}", lambda: tree.count(source, seconds=0.5))
+    progress = Progress(f"{path} -> {what}", lambda: directory_trees.count(source, seconds=0.5))
     umask = os.umask(0)
     try:
         _Copy(source, volume, path, progress).run()
     except BaseException as exc:
-        tree.empty(volume, f"the content of volume {what}")
+        directory_trees.empty(volume, f"the content of volume {what}")
         os.fchmod(volume, stat.S_IMODE(before.st_mode))
         os.fchown(volume, before.st_uid, before.st_gid)
         if isinstance(exc, OSError):
@@ -169,9 +168,11 @@ class _Copy:
             while stack:
                 here = stack[-1]
                 if here.todo:
-                    if len(stack) == tree.DEEPEST:
+                    if len(stack) == directory_trees.DEEPEST:
                         raise self._failure(
-                            here, here.todo[-1], f"directories are nested deeper than {tree.DEEPEST}"
+                            here,
+                            here.todo[-1],
+                            f"directories are nested deeper than {directory_trees.DEEPEST}",
                         )
                     name = here.todo.pop()
                     try:
@@ -192,10 +193,10 @@ class _Copy:
                 os.close(here.target)
 
     def _enter(self, here: _Directory, name: str) -> _Directory:
-        source = os.open(name, tree.READ_DIRECTORY, dir_fd=here.source)
+        source = os.open(name, directory_trees.READ_DIRECTORY, dir_fd=here.source)
         try:
             os.mkdir(name, 0o700, dir_fd=here.target)
-            made = os.open(name, tree.READ_DIRECTORY, dir_fd=here.target)
+            made = os.open(name, directory_trees.READ_DIRECTORY, dir_fd=here.target)
         except OSError:
             os.close(source)
             raise

@@ -1,7 +1,7 @@
 """The host's side of a mount: its source is looked at, made where it may be, labelled, given away.
 
 Sources of binds are the caller's words and trusted as such; their content may have been changed by a
-container, so trees are only changed through descriptors (tree.py).
+container, so trees are only changed through descriptors (apply/directory_trees.py).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 
 from pyrunc import directories
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
 from pyrunc.plan import namespaces
-from pyrunc.volumes import tree
 from pyrunc.volumes.grammar import invalid, shown
-from pyrunc.volumes.store import unescape
+from pyrunc.volumes.volume_store import unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,9 +191,9 @@ def settle(source: str, request: Request, config: Config, asked: str, *, opened:
         _refuse_system(os.fstat(fd), request, asked)
         if request.chown:
             uid, gid = owner(config)
-            tree.chown(fd, uid, gid, source)
+            directory_trees.chown(fd, uid, gid, source)
         if context:
-            tree.label(fd, context, source)
+            directory_trees.label(fd, context, source)
     finally:
         os.close(fd)
 

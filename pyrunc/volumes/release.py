@@ -11,7 +11,7 @@ import os
 
 from pyrunc import store as containers
 from pyrunc.errors import Failure
-from pyrunc.volumes.store import Store
+from pyrunc.volumes.volume_store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def leave(container: Container, *, unfinished: bool, anonymous: bool = False) ->
             store.leave(name, holder, remove=unfinished or (anonymous_own and goes))
         except Failure as problem:
             # A problem with a volume must not keep its container from being deleted.
-            from pyrunc import cli
+            from pyrunc import log
 
-            cli.warn(problem.text())
+            log.warn(problem.text())
     if unfinished:
         _remove_directories(made, intended)
 

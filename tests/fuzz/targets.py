@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from pyrunc.cli import app, log
+from pyrunc import log_records
+from pyrunc.cli import app
 from pyrunc.cli.match import match
 from pyrunc.errors import Failure
 from pyrunc.plan import cgroup_update, process
@@ -90,7 +91,7 @@ def argv(data: bytes, *, explain: bool) -> None:
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
-            mock.patch.object(log, "_write", lambda _, text: said.append(text)),
+            mock.patch.object(log_records, "_write", lambda _, text: said.append(text)),
         ):
             read = app.read(words)
     except Failure as failure:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options
-from pyrunc.volumes import entries
+from pyrunc.volumes import mount_entries
 from pyrunc.volumes.grammar import (
     PROPAGATION,
     WORDS,
@@ -141,7 +141,7 @@ def assert_round_trip(request: Request) -> None:
     assert spell(again) == spelled
     assert request.destination.startswith("/")
     assert request.propagation in ("", *PROPAGATION)
-    entry = entries.entry(request, request.source or "/x", layer="/state/overlay/0")
+    entry = mount_entries.entry(request, request.source or "/x", layer="/state/overlay/0")
     words = entry["options"]
     assert isinstance(words, list)
     options = mount_options.parse(words)

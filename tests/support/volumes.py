@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrunc.volumes.store import Store
+from pyrunc.volumes.volume_store import Store
 
 if TYPE_CHECKING:
     import subprocess

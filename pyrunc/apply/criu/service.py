@@ -17,7 +17,7 @@ import fcntl
 import os
 import sys
 
-from pyrunc import cli, jsonio
+from pyrunc import jsonio, log
 from pyrunc.apply.criu import messages
 from pyrunc.apply.foreground import fork, restore_signals
 from pyrunc.errors import Failure, from_facts, worded
@@ -154,7 +154,7 @@ class Worker:
                     raise problem
                 return response
             event = response.get("notify") or {}
-            cli.debug(f"criu notify: {event.get('script')}")
+            log.debug(f"criu notify: {event.get('script')}")
             try:
                 if notified is not None and problem is None:
                     notified(event.get("script", ""), event.get("pid", 0), fd)
@@ -321,7 +321,7 @@ def version(path: str) -> int:
     number: int = (
         found.get("major_number", 0) * 10000 + found.get("minor_number", 0) * 100 + found.get("sublevel", 0)
     )
-    cli.debug(f"Using CRIU {number} ({path})")
+    log.debug(f"Using CRIU {number} ({path})")
     if number < OLDEST:
         raise Failure(f"CRIU version {number} must be {OLDEST} or higher", hint=f"{path} is too old")
     return number

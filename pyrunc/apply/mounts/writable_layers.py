@@ -197,10 +197,10 @@ def remove(container: Container, directory: int) -> None:
 
 def _places(container: Container, directory: int) -> list[str]:
     """Return where else layers are: what links lead to, if it is named as we name such places."""
-    from pyrunc.volumes import tree
+    from pyrunc.apply import directory_trees
 
     try:
-        folder = os.open(FOLDER, tree.READ_DIRECTORY, dir_fd=directory)
+        folder = os.open(FOLDER, directory_trees.READ_DIRECTORY, dir_fd=directory)
     except FileNotFoundError:
         return []
     try:
@@ -217,7 +217,7 @@ def _places(container: Container, directory: int) -> list[str]:
 
 
 def _remove(places: list[str], directory: int) -> None:
-    from pyrunc.volumes import tree
+    from pyrunc.apply import directory_trees
 
     for path in places:
         try:
@@ -227,14 +227,14 @@ def _remove(places: list[str], directory: int) -> None:
         except OSError as exc:
             raise Failure(f"open {os.path.dirname(path)}", errno=exc.errno or 0) from None
         try:
-            tree.remove(parent, os.path.basename(path), path)
+            directory_trees.remove(parent, os.path.basename(path), path)
         except OSError as exc:
             raise Failure(f"remove {path}", errno=exc.errno or 0) from None
         finally:
             os.close(parent)
     try:
         # The links with it, now that nothing is behind them any more.
-        tree.remove(directory, FOLDER, FOLDER)
+        directory_trees.remove(directory, FOLDER, FOLDER)
     except OSError as exc:
         raise Failure(f"remove {FOLDER}", errno=exc.errno or 0) from None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc import cli
+from pyrunc import log
 from pyrunc.apply import notify
 from pyrunc.errors import Failure
 
@@ -173,7 +173,7 @@ def test_a_second_start_may_serve_again_and_failures_leave_nothing_open(manager:
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is warned of."""
     found: list[str] = []
-    monkeypatch.setattr(cli, "listener", found.append)
+    monkeypatch.setattr(log, "listener", found.append)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc import cli
+from pyrunc import log
 from pyrunc.apply import trace
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
@@ -51,7 +51,7 @@ def test_operations_are_the_time_of_their_step(made: steps.Plan, tmp_path: Path)
 def test_what_was_not_reached_has_no_time(
     made: steps.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "log_json", True)
+    monkeypatch.setattr(log, "as_json", True)
     target = tmp_path / "trace"
     traced = trace.Trace(str(target))
     reached = made.child[:3]

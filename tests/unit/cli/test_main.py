@@ -187,7 +187,7 @@ def test_names_from_outside_cannot_steer_the_terminal(pyrunc_argv: list[str]) ->
 def test_a_warning_does_not_reach_the_containers_stderr(
     pyrunc_argv: list[str], tmp_path: Path, verb: str, shown: str
 ) -> None:
-    body = "from pyrunc import cli; cli.warn('odd'); return 0"
+    body = "from pyrunc import log; log.warn('odd'); return 0"
     words = [verb, *(["x"] if verb != "list" else [])]
     done = run_stub(pyrunc_argv, body, "--log", str(tmp_path / "log"), *words, verb=verb)
     assert (done.returncode, done.stderr) == (0, shown)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrunc import cli
-from pyrunc.cli import log, report
+from pyrunc import log, log_records
+from pyrunc.cli import log_options, report
 from pyrunc.cli.match import Command, match
 from pyrunc.errors import Failure
 
@@ -20,20 +20,20 @@ from pyrunc.errors import Failure
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
     """Put the settings of logging back."""
-    names = ("log_fd", "log_json", "log_service", "debugging", "warnings")
-    before = {name: getattr(cli, name) for name in names}
+    names = ("fd", "as_json", "service", "debugging", "warnings")
+    before = {name: getattr(log, name) for name in names}
     yield
-    if cli.log_fd >= 0:
-        os.close(cli.log_fd)
+    if log.fd >= 0:
+        os.close(log.fd)
     for name, value in before.items():
-        setattr(cli, name, value)
-    log._held.clear()
+        setattr(log, name, value)
+    log_records._held.clear()
 
 
 def settle(line: str) -> Command:
     command = match([*line.split(), "state", "x"])
     assert command is not None
-    log.settle(command)
+    log_options.settle(command)
     return command
 
 
@@ -131,7 +131,7 @@ def test_a_program_that_cannot_be_executed(path: Path, capfd: pytest.CaptureFixt
 
 
 def test_warnings_go_to_stderr_when_there_is_no_log(capfd: pytest.CaptureFixture[str]) -> None:
-    cli.warn("odd")
+    log.warn("odd")
     assert capfd.readouterr() == ("", "warning: odd\n")
 
 
@@ -139,8 +139,8 @@ def test_where_stderr_is_the_containers_warnings_are_told_only_if_the_call_fails
     path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(f"--log {path} --log-format json")
-    monkeypatch.setattr(cli, "holding", True)
-    cli.warn("odd")
+    monkeypatch.setattr(log, "holding", True)
+    log.warn("odd")
     assert (path.read_text(), capfd.readouterr().err) == ("", "")
     report.failure("state", Failure("x"))
     assert json.loads(path.read_text())["msg"] == "x"  # one object, and no more
@@ -151,24 +151,24 @@ def test_elsewhere_warnings_go_to_stderr_and_not_into_the_log(
     path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settle(f"--log {path} --log-format json")
-    cli.warn("odd")
+    log.warn("odd")
     assert (path.read_text(), capfd.readouterr().err) == ("", "warning: odd\n")
 
 
 @pytest.mark.parametrize("option", ["--log-level warning", "--log-level debug", "--debug"])
 def test_who_asks_for_warnings_gets_them_logged(path: Path, option: str) -> None:
     settle(f"--log {path} --log-format json {option}")
-    cli.warn("odd")
+    log.warn("odd")
     assert json.loads(path.read_text())["level"] == "warning"
 
 
 def test_debug_lines(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cli.debug("not asked for")
+    log.debug("not asked for")
     settle("--debug")
-    cli.debug("to stderr")
+    log.debug("to stderr")
     assert capfd.readouterr().err.split(" ", 1)[1] == 'level=debug msg="to stderr"\n'
     settle(f"--debug --log {path}")
-    cli.debug("to the log")
+    log.debug("to the log")
     assert path.read_text().split(" ", 1)[1] == 'level=debug msg="to the log"\n'
     assert capfd.readouterr().err == ""
 
@@ -179,12 +179,12 @@ def fault() -> None:
 
 def test_an_internal_error_is_one_line_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AttributeError) as inside:
-        log.settle(None)  # type: ignore[arg-type]
+        log_options.settle(None)  # type: ignore[arg-type]
     status = report.failure("exec", inside.value)
     assert status == 255
     err = capfd.readouterr().err
     assert err.startswith("exec failed: internal error: AttributeError: 'NoneType' object has no attribute")
-    assert "(pyrunc/cli/log.py:" in err
+    assert "(pyrunc/cli/log_options.py:" in err
     assert err.count("\n") == 1
     with pytest.raises(ValueError) as outside:
         fault()
@@ -228,7 +228,7 @@ def test_logs_that_are_services(
     service: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "socket")
-    monkeypatch.setattr(log, "_SOCKETS", {"syslog": path, "journald": path})
+    monkeypatch.setattr(log_records, "_SOCKETS", {"syslog": path, "journald": path})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
         settle(f"--log {service}")
@@ -252,7 +252,7 @@ def test_rfc3339(zone: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert log.rfc3339(1709208000.9) == expected
+        assert log_records.rfc3339(1709208000.9) == expected
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -12,7 +12,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.images import bundle, unpack
-from pyrunc.images.entries import Reader
+from pyrunc.images.tar_entries import Reader
 from pyrunc.spec import load
 from tests.support import images
 from tests.support.images import Entry, Layout, configuration, folder, layer, layout

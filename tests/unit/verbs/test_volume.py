@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc import store as containers
-from pyrunc.volumes.store import Store
+from pyrunc.volumes.volume_store import Store
 from tests.support.records import reserved
 
 if TYPE_CHECKING:

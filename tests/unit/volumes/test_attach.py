@@ -16,7 +16,7 @@ from pyrunc.plan import show
 from pyrunc.volumes import attach, hosts, release
 from pyrunc.volumes.attach import Additions
 from pyrunc.volumes.meta import FILLING, FRESH, USED
-from pyrunc.volumes.store import Store
+from pyrunc.volumes.volume_store import Store
 from tests.support.records import reserved
 
 

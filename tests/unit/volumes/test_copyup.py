@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
-from pyrunc.volumes import copyup, tree
+from pyrunc.volumes import copyup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +279,7 @@ def test_the_umask_of_the_caller_does_not_matter_and_stays(case: Case) -> None:
 
 def test_deep_trees(case: Case) -> None:
     folder = case.image
-    for _ in range(tree.DEEPEST - 1):
+    for _ in range(directory_trees.DEEPEST - 1):
         folder /= "d"
     folder.mkdir(parents=True)
     case.fill()
@@ -287,10 +288,10 @@ def test_deep_trees(case: Case) -> None:
 
 def test_a_tree_that_is_too_deep_is_refused(case: Case) -> None:
     folder = case.image
-    for _ in range(tree.DEEPEST):
+    for _ in range(directory_trees.DEEPEST):
         folder /= "d"
     folder.mkdir(parents=True)
-    with pytest.raises(Failure, match=f"nested deeper than {tree.DEEPEST}"):
+    with pytest.raises(Failure, match=f"nested deeper than {directory_trees.DEEPEST}"):
         case.fill()
     assert os.listdir(case.volume) == []
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
-from pyrunc.volumes import hosts, tree
+from pyrunc.volumes import hosts
 from pyrunc.volumes.grammar import Request
 from pyrunc.volumes.mount_words import parse_mount
 
@@ -59,8 +60,8 @@ def test_the_systems_own_by_another_path(
     """What counts is what is opened: the path of a source may lead through another container's volume."""
     monkeypatch.setattr(hosts, "_SELINUX", str(tmp_path))
     changed: list[object] = []
-    monkeypatch.setattr(tree, "chown", lambda *words: changed.append(words))
-    monkeypatch.setattr(tree, "label", lambda *words: changed.append(words))
+    monkeypatch.setattr(directory_trees, "chown", lambda *words: changed.append(words))
+    monkeypatch.setattr(directory_trees, "label", lambda *words: changed.append(words))
     source = tmp_path / "source"
     if way in ("mount", "swapped"):
         source.mkdir()

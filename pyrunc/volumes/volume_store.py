@@ -18,8 +18,8 @@ import time
 from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
 from pyrunc import store as containers
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure, printable
-from pyrunc.volumes import tree
 from pyrunc.volumes.grammar import check_name
 from pyrunc.volumes.meta import FRESH, META, Volume, interpret, write
 
@@ -132,7 +132,7 @@ class Store:
     def _open(self, name: str) -> int:
         """Open a volume's directory, never what a symlink in its place leads to."""
         try:
-            return os.open(f"{self.path}/{name}", tree.READ_DIRECTORY)
+            return os.open(f"{self.path}/{name}", directory_trees.READ_DIRECTORY)
         except OSError as exc:
             # What is no directory is no volume, either.
             if exc.errno in (ENOENT, ENOTDIR):
@@ -201,7 +201,7 @@ class Store:
         """Prepare a volume's directory, then give it its name; of several makers of one name one succeeds."""
         draft = os.urandom(8).hex()
         os.mkdir(draft, 0o700, dir_fd=tmp)
-        fd = os.open(draft, tree.READ_DIRECTORY, dir_fd=tmp)
+        fd = os.open(draft, directory_trees.READ_DIRECTORY, dir_fd=tmp)
         try:
             os.mkdir(DATA, 0o755, dir_fd=fd)
             # Whatever the umask is: containers have users other than root.
@@ -209,11 +209,11 @@ class Store:
             write(fd, volume)
             os.rename(draft, f"{self.path}/{volume.name}", src_dir_fd=tmp)
         except OSError as exc:
-            tree.remove(tmp, draft, f"the draft of volume {volume.name}")
+            directory_trees.remove(tmp, draft, f"the draft of volume {volume.name}")
             if exc.errno not in (EEXIST, ENOTEMPTY):
                 raise
             place = f"{self.path}/{volume.name}"
-            if tree.lacks(place, DATA):
+            if directory_trees.lacks(place, DATA):
                 raise Failure(f"{place} is in the way: it is no volume") from None
             return False
         finally:
@@ -360,7 +360,7 @@ class Locked:
 
         """
         try:
-            return os.open(DATA, tree.READ_DIRECTORY, dir_fd=self.fd)
+            return os.open(DATA, directory_trees.READ_DIRECTORY, dir_fd=self.fd)
         except OSError as exc:
             raise Failure(f"open {self.store.mountpoint(self.volume.name)}", errno=exc.errno or 0) from None
 
@@ -377,8 +377,8 @@ class Locked:
         try:
             with _Staging(path) as staging:
                 os.rename(f"{path}/{name}", draft, dst_dir_fd=staging.fd)
-                size = tree.remove(self.fd, DATA, f"volume {name}")
-                tree.remove(staging.fd, draft, f"volume {name}")
+                size = directory_trees.remove(self.fd, DATA, f"volume {name}")
+                directory_trees.remove(staging.fd, draft, f"volume {name}")
         except OSError as exc:
             raise Failure(f"remove volume {name}", errno=exc.errno or 0) from None
         return size
@@ -419,7 +419,7 @@ class _Staging:
             directories.make(self.path, 0o700, parents=0o700)
         except FileExistsError:
             pass
-        self.fd = os.open(self.path, tree.READ_DIRECTORY)
+        self.fd = os.open(self.path, directory_trees.READ_DIRECTORY)
         try:
             self._sweep()
             fcntl.flock(self.fd, fcntl.LOCK_SH)
@@ -441,7 +441,7 @@ class _Staging:
         except OSError:
             return
         for name in os.listdir(self.fd):
-            tree.remove(self.fd, name, f"{self.path}/{name}")
+            directory_trees.remove(self.fd, name, f"{self.path}/{name}")
 
 
 def _has_data(directory: int) -> bool:

@@ -8,14 +8,14 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options
-from pyrunc.volumes import entries
+from pyrunc.volumes import mount_entries
 from pyrunc.volumes.grammar import parse_tmpfs, parse_volume
 from pyrunc.volumes.mount_words import parse_mount
 
 
 def options(text: str) -> list[Any]:
     request = parse_mount(text[8:]) if text.startswith("--mount ") else parse_volume(text)
-    made = entries.entry(request, "/source", layer="/state/overlay/0")
+    made = mount_entries.entry(request, "/source", layer="/state/overlay/0")
     assert made["destination"] == "/x"
     words = made["options"]
     assert isinstance(words, list)
@@ -54,7 +54,7 @@ def test_overlay() -> None:
 
 def test_overlay_of_a_path_with_a_colon() -> None:
     request = parse_mount("type=bind,src=/a:b,dst=/x,overlay")
-    made = entries.entry(request, r"/a:b\c", layer="/l:m")
+    made = mount_entries.entry(request, r"/a:b\c", layer="/l:m")
     words = made["options"]
     assert isinstance(words, list)
     assert words[:2] == [r"lowerdir=/a\:b\\c", "upperdir=/l:m/upper"]
@@ -62,34 +62,34 @@ def test_overlay_of_a_path_with_a_colon() -> None:
 
 def test_overlay_of_paths_with_commas() -> None:
     request = parse_mount("type=bind,src=/a,dst=/x,overlay")
-    made = entries.entry(request, "/a,ro", layer="/l,volatile")
+    made = mount_entries.entry(request, "/a,ro", layer="/l,volatile")
     words = mount_options.parse(made["options"])  # type: ignore[arg-type]
     assert words.data == (r"lowerdir=/a\,ro", "upperdir=/l,volatile/upper", "workdir=/l,volatile/work")
 
 
 def test_tmpfs() -> None:
-    made = entries.entry(parse_tmpfs("/t:size=1m,exec"), "", layer="")
+    made = mount_entries.entry(parse_tmpfs("/t:size=1m,exec"), "", layer="")
     assert made == {
         "destination": "/t",
         "type": "tmpfs",
         "source": "tmpfs",
         "options": ["nosuid", "nodev", "noexec", "size=1m", "exec", "mode=1777"],
     }
-    words = entries.entry(parse_tmpfs("/t:mode=700"), "", layer="")["options"]
+    words = mount_entries.entry(parse_tmpfs("/t:mode=700"), "", layer="")["options"]
     assert isinstance(words, list)
     assert [word for word in words if word.startswith("mode")] == ["mode=700"]
 
 
 def test_idmaps() -> None:
     request = parse_volume("/srv:/x:idmap=uids=0-1000-2#@5-7-1;gids=0-@0-1".replace("0-@0-1", "0-0-1"))
-    made = entries.entry(request, "/source", layer="", uids=((0, 100000, 65536),), gids=())
+    made = mount_entries.entry(request, "/source", layer="", uids=((0, 100000, 65536),), gids=())
     assert made["uidMappings"] == [
         {"containerID": 0, "hostID": 1000, "size": 2},
         {"containerID": 5, "hostID": 100007, "size": 1},
     ]
     assert made["gidMappings"] == [{"containerID": 0, "hostID": 0, "size": 1}]
     with pytest.raises(Failure, match="@5-7-1 lies outside the container's user namespace"):
-        entries.entry(request, "/source", layer="", uids=((0, 100000, 7),))
+        mount_entries.entry(request, "/source", layer="", uids=((0, 100000, 7),))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_binds_of_a_lenders_configuration(mode: str, words: list[str]) -> None:
         "options": ["rbind", "ro"],
         "uidMappings": [],
     }
-    lent = entries.lend(mount, "/bundle", mode)
+    lent = mount_entries.lend(mount, "/bundle", mode)
     assert lent == {"destination": "/x", "source": "/bundle/here", "options": words, "uidMappings": []}
 
 
@@ -116,4 +116,4 @@ def test_binds_of_a_lenders_configuration(mode: str, words: list[str]) -> None:
     ],
 )
 def test_what_is_no_bind_is_not_lent(mount: dict[str, object]) -> None:
-    assert entries.lend(mount, "/bundle", "") is None
+    assert mount_entries.lend(mount, "/bundle", "") is None

@@ -18,7 +18,7 @@ import pytest
 from pyrunc import store as containers
 from pyrunc.errors import Failure
 from pyrunc.volumes.meta import FRESH
-from pyrunc.volumes.store import (
+from pyrunc.volumes.volume_store import (
     MissingError,
     Store,
     default_path,
@@ -246,7 +246,7 @@ def test_waiting_for_the_lock_of_a_volume_that_goes_away(store: Store) -> None:
 
 def run_python(store: Store, code: str) -> subprocess.Popen[str]:
     begin = "import sys; sys.path.insert(0, sys.argv[1])\n"
-    begin += "from pyrunc.volumes.store import MissingError, Store\nstore = Store(sys.argv[2])\n"
+    begin += "from pyrunc.volumes.volume_store import MissingError, Store\nstore = Store(sys.argv[2])\n"
     return subprocess.Popen(
         [sys.executable, "-c", begin + code, str(TOP), store.path],
         stdout=subprocess.PIPE,

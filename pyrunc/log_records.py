@@ -3,7 +3,7 @@
 Engines read the log of a failed call and expect exactly one JSON object in it (Podman decodes the whole
 file), so at the default level a log holds nothing but errors. Warnings go to stderr; where that is the
 container's own they wait here, and are shown if the call fails. Imported when there is something to say (law
-2).
+2). What is set for a call is in log.py, and handed over with each record.
 """
 
 from __future__ import annotations
@@ -11,13 +11,8 @@ from __future__ import annotations
 import os
 import time
 
-from pyrunc import cli
 from pyrunc.errors import Failure, printable, shortened
 from pyrunc.jsonio import dumps
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyrunc.cli.match import Command
 
 _O_LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -30,31 +25,22 @@ _SOCKETS = {"syslog": "/dev/log", "journald": "/run/systemd/journal/socket"}
 _held: list[str] = []
 
 
-def settle(command: Command) -> None:
-    """Do what the global options say about logging, from here on.
+def open_log(target: str) -> tuple[int, str]:
+    """Open a log as --log names it: a path or, as crun has them, file:PATH, syslog:ID or journald:ID.
 
-    The log is opened at once, while relative paths still mean what the caller meant.
+    Returns:
+        Its descriptor, and "syslog:ID" or "journald:ID" when that is a socket of one of these.
 
     Raises:
-        Failure: the log cannot be opened.
+        Failure: it cannot be opened.
 
     """
-    cli.debugging = command.debug or command.log_level == "debug"
-    cli.warnings = cli.debugging or command.log_level == "warning"
-    cli.log_json = command.log_format == "json"
-    if command.log:
-        cli.log_fd = _open(command.log)
-
-
-def _open(target: str) -> int:
-    """Open a log as --log names it: a path or, as crun has them, file:PATH, syslog:ID or journald:ID."""
     kind, colon, name = target.partition(":")
     try:
         if colon and kind in _SOCKETS:
-            cli.log_service = target
-            return _connect(_SOCKETS[kind])
+            return _connect(_SOCKETS[kind]), target
         path = name if colon and kind == "file" else target
-        return os.open(path, _O_LOG, 0o644)
+        return os.open(path, _O_LOG, 0o644), ""
     except OSError as exc:
         place = _SOCKETS.get(kind, target) if colon else target
         message = f"open log {place}"
@@ -70,18 +56,29 @@ def _connect(path: str) -> int:
     return peer.detach()
 
 
-def record(level: str, message: str) -> None:
-    """Write one record ("debug", "warning" or "error") to wherever it belongs."""
+def write(level: str, message: str, *, fd: int, as_json: bool, service: str, warnings: str) -> None:
+    """Write one record to wherever it belongs.
+
+    Args:
+        level: "debug", "warning" or "error".
+        message: what is said.
+        fd: the log, -1 without one: then everything goes to stderr.
+        as_json: records are JSON objects.
+        service: what open_log() returned beside the descriptor.
+        warnings: with a log, a warning is "logged", "shown" on stderr, or "held" until a call has failed.
+
+    """
     message = shortened(message)
-    if cli.log_fd < 0:
-        _write(2, _line(level, message) if cli.log_json or level == "debug" else _plain(level, message))
-    elif level == "warning" and not cli.warnings:
-        if cli.holding:
+    if fd < 0:
+        plain = not (as_json or level == "debug")
+        _write(2, _plain(level, message) if plain else _line(level, message, as_json=as_json))
+    elif level == "warning" and warnings != "logged":
+        if warnings == "held":
             _held.append(message)
         else:
             _write(2, _plain(level, message))
     else:
-        _write(cli.log_fd, _framed(level, message))
+        _write(fd, _framed(level, message, service) or _line(level, message, as_json=as_json))
         if level == "error":
             for warning in _held:
                 _write(2, _plain("warning", warning))
@@ -91,7 +88,7 @@ def record(level: str, message: str) -> None:
 
 def _plain(level: str, message: str) -> str:
     """Return what a person reads on stderr; only an error may have several lines (report.py)."""
-    from pyrunc.cli import screen
+    from pyrunc import screen
 
     paint = screen.painter(2)
     if level == "warning":
@@ -105,17 +102,17 @@ def _plain(level: str, message: str) -> str:
     return text + "\n"
 
 
-def _line(level: str, message: str) -> str:
+def _line(level: str, message: str, *, as_json: bool) -> str:
     """Return a record of a log file, in one line, in the format --log-format names."""
     stamp = rfc3339(time.time())
-    if cli.log_json:
+    if as_json:
         return dumps({"level": level, "msg": message, "time": stamp}) + "\n"
     return f'time="{stamp}" level={level} msg={dumps(message)}\n'
 
 
-def _framed(level: str, message: str) -> str:
-    """Return a record as the log's reader wants it."""
-    kind, _, name = cli.log_service.partition(":")
+def _framed(level: str, message: str, service: str) -> str:
+    """Return a record as a service wants it, "" without one."""
+    kind, _, name = service.partition(":")
     if kind == "syslog":
         text = printable(message, keep="\n\t")
         return f"<{_FACILITY_DAEMON | _PRIORITIES[level]}>{name or 'pyrunc'}[{os.getpid()}]: {text}"
@@ -123,7 +120,7 @@ def _framed(level: str, message: str) -> str:
         # The journal's own protocol: one NAME=value a line, so the message must not hold a line end.
         text = printable(message, keep="\t")
         return f"PRIORITY={_PRIORITIES[level]}\nSYSLOG_IDENTIFIER={name or 'pyrunc'}\nMESSAGE={text}\n"
-    return _line(level, message)
+    return ""
 
 
 def _write(fd: int, text: str) -> None:

@@ -16,16 +16,15 @@ import stat
 from errno import EINVAL, ENOENT, ENOTDIR, ENOTSUP, EPERM
 from typing import TYPE_CHECKING
 
-from pyrunc.apply import target
+from pyrunc.apply import directory_trees, target
 from pyrunc.errors import Failure
-from pyrunc.images.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, quoted
-from pyrunc.volumes import tree
+from pyrunc.images.tar_entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.images.entries import Entry, Reader
     from pyrunc.images.owners import Owners
+    from pyrunc.images.tar_entries import Entry, Reader
     from pyrunc.volumes.progress import Progress
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -429,7 +428,7 @@ class _Layer:
     def _remove(self, here: int, name: str) -> None:
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
-            tree.remove(here, name, quoted(name))
+            directory_trees.remove(here, name, quoted(name))
         else:
             os.unlink(name, dir_fd=here)
         self._asked = None  # the way there may have led through it

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.images import entries
+from pyrunc.images import tar_entries
 from tests.support.images import TIME, Entry, folder, layer, link, symlink
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read(data: bytes) -> list[entries.Entry]:
-    return list(entries.Reader(io.BytesIO(data), "the layer"))
+def read(data: bytes) -> list[tar_entries.Entry]:
+    return list(tar_entries.Reader(io.BytesIO(data), "the layer"))
 
 
-def one(entry: Entry) -> entries.Entry:
+def one(entry: Entry) -> tar_entries.Entry:
     (found,) = read(layer(entry))
     return found
 
@@ -56,15 +56,15 @@ def test_names_of_all_kinds(name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "wanted"),
     [
-        (tarfile.REGTYPE, entries.FILE),
-        (tarfile.AREGTYPE, entries.FILE),
-        (tarfile.CONTTYPE, entries.FILE),
-        (tarfile.DIRTYPE, entries.DIRECTORY),
-        (tarfile.SYMTYPE, entries.SYMLINK),
-        (tarfile.LNKTYPE, entries.LINK),
-        (tarfile.FIFOTYPE, entries.FIFO),
-        (tarfile.CHRTYPE, entries.CHARACTER),
-        (tarfile.BLKTYPE, entries.BLOCK),
+        (tarfile.REGTYPE, tar_entries.FILE),
+        (tarfile.AREGTYPE, tar_entries.FILE),
+        (tarfile.CONTTYPE, tar_entries.FILE),
+        (tarfile.DIRTYPE, tar_entries.DIRECTORY),
+        (tarfile.SYMTYPE, tar_entries.SYMLINK),
+        (tarfile.LNKTYPE, tar_entries.LINK),
+        (tarfile.FIFOTYPE, tar_entries.FIFO),
+        (tarfile.CHRTYPE, tar_entries.CHARACTER),
+        (tarfile.BLKTYPE, tar_entries.BLOCK),
     ],
 )
 def test_kinds(kind: bytes, wanted: int) -> None:
@@ -146,7 +146,7 @@ def test_holes_in_each_form(form: str, tmp_path: Path) -> None:
     how = [f"--format={form}"] if "gnu" in form else ["--format=posix", f"--sparse-version={form}"]
     words = ["tar", "-C", str(tmp_path), "-cS", *how, "file", "end"]
     data = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
-    reader = entries.Reader(io.BytesIO(data), "the layer")
+    reader = tar_entries.Reader(io.BytesIO(data), "the layer")
     found = {}
     for entry in reader:
         assert (entry.parts is not None) == (entry.name == "file")

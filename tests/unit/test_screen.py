@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc import cli
-from pyrunc.cli import screen
+from pyrunc import screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +60,7 @@ def test_width(terminal: int, pipe: int, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_colours(terminal: int, pipe: int, said: str, variable: str, colored: tuple[bool, bool]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "color", said)
+        patch.setattr(screen, "color", said)
         patch.setenv(*variable.split("="))
         assert (screen.colored(terminal), screen.colored(pipe)) == colored
         assert (screen.painter(pipe) is not None) == colored[1]

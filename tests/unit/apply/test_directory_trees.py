@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
-from pyrunc.volumes import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def with_fd(path: Path) -> int:
 def remove(path: Path) -> int:
     parent = with_fd(path.parent)
     try:
-        return tree.remove(parent, path.name, "it")
+        return directory_trees.remove(parent, path.name, "it")
     finally:
         os.close(parent)
 
@@ -116,7 +116,7 @@ def test_an_ordinary_user_can_remove_what_he_has_locked(top: Path) -> None:
             os.setgid(1000)
             fd = with_fd(top)
             os.setuid(1000)
-            tree.empty(fd, "it")
+            directory_trees.empty(fd, "it")
             os._exit(0)
         finally:
             os._exit(1)
@@ -132,7 +132,7 @@ def test_chown_gives_all_but_what_links_point_to(top: Path, tmp_path: Path) -> N
     (top / "sub/file").touch()
     (top / "link").symlink_to(outside)
     fd = os.open(top, os.O_PATH)
-    tree.chown(fd, 1234, 4321, "it")
+    directory_trees.chown(fd, 1234, 4321, "it")
     os.close(fd)
     for path in (top, top / "sub", top / "sub/file", top / "link"):
         assert (path.lstat().st_uid, path.lstat().st_gid) == (1234, 4321)
@@ -145,7 +145,7 @@ def test_chown_leaves_alone_what_is_right_already(top: Path) -> None:
     (top / "file").touch()
     (top / "file").chmod(0o4755)
     fd = os.open(top, os.O_PATH)
-    tree.chown(fd, 0, 0, "it")
+    directory_trees.chown(fd, 0, 0, "it")
     os.close(fd)
     assert (top / "file").stat().st_mode & 0o7777 == 0o4755
 
@@ -154,7 +154,7 @@ def test_chown_leaves_alone_what_is_right_already(top: Path) -> None:
 def test_chown_of_a_single_file(top: Path) -> None:
     (top / "file").touch()
     fd = os.open(top / "file", os.O_PATH)
-    tree.chown(fd, 1234, 4321, "it")
+    directory_trees.chown(fd, 1234, 4321, "it")
     os.close(fd)
     assert (top / "file").stat().st_uid == 1234
 
@@ -167,7 +167,7 @@ def test_chown_does_not_enter_mounts(top: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "--bind", tmp_path / "outside", top / "mounted"], check=True)
     try:
         fd = os.open(top, os.O_PATH)
-        tree.chown(fd, 1234, 4321, "it")
+        directory_trees.chown(fd, 1234, 4321, "it")
         os.close(fd)
         assert (tmp_path / "outside/file").stat().st_uid == 0
     finally:
@@ -193,7 +193,7 @@ def test_label_marks_every_entry_once(top: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "setxattr", mark)
     fd = os.open(top, os.O_PATH)
-    tree.label(fd, "system_u:object_r:container_file_t:s0:c1,c2", "it")
+    directory_trees.label(fd, "system_u:object_r:container_file_t:s0:c1,c2", "it")
     os.close(fd)
     assert sorted(marked) == sorted(map(str, (top, top / "sub", top / "sub/file", top / "link")))
 
@@ -212,15 +212,15 @@ def nest(top: Path, depth: int) -> None:
 
 
 def test_no_depth_is_too_much(top: Path) -> None:
-    depth = 3 * tree.DEEPEST + 5
+    depth = 3 * directory_trees.DEEPEST + 5
     nest(top, depth)
     before = len(os.listdir("/proc/self/fd"))
     fd = with_fd(top)
     try:
-        assert tree.count(fd, seconds=60) == 1 + 3 * depth
-        tree.chown(fd, os.getuid(), os.getgid(), "it")
+        assert directory_trees.count(fd, seconds=60) == 1 + 3 * depth
+        directory_trees.chown(fd, os.getuid(), os.getgid(), "it")
     finally:
-        tree.empty(fd, "it")
+        directory_trees.empty(fd, "it")
         os.close(fd)
     assert os.listdir(top) == []
     assert len(os.listdir("/proc/self/fd")) == before
@@ -229,24 +229,24 @@ def test_no_depth_is_too_much(top: Path) -> None:
 def test_who_moves_a_directory_meanwhile_leads_nobody_out(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way up is by "..", which is elsewhere once a container has moved what lies below."""
     (top / "walked").mkdir()
-    nest(top / "walked", tree.DEEPEST + 20)
+    nest(top / "walked", directory_trees.DEEPEST + 20)
     (top / "elsewhere").mkdir()
     chain = "/".join(["d"] * 10)
     seen: list[tuple[int, int]] = []
-    real = tree._visit
+    real = directory_trees._visit
 
     def visit(fd: int, action: Any, directories: list[str]) -> None:
         found = os.fstat(fd)
         seen.append((found.st_dev, found.st_ino))
         real(fd, action, directories)
-        if len(seen) == tree.DEEPEST + 15:  # the tenth is closed by now
+        if len(seen) == directory_trees.DEEPEST + 15:  # the tenth is closed by now
             (top / "walked" / chain / "d").rename(top / "elsewhere" / "d")
 
-    monkeypatch.setattr(tree, "_visit", visit)
+    monkeypatch.setattr(directory_trees, "_visit", visit)
     fd = with_fd(top / "walked")
     try:
         with pytest.raises(Failure, match="a directory in it was moved meanwhile"):
-            tree.chown(fd, os.getuid(), os.getgid(), "it")
+            directory_trees.chown(fd, os.getuid(), os.getgid(), "it")
     finally:
         os.close(fd)
     outside = (top / "elsewhere").stat()
@@ -258,22 +258,22 @@ def test_count(top: Path) -> None:
         (top / str(number)).touch()
     fd = with_fd(top)
     try:
-        assert tree.count(fd, seconds=60) == 3001
-        assert tree.count(fd, seconds=-1) == 0
+        assert directory_trees.count(fd, seconds=60) == 3001
+        assert directory_trees.count(fd, seconds=-1) == 0
     finally:
         os.close(fd)
 
 
 def test_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "place"
-    assert not tree.lacks(str(place), "data"), "nothing is there"
+    assert not directory_trees.lacks(str(place), "data"), "nothing is there"
     place.touch()
-    assert tree.lacks(str(place), "data"), "a file"
+    assert directory_trees.lacks(str(place), "data"), "a file"
     place.unlink()
     place.mkdir()
-    assert tree.lacks(str(place), "data")
+    assert directory_trees.lacks(str(place), "data")
     (place / "data").mkdir()
-    assert not tree.lacks(str(place), "data")
+    assert not directory_trees.lacks(str(place), "data")
     real = os.stat
 
     def removed_meanwhile(name: str, **how: Any) -> os.stat_result:
@@ -283,4 +283,4 @@ def test_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, **how)
 
     monkeypatch.setattr(os, "stat", removed_meanwhile)
-    assert not tree.lacks(str(place), "data")
+    assert not directory_trees.lacks(str(place), "data")

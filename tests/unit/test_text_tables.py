@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrunc import layout
+from pyrunc import text_tables
 
 ROWS = [
     ("ID", "PATH", "WHAT"),
     ("1", "/srv/containers/with/a/long/path/rootfs", "make it and mount a tmpfs over all of it, read-only"),
     ("2", "/short", "nothing"),
 ]
-KINDS = (layout.WHOLE, layout.MIDDLE, layout.FOLD)
+KINDS = (text_tables.WHOLE, text_tables.MIDDLE, text_tables.FOLD)
 
 
 def drawn(width: int, **how: object) -> list[str]:
-    return layout.table(ROWS, KINDS, width, **how).splitlines()  # type: ignore[arg-type]
+    return text_tables.table(ROWS, KINDS, width, **how).splitlines()  # type: ignore[arg-type]
 
 
 def test_with_room_for_all_nothing_happens() -> None:
@@ -50,9 +50,9 @@ def test_columns_are_dropped_last() -> None:
 
 
 def test_numbers_to_the_right_and_a_tree_that_goes_on() -> None:
-    lines = layout.table(
+    lines = text_tables.table(
         [("A", "N", "TEXT"), ("├─x", "7", "one two three four five six seven eight nine"), ("└─y", "10", "")],
-        (layout.WHOLE, layout.WHOLE, layout.FOLD),
+        (text_tables.WHOLE, text_tables.WHOLE, text_tables.FOLD),
         34,
         right=(1,),
         below=("", "│", ""),
@@ -71,23 +71,23 @@ def test_what_is_painted_is_measured_without_its_colours() -> None:
 
 def test_an_end_is_cut() -> None:
     rows = [("TIME",), ("2026-01-01T00:00:00.123456789Z",)]
-    assert layout.table(rows, (layout.END,), 20).splitlines()[1] == "2026-01-01T00:00:..."
+    assert text_tables.table(rows, (text_tables.END,), 20).splitlines()[1] == "2026-01-01T00:00:..."
 
 
 def test_middle() -> None:
-    assert layout.middle("/a/b", 10) == "/a/b"
-    assert layout.middle("/aaaaaaaaaa/bbbbbbbbbb", 12) == "/aa...bbbbbb"
+    assert text_tables.middle("/a/b", 10) == "/a/b"
+    assert text_tables.middle("/aaaaaaaaaa/bbbbbbbbbb", 12) == "/aa...bbbbbb"
 
 
 def test_a_word_without_blanks_is_broken_where_it_can_be() -> None:
-    assert layout.fold("rw,nosuid,nodev,noexec", 12) == ["rw,nosuid,", "nodev,noexec"]
-    assert layout.fold("x" * 25, 10) == ["x" * 10, "x" * 10, "x" * 5]
-    assert layout.fold("", 10) == [""]
+    assert text_tables.fold("rw,nosuid,nodev,noexec", 12) == ["rw,nosuid,", "nodev,noexec"]
+    assert text_tables.fold("x" * 25, 10) == ["x" * 10, "x" * 10, "x" * 5]
+    assert text_tables.fold("", 10) == [""]
 
 
 @given(st.text("ab ,/", min_size=1, max_size=200), st.integers(8, 60))
 def test_folding_loses_nothing_but_blanks(text: str, width: int) -> None:
-    lines = layout.fold(text, width)
+    lines = text_tables.fold(text, width)
     assert max(map(len, lines)) <= width
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
@@ -97,6 +97,6 @@ def test_folding_loses_nothing_but_blanks(text: str, width: int) -> None:
     st.integers(60, 120),
 )
 def test_what_can_fit_fits(rows: list[tuple[str, str, str]], width: int) -> None:
-    kinds = (layout.MIDDLE, layout.FOLD, layout.MIDDLE)
-    lines = layout.table([("A", "B", "C"), *rows], kinds, width).splitlines()
+    kinds = (text_tables.MIDDLE, text_tables.FOLD, text_tables.MIDDLE)
+    lines = text_tables.table([("A", "B", "C"), *rows], kinds, width).splitlines()
     assert max(map(len, lines)) <= width

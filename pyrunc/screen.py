@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import cli
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +24,8 @@ STYLES = {
 }
 _USUAL = 80
 
+color = ""  # "always" or "never" (--color); else as the terminal has it
+
 
 def width(fd: int = 1) -> int:
     """Return the columns of the terminal that a descriptor is, 0 where it is none: then nothing is cut."""
@@ -39,8 +39,8 @@ def width(fd: int = 1) -> int:
 
 def colored(fd: int = 1) -> bool:
     """Tell whether to write colours to a descriptor (--color, then NO_COLOR of no-color.org, then TERM)."""
-    if cli.color in ("always", "never"):
-        return cli.color == "always"
+    if color in ("always", "never"):
+        return color == "always"
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb"):
         return False
     return os.isatty(fd)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyrunc.apply import directory_trees as volumes
 from pyrunc.errors import Failure
-from pyrunc.images.entries import Reader
 from pyrunc.images.owners import Owners
-from pyrunc.images.tree import Tree
-from pyrunc.volumes import tree as volumes
+from pyrunc.images.rootfs import Tree
+from pyrunc.images.tar_entries import Reader
 from pyrunc.volumes.progress import Progress
 from tests.support.images import TIME, Entry, folder, layer, link, symlink
 
