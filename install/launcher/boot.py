@@ -35,9 +35,11 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 
 # What an image holds, with all that these import: what most calls want. More would only take memory.
 HOT = (
-    "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
+    "pyrunc.__main__", "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
-    "pyrunc.plan.build", "pyrunc.apply.seccomp.filters",
+    "pyrunc.apply.foreground", "pyrunc.apply.cgroups.make", "pyrunc.apply.cgroups.v1", "pyrunc.apply.cgroups.v2",
+    "pyrunc.plan.build", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
+    "pyrunc.apply.seccomp.filters",
 )  # fmt: skip
 
 
