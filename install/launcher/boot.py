@@ -37,7 +37,8 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 HOT = (
     "pyrunc.__main__", "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
-    "pyrunc.apply.foreground", "pyrunc.apply.cgroups.make", "pyrunc.apply.cgroups.v1", "pyrunc.apply.cgroups.v2",
+    "pyrunc.apply.foreground", "pyrunc.apply.cgroups.making", "pyrunc.apply.cgroups.version_1",
+    "pyrunc.apply.cgroups.version_2",
     "pyrunc.plan.build", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
     "pyrunc.apply.seccomp.filters",
 )  # fmt: skip

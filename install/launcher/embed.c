@@ -273,6 +273,19 @@ static int make_image(void)
     return !done || image_write(globals) < 0;
 }
 
+/* Whether the command line may be one of the verbs that write to most of an image's pages. `state` and its like write to
+ * less than a third, for which a copy of all takes longer than page faults do. */
+static int is_thorough(char **argv)
+{
+    static const char *const VERBS[] = {"create", "run", "exec", "restore"};
+
+    for (; *argv; argv++)
+        for (size_t i = 0; i < sizeof(VERBS) / sizeof(VERBS[0]); i++)
+            if (strcmp(*argv, VERBS[i]) == 0)
+                return 1;
+    return 0;
+}
+
 /* The script is run by the interpreter that there is now. */
 static int leave_it_to_the_script(char **argv)
 {
@@ -293,6 +306,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* as Python does: a write then fails, instead of the process */
     signal(SIGXFSZ, SIG_IGN);
     is_image = entry != NULL;
+    if (is_image && is_thorough(argv))
+        heap_huge();
     if (is_image && image_resume() < 0) {
         fputs("pyrunc: the interpreter did not go on\n", stderr);
         return 1;

@@ -10,13 +10,18 @@
  * The first time that there is no more, the caller is told so, and what it then does (say so, mostly) has the RESERVE.
  * Who asks again and again never comes to an end (a loop in a library was seen to): then this says so, and ends it.
  *
- * An image's REGION ends where the picture does. What the kernel has to find room for before the program begins is what
- * the program cannot complain about: with less the kernel kills it (`ulimit -v`), so it is to be little.
+ * An image's REGION ends soon after the picture does. What the kernel has to find room for before the program begins is
+ * what the program cannot complain about: with less the kernel kills it (`ulimit -v`), so it is to be little.
+ *
+ * A process writes to most pages of its picture: whatever Python looks at, it counts. Each is a page fault and a copy,
+ * 2.0 us as measured, 800 times in `run`. Huge pages that the picture is read into (heap_huge) cost 0.5 us for each 4 KiB,
+ * needed or not, so REGION begins and ends where such pages do.
  */
 #define _GNU_SOURCE
 #include "heap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,6 +32,8 @@
 #define REGION ((size_t)32 << 20)
 #define CHUNK ((size_t)4 << 20)
 #define RESERVE ((size_t)512 << 10)
+#define HUGE_PAGE \
+    ((size_t)2 << 20) /* of x86-64, and of aarch64 with pages of 4 KiB; elsewhere it is a size like others */
 #define LEAST ((size_t)64 << 10) /* of a chunk, where memory is short */
 #define PATIENCE 2000 /* refusals; a program that goes back after one meets some tens */
 #define FINE 64 /* classes of 16 bytes each */
@@ -35,6 +42,7 @@
 
 /* The '#' turns what the compiler adds to the section's line into a comment: it is to have no contents. */
 static char region[REGION] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(4096)));
+#define BEGIN ((char *)(((uintptr_t)region + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1)))
 
 struct block {
     uint32_t kind; /* its class */
@@ -47,9 +55,11 @@ struct spare {
     struct spare *next;
 };
 
-static char *top = region, *end = region + REGION - RESERVE, *reserve = region + REGION - RESERVE;
+static char *top, *end = region + REGION - RESERVE, *reserve = region + REGION - RESERVE;
 static struct spare *spares[CLASSES];
 static volatile char busy;
+static char in_use; /* something has been allocated */
+struct heap_picture heap_picture;
 
 static void lock(void)
 {
@@ -105,6 +115,8 @@ static void give_up(void)
 /* Take size bytes from the end of what is in use; NULL when there is no more memory. */
 static char *extend(size_t size)
 {
+    if (!top)
+        top = BEGIN;
     if ((size_t)(end - top) < size) {
         size_t chunk = size > CHUNK ? size : CHUNK;
         char *more;
@@ -130,14 +142,67 @@ static char *extend(size_t size)
 
 char *heap_close(void)
 {
-    if (!reserve || top < region || top > reserve)
+    char *used = (char *)(((uintptr_t)top + 4095) & ~(uintptr_t)4095);
+
+    if (!reserve || top < BEGIN || top > reserve)
         return NULL;
     /* What is left in freed blocks belongs to nobody, and is different each time. */
     for (unsigned class = 0; class < CLASSES; class++)
         for (struct spare *spare = spares[class]; spare; spare = spare->next)
             memset(spare + 1, 0, size_of(class) - sizeof(*spare));
-    end = reserve = region + ((size_t)(top - region + 4095) & ~(size_t)4095);
-    return reserve + RESERVE;
+    heap_picture.begin = BEGIN;
+    heap_picture.end = (char *)(((uintptr_t)used + RESERVE + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+    end = reserve = heap_picture.end - RESERVE;
+    in_use = 0;
+    return used;
+}
+
+/* Whether the kernel may give huge pages to who asks for them. */
+static int huge_pages(void)
+{
+    char text[64];
+    int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return 0;
+    text[length] = 0;
+    return !strstr(text, "[never]");
+}
+
+/* Fill memory of zeros from the picture in the program's file. */
+static int filled(char *memory)
+{
+    const struct heap_part *part = heap_picture.parts, *last = part + sizeof(heap_picture.parts) / sizeof(*part);
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return 0;
+    for (; part < last && part->size; part++) {
+        off_t offset = heap_picture.offset + (off_t)part->begin;
+
+        if (pread(fd, memory + part->begin, part->size, offset) != (ssize_t)part->size)
+            break;
+    }
+    close(fd);
+    return part == last || !part->size;
+}
+
+void heap_huge(void)
+{
+    size_t size = (size_t)(heap_picture.end - heap_picture.begin);
+    char *aside = heap_picture.end; /* free: libraries and stacks are far above */
+
+    /* As long as nothing has been written to it the file has the same. */
+    if (!heap_picture.offset || in_use || !huge_pages())
+        return;
+    if (mmap(aside, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != aside)
+        return;
+    if (madvise(aside, size, MADV_HUGEPAGE) < 0 || !filled(aside) ||
+        mremap(aside, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, heap_picture.begin) == MAP_FAILED)
+        munmap(aside, size);
 }
 
 static struct block *header(void *pointer)
@@ -150,6 +215,7 @@ static void *take(size_t size)
     unsigned class = class_of(size);
     struct block *made = NULL;
 
+    in_use = 1;
     if (class == HUGE) {
         if (size > PTRDIFF_MAX - 4096 || !(made = map(size + sizeof(*made)))) {
             errno = ENOMEM;

@@ -111,6 +111,19 @@ static void forget(void)
     memset(&PYRUNC_KEY, 0, sizeof(PYRUNC_KEY));
 }
 
+static int put(const char *from, size_t size)
+{
+    while (size) {
+        ssize_t written = write(1, from, size);
+
+        if (written <= 0)
+            return -1;
+        from += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
 int image_write(PyObject *globals)
 {
     const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
@@ -124,14 +137,10 @@ int image_write(PyObject *globals)
     to = heap_close();
     if (!from || !entry || !to)
         return -1;
-    while (from < to) {
-        ssize_t written = write(1, from, (size_t)(to - from));
+    /* image.py completes the heap's place. */
+    const char *place[] = {(const char *)&heap_picture, heap_picture.begin, heap_picture.end};
 
-        if (written <= 0)
-            return -1;
-        from += written;
-    }
-    return 0;
+    return put((const char *)place, sizeof(place)) < 0 ? -1 : put(from, (size_t)(to - from));
 }
 
 /* pymalloc's memory, which it would ask mmap for */

@@ -27,6 +27,11 @@ DT_PLTRELSZ, DT_PLTGOT, DT_SYMTAB, DT_RELA, DT_RELASZ = 2, 3, 6, 7, 8
 HEADER = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align
 RELOCATION = struct.Struct("<QIIq")  # Elf64_Rela: offset, kind, symbol, addend
 SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
+# What a picture begins with: where heap.c's struct heap_picture is, and begin and end of the heap. The third
+# member of that struct and those that follow are filled in here: where the heap's picture is in the file, and
+# begin and size of its parts.
+PLACE, THIRD, PARTS = struct.Struct("<QQQ"), 16, 16
+APART = 16 * PAGE  # fewer zeros between two parts are read faster than left out
 # The relocation that copies a library's variable into the program, by e_machine: x86-64, AArch64, RISC-V.
 COPY = {62: 5, 183: 1024, 243: 4}
 # What a C library would choose other functions for, on another processor.
@@ -118,13 +123,29 @@ def differences(one: bytes, other: bytes, address: int) -> list[str]:
     return [f"{address + at:#x}: {a[::-1].hex()} {b[::-1].hex()}" for at, a, b in words if a != b]
 
 
+def parts(heap: bytes) -> list[tuple[int, int]]:
+    """Return begin and size of what is more than zeros in a heap's picture, in whole pages."""
+    found: list[tuple[int, int]] = []
+    for at in range(0, len(heap), PAGE):
+        if heap.count(0, at, at + PAGE) == len(heap[at : at + PAGE]):
+            continue
+        begin, size = found[-1] if found else (at, 0)
+        if at - (begin + size) < APART or len(found) == PARTS:
+            found[-1:] = [(begin, at + PAGE - begin)]
+        else:
+            found.append((at, PAGE))
+    return found
+
+
 def main() -> None:
     """Write OUT."""
     program, out = sys.argv[1:]
     old = Program(Path(program).read_bytes())
     segment = old.writable
-    new = old.kept(picture(program, {}, elsewhere=False))
-    again = old.kept(picture(program, {"GLIBC_TUNABLES": OLDER}, elsewhere=True))
+    first = picture(program, {}, elsewhere=False)
+    second = picture(program, {"GLIBC_TUNABLES": OLDER}, elsewhere=True)
+    new = old.kept(first[PLACE.size :])
+    again = old.kept(second[PLACE.size :])
     if new != again:
         found = differences(new, again, segment.address)
         print(*found[:1000], sep="\n")
@@ -133,11 +154,17 @@ def main() -> None:
         )
     assert segment.filled <= len(new) <= segment.memory
     moved = -(-len(old.data) // PAGE) * PAGE + segment.address % PAGE
-    made = bytearray(old.data) + bytes(moved - len(old.data)) + new
+    place, heap, end = PLACE.unpack_from(first)
+    assert segment.address + len(new) <= end <= segment.address + segment.memory
+    filled = bytearray(new)
+    begin = heap - segment.address
+    numbers = [moved + begin, *(number for part in parts(new[begin:]) for number in part)]
+    struct.pack_into(f"<{len(numbers)}Q", filled, place + THIRD - segment.address, *numbers)
+    made = bytearray(old.data) + bytes(moved - len(old.data)) + filled
     for number, part in enumerate(old.segments):
         if part is segment:
-            # No more memory than there is a picture of: heap.c asks for the rest when it is wanted.
-            changed = part._replace(offset=moved, filled=len(new), memory=len(new))
+            # Little more memory than there is a picture of: heap.c asks for the rest when it is wanted.
+            changed = part._replace(offset=moved, filled=len(new), memory=end - segment.address)
         elif segment.address <= part.address < segment.address + segment.filled:
             changed = part._replace(offset=part.address - segment.address + moved)
         else:

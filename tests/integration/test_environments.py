@@ -279,7 +279,7 @@ def test_a_small_address_space(
     bundle.process["args"] = ["/bin/true"]
     bundle.write()
     world = World(installed / "bin/pyrunc", engine, bundle, place)
-    values = [size << 10 for size in (16000, 17000, 18500, 20000, 21000, 24000, 27000, 32000, 40000, 60000)]
+    values = [size << 10 for size in (21000, 22000, 23500, 25000, 27000, 29000, 32000, 36000, 40000, 60000)]
     for ended in limits(resource.RLIMIT_AS, values, world, words):
         ended.clean()
         assert ended.code == 0 or ended.lines() == 1 or "NAME:" in ended.err, ended

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parents[2]
 PT_GNU_STACK = 0x6474E551
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to look at system calls")
 
@@ -164,6 +165,8 @@ def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> N
 SURROUNDINGS = {
     "an older processor": ["env", f"GLIBC_TUNABLES={OLDER}"],
     "no personality(2)": refuse.prefix("EPERM", "personality"),
+    "no huge pages": refuse.prefix("EINVAL", "madvise"),
+    "no moving of memory": refuse.prefix("ENOMEM", "mremap"),
     "little memory to promise": ["prlimit", f"--data={24 << 20}"],
     "libraries at the other end": ["prlimit", "--stack=unlimited"],
     "libraries where they always are": ["setarch", "-R"],
@@ -181,6 +184,22 @@ def test_elsewhere(
     assert engine.status(name) == "running"
     engine.call("delete", "--force", name).ok()
     assert "command: " in engine.call("--version").ok().out
+
+
+@STRACE
+@pytest.mark.skipif(not THP.exists() or "[never]" in THP.read_text(), reason="the kernel gives no huge pages")
+def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(
+    installed: Path, engine: Engine, bundle: Bundle
+) -> None:
+    """A third of the page faults; for the others copying all of it would take longer."""
+    if not is_image(installed / "bin/pyrunc"):
+        pytest.skip("only an image's memory is known before the program begins")
+    name = engine.start(bundle)
+    trace = engine.directory / "trace"
+    for words, moved in ((("exec", name, "true"), True), (("state", name), False)):
+        command = ["strace", "-e", "trace=mremap", "-o", str(trace), *engine.argv(*words)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert ("MREMAP_FIXED" in trace.read_text()) == moved, words
 
 
 def test_two_builds_are_the_same(installed: Path) -> None:

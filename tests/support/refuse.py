@@ -2,7 +2,7 @@
 
     python refuse.py ENOSYS open_tree,fsopen COMMAND...
 
-The numbers count from 424 on, where a call has the same one on every architecture; but for one.
+The numbers count from 424 on, where a call has the same one on every architecture; but for the older ones.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ import struct
 import sys
 from pathlib import Path
 
+_X86_64 = os.uname().machine == "x86_64"
+OLDER = {
+    "personality": 135 if _X86_64 else 92,
+    "madvise": 28 if _X86_64 else 233,
+    "mremap": 25 if _X86_64 else 216,
+}
 NUMBERS = {
-    "personality": 135 if os.uname().machine == "x86_64" else 92,
+    **OLDER,
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,
@@ -31,7 +37,7 @@ NUMBERS = {
 }
 # What mount(2) has to stand in for, and what came with it.
 NEW_MOUNT_API = tuple(
-    name for name in NUMBERS if name not in ("personality", "pidfd_open", "clone3", "close_range", "openat2")
+    name for name in NUMBERS if name not in (*OLDER, "pidfd_open", "clone3", "close_range", "openat2")
 )
 _SET_MODE_FILTER = 1
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K

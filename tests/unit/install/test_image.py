@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from install.launcher.image import COPY, Program
+from install.launcher.image import APART, COPY, PAGE, PARTS, Program, parts
 
 TOP = Path(__file__).resolve().parents[3]
 
@@ -26,6 +26,8 @@ SOURCE = r"""
 #include <unistd.h>
 
 static unsigned long kept[3] = { 1, 2, 3 }, big[4096];
+static char heap[64 << 12] __attribute__((aligned(4096)));
+static struct { const char *begin, *end; long offset, parts[16][2]; } place;
 
 static unsigned long found(void)
 {
@@ -43,13 +45,29 @@ int main(int argc, char **argv)
 
 	if (argc < 2 || strcmp(argv[1], "@image")) {
 		fprintf(stdout, "%lu %lu\n", kept[1], big[7]);
+		for (int i = 0; i < 16 && place.parts[i][1]; i++) {
+			static char read_back[64 << 12];
+			FILE *self = fopen("/proc/self/exe", "r");
+
+			fseek(self, place.offset + place.parts[i][0], SEEK_SET);
+			fread(read_back, 1, place.parts[i][1], self);
+			if (place.parts[i][0] < 1 << 18)
+				fprintf(stdout, "%ld %ld: %d\n", place.parts[i][0] >> 12, place.parts[i][1] >> 12,
+					memcmp(read_back, heap + place.parts[i][0], place.parts[i][1]));
+		}
 		return 0;
 	}
 	kept[1] = found();
 	big[7] = 42;
+	heap[0] = heap[(3 << 12) + 5] = heap[(30 << 12) - 1] = heap[31 << 12] = 'x';
 	for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
-		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
+		if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W) {
+			const char *words[] = { (char *)&place, heap, (char *)header[i].p_vaddr + header[i].p_memsz };
+
+			if (write(1, words, sizeof(words)) < 0)
+				return 1;
 			return write(1, (void *)header[i].p_vaddr, header[i].p_memsz) < 0;
+		}
 	return 1;
 }
 """
@@ -83,7 +101,10 @@ def test_it_goes_on_with_what_it_had(tmp_path: Path) -> None:
         said = subprocess.run(
             [tmp_path / "image"], env=environment, capture_output=True, text=True, check=True
         )
-        assert said.stdout == "99 42\n", "stdout itself is a variable that the dynamic linker fills in"
+        lines = said.stdout.splitlines()
+        assert lines[0] == "99 42", "stdout itself is a variable that the dynamic linker fills in"
+        # What of the heap is more than zeros: the pages 0 to 3, 29 to 31, and whatever is behind it.
+        assert lines[1:3] == ["0 4: 0", "29 3: 0"]
 
 
 @pytest.mark.parametrize("what", WHAT.values(), ids=WHAT)
@@ -102,3 +123,14 @@ def test_what_the_dynamic_linker_fills_in_is_left_to_it(tmp_path: Path) -> None:
     (row,) = [line for line in named.splitlines() if " stdout@" in line]
     assert (int(row.split()[0], 16), 8) in set(program.linked())
     assert program.machine in COPY
+
+
+def test_parts_of_a_heap() -> None:
+    """Zeros between two parts are left out where they are many, and where there is room for one more part."""
+    page, few, many = b"x" + bytes(PAGE - 1), bytes(APART - PAGE), bytes(APART)
+    assert parts(b"") == parts(bytes(5 * PAGE)) == []
+    assert parts(page + few + page + bytes(PAGE)) == [(0, APART + PAGE)]
+    assert parts(page + many + page) == [(0, PAGE), (PAGE + APART, PAGE)]
+    found = parts((page + many) * (PARTS + 2))
+    assert len(found) == PARTS
+    assert found[-1] == ((PARTS - 1) * (PAGE + APART), 3 * PAGE + 2 * APART)
