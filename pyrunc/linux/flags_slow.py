@@ -44,29 +44,6 @@ FILESYSTEMS: dict[int, str] = {
     0x19830326: "fhgfs",
 }
 
-# seccomp actions as seccomp(2) has them, the upper 16 bits of a filter's return value
-SECCOMP_ACTIONS: dict[str, int] = {
-    "SECCOMP_RET_KILL_PROCESS": 0x80000000,
-    "SECCOMP_RET_KILL_THREAD": 0x00000000,
-    "SECCOMP_RET_TRAP": 0x00030000,
-    "SECCOMP_RET_ERRNO": 0x00050000,
-    "SECCOMP_RET_USER_NOTIF": 0x7FC00000,
-    "SECCOMP_RET_TRACE": 0x7FF00000,
-    "SECCOMP_RET_LOG": 0x7FFC0000,
-    "SECCOMP_RET_ALLOW": 0x7FFF0000,
-}
-
-# From keyctl(2): the permissions that a possessor, the user, the group and others may hold on a key
-KEY_PERMISSIONS: dict[str, int] = {
-    "VIEW": 0x01,
-    "READ": 0x02,
-    "WRITE": 0x04,
-    "SEARCH": 0x08,
-    "LINK": 0x10,
-    "SETATTR": 0x20,
-}
-KEY_SHIFTS: dict[str, int] = {"POSSESSOR": 24, "USER": 16, "GROUP": 8, "OTHER": 0}
-
 
 def filesystem(magic: int) -> str:
     """Name a filesystem by the f_type of statfs(2), or give the number in hexadecimal."""

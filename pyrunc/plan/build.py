@@ -9,6 +9,7 @@ rights, the seccomp filter as late as the process's own rights allow.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import CLONE_NEWNET, SECCOMP_FILTER_FLAG_NEW_LISTENER
 from pyrunc.plan import cgroups as plan_cgroups
 from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
 from pyrunc.spec import meaning
@@ -51,7 +52,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     child = [
         steps.AllCpus(),
         *([steps.Keyring(name="_ses." + request.id)] if request.new_keyring else []),
-        *([steps.LoopbackUp()] if spaces.flags & namespaces.NEWNET else []),
+        *([steps.LoopbackUp()] if spaces.flags & CLONE_NEWNET else []),
         *_tree(config, facts, spaces, cgroup.paths, rootfs=rootfs, request=request),
         *_names(config),
         *process.attributes(command, cpuset=_has_cpuset(config)),
@@ -268,7 +269,9 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
     lowered.strict = "run.oci.seccomp_fail_unknown_syscall" in annotations
     return [
         steps.Seccomp(
-            section=lowered, notify=bool(lowered.flags & seccomp.NEW_LISTENER), pointer="/linux/seccomp"
+            section=lowered,
+            notify=bool(lowered.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER),
+            pointer="/linux/seccomp",
         )
     ]
 

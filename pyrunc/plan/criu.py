@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.jsonio import decimal
+from pyrunc.linux.flags import CLONE_NEWNET
 from pyrunc.plan import namespaces, steps
 from pyrunc.plan.record import Record
 
@@ -33,7 +34,7 @@ MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5, None: 6}
 # enum criu_network_lock_method
 LOCKS = {"iptables": 1, "nftables": 2, "skip": 3}
 # --empty-ns
-EMPTY = {"network": namespaces.NEWNET}
+EMPTY = {"network": CLONE_NEWNET}
 
 # What CRIU calls the namespaces.
 NAMES = {"network": "net", "mount": "mnt"}
@@ -194,7 +195,7 @@ def common(cmd: Any, log: str, config_file: str) -> Message:
 
     """
     # A runtime does not configure networks, so CRIU never restores the devices of a network namespace.
-    empty = namespaces.NEWNET
+    empty = CLONE_NEWNET
     for name in cmd.empty_ns:
         if name not in EMPTY:
             raise Failure(

@@ -11,30 +11,42 @@ Law 1: pure. The numbers are the kernel's own (mount_setattr(2), Linux 5.12; MOU
 
 from __future__ import annotations
 
+from pyrunc.linux import flags
 from pyrunc.plan.record import Record
 
-RDONLY = 0x1
-NOSUID = 0x2
-NODEV = 0x4
-NOEXEC = 0x8
-ATIME_MASK = 0x70
-RELATIME = 0x0
-NOATIME = 0x10
-STRICTATIME = 0x20
-NODIRATIME = 0x80
-ID_MAPPED = 0x100000
-NOSYMFOLLOW = 0x200000
-
-# mount(2) flags for the propagation types (include/uapi/linux/mount.h)
-UNBINDABLE = 1 << 17
-PRIVATE = 1 << 18
-SLAVE = 1 << 19
-SHARED = 1 << 20
+# The bits of mount_setattr(2), and those of mount(2) for the propagation types, by short names.
+RDONLY = flags.MOUNT_ATTR_RDONLY
+NOSUID = flags.MOUNT_ATTR_NOSUID
+NODEV = flags.MOUNT_ATTR_NODEV
+NOEXEC = flags.MOUNT_ATTR_NOEXEC
+ATIME_MASK = flags.MOUNT_ATTR__ATIME
+RELATIME = flags.MOUNT_ATTR_RELATIME
+NOATIME = flags.MOUNT_ATTR_NOATIME
+STRICTATIME = flags.MOUNT_ATTR_STRICTATIME
+NODIRATIME = flags.MOUNT_ATTR_NODIRATIME
+ID_MAPPED = flags.MOUNT_ATTR_IDMAP
+NOSYMFOLLOW = flags.MOUNT_ATTR_NOSYMFOLLOW
+UNBINDABLE = flags.MS_UNBINDABLE
+PRIVATE = flags.MS_PRIVATE
+SLAVE = flags.MS_SLAVE
+SHARED = flags.MS_SHARED
 
 # All that a word can say about one mount, but for access times.
 FLAGS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
 # What a user namespace may not take back from a mount that comes from outside (mount_namespaces(7)).
 LOCKABLE = RDONLY | NOSUID | NODEV | NOEXEC
+
+# How the bits are said: what sets one, what clears it.
+ATTRIBUTES = (
+    (RDONLY, "ro", "rw"),
+    (NOSUID, "nosuid", "suid"),
+    (NODEV, "nodev", "dev"),
+    (NOEXEC, "noexec", "exec"),
+    (NODIRATIME, "nodiratime", "diratime"),
+    (NOSYMFOLLOW, "nosymfollow", "symfollow"),
+)
+ATIMES = {RELATIME: "relatime", NOATIME: "noatime", STRICTATIME: "strictatime"}
+PROPAGATIONS = {SHARED: "shared", SLAVE: "slave", PRIVATE: "private", UNBINDABLE: "unbindable"}
 
 (
     SET,

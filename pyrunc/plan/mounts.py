@@ -7,6 +7,7 @@ out. Source: runtime-spec config.md "Mounts".
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import CLONE_NEWUSER
 from pyrunc.plan import mount_options, namespaces
 from pyrunc.plan.mount_options import Options
 from pyrunc.plan.steps import EnterCgroupNamespace, Mount, Step
@@ -320,7 +321,7 @@ def _bind_sys(mount: Mount) -> None:
 
 def _needs_host_sys(spaces: Namespaces, facts: Facts, kinds: dict[str, str]) -> bool:
     """Tell whether no new sysfs can be had: it wants a network namespace that our user namespace owns."""
-    owner = spaces.flags & namespaces.NEWUSER or facts.in_user_namespace or facts.euid != 0
+    owner = spaces.flags & CLONE_NEWUSER or facts.in_user_namespace or facts.euid != 0
     return bool(owner) and not ("network" in kinds and not kinds["network"])
 
 

@@ -5,6 +5,16 @@ Source: runtime-spec config-linux.md "Namespaces", namespaces(7). The flags are 
 
 from __future__ import annotations
 
+from pyrunc.linux.flags import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 from pyrunc.plan.steps import Join, Namespaces
 
 TYPE_CHECKING = False
@@ -12,26 +22,17 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
 
-NEWTIME = 0x00000080
-NEWNS = 0x00020000
-NEWCGROUP = 0x02000000
-NEWUTS = 0x04000000
-NEWIPC = 0x08000000
-NEWUSER = 0x10000000
-NEWPID = 0x20000000
-NEWNET = 0x40000000
-
 # The order is the order of entering: the user namespace first, because it owns the others; the mount
 # namespace last.
 FLAGS = {
-    "user": NEWUSER,
-    "ipc": NEWIPC,
-    "uts": NEWUTS,
-    "network": NEWNET,
-    "pid": NEWPID,
-    "time": NEWTIME,
-    "cgroup": NEWCGROUP,
-    "mount": NEWNS,
+    "user": CLONE_NEWUSER,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "network": CLONE_NEWNET,
+    "pid": CLONE_NEWPID,
+    "time": CLONE_NEWTIME,
+    "cgroup": CLONE_NEWCGROUP,
+    "mount": CLONE_NEWNS,
 }
 
 

@@ -6,6 +6,7 @@ Used for the container's init and for `exec` alike. Source: runtime-spec config.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import IOPRIO_CLASS_SHIFT
 from pyrunc.plan import steps
 from pyrunc.spec import meaning
 
@@ -299,7 +300,7 @@ def attributes(process: Process, *, cpuset: bool = False, at: str = "/process") 
         )
     priority = process.get("ioPriority")
     if priority:
-        value = IO_CLASSES[priority["class"]] << 13 | (priority.get("priority") or 0)
+        value = IO_CLASSES[priority["class"]] << IOPRIO_CLASS_SHIFT | (priority.get("priority") or 0)
         found.append(steps.IoPriority(value=value, pointer=at + "/ioPriority"))
     return found
 

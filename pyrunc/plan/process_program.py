@@ -10,8 +10,15 @@ from __future__ import annotations
 import _struct
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import (
+    CLONE_NEWUSER,
+    KEY_OTH_SEARCH,
+    KEY_USR_SEARCH,
+    PR_SET_KEEPCAPS,
+    PR_SET_NO_NEW_PRIVS,
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
+)
 from pyrunc.plan import steps
-from pyrunc.plan.namespaces import NEWUSER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +49,6 @@ if TYPE_CHECKING:
         state: str
 
 
-_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 8, 38
-# keyctl(2), KEYCTL_SETPERM: search for the key's owner, search for everybody.
-_SEARCH_OWNER, _SEARCH_OTHER = 0x00080000, 0x00000008
-_NEW_LISTENER = 8  # seccomp(2), SECCOMP_FILTER_FLAG_NEW_LISTENER
 _SCHED_ATTR = 48  # sched_setattr(2): struct sched_attr as of Linux 3.14
 _LIMIT = (1 << 64) - 1
 
@@ -98,7 +101,7 @@ def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given:
 
 def _keyring(on: _Lowering, step: steps.Keyring) -> None:
     # The users of a user namespace are not the keyring's owner.
-    search = _SEARCH_OTHER if on.given.kinds & NEWUSER else _SEARCH_OWNER
+    search = KEY_OTH_SEARCH if on.given.kinds & CLONE_NEWUSER else KEY_USR_SEARCH
     on.program.add(step, "KEYRING", on.program.text(step.name), search)
 
 
@@ -173,7 +176,7 @@ def cwd(program: Program, step: steps.Step, path: str) -> int:
 def _seccomp(on: _Lowering, step: steps.Seccomp) -> None:
     found = on.given.filters[id(step)]
     listener = 0
-    if found.flags & _NEW_LISTENER:
+    if found.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         listener = 1 if found.sendmsg else 2
     on.program.add(step, "SECCOMP", found.flags, on.program.blob(found.bpf), listener, found.clock)
 
@@ -189,7 +192,7 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
     if step.bounding is not None:
         add(step, "BOUNDING", step.bounding)
     if keep_capabilities:
-        add(step, "PRCTL", _PR_SET_KEEPCAPS, 1)
+        add(step, "PRCTL", PR_SET_KEEPCAPS, 1)
     if step.gids is not None:
         add(step, "GROUPS", on.program.blob(_struct.pack(f"={len(step.gids)}I", *step.gids)))
     add(step, "GROUP", step.gid)
@@ -197,11 +200,11 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
     if step.bounding is not None:
         add(step, "CAPABILITIES", step.effective, step.permitted, step.inheritable)
     if keep_capabilities:
-        add(step, "PRCTL", _PR_SET_KEEPCAPS, 0)
+        add(step, "PRCTL", PR_SET_KEEPCAPS, 0)
     # What the configuration does not mention is left as it is, except what may come from our caller.
     add(step, "AMBIENT", step.ambient)
     if step.no_new_privileges:
-        add(step, "PRCTL", _PR_SET_NO_NEW_PRIVS, 1)
+        add(step, "PRCTL", PR_SET_NO_NEW_PRIVS, 1)
     add(step, "UMASK", step.umask)
 
 

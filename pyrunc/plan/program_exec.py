@@ -11,7 +11,8 @@ from __future__ import annotations
 import _struct
 
 from pyrunc.errors import Failure
-from pyrunc.plan import namespaces, process_program, steps
+from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, PR_SET_DUMPABLE
+from pyrunc.plan import process_program, steps
 from pyrunc.plan.program import NAME, SOCKET, Program
 from pyrunc.plan.record import Record
 
@@ -19,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.process_program import Filters
 
-_CLONE_PARENT = 0x8000
-_PR_SET_DUMPABLE = 4
 _ONLY_SOCKET = (SOCKET,)
 
 
@@ -67,7 +66,7 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     program = Program()
     space = plan.namespaces
     first = 3 + entering.passed
-    program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+    program.add(space, "PRCTL", PR_SET_DUMPABLE, 0)
     program.add(space, "NAME", program.text(NAME))
     program.keep(space, first)
     program.add(space, "SIGNALS")
@@ -78,12 +77,12 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     who = process_program.identity(plan)
     if who is None:
         raise Failure("there is no process to start", pointer="/process")
-    if entering.kinds & namespaces.NEWUSER:
+    if entering.kinds & CLONE_NEWUSER:
         program.add(space, "BECOME_ROOT", who.uid, who.gid, who.gids is None)
-    if not entering.kinds & namespaces.NEWNS:
+    if not entering.kinds & CLONE_NEWNS:
         program.add(space, "CHROOT", program.slot("root"))
     program.keep(space, first, _ONLY_SOCKET)
-    program.add(space, "CLONE", _CLONE_PARENT, program.slot("nothing"))
+    program.add(space, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(space, "WAIT", ord("O"))
     program.add(space, "SETSID")
     process_program.lower(program, plan.child[joined:], plan, entering)

@@ -7,6 +7,15 @@ What waits for `start` is the init program and nothing else.
 
 from __future__ import annotations
 
+from pyrunc.linux.flags import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_PARENT,
+    PR_SET_DUMPABLE,
+)
 from pyrunc.plan import namespaces, process_program, program_tree, steps
 from pyrunc.plan.program import NAME, SOCKET, Program
 from pyrunc.plan.record import Record
@@ -19,8 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.process_program import Filters
     from pyrunc.plan.steps import Join, Namespaces
 
-_CLONE_PARENT, _NEWPID, _NEWTIME, _NEWCGROUP = 0x8000, 0x20000000, 0x80, 0x2000000
-_PR_SET_DUMPABLE = 4
 _MAPPED, _GO = ord("M"), ord("O")
 DUMPABLE = ord("m")
 # Before the first of these the mount tree stands.
@@ -110,15 +117,15 @@ def way(spaces: Namespaces, *, ordinary: bool, classic: bool = False) -> str:
             at the beginning.
 
     """
-    if spaces.flags & namespaces.NEWUSER and ordinary:
+    if spaces.flags & CLONE_NEWUSER and ordinary:
         return MAPPED_FIRST
     early = [join for join in spaces.joins if join.kind not in late(spaces)]
     if any(join.kind == "user" or (join.kind == "pid" and classic) for join in early):
         return HELPED
     # From inside a new user namespace there is no right to enter one that the host owns.
-    if spaces.flags & namespaces.NEWUSER and [join for join in early if join.kind != "pid"]:
+    if spaces.flags & CLONE_NEWUSER and [join for join in early if join.kind != "pid"]:
         return HELPED
-    return HELPED if spaces.flags & _NEWTIME else DIRECT
+    return HELPED if spaces.flags & CLONE_NEWTIME else DIRECT
 
 
 def late(spaces: Namespaces) -> tuple[str, ...]:
@@ -126,7 +133,7 @@ def late(spaces: Namespaces) -> tuple[str, ...]:
 
     In a user namespace it would have no right to enter a cgroup namespace of the host: then that is before.
     """
-    if spaces.flags & namespaces.NEWUSER or any(join.kind == "user" for join in spaces.joins):
+    if spaces.flags & CLONE_NEWUSER or any(join.kind == "user" for join in spaces.joins):
         if any(join.kind == "cgroup" for join in spaces.joins):
             return ("mount",)
     return ("mount", "cgroup")
@@ -135,8 +142,8 @@ def late(spaces: Namespaces) -> tuple[str, ...]:
 def new_at_once(spaces: Namespaces, given: str) -> int:
     """Return the CLONE_NEW* flags of the namespaces that the first process is born in."""
     if given == MAPPED_FIRST:
-        return namespaces.NEWUSER
-    return 0 if given == HELPED else spaces.flags & ~_NEWCGROUP
+        return CLONE_NEWUSER
+    return 0 if given == HELPED else spaces.flags & ~CLONE_NEWCGROUP
 
 
 def begins_at(plan: steps.Plan) -> int:
@@ -161,7 +168,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
     stay = [SOCKET]
     if given.waits:
         stay += [program.slot("go"), program.slot("answers")]
-    program.add(space, "PRCTL", _PR_SET_DUMPABLE, given.way == MAPPED_FIRST)
+    program.add(space, "PRCTL", PR_SET_DUMPABLE, given.way == MAPPED_FIRST)
     program.add(space, "NAME", program.text(NAME))
     program.keep(space, first)
     program.add(space, "SIGNALS")
@@ -208,39 +215,39 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
     if given.way == MAPPED_FIRST:
         program.add(space, "SEND", DUMPABLE)
         program.add(space, "WAIT", _MAPPED)
-        program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+        program.add(space, "PRCTL", PR_SET_DUMPABLE, 0)
     _join(program, joins, user is None)
     if user is not None:
         # The user stays the same: as such it may go to the cgroup, and it has all capabilities inside.
-        program.add(user, "SETNS", program.slot("join-user"), namespaces.NEWUSER)
+        program.add(user, "SETNS", program.slot("join-user"), CLONE_NEWUSER)
         _join(program, joins, last=True)
-    if space.flags & _NEWTIME:
-        program.add(space, "UNSHARE", _NEWTIME)
+    if space.flags & CLONE_NEWTIME:
+        program.add(space, "UNSHARE", CLONE_NEWTIME)
         if space.time_offsets:
             text = "".join(f"{clock} {sec} {nano}\n" for clock, sec, nano in space.time_offsets)
             # An ordinary user's files in /proc are root's unless it is dumpable. It is in the runtime's pid
             # namespace still, where no container sees it.
             if given.ordinary:
-                program.add(space, "PRCTL", _PR_SET_DUMPABLE, 1)
+                program.add(space, "PRCTL", PR_SET_DUMPABLE, 1)
             program.add(space, "CLOCKS", program.blob(text.encode()))
             if given.ordinary:
-                program.add(space, "PRCTL", _PR_SET_DUMPABLE, 0)
+                program.add(space, "PRCTL", PR_SET_DUMPABLE, 0)
     if given.way:
-        new = space.flags & ~(_NEWTIME | _NEWCGROUP)
+        new = space.flags & ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
         if given.way == MAPPED_FIRST:
-            new &= ~namespaces.NEWUSER
-        program.add(space, "CLONE", new | _CLONE_PARENT, program.slot("cgroup"), tag=NAMESPACES)
+            new &= ~CLONE_NEWUSER
+        program.add(space, "CLONE", new | CLONE_PARENT, program.slot("cgroup"), tag=NAMESPACES)
         program.add(space, "WAIT", _GO)
     program.add(space, "CLOSE", program.slot("cgroup"))
     program.add(space, "SETSID")
     program.add(space, "UMASK", 0)  # nodes and mount points get the modes they are given
-    if space.flags & namespaces.NEWUSER or user is not None:
+    if space.flags & CLONE_NEWUSER or user is not None:
         if given.way != MAPPED_FIRST:
             program.add(space, "WAIT", _MAPPED)
         program.add(space, "BECOME_ROOT", uid, gid, keep)
     for join in space.joins:
         if join.kind == "mount":
-            program.add(join, "SETNS", program.slot("join-mount"), namespaces.NEWNS)
+            program.add(join, "SETNS", program.slot("join-mount"), CLONE_NEWNS)
 
 
 def _join(program: Program, joins: list[Join], last: bool) -> None:  # noqa: FBT001
@@ -253,9 +260,9 @@ def _join_pid(program: Program, plan: steps.Plan, first: int, stay: list[int]) -
     join = next(join for join in plan.namespaces.joins if join.kind == "pid")
     pid = program.slot("join-pid")
     program.keep(join, first, [*stay, pid])
-    program.add(join, "SETNS", pid, _NEWPID)
+    program.add(join, "SETNS", pid, CLONE_NEWPID)
     program.keep(join, first, stay)
-    program.add(join, "CLONE", _CLONE_PARENT, program.slot("nothing"))
+    program.add(join, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(join, "WAIT", _GO)
     program.add(join, "SETSID")
 
@@ -271,16 +278,16 @@ def proc_context(users: bool) -> Program:  # noqa: FBT001
     step = steps.Step()
     pid = program.slot("pidns")
     user = program.slot("users")
-    program.add(step, "PRCTL", _PR_SET_DUMPABLE, 0)
+    program.add(step, "PRCTL", PR_SET_DUMPABLE, 0)
     program.add(step, "NAME", program.text(NAME))
     program.keep(step, 0)
     program.add(step, "SIGNALS")
     if users:
         program.add(step, "SETNS", user, 0)
         program.add(step, "BECOME_ROOT", 0, 0, 0)
-    program.add(step, "SETNS", pid, _NEWPID)
+    program.add(step, "SETNS", pid, CLONE_NEWPID)
     program.add(step, "ALONE")
     program.keep(step, 0, (SOCKET,))
-    program.add(step, "CLONE", _CLONE_PARENT, program.slot("nothing"))
+    program.add(step, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(step, "OPEN_PROC")
     return program

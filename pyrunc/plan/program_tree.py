@@ -6,6 +6,7 @@ can be opened on the host is in slots, and what only the init can do is said her
 
 from __future__ import annotations
 
+from pyrunc.linux.flags import CLONE_NEWCGROUP, MS_REC, STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from pyrunc.plan import process_program, program_mounts, steps
 from pyrunc.plan.mount_options import PRIVATE, RDONLY, SHARED
 from pyrunc.plan.process_program import words
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.program import Program
     from pyrunc.plan.program_first import Beginning
 
-STATX_MNT_ID, STATX_MNT_ID_UNIQUE = 0x1000, 0x4000
-_MS_REC = 1 << 14
-_NEWCGROUP = 0x2000000
 _TYPES = {"c": 0o020000, "b": 0o060000, "p": 0o010000}
 _REPLACE = 1
 BATCH = 64  # mounts in one message; it takes 253 (SCM_MAX_FD)
@@ -148,7 +146,7 @@ def _tree_propagation(on: Lowering, step: steps.TreePropagation) -> None:
     if on.given.classic:
         on.program.add(step, "PROPAGATION_BUT_STAGED", step.flag)
     else:
-        on.program.add(step, "PROPAGATION", step.flag | _MS_REC)
+        on.program.add(step, "PROPAGATION", step.flag | MS_REC)
 
 
 def _attach_root(on: Lowering, step: steps.AttachRoot) -> None:
@@ -177,12 +175,12 @@ def _cgroup_namespace(on: Lowering, step: steps.EnterCgroupNamespace) -> None:
         program.add(step, "WRITE", program.slot(f"tasks{task}"), program.blob(b"0"))
         program.add(step, "CLOSE", program.slot(f"tasks{task}"))
     if step.new:
-        program.add(step, "UNSHARE", _NEWCGROUP)
+        program.add(step, "UNSHARE", CLONE_NEWCGROUP)
         return
     join = next((join for join in on.plan.namespaces.joins if join.kind == "cgroup"), None)
     if join is not None and "cgroup" in on.given.joins_late:
         # After the cgroup: on a delegated hierarchy nobody is moved from inside another namespace.
-        program.add(join, "SETNS", program.slot("join-cgroup"), _NEWCGROUP)
+        program.add(join, "SETNS", program.slot("join-cgroup"), CLONE_NEWCGROUP)
 
 
 def _device(on: Lowering, step: steps.Device) -> None:
@@ -269,7 +267,7 @@ def _root_propagation(on: Lowering, step: steps.RootPropagation) -> None:
     """
     if step.flag == SHARED:
         on.program.add(step, "PROPAGATION", PRIVATE)
-    on.program.add(step, "PROPAGATION", step.flag | (_MS_REC if step.recursive else 0))
+    on.program.add(step, "PROPAGATION", step.flag | (MS_REC if step.recursive else 0))
     again(on)
 
 

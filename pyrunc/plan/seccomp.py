@@ -11,6 +11,20 @@ from __future__ import annotations
 from errno import EPERM
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import (
+    SECCOMP_FILTER_FLAG_LOG,
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_LOG,
+    SECCOMP_RET_TRACE,
+    SECCOMP_RET_TRAP,
+    SECCOMP_RET_USER_NOTIF,
+)
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -22,26 +36,16 @@ if TYPE_CHECKING:
     # (action, names of the calls, alternatives of conditions: one is enough, index in linux.seccomp.syscalls)
     Rule: TypeAlias = tuple[int, list[str], tuple[tuple[Condition, ...], ...], int]
 
-# What a filter returns to the kernel (SECCOMP_RET_* of linux/seccomp.h).
-KILL_PROCESS = 0x80000000
-KILL_THREAD = 0x00000000
-TRAP = 0x00030000
-ERRNO = 0x00050000
-NOTIFY = 0x7FC00000
-TRACE = 0x7FF00000
-LOG = 0x7FFC0000
-ALLOW = 0x7FFF0000
-
 ACTIONS = {
-    "SCMP_ACT_ALLOW": ALLOW,
-    "SCMP_ACT_ERRNO": ERRNO,
-    "SCMP_ACT_KILL": KILL_THREAD,
-    "SCMP_ACT_KILL_PROCESS": KILL_PROCESS,
-    "SCMP_ACT_KILL_THREAD": KILL_THREAD,
-    "SCMP_ACT_LOG": LOG,
-    "SCMP_ACT_NOTIFY": NOTIFY,
-    "SCMP_ACT_TRACE": TRACE,
-    "SCMP_ACT_TRAP": TRAP,
+    "SCMP_ACT_ALLOW": SECCOMP_RET_ALLOW,
+    "SCMP_ACT_ERRNO": SECCOMP_RET_ERRNO,
+    "SCMP_ACT_KILL": SECCOMP_RET_KILL_THREAD,
+    "SCMP_ACT_KILL_PROCESS": SECCOMP_RET_KILL_PROCESS,
+    "SCMP_ACT_KILL_THREAD": SECCOMP_RET_KILL_THREAD,
+    "SCMP_ACT_LOG": SECCOMP_RET_LOG,
+    "SCMP_ACT_NOTIFY": SECCOMP_RET_USER_NOTIF,
+    "SCMP_ACT_TRACE": SECCOMP_RET_TRACE,
+    "SCMP_ACT_TRAP": SECCOMP_RET_TRAP,
 }
 
 # The numbers are libseccomp's enum scmp_compare.
@@ -83,13 +87,11 @@ ARCHITECTURES = {
 }
 
 # Flags of seccomp(2). TSYNC asks for what is true anyway: the process that loads the filter has one thread.
-NEW_LISTENER = 1 << 3
-WAIT_KILLABLE_RECV = 1 << 5
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
-    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": WAIT_KILLABLE_RECV,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_LOG": SECCOMP_FILTER_FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 }
 
 # linux/bpf_common.h, linux/err.h: the kernel cuts a larger errno down to this without a word.
@@ -124,7 +126,7 @@ class Filter(Record):
         flags = [name for name, bit in FLAGS.items() if bit & self.flags]
         if flags:
             words.append("with " + ", ".join(flags))
-        if self.flags & NEW_LISTENER:
+        if self.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
             words.append(f"listener {self.listener}")
         return "seccomp filter: " + "; ".join(words)
 
@@ -137,10 +139,10 @@ class Filter(Record):
 
     def always_allows(self, name: str) -> bool:
         """Tell whether a call gets through whatever its arguments are."""
-        allowed = self.default in (ALLOW, LOG)
+        allowed = self.default in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG)
         for action, names, alternatives, _index in self.rules:
             if name in names:
-                if action not in (ALLOW, LOG):
+                if action not in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG):
                     return False
                 allowed = allowed or not alternatives
         return allowed
@@ -162,7 +164,7 @@ def action_name(action: int) -> str:
     kind = action & ~0xFFFF
     for name, value in ACTIONS.items():
         if value == kind and name != "SCMP_ACT_KILL":
-            return f"{name}({action & 0xFFFF})" if kind in (ERRNO, TRACE) else name
+            return f"{name}({action & 0xFFFF})" if kind in (SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE) else name
     return hex(action)
 
 
@@ -184,7 +186,7 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
     if not section or not (section.get("defaultAction") or section.get("syscalls")):
         return None
     default = _action(section.get("defaultAction", ""), section.get("defaultErrnoRet"), pointer, "default")
-    if default == NOTIFY:
+    if default == SECCOMP_RET_USER_NOTIF:
         raise Failure("SCMP_ACT_NOTIFY cannot be used as default action", pointer=pointer + "/defaultAction")
     flags = _flags(section.get("flags"), pointer + "/flags")
     rules: list[Rule] = []
@@ -197,12 +199,12 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
             # libseccomp refuses such a rule with EACCES or EEXIST, which reads like a matter of rights.
             mentioned += names
             continue
-        if action == NOTIFY:
+        if action == SECCOMP_RET_USER_NOTIF:
             if "write" in names:
                 # The child tells the parent about the listener with write(2): nobody could answer it.
                 text = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
                 raise Failure(text, pointer=f"{place}/names/{names.index('write')}")
-            flags |= NEW_LISTENER
+            flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
         rules.append((action, names, _alternatives(entry.get("args"), place), index))
     listener = section.get("listenerPath") or ""
     metadata = section.get("listenerMetadata") or ""
@@ -243,8 +245,8 @@ def _action(word: str, errno: int | None, pointer: str, prefix: str) -> int:
     if action is None:
         place = "/defaultAction" if prefix else "/action"
         raise Failure(f"string {word} is not a valid action for seccomp", pointer=pointer + place)
-    if action in (ERRNO, TRACE):
-        limit = MAX_ERRNO if action == ERRNO else 0xFFFF
+    if action in (SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE):
+        limit = MAX_ERRNO if action == SECCOMP_RET_ERRNO else 0xFFFF
         if errno is None:
             return action | EPERM
         if errno <= limit:
@@ -305,10 +307,10 @@ def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tupl
 def _check_listener(flags: int, listener: str, metadata: str, pointer: str) -> None:
     if metadata and not listener:
         raise Failure("listenerMetadata needs a listenerPath", pointer=pointer + "/listenerMetadata")
-    if flags & NEW_LISTENER and not listener:
+    if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER and not listener:
         text = "SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers"
         raise Failure(text, pointer=pointer + "/listenerPath")
-    if flags & WAIT_KILLABLE_RECV and not flags & NEW_LISTENER:
+    if flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         # seccomp(2) would say EINVAL.
         text = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"
         raise Failure(text, pointer=pointer + "/flags")

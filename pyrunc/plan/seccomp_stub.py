@@ -9,6 +9,9 @@ reached when a filter is compiled. Law 1: pure; numbers in, instructions out.
 from __future__ import annotations
 
 from _struct import pack
+from errno import ENOSYS
+
+from pyrunc.linux.flags import SECCOMP_RET_ERRNO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 _NUMBER = 0
 _ARCHITECTURE = 4
 
-_ENOSYS = 0x00050000 | 38  # SECCOMP_RET_ERRNO | ENOSYS
 
 # Architecture tokens as libseccomp has them: the kernel's AUDIT_ARCH_*, except that x32, which to the kernel
 # is x86_64 with a bit in the number, has a token of its own.
@@ -87,7 +89,7 @@ def _body(token: int, known: dict[int, int]) -> list[_Instruction]:
     if token in (S390, S390X):
         # Number 0 carries the calls whose number does not fit into the instruction; a kernel that does not
         # know such a call leaves 0 in place. The old call 0, setup, has not existed for decades.
-        body += [(_IF_EQUAL, 0, 1, 0), (_RETURN, 0, 0, _ENOSYS)]
+        body += [(_IF_EQUAL, 0, 1, 0), (_RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS)]
     if token == ARM:
         body += [(_IF_ABOVE, 2, 0, ARM_PRIVATE - 1)]
     if token == X86_64:
@@ -101,4 +103,4 @@ def _limit(number: int) -> list[_Instruction]:
     to_filter = (_JUMP, 0, 0, 0)
     if number < 0:
         return [to_filter]
-    return [(_IF_ABOVE, 0, 1, number), (_RETURN, 0, 0, _ENOSYS), to_filter]
+    return [(_IF_ABOVE, 0, 1, number), (_RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS), to_filter]

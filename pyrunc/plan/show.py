@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrunc import text_tables
 from pyrunc.errors import printable
+from pyrunc.linux.flags import IOPRIO_CLASS_SHIFT
 from pyrunc.plan import mount_options, namespaces, process, steps
 from pyrunc.plan.record import Record
 
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.mount_options import Options
 
-_ATTRIBUTES = (
-    (mount_options.RDONLY, "ro", "rw"),
-    (mount_options.NOSUID, "nosuid", "suid"),
-    (mount_options.NODEV, "nodev", "dev"),
-    (mount_options.NOEXEC, "noexec", "exec"),
-    (mount_options.NODIRATIME, "nodiratime", "diratime"),
-    (mount_options.NOSYMFOLLOW, "nosymfollow", "symfollow"),
-)
-_ATIMES = {
-    mount_options.RELATIME: "relatime",
-    mount_options.NOATIME: "noatime",
-    mount_options.STRICTATIME: "strictatime",
-}
-PROPAGATIONS = {
-    mount_options.SHARED: "shared",
-    mount_options.SLAVE: "slave",
-    mount_options.PRIVATE: "private",
-    mount_options.UNBINDABLE: "unbindable",
-}
 
 # Of the parent's steps these come before init exists, and these once it is ready.
 _FIRST = (steps.Provide, steps.Cgroup)
@@ -215,10 +197,10 @@ def describe(step: steps.Step) -> str:
 
 def attributes(set_bits: int, clear: int, atime: int | None, prefix: str = "") -> list[str]:
     """Return the words for MOUNT_ATTR_* bits that are set and cleared; prefix "r" for recursive ones."""
-    words = [on for bit, on, _ in _ATTRIBUTES if set_bits & bit]
-    words += [off for bit, _, off in _ATTRIBUTES if clear & bit]
+    words = [on for bit, on, _ in mount_options.ATTRIBUTES if set_bits & bit]
+    words += [off for bit, _, off in mount_options.ATTRIBUTES if clear & bit]
     if atime is not None:
-        words.append(_ATIMES[atime])
+        words.append(mount_options.ATIMES[atime])
     return [prefix + word for word in words]
 
 
@@ -226,7 +208,7 @@ def options(given: Options) -> list[str]:
     """Return a mount's options as they were understood, in the words of config.json."""
     words = attributes(given.attr_set, given.attr_clear, given.atime)
     words += attributes(given.rattr_set, given.rattr_clear, given.ratime, "r")
-    words += [("r" if deep else "") + PROPAGATIONS[flag] for flag, deep in given.propagation]
+    words += [("r" if deep else "") + mount_options.PROPAGATIONS[flag] for flag, deep in given.propagation]
     words += given.ext
     if given.idmap:
         words.append(given.idmap)
@@ -243,9 +225,9 @@ def _mount(step: steps.Mount) -> str:
     else:
         what = f"mount {step.fstype}" + (f" {step.source}" if step.source != step.fstype else "")
     if step.propagation and not step.options.propagation:
-        words.append(f"r{PROPAGATIONS[step.propagation[0][0]]} by default")
+        words.append(f"r{mount_options.PROPAGATIONS[step.propagation[0][0]]} by default")
     if step.below:
-        words.append(f"below it {PROPAGATIONS[step.below]}")
+        words.append(f"below it {mount_options.PROPAGATIONS[step.below]}")
     if step.implied_clear and step.options.bind:
         words.append("nothing else" + (" but what is locked" if step.locked else ""))
     if step.id_maps:
@@ -350,7 +332,7 @@ def _attach_root(step: steps.AttachRoot) -> str:
 
 
 def _flagged(flag: int, *, recursive: bool) -> str:
-    return ("r" if recursive else "") + PROPAGATIONS[flag]
+    return ("r" if recursive else "") + mount_options.PROPAGATIONS[flag]
 
 
 DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
@@ -399,7 +381,9 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.Domainname: lambda step: f"domainname {step.name}",
     steps.Sysctl: lambda step: f"sysctl {_sysctl(step.path)} = {step.value}",
     steps.Scheduler: _scheduler,
-    steps.IoPriority: lambda step: f"I/O priority class {step.value >> 13}, level {step.value & 0x1FFF}",
+    steps.IoPriority: lambda step: (
+        f"I/O priority class {step.value >> IOPRIO_CLASS_SHIFT}, level {step.value & 0x1FFF}"
+    ),
     steps.AllCpus: lambda _step: "run on all CPUs the cgroup allows",
     steps.Affinity: lambda step: "run on CPUs " + ",".join(map(str, step.cpus)),
     steps.Personality: lambda step: "personality " + ("LINUX32" if step.domain else "LINUX"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pyrunc.linux import _linux, flags
+from pyrunc.linux.flags import STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from pyrunc.plan.program import SIGNATURES, Program
-from pyrunc.plan.program_tree import STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from tests.support.init_machine import READY, STEP, WAITED, Outcome, carry_out
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyrunc.linux.flags import CLONE_NEWNS
 from pyrunc.plan import build, namespaces, program_exec, program_first, steps
 from pyrunc.plan.facts import Facts, Request
 from pyrunc.plan.record import Record
@@ -55,7 +56,7 @@ def filters(plan: steps.Plan, **fields: Any) -> Filters:
 
 def entering(plan: steps.Plan, **fields: Any) -> program_exec.Entering:
     """Return what the parent has prepared for a process."""
-    kinds = namespaces.NEWNS | namespaces.FLAGS["pid"]
+    kinds = CLONE_NEWNS | namespaces.FLAGS["pid"]
     return program_exec.Entering(**{"kinds": kinds, "filters": filters(plan), **fields})
 
 

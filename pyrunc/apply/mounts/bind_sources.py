@@ -15,7 +15,16 @@ from errno import EFBIG, EINVAL, ENOENT, EPERM
 from pyrunc.apply import target
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan.mount_options import ATIME_MASK, LOCKABLE, NOATIME, NODIRATIME, RDONLY, RELATIME, STRICTATIME
+from pyrunc.plan.mount_options import (
+    ATIME_MASK,
+    ATTRIBUTES,
+    LOCKABLE,
+    NOATIME,
+    NODIRATIME,
+    RDONLY,
+    RELATIME,
+    STRICTATIME,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,7 +281,7 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
     if step.own_set & NODIRATIME and not now & flags.ST_NODIRATIME:
         other_time = True
     if refused or other_time:
-        words = [name for bit, name in _LOCKED_NAMES if refused & bit]
+        words = [name for bit, name, _ in ATTRIBUTES if refused & bit]
         if other_time:
             words.append("access times")
         raise failure(
@@ -284,14 +293,6 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
     # Access times are as they are asked to be, or nobody asked: either way they stay.
     own_clear = step.own_clear & ~(ATIME_MASK | NODIRATIME)
     return step.own_set & ~(ATIME_MASK | NODIRATIME), own_clear | (step.implied_clear & ~(here | NODIRATIME))
-
-
-_LOCKED_NAMES = (
-    (RDONLY, "ro"),
-    (flags.MOUNT_ATTR_NOSUID, "nosuid"),
-    (flags.MOUNT_ATTR_NODEV, "nodev"),
-    (flags.MOUNT_ATTR_NOEXEC, "noexec"),
-)
 
 
 def _is_locked_readonly(fd: int) -> bool:

@@ -10,7 +10,7 @@ from errno import E2BIG, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 
 from pyrunc.apply.mounts import bind_sources, filesystems, mount_points, verify
 from pyrunc.errors import Failure
-from pyrunc.plan import program_mounts, steps
+from pyrunc.plan import mount_options, program_mounts, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ _KINDS = {
     0o140000: "a socket",
     0o010000: "a fifo",
 }
-_LOCKED = ((1, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec"))
-_TIMES = 0x70
 
 
 def failure(step: steps.Step, report: Report, directory: str, noted: steps.Step | None) -> Failure | None:
@@ -137,8 +135,8 @@ def _cover(step: steps.Mount, report: Report) -> Failure:
 def _locked(step: steps.Mount, report: Report) -> Failure:
     if report.errno != EPERM or not report.detail:
         return _attributes(step, report)
-    words = [name for bit, name in _LOCKED if report.detail & bit]
-    if report.detail & _TIMES:
+    words = [name for bit, name, _ in mount_options.ATTRIBUTES if report.detail & bit]
+    if report.detail & mount_options.ATIME_MASK:
         words.append("access times")
     return bind_sources.failure(
         step,

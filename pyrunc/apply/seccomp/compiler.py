@@ -12,6 +12,7 @@ import os
 from errno import EACCES, EDOM, EEXIST, EFAULT, EINVAL, ENOSYS
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_LOG, SECCOMP_RET_TRACE
 from pyrunc.plan import seccomp as plan
 from pyrunc.plan.seccomp_shrink import shrink
 from pyrunc.plan.seccomp_stub import INSTRUCTION_SIZE, enosys_stub, newest
@@ -29,6 +30,9 @@ _OPTIMIZE = 8
 _TREE_FROM = 32
 # linux/bpf_common.h BPF_MAXINSNS: seccomp(2) answers EINVAL to more.
 _MOST_INSTRUCTIONS = 4096
+
+# Actions under which a newer call needs no answer of ours.
+_OPEN = (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG, SECCOMP_RET_TRACE)
 
 # What libseccomp's negative answers to a rule mean (seccomp_rule_add(3)); strerror would speak of files.
 _REFUSALS = {
@@ -200,7 +204,7 @@ def _export(library: Library, context: int, lowered: plan.Filter) -> bytes:
 def _stub(library: Library, lowered: plan.Filter, tokens: list[int]) -> bytes:
     # A tracer is expected to answer newer calls itself, and ENOSYS would disturb it, as in runc.
     kind = lowered.default & ~0xFFFF
-    if kind in (plan.ALLOW, plan.LOG, plan.TRACE) or lowered.default == plan.ERRNO | ENOSYS:
+    if kind in _OPEN or lowered.default == SECCOMP_RET_ERRNO | ENOSYS:
         return b""
     names = [name.encode() for rule in lowered.rules for name in rule[1]]
     names += [name.encode() for name in lowered.mentioned]

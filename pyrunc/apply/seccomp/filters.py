@@ -22,9 +22,9 @@ from errno import EACCES, EBUSY, EFAULT, EINVAL
 from pyrunc import jsonio
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux
-from pyrunc.linux.flags import SECCOMP_SET_MODE_FILTER
+from pyrunc.linux.flags import SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_SET_MODE_FILTER
 from pyrunc.plan.record import Record
-from pyrunc.plan.seccomp import FLAGS, NEW_LISTENER, Filter
+from pyrunc.plan.seccomp import FLAGS, Filter
 
 # Part of the key: raise it when another version would compile another filter from the same section.
 _FORMAT = "pyrunc seccomp 2"
@@ -122,7 +122,7 @@ def load(program: Program) -> int:
         errno = exc.errno or 0
         text = "loading the seccomp filter"
         raise Failure(text, pointer=program.pointer, errno=errno, hint=HINTS.get(errno, "")) from exc
-    return answer if program.flags & NEW_LISTENER else -1
+    return answer if program.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER else -1
 
 
 def fetch_listener(pidfd: int, number: bytes) -> int:
@@ -202,7 +202,7 @@ def supported_flags() -> list[str]:
     for word, bit in FLAGS.items():
         try:
             # Some flags are only valid together with a listener.
-            _linux.seccomp(SECCOMP_SET_MODE_FILTER, bit | NEW_LISTENER, None)
+            _linux.seccomp(SECCOMP_SET_MODE_FILTER, bit | SECCOMP_FILTER_FLAG_NEW_LISTENER, None)
         except OSError as exc:
             if exc.errno == EFAULT:
                 found.append(word)

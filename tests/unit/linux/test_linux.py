@@ -447,19 +447,6 @@ class TestFlags:
         assert sorted(process.CAPABILITIES.values()) == list(range(len(process.CAPABILITIES)))
         assert len(process.CAPABILITIES) >= last + 1
 
-    def test_names(self) -> None:
-        assert flags.names(0, "MS_") == "0"
-        assert flags.names(flags.MS_RDONLY | flags.MS_NOSUID, "MS_") == "MS_RDONLY|MS_NOSUID"
-        assert flags.names(flags.MS_NODEV | 1 << 40, "MS_") == "MS_NODEV|0x10000000000"
-        assert flags.names(0x30, "MOUNT_ATTR_") == "MOUNT_ATTR_NOATIME|MOUNT_ATTR_STRICTATIME"
-        assert flags.names(2, "SCHED_", process.SCHED_FLAGS) == "SCHED_FLAG_RECLAIM"
-
-    def test_name_of(self) -> None:
-        assert flags.name_of(flags.PR_CAP_AMBIENT, "PR_") == "PR_CAP_AMBIENT"
-        assert flags.name_of(6, "SCHED_", process.POLICIES) == "SCHED_DEADLINE"
-        assert flags.name_of(12345, "PR_") == "0x3039"
-        assert flags_slow.filesystem(0x12345) == "filesystem 0x12345"
-
 
 def test_one_build_serves_every_python() -> None:
     """The limited API: no symbol of the interpreter that a later version may drop."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.linux import _linux, flags, flags_slow
+from pyrunc.linux import _linux, flags
 from pyrunc.plan import process
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ class TestRights:
 
 
 class TestPrograms:
-    ALLOW = struct.pack("=HBBI", 6, 0, 0, flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+    ALLOW = struct.pack("=HBBI", 6, 0, 0, flags.SECCOMP_RET_ALLOW)
 
     def test_seccomp_filter(self, forked: Forked) -> None:
         # load the number; if it is uname: return ERRNO|ENOSYS; return ALLOW
         number = {"x86_64": 63, "aarch64": 160, "riscv64": 160}[os.uname().machine]
-        refuse = flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ERRNO"] | errno.ENOSYS
+        refuse = flags.SECCOMP_RET_ERRNO | errno.ENOSYS
         head = struct.pack("=HBBIHBBIHBBI", 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, refuse)
 
         def load() -> tuple[int, int]:
@@ -130,7 +130,7 @@ class TestPrograms:
         assert forked(listen) == "False"
 
     def test_seccomp_actions_can_be_asked_for(self) -> None:
-        allow = struct.pack("=I", flags_slow.SECCOMP_ACTIONS["SECCOMP_RET_ALLOW"])
+        allow = struct.pack("=I", flags.SECCOMP_RET_ALLOW)
         assert _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, allow) == 0
         with pytest.raises(OSError, match="not supported") as caught:
             _linux.seccomp(flags.SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", 0x12340000))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import CLONE_NEWTIME
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan.facts import Facts, Request
 from tests.support.cgroup_hosts import hybrid, v2
@@ -282,7 +283,7 @@ def test_time_offsets() -> None:
     offsets = {"monotonic": {"secs": 1}, "boottime": {"nanosecs": 2}}
     lowered = namespaces.lower(with_linux(also=("time",), timeOffsets=offsets))  # type: ignore[arg-type]
     assert lowered.time_offsets == (("boottime", 0, 2), ("monotonic", 1, 0))
-    assert lowered.flags & namespaces.NEWTIME
+    assert lowered.flags & CLONE_NEWTIME
 
 
 def test_personality() -> None:

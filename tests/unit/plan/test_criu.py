@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.plan import criu, mount_options, namespaces, steps
+from pyrunc.linux.flags import CLONE_NEWNET
+from pyrunc.plan import criu, mount_options, steps
 from pyrunc.plan.mount_table import Row
 
 LOG = """\
@@ -216,7 +217,7 @@ def test_the_options_both_have() -> None:
         "ext_unix_sk": False,
         "tcp_established": False,
         "file_locks": False,
-        "empty_ns": namespaces.NEWNET,
+        "empty_ns": CLONE_NEWNET,
         "orphan_pts_master": True,
         "auto_dedup": False,
         "lazy_pages": False,

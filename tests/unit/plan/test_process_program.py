@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.plan import namespaces, process_program, steps
+from pyrunc.linux.flags import CLONE_NEWUSER
+from pyrunc.plan import process_program, steps
 from pyrunc.plan.program import Program
 from tests.support.programs import created, entered, entering, filters
 from tests.support.specs import small, with_linux, with_process
@@ -45,7 +46,7 @@ def test_the_home_is_looked_for_where_nobody_names_it(env: list[str], home: bool
     assert of(made, steps.CloseDescriptors, passed=2, stay=(0, 2)) == ["HOME 7"] * home + ["KEEP 5 <05>"]
 
 
-@pytest.mark.parametrize("kinds", [0, namespaces.NEWUSER])
+@pytest.mark.parametrize("kinds", [0, CLONE_NEWUSER])
 def test_who_may_search_the_keyring(kinds: int) -> None:
     assert of(entered(small()), steps.Keyring, kinds=kinds) == [
         f'KEYRING "_ses.c1" {8 if kinds else 0x80000}'

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER
 from pyrunc.plan import namespaces, program_exec, steps
 from pyrunc.plan.program import Program
 from tests.support.programs import created, entered, entering
@@ -45,7 +46,7 @@ def test_a_user_namespace(gids: tuple[int, ...] | None, stay: int) -> None:
     for step in made.child:
         if isinstance(step, steps.Identity):
             step.gids = gids
-    kinds = namespaces.NEWNS | namespaces.NEWUSER
+    kinds = CLONE_NEWNS | CLONE_NEWUSER
     found = operations(made, kinds=kinds)
     at = found.index(f"SETNS init {kinds}")
     assert found[at + 1] == f"BECOME_ROOT 5 6 {stay}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import CLONE_NEWCGROUP
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import process_program, program_tree, steps
 from tests.support.programs import created
@@ -18,7 +19,6 @@ from tests.unit.plan.test_show_program import listed
 REC = 1 << 14
 VERIFY = steps.VerifyMounts(by_id=True, readonly=False, propagation=0)
 ROOT = steps.AttachRoot(path="/r", propagation=mo.SLAVE)
-NEWCGROUP = 0x2000000
 
 
 def lowered(*child: steps.Step, **given: Any) -> list[str]:
@@ -68,7 +68,7 @@ PLAIN: list[tuple[steps.Step, list[str]]] = [
     (steps.VerifyMounts(by_id=False, readonly=True, propagation=0), ["SEND_TABLE"]),
     (steps.WaitForHooks(), ["SEND 72", "WAIT 79"]),
     (steps.ReadonlyLast(), []),
-    (steps.EnterCgroupNamespace(new=True), [f"UNSHARE {NEWCGROUP}"]),
+    (steps.EnterCgroupNamespace(new=True), [f"UNSHARE {CLONE_NEWCGROUP}"]),
     (steps.EnterCgroupNamespace(new=False), []),
     (
         steps.Terminal(width=0, height=0, console=True),
@@ -138,7 +138,7 @@ def test_the_cgroup_namespace_that_is_joined(late: tuple[str, ...]) -> None:
     on = lowering(step, joins_late=late)
     on.plan = plan
     program_tree.LOWER[type(step)](on, step)
-    assert listed(on.program) == ([f"SETNS join-cgroup {NEWCGROUP}"] if "cgroup" in late else [])
+    assert listed(on.program) == ([f"SETNS join-cgroup {CLONE_NEWCGROUP}"] if "cgroup" in late else [])
     if "cgroup" in late:
         assert on.program.operations[0].step is plan.namespaces.joins[0]
 
@@ -149,7 +149,7 @@ def test_version_1_cgroups_are_joined_first() -> None:
         "CLOSE tasks0",
         "WRITE tasks1 <30>",
         "CLOSE tasks1",
-        f"UNSHARE {NEWCGROUP}",
+        f"UNSHARE {CLONE_NEWCGROUP}",
     ]
 
 

@@ -9,6 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import (
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_TRACE,
+)
 from pyrunc.plan import seccomp
 
 if TYPE_CHECKING:
@@ -71,14 +77,14 @@ def test_errno_goes_into_the_answer() -> None:
     found = lowered(
         {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": [rule(errnoRet=5)]}
     )
-    assert found.default == seccomp.ERRNO | 38
-    assert found.rules[0][0] == seccomp.ERRNO | 5
+    assert found.default == SECCOMP_RET_ERRNO | 38
+    assert found.rules[0][0] == SECCOMP_RET_ERRNO | 5
     trace = lowered({"defaultAction": "SCMP_ACT_TRACE", "defaultErrnoRet": 65535})
-    assert trace.default == seccomp.TRACE | 65535
+    assert trace.default == SECCOMP_RET_TRACE | 65535
 
 
 def test_errno_0_is_a_number_like_others() -> None:
-    assert lowered({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 0}).default == seccomp.ERRNO
+    assert lowered({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 0}).default == SECCOMP_RET_ERRNO
 
 
 def test_an_errno_where_none_is_possible_is_refused() -> None:
@@ -166,12 +172,12 @@ def test_wrong_conditions_are_refused_with_their_place() -> None:
 def test_notify_asks_for_a_listener_and_keeps_where_it_goes() -> None:
     section = {**ALLOW_ALL, "listenerPath": "/run/agent", "syscalls": [rule("SCMP_ACT_NOTIFY")]}
     found = lowered({**section, "listenerMetadata": "x"})
-    assert found.flags & seccomp.NEW_LISTENER
+    assert found.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER
     assert (found.listener, found.metadata) == ("/run/agent", "x")
 
 
 def test_a_listener_path_without_notify_is_ignored() -> None:
-    assert not lowered({**ALLOW_ALL, "listenerPath": "/run/agent"}).flags & seccomp.NEW_LISTENER
+    assert not lowered({**ALLOW_ALL, "listenerPath": "/run/agent"}).flags & SECCOMP_FILTER_FLAG_NEW_LISTENER
 
 
 def test_what_could_not_be_answered_is_refused() -> None:
@@ -228,7 +234,7 @@ def test_describe_is_one_line_with_everything() -> None:
 
 def test_an_action_without_a_name_is_shown_as_its_number() -> None:
     assert seccomp.action_name(0x12340000) == "0x12340000"
-    assert seccomp.action_name(seccomp.KILL_THREAD) == "SCMP_ACT_KILL_THREAD"
+    assert seccomp.action_name(SECCOMP_RET_KILL_THREAD) == "SCMP_ACT_KILL_THREAD"
 
 
 def test_features_lists_the_tables() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pyrunc.apply.seccomp import compiler
 from pyrunc.errors import Failure
+from pyrunc.linux.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 from pyrunc.plan import seccomp as plan
 from tests.support import bpf
 from tests.support.profiles import ALLOW_ALL, denied, lowered, program, rule
@@ -62,8 +63,8 @@ def test_any_conditions_mean_what_they_say(
     built, _unknown = compiler.build(lowered(denied("lseek", args=words)))
     holds = all(OPERATORS[op](args[index], value, other) for index, (op, value, other) in conditions.items())
     number = LIBRARY.seccomp_syscall_resolve_name(b"lseek")
-    assert bpf.run(built, NATIVE, number, args) == (plan.ERRNO | 1 if holds else plan.ALLOW)
-    assert bpf.run(built, NATIVE, number + 1, args) == plan.ALLOW
+    assert bpf.run(built, NATIVE, number, args) == (SECCOMP_RET_ERRNO | 1 if holds else SECCOMP_RET_ALLOW)
+    assert bpf.run(built, NATIVE, number + 1, args) == SECCOMP_RET_ALLOW
 
 
 CALLS = ("read", "write", "close", "lseek", "mmap", "ioctl", "openat", "clone3", "openat2", "close_range")
@@ -83,7 +84,7 @@ def test_every_call_of_any_profile_gets_its_answer(default: str, actions: dict[s
     for name, number in numbers.items():
         expected = plan.ACTIONS[actions[name]] if name in actions else found.default
         if number > newest >= 0 and default in ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"):
-            expected = plan.ERRNO | errno.ENOSYS
+            expected = SECCOMP_RET_ERRNO | errno.ENOSYS
         assert bpf.run(built, NATIVE, number) == expected, name
 
 
@@ -109,8 +110,8 @@ def test_many_calls_are_sorted_into_a_tree() -> None:
     built, _unknown = compiler.build(lowered(denied(*names)))
     for name in names:
         number = LIBRARY.seccomp_syscall_resolve_name(name.encode())
-        assert bpf.run(built, NATIVE, number) == plan.ERRNO | 1, name
-    assert bpf.run(built, NATIVE, LIBRARY.seccomp_syscall_resolve_name(b"getpid")) == plan.ALLOW
+        assert bpf.run(built, NATIVE, number) == SECCOMP_RET_ERRNO | 1, name
+    assert bpf.run(built, NATIVE, LIBRARY.seccomp_syscall_resolve_name(b"getpid")) == SECCOMP_RET_ALLOW
 
 
 WORDS = """
