@@ -1,4 +1,4 @@
-"""Words for what the init program sets about a process and its namespaces, when it fails."""
+"""Error messages for what the init program sets on a process and its namespaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def label_words(step: steps.LsmLabel) -> tuple[str, str]:
-    """Return what setting a label is called, and what to look at when it fails."""
+    """Return the name of the label that could not be set, and a hint for the error message."""
     name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
         step.lsm
     ]
@@ -21,7 +21,7 @@ def label_words(step: steps.LsmLabel) -> tuple[str, str]:
 
 
 def keyring_hint(errno: int) -> str:
-    """Return what to do about a keyring that cannot be joined, "" when nothing is certain to help."""
+    """Return a hint for a keyring that cannot be joined; "" if the cause is not certain."""
     if errno == EDQUOT:
         return "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
     if errno in {EPERM, EACCES}:

@@ -1,7 +1,7 @@
-"""The parent's side of the conversation with init: channels, terminal, listener, limits, the end.
+"""The parent's side of the messages with init: socket, terminal, seccomp listener, limits, errors.
 
-Law 5: the other side may be under a container's control once it is inside, so only what was asked for is
-taken, and every descriptor is looked at. The messages are drawn in protocol.py.
+Law 5: once the init process is in the container, the container may control it. So the parent accepts only
+what it has asked for, and checks every descriptor it gets. protocol.py draws the messages.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-_PTMX = os.makedev(5, 2)  # /dev/ptmx, which is what the master of a terminal is
-# Seconds without a word after which it is looked what holds the process up. What it does takes microseconds.
+_PTMX = os.makedev(5, 2)  # /dev/ptmx: the device number of the master side of a terminal
+# After so many seconds without a message the parent looks what holds the process up. Its own work takes
+# microseconds.
 PATIENCE = 5.0
 
 
 class Conversation:
-    """What the start of a container and of one more process in it have in common.
+    """The messages with one process: a container's init (Launch), or one more process in it (Entry).
 
     Attributes:
         container: its record.
@@ -42,12 +43,12 @@ class Conversation:
         sock: the parent's end of the socket.
         master: the terminal's master, -1 without one (or once it was handed over).
         pid, pidfd: the process; 0 and -1 before there is one.
-        status: what the container's state says to a seccomp agent.
-        dressed: the process has inherited its OOM score.
-        section: the seccomp section, for its listener.
-        settings: how the terminal begins.
+        status: what a seccomp agent gets as the status of the container.
+        dressed: the OOM score has been set before the process was made, which inherits it.
+        section: the seccomp section of config.json, for its listener.
+        settings: size and output mode of the terminal.
         trace: the times of the steps, with --trace.
-        program: what the init program carries out.
+        program: the operations for the init program.
 
     """
 
@@ -55,7 +56,7 @@ class Conversation:
     dressed = False
 
     def __init__(self, container: Container, plan: steps.Plan) -> None:
-        """Open the socket; far is the other end."""
+        """Open the socket; `far` is the child's end."""
         self.container = container
         self.plan = plan
         self.master = -1
@@ -89,12 +90,12 @@ class Conversation:
                 log.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
-        """Open what goes to and from our caller: the console and pidfd sockets, the terminal's settings.
+        """Connect to the console and pidfd sockets, and decide size and output mode of the terminal.
 
         Args:
             console: path of --console-socket.
             pidfd: path of --pidfd-socket.
-            foreground: we stay in front of the process, and pass signals on to it.
+            foreground: pyrunc waits for the process and forwards signals to it.
 
         """
         if self.plan.terminal:
@@ -114,7 +115,7 @@ class Conversation:
             front.block_signals()
 
     def do(self, step: steps.Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """Carry out a step of the parent; with --trace its time is noted."""
+        """Carry out a step of the parent; with --trace its time is measured."""
         if self.trace is None:
             return do(*arguments, **named)
         return self.trace.measure(step, do, *arguments, **named)
@@ -123,7 +124,7 @@ class Conversation:
         """Send a message.
 
         Raises:
-            Failure: nobody is there to read it; its own, if the other side has sent one.
+            Failure: the process is gone. If it has reported a failure before, that one.
 
         """
         try:
@@ -131,16 +132,16 @@ class Conversation:
         except OSError:
             try:
                 while self.receive()[0]:
-                    pass  # what it said before, which nobody waits for any more
+                    pass  # an earlier message that is not needed any more
             except TimeoutError:
-                pass  # it is there, but cannot be told
+                pass  # it exists, but cannot be sent to
             raise self.died() from None
 
     def receive(self) -> tuple[bytes, bytes, int]:
-        """Return the next message, (b"", b"", -1) at the end, however that comes.
+        """Return the next message as (kind, payload, descriptor); (b"", b"", -1) when the socket is closed.
 
         Raises:
-            Failure: the other side reports one.
+            Failure: the init program reports a failed operation.
 
         """
         while True:
@@ -162,10 +163,10 @@ class Conversation:
                 return kind, payload, fd
 
     def next(self) -> tuple[bytes, bytes, int]:
-        """Return the next message; with a limit on waiting, look what the matter is each time it is reached.
+        """Return the next message. If there is a time limit, call look() each time it is reached.
 
         Raises:
-            Failure: an operation failed, or nobody is there to send one.
+            Failure: an operation failed, or the process is gone.
 
         """
         ended = False
@@ -176,18 +177,19 @@ class Conversation:
                 if ended:
                     raise self.died() from None
                 if ended := self.look():
-                    self.sock.settimeout(0.1)  # what it said before is there already
+                    self.sock.settimeout(0.1)  # a message sent before that has arrived already
 
     def look(self) -> bool:
-        """Tell whether the process has ended, though there is no end of file.
+        """Tell whether the process has ended, though the socket is not at its end.
 
-        A process that it cloned, and that nobody knows of, holds the socket open.
+        A process that it has cloned, and that the parent has not been told of, may still hold the socket
+        open.
         """
         stat = store.process_stat(self.pid)
         return stat is None or stat[0] in ("Z", "X")
 
     def _reported(self, payload: bytes) -> Failure:
-        """Return the Failure for a report of the init program, which a container may have forged."""
+        """Return the Failure for a report of the init program. A container may have forged the report."""
         from pyrunc.apply import failures
 
         report = failures.Report.read(payload)
@@ -196,7 +198,7 @@ class Conversation:
         if report is None or not known or operations[report.operation].name != report.name:
             return Failure("the container's side sent a malformed error report")
         step = operations[report.operation].step
-        report.tag = operations[report.operation].tag  # what comes back may be another one
+        report.tag = operations[report.operation].tag  # the tag in the report is not trusted
         report.classic = any(isinstance(each, steps.ClassicMounts) for each in self.plan.child)
         noted = int.from_bytes(report.said[:4], "little")
         about = operations[noted].step if report.name == "VERIFY" and noted < len(operations) else None
@@ -212,7 +214,7 @@ class Conversation:
         return failures.failure(step, report, why)
 
     def take_over(self, payload: bytes, fd: int) -> None:
-        """Take the process that our child has cloned for ours; the child ends.
+        """Continue with the process that the child has cloned; the child itself ends.
 
         Args:
             payload: the pid, as the host numbers it.
@@ -232,10 +234,10 @@ class Conversation:
         self.tell(protocol.GO)
 
     def take_terminal(self, name: str, fd: int) -> None:
-        """Take a terminal's master, and hand it over where somebody waits for it.
+        """Receive the master of the terminal, and send it to the console socket if there is one.
 
         Raises:
-            Failure: it is something else: the other side may be under a container's control.
+            Failure: the descriptor is no master of a terminal. The sender may be under a container's control.
 
         """
         found = os.fstat(fd)
@@ -252,7 +254,7 @@ class Conversation:
         os.close(fd)
 
     def hand_listener(self, fd: int, number: bytes) -> None:
-        """Give the agent the listener that came with the message, or the one of that number in the child."""
+        """Send the seccomp listener to the agent: as received, or the one of this number in the child."""
         from pyrunc.apply.seccomp import filters
         from pyrunc.plan import seccomp as plan_seccomp
 
@@ -270,7 +272,7 @@ class Conversation:
             self.tell(protocol.GO)
 
     def set_limits(self) -> None:
-        """Set what only the parent may set on the process: limits, OOM score."""
+        """Set what needs the parent's rights: resource limits and the OOM score."""
         for step in self.plan.parent:
             if isinstance(step, (steps.Rlimit, steps.OomScore)):
                 from pyrunc.apply import identity
@@ -281,13 +283,13 @@ class Conversation:
                     self.do(step, identity.set_oom_score, self.pid, step)
 
     def died(self) -> Failure:
-        """Say why the process is gone without a word; one that is not gone is killed."""
+        """Return the Failure for a process that ended without a report; if it still runs, kill it."""
         from pyrunc.apply import ending
 
         return ending.why(self)
 
     def executed(self) -> None:
-        """Look whether the process has really executed its program, now that the socket is closed.
+        """Check that the process has executed its program, now that the socket is closed.
 
         Raises:
             Failure: it died before.
@@ -299,14 +301,14 @@ class Conversation:
             raise self.died()
 
     def hand_pidfd(self, kind: str) -> None:
-        """Give whoever listens at --pidfd-socket the process's pidfd; kind is what runc calls it."""
+        """Send the process's pidfd to the receiver at --pidfd-socket; kind is runc's word for it."""
         if self.pidfd_socket is not None:
             from pyrunc.apply import sockets
 
             sockets.hand_over(self.pidfd_socket, "--pidfd-socket", kind, self.pidfd)
 
     def report(self) -> None:
-        """Say what the steps took, if that was asked for."""
+        """Print the times of the steps, with --trace."""
         if self.trace is not None:
             if self.program is not None:
                 self.trace.pass_over({id(operation.step) for operation in self.program.operations}, self.plan)
@@ -314,7 +316,7 @@ class Conversation:
             self.trace = None
 
     def kill(self) -> None:
-        """Kill the process and collect it; it may be gone.
+        """Kill the process and wait for its end; it may be gone already.
 
         Raises:
             Failure: it does not die.
@@ -327,7 +329,7 @@ class Conversation:
 
 
 def traced(target: str | None) -> Trace | None:
-    """Return what notes how long the steps take, if --trace asks for it."""
+    """Return the object that measures the steps; None without --trace."""
     if target is None:
         return None
     from pyrunc.apply import trace
@@ -336,7 +338,7 @@ def traced(target: str | None) -> Trace | None:
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid file as engines read it: digits, no newline, there at once or not at all.
+    """Write a pid file as engines read it: digits, no newline, replaced as a whole.
 
     Raises:
         Failure: it cannot be written.

@@ -1,7 +1,7 @@
-"""Which of our caller's descriptors a container gets: 0 to 2, LISTEN_FDS (sd_listen_fds(3)), --preserve-fds.
+"""Which of the caller's descriptors a container gets: 0 to 2, LISTEN_FDS (sd_listen_fds(3)), --preserve-fds.
 
-Both kinds stand from 3 on without a gap, the listening ones first, and keep their numbers. Law 5: counted and
-checked by the parent; the child only closes the rest.
+Both kinds begin at 3 without a gap, those of LISTEN_FDS first, and keep their numbers. Law 5: the parent
+counts and checks them; the child only closes the others.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def passed(preserve: int, environ: Mapping[str, str], *, listen: bool) -> tuple[
     count = 0
     env: list[str] = []
     if listen and environ.get("LISTEN_PID") == str(os.getpid()):
-        # LISTEN_PID guards against a variable that was meant for one of our ancestors.
+        # LISTEN_PID says which process the variable is for. A process may inherit it from an ancestor.
         listening = environ.get("LISTEN_FDS", "")
         if listening.isascii() and listening.isdigit() and len(listening) < 10 and int(listening):
             count = int(listening)
-            # The container's process has pid 1 in its namespace, and LISTEN_PID must say so to be believed
-            # there.
+            # The container's process has pid 1 in its pid namespace; sd_listen_fds(3) compares LISTEN_PID
+            # with that.
             env = [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
             names = environ.get("LISTEN_FDNAMES")
             if names is not None:
@@ -62,6 +62,6 @@ def _check(first: int, count: int, what: str) -> None:
 
 
 def keep(count: int) -> None:
-    """Let execve leave these open; in the child. All others are close-on-exec."""
+    """Keep these descriptors open across execve; called in the child. All others are close-on-exec."""
     for fd in range(FIRST, FIRST + count):
         os.set_inheritable(fd, True)

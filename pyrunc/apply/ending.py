@@ -1,6 +1,6 @@
-"""How the container's side ends before its time: asked why, or killed, and never waited for without a limit.
+"""How the container's side ends early: find out why, or kill it. Every wait has a limit.
 
-Cold: a conversation imports it when it has failed.
+Imported only after a failure.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.conversation import Conversation
 
-# Milliseconds. How long a child that has closed its end of the socket may take to end: it only has to give
-# its memory back. And one that was killed: as long as delete gives it.
+# Milliseconds. How long a child may take to end after it has closed its end of the socket: it only has to
+# free its memory. And how long a killed child may take: as long as in delete.
 _LAST_MOMENTS, _DEATH = 2_000, 10_000
 
 
 def why(launch: Conversation) -> Failure:
-    """Say why a child is gone without a word. One that is not gone is killed: it has had its say."""
+    """Return the Failure for a child that ended without a report.
+
+    If it still runs, kill it: it can report nothing more.
+    """
     if not _gone(launch.pidfd, _LAST_MOMENTS):
         kill(launch)
         return Failure("container init stopped answering, and was killed")
@@ -36,7 +39,7 @@ def why(launch: Conversation) -> Failure:
         pointer = "/linux/resources/memory/limit"
         groups = [step.plan for step in launch.plan.parent if isinstance(step, steps.Cgroup)]
         limit = [write.value for group in groups for write in group.writes if write.pointer == pointer]
-        # systemd has the limit as a property, not as a file.
+        # systemd keeps the limit as a property, not in a file.
         maybe = limit or any(group.manager == "systemd" for group in groups)
         return Failure(
             "container init was OOM-killed (memory limit too low?), or killed by another process",
@@ -53,12 +56,12 @@ def why(launch: Conversation) -> Failure:
 
 
 def kill(launch: Conversation, *, frozen: bool = False) -> None:
-    """Kill and collect a child.
+    """Kill a child and wait for its end.
 
     Args:
-        launch: whose.
-        frozen: it may be frozen from within a container that goes on (version 1 of cgroups): it ends when it
-            is let go on, and nobody waits for that.
+        launch: the start it belongs to.
+        frozen: a container that keeps running may have frozen it (version 1 of cgroups). It ends when it is
+            thawed; that is not waited for.
 
     Raises:
         Failure: it does not die.
@@ -73,12 +76,12 @@ def kill(launch: Conversation, *, frozen: bool = False) -> None:
             raise Failure(f"process {launch.pid} does not die", hint=f"see /proc/{launch.pid}/stack")
         os.waitpid(launch.pid, 0)
     except OSError:
-        pass  # it has been collected
+        pass  # it has been waited for already
     launch.pid = 0
 
 
 def _gone(pidfd: int, milliseconds: int) -> bool:
-    """Tell whether a process ends within some time: its pidfd can be read then (pidfd_open(2))."""
+    """Tell whether a process ends within some time. At its end its pidfd becomes readable (pidfd_open(2))."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(milliseconds))

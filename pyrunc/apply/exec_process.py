@@ -1,7 +1,7 @@
-"""One more process in a container: what the parent opens, starts and says for `exec`.
+"""One more process in a container (`exec`): what the parent opens, starts and sends.
 
-Law 6: what the container sees first is a process that is wholly its own. The init program joins everything
-outside the container's pid namespace, and clones the process from there (plan/program_exec).
+Law 6: the container must not see a process that still has something of the host. The init program joins
+everything outside the container's pid namespace, and clones the process from there (plan/program_exec.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Entry(Conversation):
     status = "running"
 
     def __init__(self, container: Container, plan: steps.Plan, cache: str) -> None:
-        """Compile the filters, which takes no container.
+        """Compile the filters. This needs nothing of the container.
 
         Args:
             container: the record of the container to enter.
@@ -52,7 +52,7 @@ class Entry(Conversation):
             kinds: CLONE_NEW* flags of the namespaces to enter.
             paths: the cgroups to be in.
             passed: how many descriptors from 3 on go to the program.
-            elsewhere: where no process can be born there, the unified cgroup that init is in now will do.
+            elsewhere: if no process can be created in the unified cgroup, use the one that init is in now.
 
         Raises:
             Failure: it cannot be made there.
@@ -98,7 +98,10 @@ class Entry(Conversation):
         self._become_ours()
 
     def _open_init(self) -> int:
-        """Return a pidfd that is the container's init, whose number may be another process's by now."""
+        """Return a pidfd of the container's init.
+
+        Its pid may belong to another process by now, so this is checked.
+        """
         try:
             pidfd = os.pidfd_open(self.container.pid)
         except ProcessLookupError:
@@ -134,8 +137,8 @@ class Entry(Conversation):
                         hint="where controllers are handed on to cgroups below, processes can be in those "
                         "alone: name one with --cgroup",
                     ) from None
-                # A nested cgroup manager (systemd inside) has turned the container's cgroup into an inner
-                # one: go where init is now.
+                # A nested cgroup manager (systemd inside) has made the container's cgroup an inner node,
+                # which may hold no process: use the cgroup that init is in now.
                 into = _unified(self.container)
                 self.pid, self.pidfd = init_program.start(data, descriptors, into)
         finally:
@@ -143,8 +146,8 @@ class Entry(Conversation):
                 os.close(into)
 
     def _become_ours(self) -> None:
-        """Wait until the helper has cloned the process, and take that for ours."""
-        # What is logged are the landmarks that people know from runc's log.
+        """Wait until the helper has cloned the process, and continue with that."""
+        # The log has the lines that people know from runc's log.
         log.debug("nsexec container setup: the process joins the container")
         self.sock.settimeout(PATIENCE)
         kind, payload, fd = self.next()
@@ -154,7 +157,7 @@ class Entry(Conversation):
         log.debug("child process in init(): the process is in the container")
 
     def look(self) -> bool:
-        """Look why the process says nothing, and give up where that can last for ever.
+        """Find out why the process does not answer; give up if it might never answer.
 
         Raises:
             Failure: the process does not answer: what runs in the container can stop it.
@@ -185,7 +188,7 @@ class Entry(Conversation):
         return False
 
     def run(self) -> None:
-        """Let the process go on to its program, and wait until execve has succeeded.
+        """Let the process execute its program, and wait until execve has succeeded.
 
         Raises:
             Failure: an operation failed, or the process died.
@@ -208,13 +211,13 @@ class Entry(Conversation):
         self.executed()
 
     def abort(self) -> None:
-        """Kill and collect the process."""
-        self.sock.close()  # a process that was cloned and that nobody knows of ends by that
+        """Kill the process and wait for its end."""
+        self.sock.close()  # a clone that the parent was not told of ends when the socket closes
         self.kill()
         self.report()
 
     def kill(self) -> None:
-        """Kill the process and collect it; it may be gone, or frozen by the container that goes on."""
+        """Kill the process and wait for its end; a container that keeps running may have frozen it."""
         if self.pid:
             from pyrunc.apply import ending
 

@@ -1,8 +1,8 @@
-"""How other people's processes end, from the kernel's process connector, for kernels before 6.15.
+"""Exit statuses of processes that are not ours, from the kernel's process connector; for kernels before 6.15.
 
-The kernel tells whoever listens of each process that ends, with its status (linux/cn_proc.h). A filter in the
-kernel lets only the one process through, so that a busy host wakes nobody. It takes the host's own process,
-user and network namespaces, and before Linux 6.6 the right to administer the network.
+The kernel sends a message for each process that ends, with its status (linux/cn_proc.h). A filter in the
+kernel drops the messages about other processes. The connector works only in the host's own process, user and
+network namespaces, and before Linux 6.6 it needs CAP_NET_ADMIN.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _PROC_EVENT_EXIT = 0x80000000
 _SO_ATTACH_FILTER = 26
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NLMSG_DONE = 3
-# Where they are in a message: 16 bytes of netlink, 20 of the connector, then struct proc_event.
+# Offsets in a message: 16 bytes of netlink, 20 of the connector, then struct proc_event.
 _WHAT, _TGID, _CODE = 36, 56, 60
 
-# The number of the host's own process namespace (linux/proc_ns.h): elsewhere the same numbers mean others.
+# The inode of the host's own pid namespace (linux/proc_ns.h). In another one the pids mean other processes.
 _HOST_PIDS = 0xEFFFFFFC
 
-# Milliseconds. The kernel sends the event just after a process can be seen to have ended, one for each
-# thread; the last one tells.
+# Milliseconds. The kernel sends the event shortly after a process is seen to have ended, one for each thread;
+# the last one has the status.
 _SOON, _NEXT = 1000, 20
 
 
 class Listener:
-    """Listens for the end of one process."""
+    """Waits for the end of one process."""
 
     def __init__(self, pid: int) -> None:
-        """Begin to listen.
+        """Open the socket and attach the filter.
 
         Raises:
-            OSError: the kernel does not tell us.
+            OSError: the kernel refuses the process connector.
 
         """
         if os.stat("/proc/self/ns/pid").st_ino != _HOST_PIDS:
@@ -57,7 +57,7 @@ class Listener:
             raise
 
     def _attach(self, pid: int) -> None:
-        """Let the kernel pass on only what is wanted: socket(7), SO_ATTACH_FILTER."""
+        """Attach a filter that drops the messages about other processes: socket(7), SO_ATTACH_FILTER."""
         rows = (
             (_LOAD, 0, 0, _WHAT),
             (_EQUAL, 0, 3, _as_loaded(_PROC_EVENT_EXIT)),
@@ -75,7 +75,7 @@ class Listener:
         self._socket.send(struct.pack("=IHHII", 16 + len(body), _NLMSG_DONE, 0, 0, 0) + body)
 
     def status(self) -> int | None:
-        """Return how the process ended, in the shape of wait(2); it has. None if the kernel did not say."""
+        """Return the status of the ended process as wait(2) has it; None if no message came."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         found, patience = None, _SOON
@@ -83,14 +83,14 @@ class Listener:
             try:
                 message, (sender, _groups) = self._socket.recvfrom(4096)
             except OSError:
-                continue  # more than there was room for (ENOBUFS): the last one comes yet
+                continue  # messages were lost for want of room (ENOBUFS); the last one is still to come
             if sender:
-                continue  # not the kernel
+                continue  # not from the kernel
             found, patience = struct.unpack_from("=I", message, _CODE)[0], _NEXT
         return found
 
     def close(self) -> None:
-        """Listen no more. Kernels before 6.6 do not notice by themselves."""
+        """Close the socket. Kernels before 6.6 do not notice by themselves that nobody listens."""
         try:
             self._control(_IGNORE)
         except OSError:
@@ -99,5 +99,5 @@ class Listener:
 
 
 def _as_loaded(number: int) -> int:
-    """Return a number as a filter sees it, who reads all as the network writes it."""
+    """Return a number in the byte order of the network, in which a filter loads it."""
     return int.from_bytes((number & 0xFFFFFFFF).to_bytes(4, sys.byteorder), "big")

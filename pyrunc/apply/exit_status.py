@@ -1,15 +1,16 @@
-"""How a container's first process ends, for who is not its parent.
+"""The exit status of a container's first process, for a caller that is not its parent.
 
-A status belongs to the parent (wait(2)), and of a detached container that is an engine, or whoever collects
-orphans. Others learn it in one of these ways, the first that answers:
+The kernel gives a status to the parent (wait(2)). The parent of a detached container's process is an engine,
+or the process that adopts orphans. Others get it in one of these ways; the first that has an answer is used:
+- It is in the record: written by a pyrunc that was the parent (`run --keep`, the Python interface), or by an
+  earlier waiter.
+- Linux 6.15 keeps it for holders of a pidfd that was opened before the process was waited for
+  (PIDFD_INFO_EXIT).
+- Until the process has been waited for, it is in /proc/PID/stat, field 52, for those who may trace the
+  process.
+- Before 6.15 the process connector sends it to those who listen (exit_events.py).
 
-- it is written down already: by a pyrunc that was the parent (`run --keep`, the Python interface), or by who
-  has waited before;
-- Linux 6.15 keeps it for whoever held a pidfd when the process was collected (PIDFD_INFO_EXIT);
-- as long as nobody has collected it, it stands in /proc/PID/stat, field 52, for who may trace it;
-- before 6.15 the process connector tells who listened (exit_events.py).
-
-Of a process that had ended before anybody asked, nothing is left but what is written down.
+If the process had ended before pyrunc looked, only the record can have it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
     from pyrunc.apply.exit_events import Listener
 
-EXIT = "exit"  # its name among what a record holds besides: the status, or -N for signal N
+EXIT = "exit"  # the key in the `extra` part of a record: the status, or -N for signal N
 
-# linux/pidfd.h: ioctl PIDFD_GET_INFO with the first version of its structure, and where the answer stands.
+# linux/pidfd.h: ioctl PIDFD_GET_INFO with the first version of its structure, and the offset of the answer.
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
 _SIZE, _EXIT_CODE = 64, 60
@@ -41,24 +42,24 @@ _SINCE = (6, 15)
 _STATUSES, _SIGNALS = 256, 64
 _LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
 _CREATION = 60.0  # seconds another command may take to create the container
-_COLLECTION = 10.0  # seconds its parent may take to collect it, where only then the status can be had
+_COLLECTION = 10.0  # seconds its parent may take to wait for it, where the status is known only after that
 
 
 def written(container: store.Container) -> int | None:
-    """Return what is written down: the exit status, -N for signal N; None if nothing is.
+    """Return the exit status in the record, -N for signal N; None if there is none.
 
-    What `run --keep` has written is as a shell sees it: 128 + N.
+    `run --keep` writes it as a shell shows it: 128 + N.
     """
     found = container.extra.get(EXIT)
     return found if isinstance(found, int) and -_SIGNALS <= found < _STATUSES else None
 
 
 def write(container: store.Container, code: int) -> None:
-    """Write down how a container has ended, for who asks later; no harm if that is not possible."""
+    """Write how a container has ended into its record, for later callers. A failure to write is ignored."""
     try:
         lock = store.lock(container)
     except Failure:
-        return  # it has been deleted, or is somebody else's
+        return  # the container has been deleted, or the id is in use again
     try:
         container.extra[EXIT] = code
         store.save(container)
@@ -69,10 +70,10 @@ def write(container: store.Container, code: int) -> None:
 
 
 def settle(container: store.Container) -> None:
-    """Wait until a container that is just being created has been, and bring its record up to date.
+    """Wait until the creation of a container has ended, and read its record again.
 
     Raises:
-        Failure: it is gone, or its creation was killed.
+        Failure: the container is gone, or its creation was killed.
 
     """
     if container.pid:
@@ -91,11 +92,11 @@ def wait(container: store.Container, seconds: float | None = None) -> int | None
         seconds: how long at most.
 
     Returns:
-        Its exit status, -N when signal N ended it; None when nobody can tell any more.
+        Its exit status, -N when signal N ended it; None when it cannot be found out any more.
 
     Raises:
-        TimeoutError: it runs still.
-        Failure: the container is not whole, or the kernel cannot be asked.
+        TimeoutError: it still runs after that time.
+        Failure: the container was not completely created, or the kernel cannot be asked.
 
     """
     settle(container)
@@ -106,13 +107,13 @@ def wait(container: store.Container, seconds: float | None = None) -> int | None
 
 
 class Watch:
-    """Holds on to a container's first process until its status is known.
+    """Holds a pidfd of a container's first process until its status is known.
 
-    As a context manager it lets go at the end.
+    A context manager: the end of the block closes the pidfd.
     """
 
     def __init__(self, container: store.Container) -> None:
-        """Take hold of it, if it is there yet.
+        """Open the pidfd, if there is a process yet.
 
         Raises:
             Failure: the kernel cannot be asked.
@@ -124,7 +125,7 @@ class Watch:
         try:
             self._take()
         except ProcessLookupError:
-            self.close()  # it has been collected
+            self.close()  # the process has been waited for
         except OSError as exc:
             self.close()
             raise Failure(f"open process {container.pid}", step=container.id, errno=exc.errno or 0) from None
@@ -137,13 +138,13 @@ class Watch:
         self._pidfd = os.pidfd_open(pid)
         stat = store.process_stat(pid)
         if stat is None or stat[2] != self._container.start:
-            raise ProcessLookupError  # the number is another's by now
+            raise ProcessLookupError  # the pid belongs to another process
         if not keeps(self._pidfd):
             self._events = _listener(pid)
         try:
             self._proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # it has just been collected; its descriptor may tell yet
+            return  # it has just been waited for; its pidfd may still have the status
 
     def ended(self, seconds: float | None) -> bool:
         """Wait until it has ended, some seconds at most; tell whether it has."""
@@ -160,10 +161,10 @@ class Watch:
                 return False
 
     def status(self) -> int | None:
-        """Return how it has ended, and write it down.
+        """Return how it has ended, and write it into the record.
 
         Returns:
-            Its exit status, -N when signal N ended it; None when nobody can tell.
+            Its exit status, -N when signal N ended it; None when it cannot be found out.
 
         """
         known = written(self._container)
@@ -177,14 +178,14 @@ class Watch:
         return code
 
     def _told(self) -> int | None:
-        """Return what its parent, or somebody else who waited, has written down meanwhile."""
+        """Return what its parent, or another waiter, has written into the record meanwhile."""
         try:
             return written(store.open_container(self._container.root, self._container.id))
         except Failure:
             return None
 
     def _asked(self) -> int | None:
-        """Return what the kernel says, in the shape of wait(2)."""
+        """Return what the kernel says, as wait(2) has it."""
         if self._pidfd < 0:
             return None
         found = kept(self._pidfd)
@@ -194,13 +195,13 @@ class Watch:
             return self._events.status()
         if found is None and keeps(self._pidfd):
             poll = select.poll()
-            poll.register(self._pidfd, 0)  # POLLHUP is reported unasked: it has been collected
+            poll.register(self._pidfd, 0)  # POLLHUP needs no request: the process has been waited for
             poll.poll(_COLLECTION * 1000)
             found = kept(self._pidfd)
         return found
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         for fd in (self._pidfd, self._proc):
             if fd >= 0:
                 os.close(fd)
@@ -217,7 +218,7 @@ class Watch:
 
 
 def _information(pidfd: int) -> tuple[int, int] | None:
-    """Return (mask, exit code) of a process, None where the kernel does not know the question."""
+    """Return (mask, exit code) of a process; None if the kernel does not know the request."""
     answer = bytearray(_SIZE)
     answer[:8] = _PIDFD_INFO_EXIT.to_bytes(8, sys.byteorder)
     try:
@@ -229,10 +230,10 @@ def _information(pidfd: int) -> tuple[int, int] | None:
 
 
 def keeps(pidfd: int) -> bool:
-    """Tell whether this kernel keeps the status of a process that has been collected.
+    """Tell whether this kernel keeps the status of a process that has been waited for.
 
-    Of a process that has not, it answers like one that knows the question and not this part of it (6.13), so
-    the version must be asked as well.
+    For a process that still runs, a kernel that knows the request but not this part of it (6.13) gives the
+    same answer. So the version is checked, too.
     """
     from pyrunc.apply import facts
 
@@ -240,16 +241,16 @@ def keeps(pidfd: int) -> bool:
 
 
 def kept(pidfd: int) -> int | None:
-    """Return the status that the kernel keeps of a process, in the shape of wait(2)."""
+    """Return the status that the kernel keeps of a process, as wait(2) has it."""
     found = _information(pidfd)
     return found[1] if found is not None and found[0] & _PIDFD_INFO_EXIT else None
 
 
 def _uncollected(proc: int) -> int | None:
-    """Return the status of a process that has ended and was not collected yet; None if it may not be read.
+    """Return the status of a process that has ended and has not been waited for; None if it may not be read.
 
-    Who may not trace the process reads 0 there. Whether one may, exe tells: of a process that has ended it is
-    either no file any more, or a refusal.
+    The field is 0 for a reader who may not trace the process. /proc/PID/exe shows whether the reader may: for
+    an ended process readlink fails with ENOENT, or with a permission error.
     """
     try:
         os.readlink("exe", dir_fd=proc)
@@ -265,7 +266,7 @@ def _uncollected(proc: int) -> int | None:
 
 
 def listens() -> bool:
-    """Tell whether the process connector is there for us."""
+    """Tell whether the process connector can be used."""
     found = _listener(os.getpid())
     if found is not None:
         found.close()

@@ -1,6 +1,6 @@
-"""Ask the host, once, what the planner may know.
+"""Ask the host what the planner may know, once.
 
-Law 5: the parent knows. Nothing here is asked again later, and nothing else asks.
+Law 5: the parent collects these facts before it plans. No other code asks the host for them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def gather(rootless: str | None = None) -> Facts:
     """Return the facts about this host and this process.
 
     Args:
-        rootless: "true" and "false" say whether to do without the cgroups one has no right to make; otherwise
-            whoever is not the host's root does.
+        rootless: "true": do without the cgroups that cannot be made for want of rights. "false": fail then.
+            Any other value: "true" for everybody but the host's root.
 
     """
     euid = os.geteuid()
@@ -43,7 +43,7 @@ def gather(rootless: str | None = None) -> Facts:
 
 
 def host_root() -> bool:
-    """Tell whether we are root of the initial user namespace."""
+    """Tell whether this process is root in the initial user namespace."""
     return os.geteuid() == 0 and not store.in_user_namespace()
 
 
@@ -54,13 +54,13 @@ def kernel() -> tuple[int, int]:
     return int(major), int(rest[:digits] or 0)
 
 
-# A call with an argument that cannot be right is refused at once, for that and before any right is asked for:
-# another answer means that it is not there (ENOSYS), or that a filter does not let it through. A kernel may
-# know what the filter of a container around us does not.
+# The kernel refuses a call with a wrong argument before it checks the rights. Another answer means that the
+# call does not exist (ENOSYS), or that a seccomp filter refuses it. A kernel may know a call that the filter
+# of a surrounding container does not.
 
 
 def _statmount() -> bool:
-    """Tell whether statmount(2) is there; no mount has the number 0."""
+    """Tell whether statmount(2) can be used; no mount has the id 0."""
     try:
         _linux.statmount(0, flags.STATMOUNT_MNT_BASIC, 512)
     except OSError as exc:
@@ -69,10 +69,10 @@ def _statmount() -> bool:
 
 
 def missing() -> tuple[str, ...]:
-    """Return which calls of the new mount API cannot be had, asked by one of each kernel it came with.
+    """Return the names of the calls of the new mount API that cannot be used.
 
-    move_mount, fsopen, fsmount and fspick ask for rights first, so that they tell nothing; kernels and
-    filters have them together with the two that do.
+    One call of each kernel version is tried. move_mount, fsopen, fsmount and fspick check rights first, so a
+    trial shows nothing. Kernels and filters have them together with the two that are tried.
     """
     lacking = []
     try:

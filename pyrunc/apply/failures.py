@@ -1,7 +1,7 @@
-"""The words for an operation of the init program that failed: what, where, what the kernel said.
+"""Error messages for a failed operation of the init program: what, where, and the kernel's answer.
 
-Law 2: nobody imports this before something has failed. Law 5: the init reports numbers; what they mean is
-looked up here, on the host, and what else there is to know is looked at while the init waits.
+Law 2: imported only after a failure. Law 5: the init program reports numbers. Their meaning is looked up
+here, on the host. For some messages the parent also looks at the container's files, while the init waits.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _HEAD = _struct.Struct("=IIIiQ")
 
 
 class Report(Record):
-    """What the init program says about its end.
+    """A failed operation, as the init program reports it.
 
     Attributes:
-        operation: number of the operation.
+        operation: index of the operation in the program.
         name: its name.
-        tag: what the lowering has put there.
+        tag: the number that plan/ gave the operation.
         errno: the kernel's answer.
-        detail: what the operation says beside it (see pyrunc/init).
-        said: the same, as bytes.
+        detail: more about the failure; its meaning depends on the operation (see pyrunc/init).
+        said: more about the failure, as bytes.
         classic: mounts are made with mount(2).
 
     """
@@ -70,7 +70,7 @@ class Report(Record):
 
     @classmethod
     def read(cls, payload: bytes) -> Report | None:
-        """Return what a message says, None if it is malformed: a container may have sent it."""
+        """Read a report; None if it is malformed. A container may have sent it."""
         if len(payload) < _HEAD.size:
             return None
         operation, code, tag, errno, detail = _HEAD.unpack_from(payload)
@@ -91,8 +91,9 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
 
     Args:
         step: the step that the operation belongs to.
-        report: what the program says.
-        why: says why a program cannot be started: path and error number -> a clause, "" for nothing.
+        report: the report.
+        why: a function that finds out why a program cannot be started: path and error number -> a clause, ""
+            if it finds nothing.
 
     """
     errno, detail = report.errno, report.detail
@@ -132,13 +133,13 @@ def failure(step: steps.Step, report: Report, why: Why = lambda _path, _errno: "
 
 
 def waits(payload: bytes) -> bool:
-    """Tell whether whoever sent a report to `start` waits a while to be looked at: a refused execve."""
+    """Tell whether the sender of a report to `start` waits until its root is looked at: execve failed."""
     report = Report.read(payload)
     return report is not None and report.name == "EXEC"
 
 
 def at_start(container: Container, payload: bytes) -> Failure:
-    """Return the Failure for a report that `start` gets; its step is in the container's configuration."""
+    """Return the Failure for a report that `start` receives. Its step is in the container's configuration."""
     from pyrunc.plan import hooks, process
 
     report = Report.read(payload)
@@ -251,12 +252,12 @@ _DAC_OVERRIDE = 1 << 1  # CAP_DAC_OVERRIDE
 
 
 def looking(every: Sequence[steps.Step], pid: int, *, mapped: bool, filtered: bool) -> Why:
-    """Return what says why a program cannot be started, by looking into the root of a process, which waits.
+    """Return a function that finds out why a program cannot be started, from a waiting process's root.
 
     Args:
-        every: the steps it was made from.
+        every: all steps of the plan.
         pid: the process.
-        mapped: it is in a user namespace: the ids of files are other ones here, and modes are not judged.
+        mapped: it is in a user namespace: file owners have other ids here, so modes are not checked.
         filtered: a seccomp filter is in force.
 
     """

@@ -1,9 +1,9 @@
-"""Stay in front of a container: pass on signals and terminal, collect children, return its exit status.
+"""Wait for a container in the foreground: forward signals and terminal, return the exit status.
 
-Law 5: one process, no threads, no handlers. Every signal is blocked before the container's process is made
-and read from a descriptor afterwards, so none can be lost between the two and none interrupts a system call.
-
-On the hot path of run and exec: what only a terminal or a notify socket needs is in proxy.py and notify.py.
+Law 5: one process, no threads, no signal handlers. Every signal is blocked before the container's process is
+made, and read from a descriptor afterwards. So no signal is lost in between, and none interrupts a system
+call. This module is on the hot path of run and exec; what only a terminal or a notify socket needs is in
+proxy.py and notify.py.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Watcher(Protocol):
-        """Something with descriptors that wants a turn while the container runs."""
+        """Something with descriptors that has to be served while the container runs."""
 
         def wants(self) -> dict[int, int]:
             """Return the descriptors to watch now, each with its poll events."""
 
         def ready(self, fd: int, events: int) -> None:
-            """Do what can be done without waiting on one of them."""
+            """Serve one of these descriptors, without waiting."""
 
         def signal(self, number: int) -> bool:
-            """Look at a signal of ours; True when the container must not get it."""
+            """Handle a signal; return True if the container must not get it."""
 
         def finish(self, signals: int) -> None:
-            """Complete what is under way now that the process has ended."""
+            """Complete what is unfinished, after the process has ended."""
 
         def close(self) -> None:
-            """Put everything back as it was found; called on every way out."""
+            """Restore what was changed; always called at the end."""
 
 
-# signalfd(2): struct signalfd_siginfo is 128 bytes; ssi_signo is its first word, ssi_pid its fourth.
+# signalfd(2): struct signalfd_siginfo has 128 bytes; ssi_signo is the first word, ssi_pid the fourth.
 _RECORD = 128
 
 
 def _ours() -> set[int]:
-    # SIGTTIN and SIGTTOU keep their effect: they are how the kernel stops a background job that touches its
-    # terminal. SIGURG is ignored by default, and by default is how a container would treat it too.
+    # SIGTTIN and SIGTTOU are not blocked: with them the kernel stops a background job that uses its terminal.
+    # SIGURG is ignored by default, and a container would ignore it, too.
     left_alone = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU, _signal.SIGURG}
     return {int(number) for number in _signal.valid_signals()} - left_alone
 
 
 def block_signals() -> None:
-    """Hold back every signal that wait() will read; to be called before the container's process is made."""
-    # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws exit statuses
-    # away (waitpid(2), NOTES).
+    """Block every signal that wait() will read; to be called before the container's process is made."""
+    # A caller's ignored SIGCHLD stays ignored across execve, and then the kernel keeps no exit statuses
+    # (waitpid(2), NOTES).
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _ours())
 
 
 def default_signals() -> set[int]:
-    """Return the signals that a program of somebody else is to find as they are by default: all that can be.
+    """Return the signals to reset to their defaults before another program is executed: all that can be.
 
-    What our caller ignores or holds back (nohup, a service manager) is meant for us, and the interpreter
-    ignores two for itself; but an ignored signal stays ignored through execve, a blocked one blocked.
+    What the caller ignores or blocks (nohup, a service manager) is meant for pyrunc, and the interpreter
+    ignores two signals for itself. But execve keeps ignored signals ignored, and blocked ones blocked.
     """
     return {int(number) for number in _signal.valid_signals()} - {int(_signal.SIGKILL), int(_signal.SIGSTOP)}
 
 
 def restore_signals() -> None:
-    """Give a program the signals as they are by default; to be called in the child, just before execve."""
-    # First the handlers: unblocked while Python's stand, a signal would become an exception before execve.
+    """Reset the signals to their defaults; to be called in the child, just before execve."""
+    # Reset the handlers before unblocking: otherwise Python's handler would raise an exception before execve.
     for number in default_signals():
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -78,14 +78,14 @@ def restore_signals() -> None:
 def fork(work: Callable[[], object], clone: Callable[[], tuple[int, int]] | None = None) -> tuple[int, int]:
     """Make a child that does some work and ends.
 
-    Whatever happens in the child, nothing ever leaves it: an exception (SIGINT's, or no memory) would go on
-    to what the parent does when it fails, and undo in the child's name what the parent is making. So every
-    signal is blocked across the fork, the child keeps them so, and whoever begins as it ends as it.
+    No exception may leave the child: it would run the parent's error handling, and remove what the parent is
+    making. (SIGINT can raise one, or a lack of memory.) So all signals are blocked across the fork, the child
+    keeps them blocked, and it always ends here.
 
     Args:
         work: the child's; when it returns or fails, the child ends with status 1.
-        clone: makes the child and returns its pid and a pidfd, in the child 0 and anything; fork(2) if
-            None, which makes no pidfd.
+        clone: makes the child. It returns (pid, pidfd) in the parent and (0, any number) in the child. None:
+            fork(2), which makes no pidfd.
 
     Returns:
         The child's pid and pidfd.
@@ -118,16 +118,16 @@ def wait(
     subreaper: bool = False,
     notify: Watcher | None = None,
 ) -> int:
-    """Wait for a process of ours and serve it meanwhile.
+    """Wait for a child, and serve it meanwhile.
 
-    block_signals() must have been called before it was made. Every signal is forwarded to the process, except
-    SIGCHLD, SIGURG and, with a terminal, SIGWINCH. Every child that ends is collected.
+    Call block_signals() before the child is made. Every signal is forwarded to it, except SIGCHLD, SIGURG
+    and, with a terminal, SIGWINCH. Every child that ends is waited for.
 
     Args:
         pid: our child.
-        pidfd: its pidfd: a signal cannot hit another process that got the same number.
+        pidfd: its pidfd, so that a signal cannot reach another process with the same pid.
         master: the master of its terminal, joined to our stdin and stdout until the end; closed then.
-        subreaper: also collect orphans of the container (prctl(2), PR_SET_CHILD_SUBREAPER).
+        subreaper: also wait for orphans of the container (prctl(2), PR_SET_CHILD_SUBREAPER).
         notify: a notify socket to serve (notify.Relay).
 
     Returns:
@@ -157,8 +157,7 @@ def wait(
 
 
 def _listen(pid: int, pidfd: int, signals: int) -> int:
-    # SIGCHLD has been blocked since before the process was made: if it has ended already, the signal is
-    # pending.
+    # SIGCHLD was blocked before the process was made: if it has ended already, the signal is pending.
     while True:
         if _signal.SIGCHLD in forward(signals, pidfd):
             status = reap(pid)
@@ -189,7 +188,7 @@ def _serve(pid: int, pidfd: int, signals: int, watchers: list[Watcher]) -> int:
 
 
 def numbers(signals: int) -> list[tuple[int, int]]:
-    """Read the signals that wait in a signalfd: number and sender's pid (0 for the kernel) of each."""
+    """Read the pending signals from a signalfd: number and sender's pid (0 for the kernel) of each."""
     try:
         data = os.read(signals, 16 * _RECORD)
     except BlockingIOError:
@@ -202,7 +201,7 @@ def numbers(signals: int) -> list[tuple[int, int]]:
 
 
 def forward(signals: int, pidfd: int, watchers: Iterable[Watcher] = ()) -> set[int]:
-    """Pass on the signals that wait in a signalfd.
+    """Forward the pending signals from a signalfd.
 
     Returns:
         The numbers of all that were read, also those that are not passed on.
@@ -211,7 +210,7 @@ def forward(signals: int, pidfd: int, watchers: Iterable[Watcher] = ()) -> set[i
     seen = set()
     for number, sender in numbers(signals):
         seen.add(number)
-        # Our own writes to a closed pipe give us SIGPIPE; that is no message to the container.
+        # A write of pyrunc to a closed pipe causes SIGPIPE; it is not for the container.
         mine = number == _signal.SIGCHLD or sender == os.getpid()
         for watcher in watchers:
             mine |= watcher.signal(number)
@@ -224,7 +223,7 @@ def forward(signals: int, pidfd: int, watchers: Iterable[Watcher] = ()) -> set[i
 
 
 def reap(pid: int) -> int | None:
-    """Collect every child that has ended.
+    """Wait for every child that has ended, without blocking.
 
     Returns:
         The exit status of the child pid, 128 + n for signal n, or None while it runs.

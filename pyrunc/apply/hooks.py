@@ -1,8 +1,7 @@
-"""Run hooks (config.md, "POSIX-platform Hooks"): programs of the host that follow a container's steps.
+"""Run hooks: programs of the host that are called at certain steps (config.md, "POSIX-platform Hooks").
 
-Law 5: no subprocess module and no shell; one posix_spawn per hook. Also used by the child that makes the
-mount tree, for createContainer, so everything is imported at the top (law 6); those of startContainer are
-run by the init program. Must be called while SIGPIPE is ignored: a hook need not read its stdin.
+Law 5: no subprocess module and no shell, one posix_spawn for each hook. SIGPIPE must be ignored: a hook need
+not read its stdin. The init program runs the hooks of the container's side itself.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-# What is kept of a hook's stdout and stderr for its error message: the end of it is where the reason stands.
+# How much of the end of a hook's stdout and stderr is kept for its error message: the reason is at the end.
 _KEPT_BYTES = 8192
 _KEPT_LINES = 5
-# Where pidfd_open(2) is missing or forbidden, a hook's end is looked for this often (milliseconds).
-_LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days; then it is asked again
+# Where pidfd_open(2) is missing or forbidden, check for the end of a hook so often (milliseconds).
+_LONGEST = (1 << 31) - 1  # milliseconds: the longest time for poll(2), 24.8 days; then it is called again
 _GLANCE = 10
 _LAST_FD = 0xFFFFFFFF
 
@@ -39,16 +38,15 @@ def run(
     cwd: str | None = None,
     env: Sequence[str] | None = None,
 ) -> None:
-    """Run the hooks of one kind in their order; the first that fails ends it.
+    """Run the hooks of one kind in order, up to the first that fails.
 
     Args:
         kind: prestart, createRuntime, createContainer, startContainer, poststart or poststop.
         hooks: the entries of /hooks/KIND.
         state: the state of the container, written to each one's stdin (runtime.md, "State").
         cwd: the directory they start in, the bundle; / if it is gone; None for the current one.
-        env: the environment, as KEY=VALUE, of a hook that does not set its own; None for ours, which hooks of
-            the host are written for (runc and crun hand theirs on, too). A set one, also an empty one, is
-            exact.
+        env: the environment, as KEY=VALUE, of a hook that does not set its own; None for that of pyrunc, as
+            runc and crun do. A hook that sets its environment, even an empty one, gets only that.
 
     Raises:
         Failure: a hook could not be started, did not exit with 0, or ran out of time; the message names it
@@ -69,10 +67,12 @@ def run_all_warn(
     cwd: str | None = None,
     env: Sequence[str] | None = None,
 ) -> list[Failure]:
-    """Run the hooks of one kind whatever happens (poststop: runtime.md, "Lifecycle", step 13: log and go on).
+    """Run the hooks of one kind, and go on after a failure (poststop).
+
+    Source: runtime.md, "Lifecycle", step 13.
 
     Returns:
-        What went wrong, one Failure for each hook that failed.
+        One Failure for each hook that failed.
 
     """
     text = jsonio.dumps(state).encode()
@@ -87,7 +87,7 @@ def run_all_warn(
 
 
 def _logs(kind: str, state: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the host's files that the hooks' stdout and stderr are appended to, "" for none.
+    """Return the host's files to which stdout and stderr of the hooks are appended, "" for none.
 
     Only for hooks that run on the host: in the container no path is the host's (law 3).
     """
@@ -109,7 +109,7 @@ def _run_one(
     cwd, env = start
     path = hook["path"]
     args = hook.get("args") or [path]
-    if not args[0]:  # posix_spawn(3) takes it, Python's does not
+    if not args[0]:  # posix_spawn(3) accepts an empty list, Python's posix_spawn does not
         args = [path, *args[1:]]
     began = time.monotonic()
     child = _Child(hook.get("timeout"), text, logs)
@@ -126,10 +126,10 @@ def _run_one(
 
 
 def not_started(name: str, pointer: str, hook: Mapping[str, Any], errno: int, hint: str = "") -> Failure:
-    """Word a hook that could not be executed.
+    """Return the message for a hook that could not be executed.
 
-    runc's words up to the path, because people and engines search for them; ours name the program and the
-    place.
+    The words up to the path are runc's, because people and engines search for them. The program and its place
+    in config.json follow.
     """
     return Failure(
         f"error running {name}: fork/exec {hook.get('path')}", pointer=pointer, errno=errno, hint=hint
@@ -145,7 +145,7 @@ def failed(
     *,
     took: float,
 ) -> Failure:
-    """Word a hook that did not end well; took is in seconds."""
+    """Return the message for a hook that failed; took is in seconds."""
     words = [str(hook.get("path")), *(hook.get("args") or ())[1:]]
     return Failure(
         f"error running {name}: {problem}, stdout: {_tail(outputs[0])}, stderr: {_tail(outputs[1])}",
@@ -155,14 +155,14 @@ def failed(
 
 
 def ended_by(code: int) -> str:
-    """Return what was wrong with a hook's end, "" for nothing; code is minus the number of a signal."""
+    """Return how a hook ended, "" for exit status 0; a negative code is the number of a signal."""
     if code < 0:
         return f"signal: {(_signal.strsignal(-code) or str(-code)).lower()}"
     return f"exit status {code}" if code else ""
 
 
 def late(hook: Mapping[str, Any]) -> str:
-    """Return what is wrong with a hook whose time was over."""
+    """Return the message for a hook that ran out of time."""
     return f"hook ran past specified timeout of {hook.get('timeout') or 0:.1f}s"
 
 
@@ -175,7 +175,7 @@ def _environment(own: Sequence[str] | None, default: Sequence[str] | None) -> di
 
 
 def _unstarted(path: str, exc: OSError) -> str:
-    """Say more than the kernel does when its answer is about another file."""
+    """Return a better explanation than the kernel's error number, which may be about another file."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         uid, gids = os.geteuid(), {os.getegid(), *os.getgroups()}
@@ -185,7 +185,7 @@ def _unstarted(path: str, exc: OSError) -> str:
 
 
 def _tail(data: bytes) -> str:
-    """Write the last lines of an output in one line."""
+    """Return the last lines of an output as one line."""
     lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-_KEPT_LINES:])
 
@@ -205,12 +205,12 @@ def _open_logs(paths: tuple[str, str]) -> tuple[int, ...]:
 
 
 class _Child:
-    """One running hook and our ends of its pipes."""
+    """A running hook and pyrunc's ends of its pipes."""
 
     __slots__ = ("_end", "_fds", "_input", "_logs", "_pid", "_theirs", "_timeout", "stderr", "stdout")
 
     def __init__(self, timeout: float | None, text: bytes, logs: tuple[str, str] = ("", "")) -> None:
-        """Make the three pipes; timeout in seconds, None for none; what it prints is appended to logs.
+        """Make the three pipes. timeout is in seconds, None for none; output is also appended to logs.
 
         Raises:
             Failure: a log cannot be opened.
@@ -230,22 +230,24 @@ class _Child:
             os.set_blocking(fd, False)
 
     def spawn(self, path: str, args: list[str], env: Mapping[str, str], cwd: str | None) -> None:
-        """Start the program in a process group of its own, with all signals as they are by default.
+        """Start the program in a new process group, with all signals at their defaults.
 
         Raises:
-            OSError: it cannot be executed; nothing is running then.
+            OSError: it cannot be executed. No process is left.
 
         """
         back = -1
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(self._theirs)]
         if cwd is not None:
-            # posix_spawn has no chdir everywhere; we have no threads, so a detour of our own harms nobody.
+            # posix_spawn cannot set the working directory everywhere. pyrunc has no threads, so it can change
+            # its own for a moment.
             back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.chdir(cwd)
             except OSError:
-                os.chdir("/")  # an engine may have removed the bundle; what a hook cleans up is to be done
-        # It has three descriptors, whatever our caller left open for us or has us pass to the program.
+                os.chdir("/")  # an engine may have removed the bundle; the hook must still run, to clean up
+        # It gets three descriptors, whatever other descriptors pyrunc has inherited or passes to the
+        # container.
         self._close_on_exec()
         try:
             self._pid = os.posix_spawn(
@@ -272,15 +274,15 @@ class _Child:
         try:
             _linux.close_range(3, _LAST_FD, flags.CLOSE_RANGE_CLOEXEC)
         except OSError:
-            pass  # before Linux 5.11, or under a filter that refuses it (startContainer)
+            pass  # before Linux 5.11, or with a filter that refuses it (startContainer)
 
     def wait(self) -> str:
-        """Feed and drain the hook until its process ends or its time is over.
+        """Write to the hook and read from it until its process ends or its time is over.
 
-        What it leaves running in the background is not waited for, even if that holds on to stdout.
+        Background processes that it leaves are not waited for, even if they keep stdout open.
 
         Returns:
-            What was wrong with its end, "" for exit status 0.
+            How it failed, "" for exit status 0.
 
         """
         try:
@@ -335,12 +337,12 @@ class _Child:
         except BlockingIOError:
             return
         except OSError:
-            self._input = b""  # EPIPE: it does not want to know
+            self._input = b""  # EPIPE: it does not read its stdin
         if not self._input:
             self._shut(0)
 
     def _read(self, number: int) -> bool:
-        """Take what is there now, up to a pipe's capacity, and keep the end; True when there was any."""
+        """Read what is there, at most what a pipe holds, and keep the end of it; True if there was any."""
         if self._fds[number] < 0:
             return False
         try:
@@ -361,8 +363,7 @@ class _Child:
         return bool(data)
 
     def _read_rest(self) -> None:
-        # Not until EOF: a background process may hold the pipe, and one that never stops writing may not hold
-        # us.
+        # Not until the end of file: a background process may keep the pipe open, or write without an end.
         for number in (1, 2):
             for _ in range(16):
                 if not self._read(number):
@@ -373,18 +374,18 @@ class _Child:
         self._fds[number] = -1
 
     def _kill(self) -> None:
-        """End the hook and all it started in its process group, and collect it."""
+        """Kill the hook and its process group, and wait for it."""
         if self._pid:
             try:
                 os.killpg(self._pid, _signal.SIGKILL)
             except ProcessLookupError:
-                # It moved to another group. Not yet collected, its number is still its own.
+                # It has moved to another group. It has not been waited for, so its pid is still its own.
                 os.kill(self._pid, _signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = 0
 
     def close(self) -> None:
-        """Leave nothing behind, on every way out."""
+        """Close all descriptors and end the process; called in every case."""
         self._kill()
         for fd in (*self._theirs, *self._fds, *self._logs):
             if fd >= 0:

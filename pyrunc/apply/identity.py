@@ -1,8 +1,6 @@
-"""Become the process: working directory, user, groups, capabilities, program.
+"""Root of a user namespace, resource limits, the OOM score; messages for what the init program cannot set.
 
-The order inside become() is the one in which nothing is ever held longer than needed nor dropped too early
-(credentials(7), capabilities(7)): bounding set, keepcaps, groups, gid, uid, capability sets, ambient set,
-no_new_privs.
+Sources: credentials(7), capabilities(7), user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -28,13 +26,14 @@ _LAST = 63  # the kernel's capability sets have 64 bits
 
 
 def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
-    """Take user and group 0 of a user namespace just entered, and let go of the caller's other groups.
+    """Become user and group 0 of the user namespace that was just entered; drop the caller's groups.
 
-    One that denies setgroups (user_namespaces(7)) keeps the groups, which then have no names inside.
+    If the namespace denies setgroups (user_namespaces(7)), the groups stay, without names inside.
 
     Args:
-        uid: whom to be in a namespace that maps no 0: who has no name there can make no file (EOVERFLOW).
-            Capabilities stay: only leaving the namespace's root drops them (capabilities(7)).
+        uid: the user id to use in a namespace that does not map 0. A process whose id is not mapped can make
+            no files (EOVERFLOW). Capabilities stay: they are dropped only by a change from 0 to another id
+            (capabilities(7)).
         gid: the same for the group.
         keep_groups: keep the groups, although the namespace would let them go.
 
@@ -57,7 +56,7 @@ def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
 
 
 def cwd_failure(path: str, errno: int) -> Failure:
-    """Word a working directory that cannot be entered."""
+    """Return the Failure for a working directory that cannot be entered."""
     hint = "it is not there, and cannot be made in a read-only file system" if errno == EROFS else ""
     message = f'chdir to cwd ("{path}") set in config.json failed'
     return Failure(message, pointer="/process/cwd", errno=errno, hint=hint)
@@ -75,13 +74,13 @@ def set_rlimit(pid: int, step: Rlimit) -> None:
     try:
         resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
     except (OSError, ValueError) as exc:
-        # Python words a refused hard limit, EPERM, as a ValueError of its own.
+        # Python raises ValueError for a refused hard limit (EPERM).
         hard = resource.prlimit(pid, step.number)[1]
         raise rlimit_failure(step, getattr(exc, "errno", 0) or EPERM, hard) from None
 
 
 def rlimit_failure(step: Rlimit, errno: int, hard: int) -> Failure:
-    """Word a refused limit; hard is the hard limit that is in force, -1 or 2**64 - 1 for none."""
+    """Return the Failure for a refused limit; hard is the present hard limit, -1 or 2**64 - 1 for none."""
     if step.soft > step.hard:
         hint, errno = "the soft limit is above the hard one", EINVAL
     else:
@@ -92,7 +91,9 @@ def rlimit_failure(step: Rlimit, errno: int, hard: int) -> Failure:
 
 
 def set_oom_score(pid: int, step: OomScore) -> None:
-    """Write a process's oom_score_adj; whoever is not the host's root is told that it could not be lowered.
+    """Write a process's oom_score_adj.
+
+    If a caller without the host's rights cannot lower it, that is a warning and no failure.
 
     Raises:
         Failure: the kernel refuses.
@@ -119,12 +120,12 @@ def set_oom_score(pid: int, step: OomScore) -> None:
 
 
 def _rlim(value: int) -> int:
-    """Return a limit as the resource module takes it: signed, so that infinity (2**64-1) is -1."""
+    """Return a limit as the resource module expects it: signed, so that infinity (2**64-1) is -1."""
     return value if value < 1 << 63 else value - (1 << 64)
 
 
 def not_in_path(name: str, env: tuple[str, ...], denied: str, why: str) -> Failure:
-    """Word a program that is nowhere in PATH; denied is where it is but must not be executed, and why."""
+    """Return the Failure for a program that is not in PATH; denied: a file that is, but is refused."""
     path = ""
     for word in env:
         if word.startswith("PATH="):

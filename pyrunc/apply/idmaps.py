@@ -1,7 +1,8 @@
 """Write a user namespace's id mappings (user_namespaces(7)).
 
-Directly with the host's rights; as an ordinary user a mapping of oneself directly, anything more through
-newuidmap and newgidmap, found in fixed places only (no PATH: nobody may choose what runs with their rights).
+With the host's rights they are written directly. An ordinary user may write only a mapping of his own ids;
+all others need newuidmap and newgidmap. These programs are taken from fixed directories and not from PATH,
+because they run with more rights than the caller has.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
     Maps: TypeAlias = tuple[tuple[int, int, int], ...]
 
-# What one write may hold (user_namespaces(7)): 340 lines since Linux 4.15, and less than a page.
+# The limits of one write (user_namespaces(7)): 340 lines since Linux 4.15, and less than a page.
 _EXTENTS, _PAGE = 340, 4096
 _SHOWN = 5  # ranges a message names
 _PLACES = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/bin/")
 
 
 def carry_out(plan: Plan, pid: int, do: Callable[..., object]) -> None:
-    """Write a plan's maps to a process in a new user namespace, or compare them with those of a joined one.
+    """Write the plan's mappings for a process in a new user namespace, or compare a joined one's.
 
     Args:
         plan: the plan.
@@ -48,9 +49,10 @@ def carry_out(plan: Plan, pid: int, do: Callable[..., object]) -> None:
 
 
 def dress(plan: Plan, pid: int, do: Callable[..., object]) -> None:
-    """Write to an ordinary user's first process in a user namespace what takes one that is dumpable.
+    """Write id mappings and OOM score of an ordinary user's first process, while it is dumpable.
 
-    Init inherits it, and is not dumpable itself: its files in /proc are root's.
+    The kernel lets an ordinary user write only to a dumpable process. Init inherits the values; it is not
+    dumpable itself, so its files in /proc belong to root.
 
     Args:
         plan: the plan.
@@ -71,13 +73,13 @@ def write(pid: int, step: IdMaps) -> None:
     """Write both maps of a process that has just entered a new user namespace.
 
     Raises:
-        Failure: the kernel or the helper refuses a mapping; it is quoted.
+        Failure: the kernel or the helper program refuses a mapping, which the message quotes.
 
     """
     privileged = os.geteuid() == 0
     _one(pid, "uid_map", step.uids, "/linux/uidMappings", "newuidmap")
     if not privileged and _is_own(step.gids, os.getegid()):
-        # Without privileges a group map can only be written once setgroups is given up.
+        # Without privileges the group mapping may be written only after setgroups has been denied.
         _put(pid, "setgroups", "deny")
     _one(pid, "gid_map", step.gids, "/linux/gidMappings", "newgidmap")
 
@@ -104,7 +106,7 @@ def _text(maps: Maps) -> str:
 
 
 def compare(pid: int, step: IdMaps) -> None:
-    """Insist that a joined user namespace has the mappings the configuration also gives.
+    """Check that a joined user namespace has the mappings of config.json.
 
     Raises:
         Failure: it has others.
@@ -130,7 +132,7 @@ def _put(pid: int, file: str, text: str) -> None:
 
 
 def _refused(file: str, maps: Maps, pointer: str, errno: int) -> Failure:
-    """Explain why the kernel does not take a map: "invalid argument" may be any of four things."""
+    """Explain why the kernel refuses a mapping: EINVAL has four possible causes."""
     hint = ""
     if errno == EPERM:
         hint = "the host ids must be the caller's to give"

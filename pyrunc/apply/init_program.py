@@ -1,8 +1,8 @@
-"""Start the init program (pyrunc/init) and hand it a program.
+"""Start the init program (pyrunc/init) with a program: a list of operations.
 
-Law 5: what runs in a container is not Python but that program. It is held by a sealed memory file, so that
-nobody who sees the process can write to what it executes (CVE-2019-5736), and is started with an empty
-environment and with the descriptors that are in its slots.
+Law 5: no Python runs in a container, only the init program. It is in a sealed memory file, so that a process
+which sees it cannot change what it executes (CVE-2019-5736). It starts with an empty environment, and with
+the descriptors of its slots.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pyrunc.plan.program import NAME
 
 
 def sealed(name: str, data: bytes, *, executable: bool = False, mode: int = 0o111) -> int:
-    """Return a memory file that nobody can write to any more (memfd_create(2), fcntl(2) F_ADD_SEALS).
+    """Return a memory file that cannot be written to any more (memfd_create(2), fcntl(2) F_ADD_SEALS).
 
     Args:
-        name: what /proc shows.
+        name: the name that /proc shows.
         data: its content.
         executable: it is a program.
-        mode: of a program. If nobody may read it, who has no rights on the host cannot look into the process
-            that executes it either (PR_SET_DUMPABLE(2const)).
+        mode: permission bits. If nobody may read a program, a process without the host's rights cannot trace
+            one that executes it (PR_SET_DUMPABLE(2const)).
 
     Raises:
         OSError: there is no room, or no program may be executed from memory (vm.memfd_noexec).
@@ -56,7 +56,7 @@ def image(mode: int = 0o111) -> int:
     """Return a sealed memory file with the init program.
 
     Args:
-        mode: who may read it, see sealed().
+        mode: permission bits, see sealed().
 
     Raises:
         Failure: it cannot be made.
@@ -77,16 +77,16 @@ def start(
     *,
     readable: bool = False,
 ) -> tuple[int, int]:
-    """Start the init with a program.
+    """Start the init program.
 
     Args:
         program: what Program.encode() returned.
-        descriptors: those in its slots, which it inherits.
+        descriptors: the descriptors of its slots, in order.
         cgroup: descriptor of the unified cgroup it is born in, -1 for ours (CLONE_INTO_CGROUP, Linux 5.7).
         new: CLONE_NEW* flags of the namespaces it is born in.
-        what: what is done, for a failure of that.
-        readable: it begins as the first of an ordinary user's new user namespace, whose owner then has the
-            rights over it that he has over what is in the namespace: to write id maps, and to join it later.
+        what: what is being done, for the error message.
+        readable: it is the first process in an ordinary user's new user namespace. The owner of the namespace
+            may then write its id mappings and join it later.
 
     Returns:
         Its pid and a pidfd.
@@ -118,12 +118,12 @@ def start(
 
 
 def hide() -> None:
-    """Let no other process of our user look into this one or what it forks (CVE-2016-9962)."""
+    """Let no other process of this user trace this process or its children (CVE-2016-9962)."""
     _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def hint(errno: int | None) -> str:
-    """Return what to do about an init program that cannot be executed, "" when nothing is certain to help."""
+    """Return a hint for an init program that cannot be executed; "" if the cause is not certain."""
     return "sysctl vm.memfd_noexec = 2 forbids programs in memory" if errno == EACCES else ""
 
 
@@ -133,8 +133,8 @@ def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[i
     except OSError as exc:
         if exc.errno not in (EPERM, ENOSYS):
             raise
-    # Filters refuse clone3(2) with ENOSYS so that callers take the older call. It knows no cgroup to be
-    # born in: the process goes there first of all.
+    # Some filters refuse clone3(2) with ENOSYS, so that callers use the older call. That one cannot create a
+    # process in a cgroup: the process joins the cgroup first of all.
     procs = -1
     try:
         if cgroup >= 0:
@@ -146,14 +146,15 @@ def _spawn(new: int, cgroup: int, image: int, word: str, keep: bytes) -> tuple[i
 
 
 def proc_context(pid_namespace: int, users: int | None) -> int:
-    """Return a file system context for a procfs of a pid namespace that we are not in (fsopen(2)).
+    """Return a file system context for a procfs of another pid namespace (fsopen(2)).
 
-    It remembers the namespace it was opened in. So a process opens it there that has nothing else: its root
-    is an empty directory, in a mount namespace of its own.
+    The context keeps the pid namespace in which it was opened. So a process in that namespace opens it. That
+    process can reach nothing else: its root is an empty directory, in a mount namespace of its own.
 
     Args:
         pid_namespace: its descriptor.
-        users: descriptor of a user namespace with the rights for that, closed here; None for our own rights.
+        users: descriptor of a user namespace that has the rights for it, closed here; None if this process
+            has them.
 
     Raises:
         Failure: it cannot be had.
@@ -171,7 +172,7 @@ def proc_context(pid_namespace: int, users: int | None) -> int:
         far.close()
         kind, payload, fd = protocol.receive(ours)
         if kind != protocol.CLONED:
-            ours.close()  # whoever has failed waits for that; what was cloned may have been faster
+            ours.close()  # a failed process waits for this; a clone may have ended earlier
         os.waitpid(pid, 0)
         if kind == protocol.CLONED and fd >= 0:
             os.close(fd)
@@ -192,12 +193,12 @@ def proc_context(pid_namespace: int, users: int | None) -> int:
 
 
 def null_device() -> int:
-    """Return a null device for stdio that is the host's: nobody can change the host's inode through it.
+    """Return a null device for stdio through which the host's inode cannot be changed; -1 if impossible.
 
-    Who has the host's own, as root, can change its owner and mode: fchown(2) and fchmod(2) want no more
-    than the descriptor. On a mount of its own that is read-only they are refused, while reading and writing
-    are not. Returns -1 where no mount can be made: an ordinary user has no right to change the host's
-    anyway.
+    With the descriptor of the host's own /dev/null, a process with root's ids can change its owner and mode:
+    fchown(2) and fchmod(2) need only the descriptor. On a read-only mount they are refused, while reading and
+    writing still work. An ordinary user cannot make the mount, and has no right to change the host's inode
+    either.
     """
     try:
         tree = _linux.open_tree(-100, "/dev/null", flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
@@ -217,7 +218,7 @@ def null_device() -> int:
 
 
 def has_null_stdio() -> bool:
-    """Tell whether our stdin, stdout or stderr is a null device."""
+    """Tell whether stdin, stdout or stderr is a null device."""
     null = os.makedev(1, 3)
     for fd in (0, 1, 2):
         try:

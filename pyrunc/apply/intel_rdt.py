@@ -1,7 +1,7 @@
-"""A container's resctrl group: made, given its schemata, changed.
+"""A container's resctrl group: created, with its schemata, and changed.
 
-Law 1: decided by plan/intel_rdt. Joining and removing it is the same as for a cgroup of version 1 (a `tasks`
-file that takes "0" from a process for itself; rmdir), so apply/cgroups/cgroup does both.
+Law 1: plan/intel_rdt.py has decided what to write. Joining and removing are the same as for a cgroup of
+version 1 (a process writes "0" to the `tasks` file; rmdir), so apply/cgroups/cgroup.py does both.
 
 Source: Documentation/filesystems/resctrl.rst of Linux 6.18.
 """
@@ -24,8 +24,8 @@ def create(plan: IntelRdtPlan) -> dict[str, str]:
     """Make the group and write its schemata; return its entries for the container's paths.
 
     Raises:
-        Failure: it cannot be made, a named one is missing or set otherwise, or the kernel refuses a line.
-            Nothing new is left.
+        Failure: it cannot be made, one that is named in config.json is missing or has other values, or the
+            kernel refuses a line. What was made is removed again.
 
     """
     made = []
@@ -62,7 +62,7 @@ def _mkdir(plan: IntelRdtPlan, path: str) -> None:
 
 
 def _compare(plan: IntelRdtPlan) -> None:
-    """Refuse a group that is there with other values than the two named schemas ask for."""
+    """Refuse an existing group whose values differ from those in config.json."""
     present = _values(_read(plan.path, "schemata").splitlines())
     for name, wanted in _values(plan.compare).items():
         have = present.get(name, {})
@@ -89,7 +89,7 @@ def _values(lines: object) -> dict[str, dict[str, str]]:
 def update(
     paths: dict[str, str], section: dict[str, Any] | None, cache: str | None, bandwidth: str | None
 ) -> None:
-    """Change the schemas of a container's group, in the section too.
+    """Change the schemata of a container's group, and the values in the given section.
 
     Raises:
         Failure: the container has no group, or the kernel refuses.
@@ -119,7 +119,7 @@ def _write(root: str, path: str, line: str, pointer: str) -> None:
 
 
 def _why(root: str) -> str:
-    """Return what the filesystem says about the last refusal, "" for nothing."""
+    """Return the file system's explanation of the last refusal, "" if there is none."""
     status = _read(root, "info/last_cmd_status").strip()
     return "" if status == "ok" else status
 

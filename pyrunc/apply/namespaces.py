@@ -1,4 +1,4 @@
-"""Namespaces that are there already: opened by the parent, entered by the init program."""
+"""Existing namespaces, which the parent opens and the init program enters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_join(join: Join) -> int:
 
 
 def refused(join: Join, errno: int) -> Failure:
-    """Word a namespace that cannot be joined."""
+    """Return the Failure for a namespace that cannot be joined."""
     if errno == EINVAL:
         return Failure(f"{join.path} is not a {join.kind} namespace that can be joined", pointer=join.pointer)
     return Failure(f"join {join.kind} namespace {join.path}", pointer=join.pointer, errno=errno)

@@ -1,11 +1,9 @@
-"""Network devices of the host, moved into the container's network namespace by its parent.
+"""Move network devices of the host into the container's network namespace; done by the parent.
 
-Law 5: everything that can go wrong is looked at before the device moves (it exists, its new name is free),
-because the host cannot see a device any more that has moved. What the move takes away is given back: the
-kernel drops all addresses, so the permanent ones of global scope are read before and set again after it.
-
-A container that ends keeps its devices: the kernel sends physical ones home and destroys the others together
-with the namespace.
+Law 5: what can go wrong is checked before the move (the device exists, its new name is free), because
+afterwards the host cannot see the device. The move drops all its addresses. So the permanent ones of global
+scope are read before it, and set again after it. When the container ends, the kernel moves physical devices
+back to the host and destroys the others with the namespace.
 
 Sources: runtime-spec config-linux.md "Network Devices" (1.3), rtnetlink(7), netlink(7), and if_link.h,
 if_addr.h and netlink.h in include/uapi/linux of Linux 6.18.
@@ -44,11 +42,12 @@ _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_METRIC = 1, 2, 4, 8, 9
 _PERMANENT = 0x80
 _UNIVERSE = 0
-# What a user may set: nodad, home address, manage temporary, no prefix route, multicast autojoin. The rest is
-# the kernel's own account of an address (tentative, secondary, deprecated...).
+# The flags that a user may set: nodad, home address, manage temporary, no prefix route, multicast autojoin.
+# The kernel sets the others itself (tentative, secondary, deprecated...).
 _SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400
 
-# A dump is interrupted when something changes meanwhile; it is then read again (netlink(7), NLM_F_DUMP_INTR).
+# A dump is interrupted when something changes at the same time; then it is read again (netlink(7),
+# NLM_F_DUMP_INTR).
 _TRIES = 16
 _ROOM = 1 << 17
 
@@ -57,7 +56,7 @@ def move(step: NetDevice, pid: int) -> None:
     """Move a device into the network namespace of the container's init, with its addresses, and set it up.
 
     Args:
-        step: the device, and its name in the container; with `%d` in that the kernel finds a number.
+        step: the device, and its name in the container. The kernel replaces `%d` in it by a number.
         pid: init.
 
     Raises:
@@ -68,7 +67,7 @@ def move(step: NetDevice, pid: int) -> None:
         there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
         if exc.errno in (ENOENT, ESRCH):
-            return  # init has ended; why is in its own report, which is about to be read
+            return  # init has ended; the reason is in its report, which is read next
         raise Failure(
             "open the container's network namespace", pointer=step.pointer, errno=exc.errno or 0
         ) from None
@@ -79,7 +78,7 @@ def move(step: NetDevice, pid: int) -> None:
 
 
 def loopback_up(pid: int) -> None:
-    """Set `lo` up in another process's network namespace; a new container's init does that for itself.
+    """Set `lo` up in another process's network namespace. A new container's init does it itself.
 
     Raises:
         Failure: the process has ended, or the kernel refuses.
@@ -114,7 +113,7 @@ def _move(step: NetDevice, there: int) -> None:
                 errno=EEXIST,
                 hint='give it another name, or one with a number found by the kernel, as "eth%d"',
             )
-        # One request, so that no other device can take the name in between; the kernel sets the device down.
+        # One request, so that no other device can take the name in between. The kernel sets the device down.
         host.do(
             f"move network device {step.host} into the container as {step.name}",
             _NEWLINK,
@@ -139,7 +138,7 @@ def _move(step: NetDevice, there: int) -> None:
 
 
 def _arrived(after: dict[int, str], before: dict[int, str], name: str) -> int:
-    """Return the index of the device in its new namespace, where it may have got another one."""
+    """Return the index of the device in its new namespace; it may differ from the old one."""
     for index in after.keys() - before.keys():
         if after[index] == name or "%" in name:
             return index
@@ -155,7 +154,7 @@ def _open() -> _socket.socket:
 
 
 def _open_in(there: int, pointer: str) -> _socket.socket:
-    """Open a socket in another network namespace: it stays one of that namespace when we come back."""
+    """Open a socket in another network namespace; it stays there when this process returns."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
@@ -173,10 +172,10 @@ def _open_in(there: int, pointer: str) -> _socket.socket:
 
 
 class _Talk:
-    """A conversation with one namespace's rtnetlink about one device."""
+    """A netlink socket in one network namespace, for requests about one device."""
 
     def __init__(self, pointer: str, sock: _socket.socket) -> None:
-        """Ask for refusals in words, and for dumps of what was asked for only."""
+        """Ask for error messages as text, and for dumps that only have what was asked for."""
         self.pointer = pointer
         self.sock = sock
         self.sequence = 0
@@ -184,17 +183,17 @@ class _Talk:
             try:
                 sock.setsockopt(_SOL_NETLINK, option, 1)
             except OSError:
-                continue  # before Linux 4.12 and 4.20; addresses of other devices are passed over anyway
+                continue  # before Linux 4.12 and 4.20; addresses of other devices are skipped below
 
     def close(self) -> None:
-        """End it."""
+        """Close the socket."""
         self.sock.close()
 
     def do(self, what: str, kind: int, body: bytes, how: int = 0) -> None:
-        """Have something done and wait for the acknowledgement.
+        """Send a request and wait for its acknowledgement.
 
         Raises:
-            Failure: with what was to be done and the kernel's own explanation.
+            Failure: the kernel refuses, with its explanation.
 
         """
         self._send(kind, how | _REQUEST | _ACK, body)
@@ -220,7 +219,7 @@ class _Talk:
     def names(self) -> dict[int, str]:
         """Return index -> name of all devices."""
         return {
-            # Any bytes but a slash and white space make a name, and who has a namespace renames its devices.
+            # A name may have any byte except a slash and white space, and a container can rename its devices.
             unpack_from("=i", body, 4)[0]: os.fsdecode(_attributes(body, 16).get(_IFNAME, b"").rstrip(b"\0"))
             for body in self._dump("list network devices", _GETLINK, _link(0))
         }
@@ -281,7 +280,7 @@ class _Talk:
             return
         text = b""
         if how & _ACK_TLVS:
-            # The request that failed is quoted in full unless NLM_F_CAPPED is set.
+            # The failed request is quoted in full without NLM_F_CAPPED.
             quoted = 16 if how & _CAPPED else unpack_from("=I", body, 4)[0]
             text = _attributes(body, 4 + ((quoted + 3) & ~3)).get(_ERROR_TEXT, b"")
         raise Failure(
@@ -290,7 +289,7 @@ class _Talk:
 
 
 def _link(index: int, *, up: bool = False) -> bytes:
-    """Return a struct ifinfomsg; with up, one that asks for IFF_UP and nothing else."""
+    """Return a struct ifinfomsg; with up, one that sets IFF_UP and nothing else."""
     flag = _IFF_UP if up else 0
     return pack("=BxHiII", 0, 0, index, flag, flag)
 

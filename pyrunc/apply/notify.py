@@ -1,8 +1,8 @@
-"""sd_notify(3) for a service that is a container: a socket of ours inside, relayed to the one we were given.
+"""sd_notify(3) for a service that runs in a container: forward its messages to the service manager.
 
-The container gets /run/notify/notify.sock, below our state directory; what it says there goes on to
-$NOTIFY_SOCKET, except what only the host can know or may decide (MAINPID=, FDSTORE=, BARRIER=). Only loaded
-when NOTIFY_SOCKET is set; engines strip it.
+The container gets /run/notify/notify.sock, which is below its state directory. Its messages are forwarded to
+$NOTIFY_SOCKET, except those that only the host may send (MAINPID=, FDSTORE=, BARRIER=). Imported only when
+NOTIFY_SOCKET is set; engines remove it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ VARIABLE = "NOTIFY_SOCKET"
 _DIRECTORY = "notify"
 _NAME = "notify.sock"
 _INSIDE = "/run/notify"
-# The assignments of sd_notify(3) that speak about the service itself.
+# The assignments of sd_notify(3) that are about the service itself.
 _RELAYED = (
     b"READY=", b"RELOADING=", b"STOPPING=", b"MONOTONIC_USEC=", b"STATUS=", b"ERRNO=", b"BUSERROR=",
     b"WATCHDOG=", b"WATCHDOG_USEC=", b"EXTEND_TIMEOUT_USEC=",
 )  # fmt: skip
-# How long the service manager may take to see who sent a message, before we may exit (sd_notify_barrier(3)).
+# Milliseconds that the service manager gets to find out who sent a message, before pyrunc may exit
+# (sd_notify_barrier(3)).
 _BARRIER_MS = 30_000
 _SHOWN = 80  # characters of an address in a message
 
 
 def additions(state_dir: str) -> tuple[dict[str, Any], str]:
-    """Return the mount and the variable the container needs, both for the plan.
+    """Return the mount and the variable that the container needs, for the plan.
 
     Args:
         state_dir: the container's state directory, absolute.
@@ -52,15 +53,15 @@ def additions(state_dir: str) -> tuple[dict[str, Any], str]:
 
 
 def wanted(config: Config, state_dir: str) -> bool:
-    """Tell whether additions() are part of a configuration."""
+    """Tell whether a configuration has what additions() returns."""
     source = f"{state_dir}/{_DIRECTORY}"
     return any(mount.get("source") == source for mount in config.get("mounts") or ())
 
 
 def prepare(state_dir: str) -> None:
-    """Make the directory that the container will see; in create, before the mounts.
+    """Make the directory that the container will see; called by create, before the mounts.
 
-    The socket appears in it when serve() binds it, which may be in another process (start).
+    serve() makes the socket in it, perhaps in another process (start).
 
     Raises:
         Failure: the state directory cannot be written.
@@ -74,13 +75,12 @@ def prepare(state_dir: str) -> None:
 
 
 def usable(host: str) -> bool:
-    """Tell whether our NOTIFY_SOCKET leads to a service manager.
+    """Tell whether a process listens at our NOTIFY_SOCKET.
 
-    One that does not (it is stale, or was set to /dev/null) is warned of and left: it is no reason to keep a
-    container from running.
+    If not (an old value, or /dev/null), the user is warned and the container runs without it.
 
     Args:
-        host: its value.
+        host: the value of NOTIFY_SOCKET.
 
     """
     try:
@@ -100,7 +100,7 @@ def _connect(host: str) -> _socket.socket:
     """Return a socket that sends to the service manager.
 
     Raises:
-        OSError: nobody is there, or the address is none (sd_notify(3)).
+        OSError: nobody listens, or the value is no address (sd_notify(3)).
 
     """
     if not host.startswith(("/", "@")):
@@ -115,17 +115,17 @@ def _connect(host: str) -> _socket.socket:
 
 
 def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay | None:
-    """Begin to relay; to be called before the container's process is started.
+    """Begin to forward messages; to be called before the container's process is started.
 
     Args:
         state_dir: the container's state directory.
         host: the value of our NOTIFY_SOCKET: a path, or "@" and an abstract name.
-        main_pid: what the service manager is to watch: ourselves in the foreground, else the container's
-            init.
-        once: stop after READY=1 (nobody stays to relay more).
+        main_pid: the process that the service manager is to watch: pyrunc itself in the foreground, else the
+            container's init.
+        once: stop after READY=1, because pyrunc will exit.
 
     Returns:
-        What relays; None, with a warning, when the service manager has gone.
+        The watcher that forwards; None, after a warning, if the service manager is gone.
 
     Raises:
         Failure: our own socket cannot be made.
@@ -137,13 +137,13 @@ def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay | No
         _warn(host, exc)
         return None
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
-    # Any user of the container may notify, as any process of a service may (NotifyAccess= decides on the
-    # host). The socket is born like that: by its path, in a directory the container sees, something else
-    # could be made accessible.
+    # Every user of the container may send, as every process of a service may (NotifyAccess= decides on the
+    # host). The mode is set when the socket is made: chmod by its path, in a directory that the container
+    # sees, could change another file.
     umask = os.umask(0)
     try:
         try:
-            os.unlink(f"{state_dir}/{_DIRECTORY}/{_NAME}")  # a start that failed has left its socket
+            os.unlink(f"{state_dir}/{_DIRECTORY}/{_NAME}")  # left by an earlier start that failed
         except FileNotFoundError:
             pass
         sockets.bind(sock, f"{state_dir}/{_DIRECTORY}", _NAME)
@@ -157,10 +157,10 @@ def serve(state_dir: str, host: str, main_pid: int, *, once: bool) -> Relay | No
 
 
 def until_ready(relay: Relay) -> bool:
-    """Relay for the container that was just started until it is ready, then stop; for start and run --detach.
+    """Forward until the container that was just started is ready; for start and run --detach.
 
     Returns:
-        Whether it is; False when it ended before.
+        True when it is ready, False when it ended before.
 
     """
     try:
@@ -177,7 +177,7 @@ def until_ready(relay: Relay) -> bool:
 
 
 class Relay:
-    """A watcher (foreground.Watcher) that hands messages on."""
+    """A watcher (foreground.Watcher) that forwards messages."""
 
     __slots__ = ("_client", "_once", "_sock", "is_ready", "main_pid")
 
@@ -194,7 +194,7 @@ class Relay:
         return {} if self._once and self.is_ready else {self._sock.fileno(): select.POLLIN}
 
     def ready(self, fd: int, events: int) -> None:  # noqa: ARG002 - the watcher's signature
-        """Hand one message on; with READY=1, also say which process is meant."""
+        """Forward one message; with READY=1, also say which process is the service's main process."""
         try:
             message = self._sock.recv(65536)
         except OSError:
@@ -211,13 +211,13 @@ class Relay:
                 self._barrier()
 
     def wait_ready(self, pidfd: int) -> bool:
-        """Relay until the container is ready; for start and run --detach.
+        """Forward until the container is ready; for start and run --detach.
 
         Args:
             pidfd: of its process.
 
         Returns:
-            Whether it is; False when it ended before.
+            True when it is ready, False when it ended before.
 
         """
         poll = select.poll()
@@ -236,11 +236,11 @@ class Relay:
         return self.is_ready
 
     def signal(self, number: int) -> bool:  # noqa: ARG002 - the watcher's signature
-        """Claim no signal."""
+        """Handle no signal."""
         return False
 
     def finish(self, signals: int) -> None:  # noqa: ARG002 - the watcher's signature
-        """Hand on what was said just before the end."""
+        """Forward what was sent just before the end."""
         while True:
             poll = select.poll()
             poll.register(self._sock.fileno(), select.POLLIN)
@@ -249,7 +249,7 @@ class Relay:
             self.ready(self._sock.fileno(), select.POLLIN)
 
     def close(self) -> None:
-        """Stop; the files go with the state directory."""
+        """Close the sockets; their files are removed with the state directory."""
         self._sock.close()
         self._client.close()
 
@@ -257,10 +257,10 @@ class Relay:
         try:
             self._client.send(message)
         except OSError:
-            pass  # the service manager has gone; the container is not to blame
+            pass  # the service manager is gone; that is no failure of the container
 
     def _barrier(self) -> None:
-        """Wait until the manager has read our messages: it looks at the sender's pid, so we must exist."""
+        """Wait until the manager has read the messages: it looks up the sender's pid, which must exist."""
         ours, theirs = os.pipe()
         try:
             sockets.send(self._client, b"BARRIER=1", theirs)

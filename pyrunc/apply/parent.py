@@ -1,8 +1,8 @@
-"""The parent's side: all that can be decided or opened on the host, the start of init, then the conversation.
+"""The parent's side of create: what is opened on the host, the start of init, then the messages with it.
 
-Law 5. The order of effects is chosen for the way back: the state directory first and the record before
-anything else exists, so that at any instruction `delete --force` finds what there may be to remove; abort()
-goes the same way back.
+Law 5. The order is chosen for the case of a failure: the state directory and its record come before anything
+else exists, so that `delete --force` finds, at any time, all there may be to remove. abort() undoes the same
+things.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Launch(Conversation):
     """One container's start, from the parent's side.
 
     Attributes:
-        mounts: what is opened for the mount tree.
-        fifos: exec.fifo and report/exec.fifo, empty when we start the program ourselves (`run`).
+        mounts: the descriptors for the mount tree.
+        fifos: exec.fifo and report/exec.fifo, empty if the same command starts the program (`run`).
         passed: how many descriptors from 3 on go to the process.
         paths: the cgroups that were made.
-        forked: init has been made, be it that it is gone again.
-        clones: how often it is still cloned once more, before it is what it will be.
-        spare: descriptors in reserve for the way back.
-        poststop: hooks to run on the way back.
+        forked: init has been made; it may have ended.
+        clones: how many clones are still to come before the process is the final one.
+        spare: descriptors in reserve for abort(), closed when it needs others.
+        poststop: hooks that abort() runs.
 
     """
 
     def __init__(self, container: Container, plan: steps.Plan, cache: str) -> None:
-        """Compile the filters, which takes no container.
+        """Compile the filters. This needs nothing of the container.
 
         Args:
             container: its record.
@@ -71,17 +71,17 @@ class Launch(Conversation):
         self._classic = steps.ClassicMounts in self._kinds
         self._way = program_first.way(plan.namespaces, ordinary=os.geteuid() != 0, classic=self._classic)
         if self._way == program_first.DIRECT and plan.namespaces.joins:
-            # Network devices are moved into the namespace that init is in.
+            # Network devices are moved into the network namespace of init.
             if any(isinstance(step, steps.NetDevice) for step in plan.parent):
                 self._way = program_first.HELPED
 
     # -- before init -----------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Open all that the init will use.
+        """Open all that the init program will use.
 
         Raises:
-            Failure: a source cannot be had.
+            Failure: a source cannot be opened.
 
         """
         tables = any(
@@ -99,8 +99,8 @@ class Launch(Conversation):
         if steps.AttachRoot in self._kinds:
             self.mounts = host_side.HostMounts(self.plan, self.trace)
             self.mounts.prepare(self.container.directory)
-            # Without the right to clone a mount here (an ordinary user), the init opens sources with the
-            # rights it has in its own user namespace.
+            # Without the right to clone a mount here (an ordinary user), the init program opens the sources
+            # with its rights in its own user namespace.
             if os.geteuid() == 0 and not self._classic:
                 self.mounts.open_all()
                 attach = next(step for step in self.plan.child if isinstance(step, steps.AttachRoot))
@@ -109,7 +109,7 @@ class Launch(Conversation):
                 self.mounts.look(classic=self._classic)
 
     def _note_root(self, root: int) -> None:
-        """Note the root's mount where nothing but delete will ever take it away again."""
+        """Note the mount of the root file system in the record, if only delete will ever unmount it."""
         if "mount" not in self.container.namespaces and root >= 0:
             mask = next(
                 flags.STATX_MNT_ID_UNIQUE if step.by_id else flags.STATX_MNT_ID
@@ -120,7 +120,7 @@ class Launch(Conversation):
             self.container.extra["root_mount"] = [self.plan.rootfs, mask, number]
 
     def _open_contexts(self) -> None:
-        """Open procfs of a pid namespace that is joined last of all: one for each mount of one."""
+        """Open a procfs of the pid namespace that is joined last: one for each of its mounts."""
         join = self._late_pid()
         if join is None:
             return
@@ -136,7 +136,7 @@ class Launch(Conversation):
                 self._slots[f"procfs{self._contexts}"] = context
 
     def _late_pid(self) -> steps.Join | None:
-        """Return the pid namespace that is joined last of all."""
+        """Return the pid namespace that is joined last."""
         if self._classic:
             return None
         return next((join for join in self.plan.namespaces.joins if join.kind == "pid"), None)
@@ -147,14 +147,14 @@ class Launch(Conversation):
         """Make the cgroups, call limited(), then make init in its namespaces.
 
         Raises:
-            Failure: either cannot be made.
+            Failure: a cgroup or the process cannot be made.
 
         """
         found = cgroup.intend(self.container, cgroup_plan.plan)
         store.save(self.container)
         self.do(cgroup_plan, self._make_cgroup, cgroup_plan, found)
         limited()
-        # From inside a joined cgroup namespace the kernel may not let anybody into a cgroup outside of it.
+        # The kernel may refuse to move a process into a cgroup outside of a joined cgroup namespace.
         late = "cgroup" not in program_first.late(self.plan.namespaces) and "" in self.paths
         into = -1 if late else cgroup.clone_fd(self.paths)
         try:
@@ -164,7 +164,8 @@ class Launch(Conversation):
                 os.close(into)
         self._close_slots()
         if self.clones:
-            # A clone that nobody knows of holds the socket open; later the limit does no harm.
+            # A clone that the parent was not told of keeps the socket open. Later on this limit has no
+            # effect.
             self.sock.settimeout(PATIENCE)
         if self._way == program_first.MAPPED_FIRST:
             from pyrunc.apply import idmaps
@@ -190,14 +191,14 @@ class Launch(Conversation):
     def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
         self.paths = cgroup.create(step.plan, found)
         for mount in self.plan.child:
-            # Without the right to a cgroup the container stays in the runtime's.
+            # Without the right to make a cgroup the container stays in pyrunc's.
             if isinstance(mount, steps.Mount) and mount.instead and mount.source not in self.paths.values():
                 mount.source = mount.instead
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)
 
     def _start(self, into: int) -> None:
-        """Start the init program with what it is to do."""
+        """Start the init program with its operations."""
         for number, fd in enumerate(cgroup.join_fds(self.paths)):
             self._slots[f"tasks{number}"] = fd
         if self.mounts is not None:
@@ -266,7 +267,7 @@ class Launch(Conversation):
         )
 
     def _close_slots(self) -> None:
-        """Close what only the init needs."""
+        """Close the descriptors that only the init program needs."""
         self.far.close()
         for fd in self._slots.values():
             os.close(fd)
@@ -275,10 +276,10 @@ class Launch(Conversation):
             self.mounts.close_slots()
 
     def _take_clone(self) -> None:
-        """Wait until init has been cloned, and take that for ours.
+        """Wait until init has been cloned, and continue with the clone.
 
         Raises:
-            Failure: what it does before has failed.
+            Failure: one of its operations before that has failed.
 
         """
         kind, payload, fd = self.next()
@@ -290,10 +291,10 @@ class Launch(Conversation):
     # -- the conversation ------------------------------------------------------------------------------------
 
     def until_ready(self) -> None:
-        """Serve the child until only start is left to do, then set what only the parent may set.
+        """Serve the child until only start is left, then set what only the parent may set.
 
         Raises:
-            Failure: the child's, a hook's, or that the child died.
+            Failure: an operation or a hook failed, or the child died.
 
         """
         for step in self.plan.parent:
@@ -326,7 +327,7 @@ class Launch(Conversation):
         self.set_limits()
 
     def _serve_mounts(self, mounts: host_side.HostMounts, kind: bytes, payload: bytes, fd: int) -> bool:
-        """Do what only the parent can do about mounts; tell whether it was that."""
+        """Do what only the parent can do about mounts; return True if the message was about that."""
         if kind == protocol.SOURCES:
             mounts.send_batch(self.sock, payload, self.pidfd)
         elif kind == protocol.MOUNTED:
@@ -351,8 +352,8 @@ class Launch(Conversation):
     def _host_hooks(self) -> None:
         from pyrunc.apply import hooks
 
-        # "created" is what holds after step 2 of the lifecycle (runtime-spec runtime.md "State"), prestart is
-        # step 3. createRuntime, part of create by its name, gets what runc gives it.
+        # The status is "created" after step 2 of the lifecycle (runtime-spec runtime.md "State"); prestart is
+        # step 3. createRuntime hooks get the status that runc gives them.
         state = store.oci_state(self.container, "creating")
         for step in self.plan.parent:
             if isinstance(step, steps.Hooks):
@@ -367,7 +368,7 @@ class Launch(Conversation):
                 )
 
     def stored(self) -> None:
-        """Record init in the state and tell it so."""
+        """Write init into the record, and tell init so."""
         stat = store.process_stat(self.pid)
         if stat is None:
             raise self.died()
@@ -377,7 +378,7 @@ class Launch(Conversation):
         self.tell(protocol.STORED)
 
     def start(self) -> None:
-        """Start the program (`run`: nobody else will) and wait until execve has succeeded.
+        """Start the program (`run`), and wait until execve has succeeded.
 
         Raises:
             Failure: a startContainer hook or execve failed.
@@ -395,8 +396,8 @@ class Launch(Conversation):
     # -- the way back ----------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Undo everything: kill and collect init, remove the cgroups. The state directory is the caller's."""
-        self._close_slots()  # the rest of the way takes descriptors
+        """Undo everything: kill init, remove the cgroups. The caller removes the state directory."""
+        self._close_slots()  # the following needs descriptors
         self.kill()
         if self.mounts is not None:
             self.mounts.close()
@@ -413,10 +414,10 @@ class Launch(Conversation):
 
 
 def private_procfs() -> int:
-    """Return a procfs of our own that no container can have prepared (SECURITY: CVE-2025-52881).
+    """Return a procfs that no container can have changed (CVE-2025-52881).
 
     Raises:
-        Failure: neither a new procfs nor a verified /proc can be had.
+        Failure: a new procfs cannot be made, and /proc is no procfs.
 
     """
     try:
@@ -429,7 +430,7 @@ def private_procfs() -> int:
         finally:
             os.close(fs)
     except OSError:
-        # An ordinary user may not make one; the host's is as good, once it is known to be one.
+        # An ordinary user may not make one. The host's is as good, once it is known to be a procfs.
         fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if _linux.fstatfs(fd)[0] != flags.PROC_SUPER_MAGIC:
             os.close(fd)

@@ -1,7 +1,7 @@
-"""The processes of a container that has no cgroup, because an ordinary user had no right to make one.
+"""The processes of a container without a cgroup: an ordinary user had no right to make one.
 
-Law 4: asked of the kernel at each question. Without a cgroup nothing names them all at once: what is found
-are init's descendants, and whoever is in its own pid namespace (`exec`), as far as we may look.
+Law 4: the kernel is asked each time. Without a cgroup there is no list of them. Found are init's descendants
+and the processes in its own pid namespace (`exec`), if pyrunc may see them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def of(container: Container) -> list[int]:
-    """Return the ids in ascending order; none once init has ended."""
+    """Return the process ids in ascending order; none once init has ended."""
     if store.status(container) == "stopped":
         return []
     parents: dict[int, int] = {}
@@ -41,7 +41,7 @@ def of(container: Container) -> list[int]:
 
 
 def signal_others(container: Container, number: int) -> None:
-    """Signal all but init, which comes last because it leads to them.
+    """Signal all processes except init, which is signalled last: the others are found through it.
 
     Raises:
         Failure: a process may not be signalled.
@@ -72,6 +72,6 @@ def _pid_namespace(pid: int) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError as exc:
-        if exc.errno in (ENOENT, ESRCH, EACCES):  # a zombie has none, and others' are not shown
+        if exc.errno in (ENOENT, ESRCH, EACCES):  # a zombie's are not shown, nor those of other users
             return ""
         raise Failure(f"read /proc/{pid}/ns/pid", errno=exc.errno or 0) from None

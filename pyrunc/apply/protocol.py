@@ -1,4 +1,4 @@
-"""What parent and child say to each other, drawn first.
+"""The messages between parent and child, as a picture.
 
     parent                                   child (init of the container)
       | clone3 --------------------------------> |
@@ -70,10 +70,10 @@ _LIMIT = 1 << 16
 
 
 class Pipe:
-    """A descriptor where others have a socket: what init and `start` talk through."""
+    """A descriptor in place of a socket: init and `start` use a fifo."""
 
     def __init__(self, fd: int) -> None:
-        """Take a descriptor over."""
+        """Keep the descriptor."""
         self._fd = fd
 
     def fileno(self) -> int:
@@ -86,10 +86,10 @@ class Pipe:
 
 
 def pair() -> tuple[_socket.socket, _socket.socket]:
-    """Return the two ends, both close-on-exec; datagrams keep their borders and end-of-file is told.
+    """Return the two ends, both close-on-exec. Datagrams stay separate, and a closed end is seen.
 
     Raises:
-        Failure: they cannot be had.
+        Failure: they cannot be made.
 
     """
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
@@ -112,7 +112,7 @@ def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int
             [kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL
         )
     else:
-        # write(2), not send(2): a seccomp filter on the container's side has to allow it anyway.
+        # write(2) and not send(2): a seccomp filter on the container's side has to allow write(2) anyway.
         os.write(sock.fileno(), kind + payload)
 
 
@@ -129,9 +129,9 @@ def send_fds(sock: _socket.socket, kind: bytes, fds: list[int]) -> None:
 
 
 def receive_fds(sock: _socket.socket | Pipe) -> list[int]:
-    """Return the descriptors of the next message; for the child, from a parent it can trust.
+    """Return the descriptors of the next message; for the child, which can trust the parent.
 
-    A parent that is gone ends us.
+    The child exits if the parent is gone.
     """
     if isinstance(sock, Pipe):
         return []
@@ -147,9 +147,9 @@ def receive_fds(sock: _socket.socket | Pipe) -> list[int]:
 
 
 def read(sock: _socket.socket | Pipe) -> bytes:
-    """Return the kind of the next message, b"" at the end.
+    """Return the kind of the next message, b"" at the end of the socket.
 
-    For the child, whose filter need not allow recvmsg(2).
+    For the child: its seccomp filter need not allow recvmsg(2).
 
     Raises:
         OSError: the other end is gone.
@@ -185,7 +185,7 @@ def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
 
 
 def failure(payload: bytes) -> Failure:
-    """Return the Failure a FAILED message reports."""
+    """Return the Failure for a FAILED message."""
     try:
         return from_facts(jsonio.loads(payload.decode("utf-8", "replace")))
     except ValueError:
@@ -193,7 +193,7 @@ def failure(payload: bytes) -> Failure:
 
 
 def report(sock: _socket.socket | Pipe, problem: Failure) -> None:
-    """Send a Failure; a parent that is gone cannot be told."""
+    """Send a Failure; nothing is done if the parent is gone."""
     try:
         send(sock, FAILED, jsonio.dumps(problem.facts()).encode()[: _LIMIT - 1])
     except OSError:

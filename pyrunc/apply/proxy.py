@@ -1,7 +1,7 @@
-"""Join the caller's terminal to the container's: bytes both ways, window size, raw mode while it lasts.
+"""Connect the caller's terminal with the container's: bytes both ways, window size, raw mode meanwhile.
 
-Law 5: no thread and no helper process copies; this is a watcher of foreground.wait(). No write waits for
-anybody, so a reader that has stopped reading cannot keep a signal from the container.
+Law 5: no thread and no helper process copies; this is a watcher of foreground.wait(). No write blocks, so a
+reader that has stopped reading cannot keep a signal from the container.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A pseudo-terminal hands out at most 4 KiB at a time; a pipe that polls writable takes PIPE_BUF without
-# waiting (pipe(7)).
+# A pseudo-terminal returns at most 4 KiB at a time; a pipe that poll(2) calls writable takes PIPE_BUF bytes
+# without blocking (pipe(7)).
 _CHUNK = 4096
-# More than the kernel holds back for us: 8 KiB in the pair's buffer (pty_common_install), 4 in the line.
+# More than the kernel buffers for the terminal: 8 KiB in the pair (pty_common_install), 4 in the line.
 _LEFTOVER = 65536
 
 
 def _stops(signals: Iterable[int]) -> bool:
-    """Say whether one of these asks a program to end."""
+    """Tell whether one of these signals asks a program to end."""
     return not {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT}.isdisjoint(signals)
 
 
@@ -37,10 +37,10 @@ class Proxy:
     __slots__ = ("_ended", "_eof", "_input", "_last", "_master", "_out", "_output", "_saved")
 
     def __init__(self, master: int) -> None:
-        """Make the caller's stdin raw if it is a terminal, and give the container's terminal its size."""
+        """Make stdin raw if it is a terminal, and set the size of the container's terminal."""
         self._master = master
-        self._input = b""  # read from stdin, not yet taken by the container
-        self._output = b""  # printed by the container, not yet taken by stdout
+        self._input = b""  # read from stdin, not yet written to the container
+        self._output = b""  # printed by the container, not yet written to stdout
         self._last = b"\n"
         self._eof = False
         self._ended = False
@@ -52,7 +52,7 @@ class Proxy:
         self._raw()
 
     def wants(self) -> dict[int, int]:
-        """Read a side only when what it said last has been delivered: that is the whole flow control."""
+        """Read from a side only after the data from it has been written to the other side."""
         wanted = {}
         master = 0
         if not self._ended:
@@ -62,7 +62,7 @@ class Proxy:
                 master |= select.POLLOUT
             elif not self._eof:
                 wanted[0] = select.POLLIN
-        # A descriptor without a wish is left out altogether: poll would report its hang-up for ever.
+        # A descriptor without events is left out: poll would report its hang-up again and again.
         if master:
             wanted[self._master] = master
         if self._output:
@@ -82,21 +82,21 @@ class Proxy:
             self._read_stdin()
 
     def signal(self, number: int) -> bool:
-        """Follow the caller's window; SIGWINCH is not passed on, the resized terminal sends its own."""
+        """Set the window size. SIGWINCH is not forwarded: the resized terminal sends its own."""
         if number == _signal.SIGCONT:
-            # A shell that brings us back to the foreground has set its own modes meanwhile.
+            # A shell that brings the job back to the foreground has set its own modes meanwhile.
             self._raw()
         if number in {_signal.SIGWINCH, _signal.SIGCONT}:
             terminal.copy_size(self._master)
         return bool(number == _signal.SIGWINCH)
 
     def finish(self, signals: int) -> None:
-        """Print what the container said before it ended, unless a signal asks us to stop.
+        """Print what the container wrote before it ended, unless a signal asks pyrunc to stop.
 
-        A read of the master waits for the kernel's own queue behind the terminal (n_tty_read since Linux 4.5
-        flushes it before it answers EAGAIN), so what was written before the end is there.
+        Since Linux 4.5 a read of the master waits for the kernel's queue behind the terminal (n_tty_read
+        flushes it before EAGAIN), so all that was written before the end is there.
         """
-        # Not for ever: what the container leaves running in a shared pid namespace may go on printing.
+        # With a limit: processes that the container leaves in a shared pid namespace may go on printing.
         left = _LEFTOVER
         while True:
             if not self._output:
@@ -114,7 +114,7 @@ class Proxy:
                     return
 
     def close(self) -> None:
-        """Give the caller the terminal back as it was."""
+        """Restore the modes of the caller's terminal."""
         if self._saved is not None:
             try:
                 termios.tcsetattr(0, termios.TCSANOW, self._saved)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ class Proxy:
         os.close(self._master)
 
     def _raw(self) -> None:
-        """Like cfmakeraw(3): every key goes to the container, whose terminal does all the interpreting."""
+        """Set the modes as cfmakeraw(3) does: every key goes to the container's terminal."""
         if not os.isatty(0):
             return
         modes = termios.tcgetattr(0)
@@ -144,7 +144,7 @@ class Proxy:
         try:
             termios.tcsetattr(0, termios.TCSANOW, modes)
         except termios.error:
-            pass  # EIO: a background job whose shell is gone may not; it can still be served
+            pass  # EIO: a background job whose shell is gone may not change the modes; the rest works
 
     def _read_stdin(self) -> None:
         try:
@@ -152,13 +152,13 @@ class Proxy:
         except BlockingIOError:
             return
         except OSError:
-            data = b""  # closed, hung up, or a terminal we are not in the foreground of and never can be
+            data = b""  # closed, hung up, or a terminal in whose foreground this process can never be
         if data:
             self._input = data
             self._last = data[-1:]
             return
-        # A terminal has no end: what a program sees as one is the EOF character at the start of a line, and
-        # in the middle of a line the first one only delivers that line.
+        # A terminal has no end of file. A program sees one when the EOF character comes at the start of a
+        # line; in the middle of a line the first one only sends that line.
         self._eof = True
         mark: bytes = termios.tcgetattr(self._master)[6][termios.VEOF]
         self._input = mark if self._last == b"\n" else mark + mark
@@ -169,17 +169,17 @@ class Proxy:
         except BlockingIOError:
             return
         except OSError:
-            count = len(self._input)  # nobody has the terminal open any more
+            count = len(self._input)  # no process has the terminal open any more
         self._input = self._input[count:]
 
     def _listen(self) -> int:
-        """Take what the container has printed; returns how many bytes."""
+        """Read what the container has printed; return the number of bytes."""
         try:
             self._output = os.read(self._master, _CHUNK)
         except BlockingIOError:
             return 0
         except OSError:
-            self._output = b""  # EIO: the last descriptor of the other side was closed
+            self._output = b""  # EIO: the last descriptor of the slave was closed
         if not self._output:
             self._ended = True
         return len(self._output)
@@ -190,16 +190,16 @@ class Proxy:
         except BlockingIOError:
             return
         except OSError:
-            # Our reader has gone. The container is not to blame, and must not hang on a full terminal either.
+            # The reader of stdout is gone. Read on, so that the container does not block on a full terminal.
             count = len(self._output)
         self._output = self._output[count:]
 
 
 def _own_stdout() -> int:
-    """Open stdout a second time, so that O_NONBLOCK is ours alone and not also our caller's.
+    """Open stdout a second time, so that O_NONBLOCK does not also change the caller's descriptor.
 
-    Only for a pipe or a terminal: a file never waits, a socket cannot be opened, and opening the master side
-    of a pseudo-terminal would make a new one.
+    Only for a pipe or a terminal. A file never blocks, a socket cannot be opened, and opening a master of a
+    pseudo-terminal would make a new terminal.
     """
     try:
         facts = os.fstat(1)

@@ -1,7 +1,7 @@
-"""What may be left of a container whose record is no record: looked for where its configuration points.
+"""What may be left of a container whose record cannot be read; its configuration says where to look.
 
-Cold: only for `delete --force` of a garbled record. Whether a process that is found is the container's, only
-the record could have told; so nothing is killed here.
+Imported only for `delete --force` of such a record. Only the record could tell whether a process belongs to
+the container, so nothing is killed here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def refuse_members(container: store.Container) -> None:
-    """Keep a state directory as long as processes are in the cgroups that its configuration names.
+    """Keep the state directory while there are processes in the cgroups that the configuration names.
 
     Args:
-        container: with nothing but its root and id.
+        container: only its root and id are known.
 
     Raises:
-        Failure: there are some, or the kernel could not be asked.
+        Failure: there are processes, or the kernel could not be asked.
 
     """
     for path in _paths(container):
@@ -41,10 +41,10 @@ def refuse_members(container: store.Container) -> None:
 
 
 def _paths(container: store.Container) -> list[str]:
-    """Return the cgroups; none if there is no good configuration either."""
+    """Return the cgroups that the configuration names; none if it cannot be read either."""
     try:
         config: Any = store.load_config(container)
-        # What systemd is asked for is written like SLICE:PREFIX:NAME.
+        # A cgroup of systemd's is written SLICE:PREFIX:NAME.
         wanted = str((config.get("linux") or {}).get("cgroupsPath", ""))
         manager = "systemd" if wanted.count(":") == 2 else "cgroupfs"
         request = Request(id=container.id, bundle="", cgroup_manager=manager)
@@ -54,7 +54,7 @@ def _paths(container: store.Container) -> list[str]:
             raise
         return []
     except (ValueError, LookupError, TypeError, AttributeError):
-        return []  # it is as garbled as the record
+        return []  # it cannot be read, like the record
     return [
         path for step in plan.parent if isinstance(step, steps.Cgroup) for path in step.plan.paths.values()
     ]

@@ -1,7 +1,7 @@
-"""The unix sockets of other programs: connect to one by a path of any length, hand a descriptor over.
+"""Unix sockets of other programs: connect to one by a path of any length, send a descriptor.
 
-Used for --console-socket, --pidfd-socket and NOTIFY_SOCKET. Law 5: the parent connects, before it makes
-anything, so a wrong path costs nothing to undo; the child never sees these paths.
+Used for --console-socket, --pidfd-socket and NOTIFY_SOCKET. Law 5: the parent connects before it makes
+anything, so after a wrong path nothing has to be undone. The child never sees these paths.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 from pyrunc.errors import Failure
 
-# unix(7): sun_path has 108 bytes, one of them for the end.
+# unix(7): sun_path has 108 bytes, one of them for the NUL at the end.
 _LONGEST = 107
 
 
@@ -21,7 +21,7 @@ def connect(path: str, option: str) -> _socket.socket:
 
     Args:
         path: of the socket; relative to the current directory.
-        option: what named it ("--console-socket"), for the message.
+        option: the option that gave it ("--console-socket"), for the message.
 
     Raises:
         Failure: with the path and the kernel's reason.
@@ -50,7 +50,7 @@ def connect(path: str, option: str) -> _socket.socket:
 
 
 def bind(sock: _socket.socket, directory: str, name: str) -> None:
-    """Bind a unix socket to a name in a directory, however long the path of the directory is.
+    """Bind a unix socket to a name in a directory, whose path may have any length.
 
     Raises:
         OSError: the kernel's answer.
@@ -75,14 +75,14 @@ def send(sock: _socket.socket, payload: bytes, fd: int) -> None:
 
 
 def hand_over(sock: _socket.socket, option: str, payload: str, fd: int) -> None:
-    """Send the one message its receiver waits for, and hang up.
+    """Send the one message that the receiver waits for, and close the socket.
 
     Args:
         sock: from connect().
-        option: what named the socket, for the message.
+        option: the option that gave the socket, for the message.
         payload: text beside the descriptor: the terminal's name for a console socket; "standard" (create,
             run) or "setns" (exec) for a pidfd socket, as runc has it.
-        fd: the descriptor; stays open here.
+        fd: the descriptor; it stays open here.
 
     Raises:
         Failure: the receiver has gone.

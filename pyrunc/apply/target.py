@@ -1,9 +1,8 @@
-"""The only place where a path inside the root file system becomes a descriptor.
+"""The only place where Python turns a path inside the root file system into a descriptor.
 
-Law 3 (a path inside a container is a file descriptor): the tree is hostile and changes between any two system
-calls. Everything is resolved below a descriptor of the root by openat2(2) with RESOLVE_IN_ROOT and
-RESOLVE_NO_MAGICLINKS, or walked component by component; nothing is ever created through a symlink by the
-kernel's own path walk.
+Law 3: the tree is hostile and may change between any two system calls. Every path is resolved below a
+descriptor of the root, by openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS, or component by
+component. Nothing is created through a symlink that the kernel follows.
 """
 
 from __future__ import annotations
@@ -56,26 +55,27 @@ def resolve(
 
 
 def plain(root: int, path: str) -> int:
-    """Open a path inside the root that has no symlink in it: what it says is where it leads.
+    """Open a path inside the root that has no symlink in it.
 
     Raises:
-        OSError: ELOOP when there is one; or as resolve(), which is to be tried then.
+        OSError: ELOOP for a symlink: try resolve() then. Others as resolve().
 
     """
     return _linux.openat2(root, path, _PLAIN, 0, _IN_ROOT | flags.RESOLVE_NO_SYMLINKS)
 
 
 def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | None = None) -> int:
-    """Open a path inside the root as O_PATH, making what is missing: directories 0755, at the end a kind.
+    """Open a path inside the root with O_PATH, and make what is missing.
 
-    Symlinks on the way are followed inside the root, dangling ones too: what they point to is made.
+    Missing directories get mode 0755; at the end a directory or a file is made. Symlinks on the way are
+    followed inside the root, dangling ones too: what they point to is made.
 
     Args:
         root: descriptor of the root directory.
         path: path inside it.
         kind: "dir" or "file": what to make at the end.
         follow: follow a symlink in the last component.
-        made: gets to know what is made.
+        made: is told what is made.
 
     Raises:
         OSError: from the system call that failed.
@@ -90,14 +90,14 @@ def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | N
 
 
 def directory_of(base: int, path: str) -> int:
-    """Open the directory a path is in, where the path is a real one: no symlink, no "..", no other mount.
+    """Open the directory that a path is in, without passing a symlink, "..", or another mount.
 
     Args:
         base: descriptor of the directory the path begins in.
         path: the path.
 
     Raises:
-        OSError: there is no such directory, or not by such a way.
+        OSError: there is none that can be reached so.
 
     """
     head = path.rpartition("/")[0]
@@ -105,7 +105,7 @@ def directory_of(base: int, path: str) -> int:
 
 
 def directory(root: int, path: str, *, mode: int = os.O_PATH) -> int:
-    """Open a directory inside the root by its real path: no symlink, no "..", no other mount.
+    """Open a directory inside the root, without passing a symlink, "..", or another mount.
 
     Args:
         root: descriptor of the root directory.
@@ -113,14 +113,14 @@ def directory(root: int, path: str, *, mode: int = os.O_PATH) -> int:
         mode: os.O_RDONLY to list it.
 
     Raises:
-        OSError: there is no such directory, or not by such a way: ELOOP for a symlink.
+        OSError: there is none that can be reached so; ELOOP for a symlink.
 
     """
     return _linux.openat2(root, path or ".", mode | os.O_DIRECTORY | os.O_CLOEXEC, 0, _REAL)
 
 
 class _Walk:
-    """One walk from the root, with the stack of directories passed, so that ".." never asks the kernel."""
+    """One walk from the root. It keeps the directories on the way open, so that ".." needs no system call."""
 
     def __init__(self, root: int, path: str, kind: str, follow: bool, made: Made | None) -> None:  # noqa: FBT001
         self.stack = [os.dup(root)]
@@ -143,7 +143,7 @@ class _Walk:
                 os.close(fd)
 
     def _step(self, name: str) -> int:
-        """Take one component; return the descriptor of the end when it is not a directory, else -1."""
+        """Take one component; return a descriptor if it is the last one and no directory, else -1."""
         if name == "..":
             if len(self.stack) > 1:
                 os.close(self.stack.pop())
@@ -189,7 +189,7 @@ class _Walk:
         return fd
 
     def _follow(self, link: int) -> None:
-        """Put a symlink's target in front of what is left to walk."""
+        """Put the text of a symlink in front of the rest of the path."""
         try:
             target = os.readlink("", dir_fd=link)
         finally:
@@ -205,16 +205,16 @@ class _Walk:
 
 
 def _refuse_magic(here: int, name: str) -> None:
-    """Refuse a symlink that is no text but a door, as /proc/self/cwd is; what it reads as leads elsewhere.
+    """Refuse a magic link such as /proc/self/cwd: its text is not where it leads.
 
     Raises:
-        OSError: ELOOP, as the kernel has it, or what else keeps us from knowing.
+        OSError: ELOOP, as openat2(2) has it, or the error that kept us from finding out.
 
     """
     try:
         os.close(_linux.openat2(here, name, _PLAIN, 0, flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS))
     except OSError as exc:
-        # An ordinary one leads out of its directory, or to what is to be made.
+        # An ordinary symlink leads to a name that can be looked up, or to one that is still to be made.
         if exc.errno not in (_EXDEV, _ENOENT, _EAGAIN, _ENOTDIR):
             raise
 
@@ -256,10 +256,10 @@ def is_link(directory: int, name: str, text: str) -> bool:
 
 
 def read(root: int, path: str, limit: int) -> bytes:
-    """Return what a regular file inside the root contains, at most limit bytes; anything else is empty.
+    """Return the content of a regular file inside the root, at most limit bytes; b"" for anything else.
 
-    A fifo or a device in its place must not hold up or surprise the runtime, so it is opened without waiting
-    and looked at before it is read.
+    A fifo or a device in its place must not block pyrunc or have effects. So it is opened with O_NONBLOCK and
+    checked before it is read.
     """
     try:
         fd = resolve(root, path, mode=os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)

@@ -1,9 +1,8 @@
-"""The container's terminal: made in its own devpts, given to its process and to whoever asked for the master.
+"""The container's terminal: made in its own devpts for its process, the master for the caller.
 
-Law 3: the pseudo-terminal is opened below a descriptor of the container's devpts, after checking that it is
-one, and never by a path; its other side comes from the kernel (TIOCGPTPEER), not from a name in the
-container's tree. Law 5: size and output mode are settled by the parent (settings()) before the child opens
-anything.
+Law 3: the pseudo-terminal is opened below a descriptor of the container's devpts, after a check that it is
+one. Its slave comes from the kernel (TIOCGPTPEER), not from a name in the container's tree. Law 5: the parent
+decides size and output mode (settings()) before the child opens anything.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ def _requests() -> tuple[int, int, int]:
 
 
 def check_socket(*, terminal: bool, detach: bool, socket: str | None) -> None:
-    """Hold the rule of when a console socket is needed: exactly when a terminal outlives this command.
+    """Check the rule for a console socket: it is needed exactly if the terminal outlives this command.
 
     Args:
         terminal: the process wants a terminal.
-        detach: nobody stays in the foreground for it (create, and run or exec with --detach).
+        detach: pyrunc does not wait in the foreground (create, and run or exec with --detach).
         socket: the value of --console-socket.
 
     Raises:
-        Failure: one without the other. Its first words are runc's, which people search for.
+        Failure: one without the other. The message begins with runc's words, which people search for.
 
     """
     if terminal and detach and not socket:
@@ -61,12 +60,12 @@ def check_socket(*, terminal: bool, detach: bool, socket: str | None) -> None:
 
 
 class Settings:
-    """How the terminal is to begin."""
+    """Size and output mode of a new terminal."""
 
     __slots__ = ("clean", "size")
 
     def __init__(self, size: bytes | None, *, clean: bool) -> None:
-        """Keep a struct winsize, or None for the kernel's 0 by 0, and whether newlines stay as they are."""
+        """Keep a struct winsize (None: 0 by 0), and whether a newline stays a newline."""
         self.size = size
         self.clean = clean
 
@@ -75,8 +74,8 @@ def settings(step: Terminal, *, foreground: bool) -> Settings:
     """Decide size and output mode, in the parent.
 
     Args:
-        step: its size counts when both its numbers are positive (config.md, "process").
-        foreground: our own stdin and stdout will be joined to the terminal.
+        step: its size is used if both numbers are positive (config.md, "process").
+        foreground: the caller's stdin and stdout will be connected with the terminal.
 
     """
     size = None
@@ -84,18 +83,18 @@ def settings(step: Terminal, *, foreground: bool) -> Settings:
         size = _winsize(step.height, step.width)
     elif foreground:
         size = caller_size()
-    # A pseudo-terminal begins with ONLCR: "\n" leaves it as "\r\n". A caller's terminal in raw mode needs
-    # that; a file, a pipe, or a terminal that still does its own translation must not get it.
+    # A new pseudo-terminal has ONLCR: "\n" is written as "\r\n". A caller's terminal in raw mode needs that.
+    # A file, a pipe, or a terminal that does this translation itself must not get it.
     return Settings(size, clean=foreground and not (os.isatty(0) and os.isatty(1)))
 
 
 def _winsize(rows: int, columns: int) -> bytes:
-    """Build a struct winsize (ioctl_tty(2)): four unsigned shorts, the two in pixels left 0."""
+    """Build a struct winsize (ioctl_tty(2)): four unsigned shorts, of which the two for pixels are 0."""
     return b"".join(min(value, 0xFFFF).to_bytes(2, sys.byteorder) for value in (rows, columns, 0, 0))
 
 
 def caller_size() -> bytes | None:
-    """Return the struct winsize of the terminal we were called from, None without one."""
+    """Return the struct winsize of the caller's terminal, None without one."""
     for fd in (0, 1, 2):
         try:
             return fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
@@ -111,7 +110,7 @@ def copy_size(master: int) -> None:
         try:
             fcntl.ioctl(master, termios.TIOCSWINSZ, size)
         except OSError:
-            pass  # the container has hung up; the next read says so
+            pass  # the container has hung up; the next read notices
 
 
 def open_pty(pts: int, wanted: Settings) -> tuple[int, int, int]:
@@ -160,18 +159,17 @@ def open_pty(pts: int, wanted: Settings) -> tuple[int, int, int]:
 
 
 def take(slave: int, uid: int) -> None:
-    """Make a terminal ours: owner, controlling terminal, stdin, stdout, stderr; in the child, after setsid.
+    """Make a terminal the process's own: owner, controlling terminal, stdio; in the child, after setsid.
 
     Args:
-        slave: the container's side, closed here unless it is one of the three.
-        uid: the process's user, as numbered where the child is now; the group stays the one devpts gave
-            (gid=).
+        slave: the container's side; closed here unless it is 0, 1 or 2.
+        uid: the process's user id, in the user namespace of the child. The group stays that of devpts (gid=).
 
     """
     try:
         os.fchown(slave, uid, -1)
     except PermissionError:
-        pass  # a user namespace without that user; it can still use the descriptors
+        pass  # the user namespace does not map that user; the descriptors still work
     try:
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     except OSError as exc:

@@ -1,8 +1,8 @@
-"""What each step of a plan took: `--trace`.
+"""The time each step of a plan took: `--trace`.
 
-Law 1: what is timed is the list that is carried out. The functions that carry steps out are wrapped, so
-without --trace nothing is asked step by step; the container's side, which is a fork of ours, has the same
-addresses, and so it names a step by its id(). Imported by the parent, and only with --trace (law 6).
+Law 1: the list that is timed is the list that is carried out. Functions that carry out steps are wrapped, so
+without --trace nothing has to be checked for each step. Imported by the parent, and only with --trace (law
+6).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Trace:
     """The times of one plan, in nanoseconds of CLOCK_MONOTONIC.
 
     Attributes:
-        began: when the call began to do something.
-        parent, child: id of a step -> when it was begun for the first time, and how long it took in all.
+        began: the start of this command.
+        parent, child: id of a step -> its first start, and its time in all.
 
     """
 
     def __init__(self, target: str) -> None:
-        """Begin.
+        """Start the clock and open the target.
 
         Args:
-            target: where to say it at the end: a file, which is appended to, or "-" for stderr.
+            target: where to print the times at the end: a file, which is appended to, or "-" for stderr.
 
         Raises:
             Failure: the file cannot be opened.
@@ -59,7 +59,7 @@ class Trace:
     # -- the parent ----
 
     def measure(self, step: Step, do: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """Call a function for a step, and note how long it took."""
+        """Call a function for a step, and measure its time."""
         begin = monotonic_ns()
         try:
             return do(*arguments, **named)
@@ -67,14 +67,14 @@ class Trace:
             _add(self.parent, id(step), begin, monotonic_ns())
 
     def opener(self, do: Callable[[Any], Result]) -> Callable[[Any], Result]:
-        """Return a function of a step that is measured."""
+        """Return a function of a step that measures its time."""
         return lambda step: self.measure(step, do, step)
 
     def take(self, payload: bytes, by_number: list[int] | None = None) -> None:
-        """Note the times of a message from the container's side.
+        """Add the times of a message from the container's side.
 
         Args:
-            payload: what, begin and end, each of 8 bytes.
+            payload: records of three 8-byte numbers: operation or step, begin, end.
             by_number: what is the number of an operation; the id of the step each belongs to.
 
         """
@@ -87,7 +87,7 @@ class Trace:
             _add(self.child, step, begin, end)
 
     def pass_over(self, done: set[int], plan: Plan) -> None:
-        """Note that steps took nothing for which there was nothing to do.
+        """Add a time of 0 for the steps for which there was nothing to do.
 
         Args:
             done: ids of the steps that have operations.
@@ -105,7 +105,7 @@ class Trace:
     # -- the end ----
 
     def report(self, plan: Plan) -> None:
-        """Say what every step took, as far as the plan was carried out."""
+        """Print what every step took, as far as the plan was carried out."""
         whole = monotonic_ns() - self.began
         from pyrunc.plan import show
 
@@ -168,7 +168,7 @@ class Trace:
         }
 
     def _begin(self, row: Row) -> int | None:
-        """Return when a step was begun, since the call was; None if it was not."""
+        """Return when a step began, in nanoseconds since the start of the command; None if it did not."""
         begins = [times[id(row.step)][0] for times in (self.parent, self.child) if id(row.step) in times]
         return min(begins) - self.began if begins else None
 

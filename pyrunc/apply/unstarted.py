@@ -1,9 +1,9 @@
-"""Why a program cannot be started: found by looking, once execve(2) has refused it.
+"""Find out why a program cannot be started, after execve(2) has refused it.
 
-The kernel answers with one number, and most often it is about something else than the file that was named:
-the interpreter of a script, the loader of a program, a directory on the way. Law 3: what is looked at belongs
-to the container, and is reached below a descriptor of its root by apply/target; nothing is waited for, and of
-a file only its head is read. Nothing here fails: what cannot be seen is not said.
+The kernel returns one error number, and often it is about another file than the named one: the interpreter of
+a script, the loader of a program, a directory in the path. Law 3: these files belong to the container. They
+are reached below a descriptor of its root (apply/target.py), nothing blocks, and only the beginning of a file
+is read. Nothing here fails: what cannot be found out is left out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NOEXEC = 8  # ST_NOEXEC (statvfs(3))
-_HEAD = 4096  # of a file; the kernel itself reads 256 bytes of a script
-_DEPTH = 4  # interpreters of interpreters; the kernel follows five
+_HEAD = 4096  # bytes of a file that are read; the kernel reads 256 of a script
+_DEPTH = 4  # interpreters of interpreters that are looked at; the kernel follows five
 _PT_INTERP = 3
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -29,7 +29,7 @@ _MACHINES = {
     2: "sparc", 3: "i386", 8: "mips", 20: "powerpc", 21: "ppc64", 22: "s390x", 40: "arm", 43: "sparc64",
     62: "x86_64", 183: "aarch64", 243: "riscv64", 258: "loongarch64",
 }  # fmt: skip
-# What a machine runs beside its own kind; names are uname(2)'s.
+# What a machine can run besides its own architecture; the names are uname(2)'s.
 _RUNS = {
     "x86_64": (62, 3), "i686": (62, 3), "i386": (62, 3), "aarch64": (183, 40), "armv8l": (183, 40),
     "armv7l": (40,), "ppc64le": (21,), "ppc64": (21, 20), "s390x": (22,), "riscv64": (243,),
@@ -38,7 +38,7 @@ _RUNS = {
 
 
 class _Look:
-    """One look: below which root, and for whom."""
+    """The root, user and working directory for one search."""
 
     def __init__(self, root: int, uid: int, gids: Iterable[int], *, override: bool) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class _Look:
         self.gids = frozenset(gids)
 
     def file(self, path: str, errno: int, depth: int = _DEPTH) -> str:
-        """Return what is wrong with a file that was to be executed, "" when nothing can be seen."""
+        """Return why a file cannot be executed, "" if nothing is found."""
         way = self._way(path, errno)
         if way:
             return way
@@ -71,7 +71,7 @@ class _Look:
         return self._content(path, errno, depth)
 
     def _missing(self, path: str, depth: int) -> str:
-        """Return what is not there: the kernel has said so of the file itself, but not of what it needs."""
+        """Return the missing interpreter or loader. If the file itself is missing, the kernel has said so."""
         try:
             fd = target.resolve(self.root, path, follow=False)
         except OSError:
@@ -82,7 +82,7 @@ class _Look:
             os.close(fd)
 
     def _way(self, path: str, errno: int) -> str:
-        """Return which directory of a path is missing, is none, or lets nobody pass."""
+        """Return the directory of a path that is missing, no directory, or may not be searched."""
         names = [name for name in path.split("/") if name not in ("", ".")][:-1]
         way = ""
         for name in ("", *names):
@@ -105,7 +105,7 @@ class _Look:
         return ""
 
     def _may(self, found: os.stat_result) -> bool:
-        """Tell whether the mode lets the user execute a file or pass a directory."""
+        """Tell whether the mode lets the user execute a file or search a directory."""
         if self.override:
             return bool(found.st_mode & 0o111) or stat.S_ISDIR(found.st_mode)
         if found.st_uid == self.uid:
@@ -113,7 +113,7 @@ class _Look:
         return bool(found.st_mode & (0o010 if found.st_gid in self.gids else 0o001))
 
     def _mount(self, path: str) -> str:
-        """Return the mount point a path is on, as far as the path itself shows it."""
+        """Return the mount point that a path is on, as far as the path alone shows it."""
         point = path
         while len(point) > 1:
             above = point.rpartition("/")[0] or "/"
@@ -128,7 +128,7 @@ class _Look:
         except OSError:
             return -1, -1
         try:
-            # A bind mount has the file system of its source, but seldom its flags.
+            # A bind mount has the file system of its source, but its flags may differ.
             return os.fstat(fd).st_dev, os.fstatvfs(fd).f_flag
         finally:
             os.close(fd)
@@ -229,20 +229,20 @@ def why(
     cwd: str = "/",
     filtered: bool = False,
 ) -> str:
-    """Say why a program could not be executed.
+    """Find out why a program could not be executed.
 
     Args:
         root: descriptor of the root directory the path is in.
-        path: what was given to execve(2).
-        errno: its answer.
-        uid: the user who was to execute it.
+        path: the path given to execve(2).
+        errno: its error number.
+        uid: the user id of the process.
         gids: all groups of that user.
-        override: the user has CAP_DAC_OVERRIDE, which passes over modes as long as there is an x in them.
+        override: the user has CAP_DAC_OVERRIDE, which needs only one x in the mode.
         cwd: the working directory, for a path that is relative.
         filtered: a seccomp filter is in force.
 
     Returns:
-        A clause without a full stop, "" when nothing can be seen.
+        A clause without a full stop, "" if nothing is found.
 
     """
     if errno == E2BIG:
@@ -255,7 +255,7 @@ def why(
         try:
             found = _Look(root, uid, gids, override=override).file(whole, errno)
         except OSError:
-            found = ""  # a filter that refuses even to look
+            found = ""  # the filter even refuses the system calls of the search
     if found:
         return found
     if filtered and errno not in (ENOENT, ENOEXEC, ENOTDIR, ELOOP):
