@@ -93,6 +93,16 @@ def test_the_life_cycle(prefix: Path) -> None:
         assert call(prefix, "delete", "--force", name).returncode == 0
 
 
+@pytest.mark.parametrize("content", [b'{"a": "caf\xe9"}', b'{"a": "\xed\xa0\x80"}', b"\xff\xfe{\0}\0"])
+def test_a_text_that_is_none(prefix: Path, content: bytes) -> None:
+    """It is refused when the rest of the interpreter, which brings codecs, is not there yet."""
+    bundle = prefix / "text"
+    bundle.mkdir(exist_ok=True)
+    (bundle / "config.json").write_bytes(content)
+    done = call(prefix, "create", "--bundle", str(bundle), "text")
+    assert (done.returncode, "config.json:1: not UTF-8" in done.stdout) == (1, True), done
+
+
 def test_what_is_wrong_is_explained(prefix: Path) -> None:
     """With libraries that the program brings the rest of the interpreter for."""
     bundle = Bundle(prefix / "wrong")

@@ -38,6 +38,9 @@ static int is_image; /* this process began with one */
 /* A part of what is left out that may be wanted without the rest: before it, _signal cannot be imported. */
 int _PySignal_Init(int install_signal_handlers);
 
+/* A part that pythons.py may say is wanted without the rest too. */
+PyStatus _PyCodec_InitRegistry(PyInterpreterState *interpreter);
+
 /* find(name) -> (code, is package) or None */
 static PyObject *find(PyObject *self, PyObject *name)
 {
@@ -126,6 +129,26 @@ static PyStatus configured(int argc, char **argv, int rest, unsigned long seed)
     return status;
 }
 
+/* Where the core has no registry of codecs, a text that cannot be decoded or encoded ends the process: nobody asks whether
+ * there is one before a handler of errors is looked up in it. The rest makes it anew, and finds codecs by what `encodings`
+ * does when it is imported: so that is to happen again. 0, or -1. */
+static int make_registry(void)
+{
+#ifdef PYRUNC_REGISTRY
+    return PyStatus_Exception(_PyCodec_InitRegistry(PyInterpreterState_Get())) ? -1 : 0;
+#else
+    return 0;
+#endif
+}
+
+static void forget_registry(void)
+{
+#ifdef PYRUNC_REGISTRY
+    if (PyDict_DelItemString(PyImport_GetModuleDict(), "encodings") < 0)
+        PyErr_Clear(); /* it was not there */
+#endif
+}
+
 /* finish(): initialise the rest of the interpreter, which would set sys.argv from its first configuration */
 static PyObject *finish(PyObject *self, PyObject *unused)
 {
@@ -142,6 +165,7 @@ static PyObject *finish(PyObject *self, PyObject *unused)
     }
     int kept_stderr = hush();
 
+    forget_registry();
     status = configured(1, argv, 1, 0);
     speak(kept_stderr);
     for (int i = 0; i < 2; i++) {
@@ -254,7 +278,7 @@ static PyObject *boot(int argc, char **argv, unsigned long seed)
     if (code && globals && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
         result = PyEval_EvalCode(code, globals, globals);
     Py_XDECREF(result);
-    return result ? globals : NULL;
+    return result && make_registry() == 0 ? globals : NULL;
 }
 
 /* What the build asks for. Neither arguments nor environment may get into the picture, as little as the hashes of another

@@ -27,6 +27,8 @@ class Python(NamedTuple):
         key: the key under which the C library keeps each thread's state.
         local: the variable of each thread that holds its state too, "" if there is none.
         stack: whether the state knows where the thread's stack ends.
+        registry: whether the registry of codecs is made with the rest of the interpreter, and by nobody who
+            needs it earlier.
         mute: objects of which no function may run before main. Theirs initialise an allocator that is never
             asked for memory, with numbers drawn by lot.
 
@@ -35,16 +37,17 @@ class Python(NamedTuple):
     key: str
     local: str
     stack: bool
+    registry: bool
     mute: tuple[str, ...] = ()
 
 
 MIMALLOC = ("obmalloc.o",)
 
 PYTHONS = {
-    (3, 11): Python("gilstate.autoTSSkey", "", stack=False),
-    (3, 12): Python("autoTSSkey", "_Py_tss_tstate", stack=False),
-    (3, 13): Python("autoTSSkey", "_Py_tss_tstate", stack=False, mute=MIMALLOC),
-    (3, 14): Python("autoTSSkey", "_Py_tss_tstate", stack=True, mute=MIMALLOC),
+    (3, 11): Python("gilstate.autoTSSkey", "", stack=False, registry=False),
+    (3, 12): Python("autoTSSkey", "_Py_tss_tstate", stack=False, registry=False),
+    (3, 13): Python("autoTSSkey", "_Py_tss_tstate", stack=False, registry=True, mute=MIMALLOC),
+    (3, 14): Python("autoTSSkey", "_Py_tss_tstate", stack=True, registry=True, mute=MIMALLOC),
 }
 
 # In the names of functions that some builds of Python (Debian's from 3.13 on) have in archives of their own,
@@ -158,6 +161,8 @@ def header(seed: bytes) -> str:
         lines += ["#define CAN_RESUME\n", f"#define PYRUNC_KEY _PyRuntime.{row.key}\n"]
         lines += [f"#define PYRUNC_LOCAL {row.local}\n"] if row.local else []
         lines += ["#define PYRUNC_STACK\n"] if row.stack else []
+    if PYTHONS.get(VERSION, PYTHONS[max(PYTHONS)]).registry:
+        lines.append("#define PYRUNC_REGISTRY\n")
     number = int.from_bytes(hashlib.sha256(seed).digest()[:4], "little") or 1
     lines.append(f"#define PYRUNC_SEED {number}\n")
     return "".join(lines)
