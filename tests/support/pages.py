@@ -109,7 +109,7 @@ def patched(page: str, copy: Path) -> list[str]:
 
     """
     copy.mkdir()
-    for name in ("pyrunc", "tests", "schema"):
+    for name in ("pyrunc", "tests", "schema", "bundles"):
         shutil.copytree(TOP / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
     shutil.copy(TOP / "pyproject.toml", copy)
     changed: list[str] = []
