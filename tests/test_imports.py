@@ -52,8 +52,9 @@ UNCOUNTED = {"pyrunc.__main__", "pyrunc.linux._linux"}
 # grow only together with a reason. The last one: mounts are six subjects (sources, file systems, mount
 # points, what both sides share, the check at the end, the table of steps), none of which exec imports. Create
 # and run have grown by three of the init program's: how a program is made, how it is started, and the
-# container's own; they are to lose more than that when what prepares the mount tree is a program, too.
-BUDGET = {"state": 6, "start": 6, "kill": 6, "delete": 7, "exec": 33, "create": 53, "run": 55}
+# container's own; they are to lose more than that when what prepares the mount tree is a program, too. Delete
+# has grown by one: what it shares with run, restore and checkpoint is in life/, since no verb imports a verb.
+BUDGET = {"state": 6, "start": 6, "kill": 6, "delete": 8, "exec": 33, "create": 53, "run": 55}
 
 pytestmark = [
     pytest.mark.root,

@@ -40,7 +40,7 @@ HOT = (
     "pyrunc.apply.foreground", "pyrunc.apply.cgroups.making", "pyrunc.apply.cgroups.version_1",
     "pyrunc.apply.cgroups.version_2",
     "pyrunc.plan.build", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
-    "pyrunc.apply.seccomp.filters",
+    "pyrunc.apply.seccomp.filters", "pyrunc.apply.identity",
 )  # fmt: skip
 
 

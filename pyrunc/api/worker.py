@@ -193,8 +193,15 @@ def _interrupt(worker: int) -> None:
 
 
 # What nearly every call needs: imported once here instead of once in each worker.
-_USUAL = ("verbs.create", "verbs.exec", "verbs.start", "verbs.delete", "apply.host_mounts", "apply.hooks")
-_FOLDERS = ("apply", "images", "plan", "spec", "volumes", "verbs")
+_USUAL = (
+    "life.creation",
+    "verbs.exec",
+    "verbs.start",
+    "verbs.delete",
+    "apply.mounts.host_side",
+    "apply.hooks",
+)
+_FOLDERS = ("apply", "images", "life", "plan", "spec", "volumes", "verbs")
 
 
 def _preload() -> None:
@@ -202,15 +209,18 @@ def _preload() -> None:
     names: list[str] = list(_USUAL)
     if len(os.listdir("/proc/self/task")) > 1:
         top = os.path.dirname(pyrunc.__file__)
+        names += [name for name in os.listdir(top) if name.endswith(".py") and not name.startswith("__")]
         names += [
-            f"{folder}.{file[:-3]}"
+            f"{directory[len(top) + 1 :]}/{file}"
             for folder in _FOLDERS
-            for file in os.listdir(f"{top}/{folder}")
+            for directory, _folders, files in os.walk(f"{top}/{folder}")
+            for file in files
             if file.endswith(".py") and file != "__init__.py"
         ]
     for name in names:
-        if "pyrunc." + name not in sys.modules:
-            __import__("pyrunc." + name)
+        module = "pyrunc." + name.removesuffix(".py").replace("/", ".")
+        if module not in sys.modules:
+            __import__(module)
 
 
 # -- the worker's side ---------------------------------------------------------------------------------------
@@ -308,10 +318,10 @@ def _watch(pid: int, sock: _socket.socket, container: store.Container | None) ->
 
 
 def _create(command: Command) -> tuple[int, int]:
-    from pyrunc.verbs import create
+    from pyrunc.life import creation
 
-    launch, lock = create.begin(command, detach=True, listen=True)
-    create.finish(command, launch, lock)
+    launch, lock = creation.begin(command, detach=True, listen=True)
+    creation.finish(command, launch, lock)
     os.close(lock)
     return launch.pid, launch.pidfd
 

@@ -10,11 +10,11 @@ import fcntl
 import os
 from errno import ENOENT, ENOTDIR
 
-from pyrunc import directories, jsonio, log, store
+from pyrunc import jsonio, log, store
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
+from pyrunc.life import checkpoints, planning
 from pyrunc.plan import criu as plan_criu
-from pyrunc.verbs import plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from pyrunc.cli.match import Command
     from pyrunc.spec.types import Config
 
-# Names of the container's stdin, stdout and stderr: a restore puts its own in the place of pipes. As runc's.
-DESCRIPTORS = "descriptors.json"
 LOG = "dump.log"
 
 
 def main(cmd: Command) -> int:
     """Checkpoint a running container; it is gone afterwards, unless told to leave it running."""
-    warn_rootless("checkpoint")
+    checkpoints.warn_rootless("checkpoint")
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
     lock = store.lock(container)
     try:
@@ -45,8 +43,8 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
     if state in ("creating", "created", "stopped"):
         raise Failure(f"Container cannot be checkpointed in {state} state", step=container.id)
     _refuse_layer(container)
-    images = image_path(cmd)
-    _make(images)
+    images = checkpoints.image_path(cmd)
+    checkpoints.make(images)
     _check_parent(cmd.parent_path, images)
     path = service.find(cmd.criu)
     service.version(path)
@@ -57,10 +55,10 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
         _check_status_fd(cmd.status_fd)
     _dump(cmd, path, container, images)
     if not (cmd.leave_running or cmd.pre_dump):
-        from pyrunc.verbs import delete
+        from pyrunc.life import removal
 
         try:
-            delete.destroy(container, lock, mount_points="none")  # a restore needs them
+            removal.destroy(container, lock, mount_points="none")  # a restore needs them
         except Failure as problem:
             log.warn(problem.text())
 
@@ -75,33 +73,6 @@ def _refuse_layer(container: store.Container) -> None:
             step=container.id,
             hint="checkpoint one that runs without --overlay",
         )
-
-
-def warn_rootless(verb: str) -> None:
-    """Say that CRIU needs the rights of root."""
-    if os.geteuid() != 0:
-        log.warn(f"{verb} is untested with rootless containers")
-
-
-def image_path(cmd: Command) -> str:
-    """Return the directory of the image files."""
-    return os.path.abspath(cmd.image_path or "checkpoint")
-
-
-def work_path(cmd: Command, images: str) -> str:
-    """Return the directory of the log, made when it is not there; CRIU's default is that of the images."""
-    if not cmd.work_path:
-        return images
-    work = os.path.abspath(cmd.work_path)
-    _make(work)
-    return work
-
-
-def _make(directory: str) -> None:
-    try:
-        directories.make(directory, 0o700, parents=0o700)
-    except OSError as exc:
-        raise Failure(f"make directory {directory}", errno=exc.errno or 0) from None
 
 
 def _check_parent(parent: str | None, images: str) -> None:
@@ -130,7 +101,7 @@ def _check_status_fd(fd: int | None) -> None:
 
 def _dump(cmd: Command, path: str, container: store.Container, images: str) -> None:
     config: Config = store.load_config(container)  # type: ignore[assignment]
-    work = work_path(cmd, images)
+    work = checkpoints.work_path(cmd, images)
     options = {
         "images_dir_fd": service.FIRST_FD,
         "work_dir_fd": service.FIRST_FD + 1,
@@ -160,19 +131,13 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
             status_fd = -1
 
     kind = messages.PRE_DUMP if cmd.pre_dump else messages.DUMP
-    debug_options(options)
+    checkpoints.debug_options(options)
     worker = service.Worker(path, directories=(images, work))
     try:
         answer = worker.ask({"type": kind, "opts": options}, notified)
     finally:
         worker.close()
     service.expect_success(kind, answer, f"{work}/{LOG}")
-
-
-def debug_options(options: dict[str, Any]) -> None:
-    """Log what CRIU is asked for."""
-    for name, value in options.items():
-        log.debug(f"CRIU option {name} with value {value}")
 
 
 def _inodes(config: Config) -> dict[str, int]:
@@ -189,7 +154,7 @@ def _inodes(config: Config) -> dict[str, int]:
 
 
 def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
-    made = plan.again(config, container, container.cgroup_manager)
+    made = planning.again(config, container, container.cgroup_manager)
     rows = external_mounts.table(container.pid)
     return plan_criu.dumped_mounts(made, external_mounts.locate(container.pid, made, rows), rows)
 
@@ -202,4 +167,4 @@ def _write_descriptors(images: str, pid: int) -> None:
             names.append(os.readlink(f"/proc/{pid}/fd/{number}"))
         except OSError:
             names.append("")  # closed
-    store.write(images, DESCRIPTORS, jsonio.dumps(names).encode())
+    store.write(images, checkpoints.DESCRIPTORS, jsonio.dumps(names).encode())

@@ -1,31 +1,24 @@
 """delete: remove a container and everything that was made for it.
 
-Source: runtime-spec runtime.md "Delete". Law 4: with --force it works from any half-made state. If the kernel
-cannot be asked about something, that is not assumed to be gone: delete then fails and says what is left. It
-can be repeated, because the record is removed last.
+Source: runtime-spec runtime.md "Delete". Law 4: with --force it works from any half-made state. It can be
+repeated if it fails.
 """
 
 from __future__ import annotations
 
-import _signal
 import os
-from errno import ENOENT, ENOTEMPTY
 
 from pyrunc import store
 from pyrunc.errors import Failure
+from pyrunc.life import removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
-_SIGKILL = 9
 # How long to wait for another command that is at work on the container. It may be a `delete --force`, which
 # waits ten seconds each for init and for the cgroups.
 _PATIENCE = 30.0
-# What a deletion that is to be repeated needs.
-_LAST = (store.CONFIG, store.STATE)
-# Milliseconds that a killed init may take, before it is supposed to be frozen from within the container.
-_AT_ONCE = 100
 
 
 def main(cmd: Command) -> int:
@@ -82,9 +75,9 @@ def delete(
                 hint=f"kill it, or use: pyrunc delete --force {name}",
             )
         if state != "stopped":
-            kill_init(container)
+            removal.kill_init(container)
         try:
-            destroy(container, lock, volumes=volumes, mount_points="all")
+            removal.destroy(container, lock, volumes=volumes, mount_points="all")
         except store.GarbledError as problem:
             if not force:
                 raise
@@ -92,7 +85,7 @@ def delete(
 
             log.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
             container.extra.clear()
-            destroy(container, lock, mount_points="all")
+            removal.destroy(container, lock, mount_points="all")
     finally:
         os.close(lock)
 
@@ -112,247 +105,5 @@ def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container 
 
         remains.refuse_members(store.Container(root, name))
         log.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
-    remove(store.Container(root, name), lock)
+    removal.remove(store.Container(root, name), lock)
     return None
-
-
-def kill_init(container: store.Container) -> None:
-    """Kill init and wait until it is gone.
-
-    Raises:
-        Failure: it has not ended after ten seconds.
-
-    """
-    try:
-        pidfd = os.pidfd_open(container.pid)
-    except ProcessLookupError:
-        return
-    except OSError as exc:
-        raise Failure(f"open process {container.pid}", step=container.id, errno=exc.errno or 0) from None
-    try:
-        stat = store.process_stat(container.pid)
-        if stat is None or stat[2] != container.start:
-            return
-        if not container.cgroup and not _own_pids(container):
-            from pyrunc.apply import processes
-
-            processes.signal_others(container, _SIGKILL)
-        _signal.pidfd_send_signal(pidfd, _SIGKILL)
-        # The pidfd becomes readable when the process has ended, whoever its parent is (pidfd_open(2)).
-        import select
-
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if store.frozen(container) or not poll.poll(_AT_ONCE):
-            from pyrunc.apply.cgroups import thaw
-
-            thaw.thaw_all(container.cgroup)
-        if not poll.poll(10_000):
-            raise Failure(
-                "container init still running",
-                step=container.id,
-                hint=f"process {container.pid} does not die: see /proc/{container.pid}/stack",
-            )
-    except ProcessLookupError:
-        return
-    except OSError as exc:
-        raise Failure(f"kill process {container.pid}", step=container.id, errno=exc.errno or 0) from None
-    finally:
-        os.close(pidfd)
-
-
-def destroy(
-    container: store.Container, lock: int, *, volumes: bool = False, mount_points: str = "volumes"
-) -> None:
-    """Remove cgroups and state, then run the poststop hooks.
-
-    Args:
-        container: its record; its init has ended.
-        lock: the descriptor that holds its lock.
-        volumes: remove the anonymous volumes that were made for it, too.
-        mount_points: which of those that were made for it are removed: "all", those on "volumes", or "none".
-            What `run` in the foreground makes in a root file system stays: its callers look at it (runc's
-            tests do), and the next container of the bundle will want it again.
-
-    Raises:
-        Failure: something is left, and with it the record; it says what.
-
-    """
-    hooks = _poststop(container)
-    if container.cgroup:
-        from pyrunc.apply.cgroups import cgroup
-
-        made = cgroup.made(container)
-        if not _own_pids(container):
-            # Without a pid nothing of ours was ever in those that were there before.
-            cgroup.kill_all(container.cgroup if container.pid else made, _SIGKILL)
-        cgroup.remove(made, manager=container.cgroup_manager)
-    if "volumes" in container.extra:
-        from pyrunc.volumes import release
-
-        release.leave(container, unfinished=container.pid == 0, anonymous=volumes)
-    if "root_mount" in container.extra:
-        from pyrunc.apply.mounts import root
-
-        root.leave(container)
-    if mount_points != "none":
-        sweep(container, lock, rootfs=mount_points == "all")
-    remove(container, lock)
-    if hooks:
-        from pyrunc import log
-        from pyrunc.apply import hooks as apply_hooks
-
-        state = store.oci_state(container, "stopped")
-        for problem in apply_hooks.run_all_warn("poststop", hooks, state, cwd=container.bundle):
-            log.warn(problem.text())
-
-
-def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
-    """Return the poststop hooks. They are lost with a configuration, not with one that cannot be read."""
-    if "poststop" not in container.extra:
-        return ()
-    from pyrunc.plan import hooks as plan_hooks
-
-    try:
-        return plan_hooks.of(store.load_config(container), "poststop")  # type: ignore[arg-type]
-    except Failure as problem:
-        if not isinstance(problem, store.GarbledError) and problem.errno != ENOENT:
-            raise
-        from pyrunc import log
-
-        log.warn(f"poststop hooks are not run: {problem.text()}")
-        return ()
-
-
-def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = False) -> None:
-    """Take away the mount points that were made for a container and are empty.
-
-    Without a pid its creation was killed, and may only just begin to notice.
-
-    Args:
-        container: its record.
-        lock: the descriptor that holds its lock.
-        rootfs: also those in its root file system.
-        undo: its creation failed: what else was made in it is removed as well; also if its creation was
-            killed.
-
-    Raises:
-        Failure: it cannot be told what was made or is used; the list of it is still there.
-
-    """
-    try:
-        file = os.open("made", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=lock)
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise Failure(f"read {container.directory}/made", errno=exc.errno or 0) from None
-    try:
-        if container.pid and not os.fstat(file).st_size:
-            os.unlink("made", dir_fd=lock)
-            # Others may have added entries until that moment.
-            if not os.fstat(file).st_size:
-                return
-        from pyrunc.apply.mounts import mount_point_removal as apply_sweep
-
-        apply_sweep.take_away(container, file, rootfs=rootfs, undo=undo or not container.pid)
-    except OSError as exc:
-        name = f" {exc.filename}" if isinstance(exc.filename, str) else ""
-        raise Failure(f"take away the mount points of {container.id}:{name}", errno=exc.errno or 0) from None
-    finally:
-        os.close(file)
-
-
-def remove(container: store.Container, lock: int) -> None:
-    """Remove the state directory and what is in it; what is already gone is no error.
-
-    The record is removed last: as long as anything is left, the container is there and can be deleted again.
-
-    Args:
-        container: whose it is.
-        lock: the descriptor that holds its lock. Everything is removed through it, so that nothing else can
-            be removed by mistake.
-
-    Raises:
-        Failure: something in it cannot be removed.
-
-    """
-    try:
-        if _remove_empty(container, lock):
-            return
-        names = os.listdir(lock)
-        if "overlay" in names:
-            # First: an ordinary user's can only be removed as long as the configuration is there.
-            from pyrunc.apply.mounts import writable_layers
-
-            writable_layers.remove(container, lock)
-        for name in (*(name for name in names if name not in _LAST), *_LAST):
-            _remove_entry(container, lock, name)
-        _remove_empty(container, lock)
-    except OSError as exc:
-        name = f"/{exc.filename}" if exc.filename and exc.filename != container.directory else ""
-        raise Failure(f"remove {container.directory}{name}", errno=exc.errno or 0) from None
-
-
-def _remove_empty(container: store.Container, lock: int) -> bool:
-    """Remove the directory if it is empty, which takes no descriptor, and still is the one of its name.
-
-    Returns:
-        Whether there is nothing to be removed any more.
-
-    """
-    if store.is_at(lock, container.directory):
-        try:
-            os.rmdir(container.directory)
-        except OSError as exc:
-            if exc.errno != ENOTEMPTY:
-                raise
-            return False
-        return True
-    return not os.listdir(lock)
-
-
-def _remove_entry(container: store.Container, lock: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=lock)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        try:
-            os.rmdir(name, dir_fd=lock)
-        except OSError as exc:
-            if exc.errno != ENOTEMPTY:
-                raise
-            from pyrunc.apply import directory_trees
-
-            directory_trees.remove(lock, name, f"{container.directory}/{name}")
-
-
-def _own_pids(container: store.Container) -> bool:
-    """Tell whether all processes died with init, because it was the first of their pid namespace.
-
-    Not after a restore: CRIU works in the container's cgroups, and would stay there if we were killed.
-    """
-    return container.pid > 0 and container.namespaces.get("pid") == "" and not container.restored
-
-
-def poststart(container: store.Container) -> None:
-    """Run the poststart hooks; when one fails the container is killed (runtime-spec 1.3), all of it.
-
-    Raises:
-        Failure: the hook's.
-
-    """
-    from pyrunc.apply import hooks as apply_hooks
-    from pyrunc.plan import hooks as plan_hooks
-
-    hooks = plan_hooks.of(store.load_config(container), "poststart")  # type: ignore[arg-type]
-    try:
-        apply_hooks.run("poststart", hooks, store.oci_state(container, "running"), cwd=container.bundle)
-    except Failure as problem:
-        kill_init(container)
-        if container.cgroup and not _own_pids(container):
-            from pyrunc.apply.cgroups import cgroup
-
-            cgroup.kill_all(container.cgroup, _SIGKILL)
-        problem.hint += "; the container was killed" if problem.hint else "the container was killed"
-        raise

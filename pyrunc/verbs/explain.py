@@ -166,11 +166,11 @@ def _lines(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def _container(cmd: Command, container: store.Container, *, json: bool) -> None:
+    from pyrunc.life import planning
     from pyrunc.spec import slips
-    from pyrunc.verbs import plan as plan_verb
 
     config: Any = store.load_config(container)
-    made = plan_verb.again(config, container, container.cgroup_manager, cmd.rootless)
+    made = planning.again(config, container, container.cgroup_manager, cmd.rootless)
     status = store.status(container)
     sections = tell.tell(config, made)
     systemd = container.cgroup_manager == "systemd"

@@ -10,9 +10,9 @@ from pyrunc import jsonio, log, store
 from pyrunc.apply import exit_status
 from pyrunc.apply.cgroups import statistics
 from pyrunc.errors import Failure, strerror
+from pyrunc.life import planning
 from pyrunc.plan import show, show_mounts
 from pyrunc.verbs import mounts, ps, state
-from pyrunc.verbs import plan as plan_verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _part(id: str, name: str, part: Callable[[], object]) -> object:  # noqa: A0
 
 def _plan(cmd: Command, container: store.Container) -> object:
     config = store.load_config(container)
-    plan = plan_verb.again(config, container, container.cgroup_manager, cmd.rootless)  # type: ignore[arg-type]
+    plan = planning.again(config, container, container.cgroup_manager, cmd.rootless)  # type: ignore[arg-type]
     return show.document(plan, show.rows(plan))
 
 

@@ -15,8 +15,8 @@ from pyrunc import jsonio, store
 from pyrunc.apply.live import drift, inside
 from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
+from pyrunc.life import planning
 from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
-from pyrunc.verbs import plan as plan_verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Tree:
         """Return the container's plan with entries behind its own; their steps have no pointer."""
         entries: Any = [*(self.config.get("mounts") or ()), *more]
         config: Config = {**self.config, "mounts": entries}
-        made = plan_verb.again(config, self.container, self.container.cgroup_manager, self.rootless)
+        made = planning.again(config, self.container, self.container.cgroup_manager, self.rootless)
         for step in made.child:
             if isinstance(step, steps.Mount) and step.index >= self.configured:
                 step.pointer = ""

@@ -7,22 +7,14 @@ user's devices are bound, not made) is shown as it would be for this caller.
 
 from __future__ import annotations
 
-import os
-
 from pyrunc import jsonio, log, screen
-from pyrunc.apply import facts
-from pyrunc.apply.mounts import writable_layers
-from pyrunc.plan import build, show
-from pyrunc.plan.facts import Request
-from pyrunc.spec import load
-from pyrunc.verbs import create
+from pyrunc.life import planning
+from pyrunc.plan import show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
     from pyrunc.plan.steps import Plan
-    from pyrunc.spec.types import Config
-    from pyrunc.store import Container
 
 # They stand for what is only known when a container is created: its id, the names of anonymous volumes.
 _ID = "ID"
@@ -54,24 +46,7 @@ def plan(cmd: Command) -> Plan:
 
     """
     cmd.id = getattr(cmd, "id", None) or _ID
-    bundle = os.path.abspath(cmd.bundle or ".")
-    config, raw = load.load(create.config_path(cmd, bundle))
+    bundle, config, raw = planning.read(cmd)
     numbers = iter(range(1, 1 << 20))  # a flag, or a note of an image, each
-    volumes = create.additions(cmd, config, lambda: f"{_ANONYMOUS}-{next(numbers)}")
-    return create.planned(cmd, config, raw, bundle, volumes)
-
-
-def again(config: Config, container: Container, manager: str, rootless: str | None = None) -> Plan:
-    """Return the plan a container was made by, or will be, from the configuration that is kept of it.
-
-    Args:
-        config: that configuration.
-        container: its record.
-        manager: who makes its cgroups.
-        rootless: as facts.gather() has it.
-
-    """
-    request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
-    if writable_layers.has(container):
-        request.overlay = f"{container.directory}/{writable_layers.FOLDER}"
-    return build.build(config, facts.gather(rootless), request)
+    volumes = planning.additions(cmd, config, lambda: f"{_ANONYMOUS}-{next(numbers)}")
+    return planning.planned(cmd, config, raw, bundle, volumes)

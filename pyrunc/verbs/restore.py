@@ -11,17 +11,16 @@ import _signal
 import os
 from errno import ENOENT
 
-from pyrunc import jsonio, log, store
+from pyrunc import jsonio, store
 from pyrunc.apply import conversation, foreground
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
+from pyrunc.life import after_start, checkpoints, creation, planning
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
-from pyrunc.plan import namespaces, steps
-from pyrunc.spec import load
-from pyrunc.verbs import checkpoint, create, plan
+from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cli.match import Command
-    from pyrunc.spec.types import Config, Process
+    from pyrunc.spec.types import Config
 
 LOG = "restore.log"
 _DESCRIPTORS_LIMIT = 1 << 20  # bytes; there are three short names in it
@@ -41,29 +40,23 @@ _IMAGES = "criu-images"
 
 def main(cmd: Command) -> int:
     """Restore a container; without --detach the exit status is its program's."""
-    checkpoint.warn_rootless("restore")
+    checkpoints.warn_rootless("restore")
     store.check_id(cmd.id)
-    images = checkpoint.image_path(cmd)
+    images = checkpoints.image_path(cmd)
     if not os.path.exists(f"{images}/{_INVENTORY}"):
         raise Failure(
             f"there is no checkpoint in {images}: {_INVENTORY}", errno=ENOENT, hint="see --image-path"
         )
-    bundle = os.path.abspath(cmd.bundle or ".")
-    config, raw = load.load(create.config_path(cmd, bundle))
-    process: Process = config.get("process") or {"cwd": "/"}
-    terminal = bool(process.get("terminal"))
-    if terminal or cmd.console_socket:
-        from pyrunc.apply import terminal as apply_terminal
-
-        apply_terminal.check_socket(terminal=terminal, detach=bool(cmd.detach), socket=cmd.console_socket)
+    bundle, config, raw = planning.read(cmd)
+    creation.check_terminal(cmd, config, detach=bool(cmd.detach))
     path = service.find(cmd.criu)
     service.version(path)
-    container, lock = create.reserve(cmd.root or store.default_root(), cmd.id)
+    container, lock = creation.reserve(cmd.root or store.default_root(), cmd.id)
     restore = Restore(cmd, config, container)
     try:
         store.save_config(container, raw)
         restore.prepare(bundle)
-        restore.run(path, images, checkpoint.work_path(cmd, images))
+        restore.run(path, images, checkpoints.work_path(cmd, images))
         if cmd.pid_file:
             conversation.write_pid_file(cmd.pid_file, container.pid)
     except BaseException as exc:
@@ -72,21 +65,7 @@ def main(cmd: Command) -> int:
     os.close(lock)
     if cmd.detach:
         return 0
-    master = restore.master if restore.master >= 0 else None
-    status = foreground.wait(container.pid, restore.pidfd, master=master, subreaper=not cmd.no_subreaper)
-    from pyrunc.verbs import delete
-
-    try:
-        lock = store.lock(container)
-        try:
-            delete.destroy(container, lock)
-        finally:
-            os.close(lock)
-    except store.AbsentError:
-        pass  # deleted by somebody else meanwhile
-    except Failure as problem:
-        log.warn(problem.text())
-    return status
+    return after_start.stay(container, restore.pidfd, restore.master, subreaper=not cmd.no_subreaper)
 
 
 class Restore:
@@ -120,16 +99,10 @@ class Restore:
         """
         container = self.container
         container.bundle = bundle
-        self.plan = plan.again(self.config, container, create.manager(self.cmd))
-        container.rootfs = self.plan.rootfs
-        if not os.path.isdir(self.plan.rootfs):
-            raise Failure(f"invalid rootfs: {self.plan.rootfs} is not a directory", pointer="/root/path")
-        container.created = store.now()
-        container.annotations = self.config.get("annotations") or {}
-        container.namespaces = namespaces.paths(self.config)
+        self.plan = planning.again(self.config, container, planning.manager(self.cmd))
+        creation.check_root(self.plan.rootfs)
+        creation.fill(container, self.config, self.plan)
         container.restored = True
-        if plan_hooks.of(self.config, "poststop"):
-            container.extra["poststop"] = True
         if self.cmd.console_socket:
             from pyrunc.apply import sockets
 
@@ -172,7 +145,7 @@ class Restore:
                     "inherit_fd": self._inherited(images, service.FIRST_FD + len(directories)),
                     "ext_mnt": self._mounts(worker.report),
                 }
-                checkpoint.debug_options(options)
+                checkpoints.debug_options(options)
                 answer = worker.ask({"type": messages.RESTORE, "opts": options}, self._notified)
             finally:
                 worker.close()
@@ -234,7 +207,7 @@ class Restore:
         found: list[dict[str, Any]] = [
             {"key": plan_criu.key(kind), "fd": first + index} for index, kind in enumerate(self.namespaces)
         ]
-        path = f"{images}/{checkpoint.DESCRIPTORS}"
+        path = f"{images}/{checkpoints.DESCRIPTORS}"
         try:
             # Images come from elsewhere: to open a fifo among them could block us.
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
@@ -325,7 +298,7 @@ class Restore:
     def undo(self, exc: BaseException, lock: int) -> None:
         """Undo everything, as create does; poststop hooks run if the environment had begun to exist."""
         hooks = plan_hooks.of(self.config, "poststop") if self.forked else ()
-        create.undo(exc, self.container, lock, self._abort, hooks)
+        creation.undo(exc, self.container, lock, self._abort, hooks)
 
     def _abort(self) -> None:
         container = self.container

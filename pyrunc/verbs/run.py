@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import store
-from pyrunc.errors import Failure
-from pyrunc.verbs import create
+from pyrunc.life import after_start, creation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,24 +14,17 @@ if TYPE_CHECKING:
 def main(cmd: Command) -> int:
     """Run a container; the exit status is its program's, 128+n when signal n ended it."""
     detach = bool(cmd.detach)
-    launch, lock = create.begin(cmd, detach=detach, listen=False)
+    launch, lock = creation.begin(cmd, detach=detach, listen=False)
     container = launch.container
-    create.finish(cmd, launch, lock)
-    relay = None
+    creation.finish(cmd, launch, lock)
     try:
-        if os.environ.get("NOTIFY_SOCKET") and os.path.isdir(container.directory + "/notify"):
-            from pyrunc.apply import notify
-
-            main_pid = launch.pid if detach else os.getpid()
-            relay = notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], main_pid, once=detach)
+        relay = after_start.relay(container, launch.pid if detach else os.getpid(), once=detach)
         launch.start()
         launch.report()
         if "poststart" in container.extra:
-            from pyrunc.verbs import delete
-
-            delete.poststart(container)
+            after_start.poststart(container)
     except BaseException as exc:
-        create.undo_launch(exc, launch, lock)
+        creation.undo_launch(exc, launch, lock)
         raise
     os.close(lock)
     if detach:
@@ -42,29 +33,11 @@ def main(cmd: Command) -> int:
 
             notify.until_ready(relay)
         return 0
-    from pyrunc.apply import foreground
-
-    master = launch.master if launch.master >= 0 else None
-    status = foreground.wait(
-        launch.pid, launch.pidfd, master=master, subreaper=not cmd.no_subreaper, notify=relay
+    return after_start.stay(
+        container,
+        launch.pidfd,
+        launch.master,
+        subreaper=not cmd.no_subreaper,
+        notify=relay,
+        keep=bool(cmd.keep),
     )
-    if cmd.keep:
-        from pyrunc.apply import exit_status
-
-        exit_status.write(container, status)
-    else:
-        from pyrunc.verbs import delete
-
-        try:
-            lock = store.lock(container)
-            try:
-                delete.destroy(container, lock)
-            finally:
-                os.close(lock)
-        except store.AbsentError:
-            pass  # deleted by somebody else meanwhile
-        except Failure as problem:
-            from pyrunc import log
-
-            log.warn(problem.text())
-    return status

@@ -14,7 +14,6 @@ from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.notify import Relay
     from pyrunc.cli.match import Command
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -46,14 +45,18 @@ def start(container: store.Container) -> None:
         if state != "created":
             text = _WRONG_STATE.get(state, f"cannot start a container in the {state} state")
             raise Failure(text, step=container.id)
-        relay = _notify(container)
+        relay = None
+        if os.environ.get("NOTIFY_SOCKET"):
+            from pyrunc.life import after_start
+
+            relay = after_start.relay(container, container.pid, once=True)
         release(container)
     finally:
         os.close(lock)
     if "poststart" in container.extra:
-        from pyrunc.verbs import delete
+        from pyrunc.life import after_start
 
-        delete.poststart(container)
+        after_start.poststart(container)
     if relay is not None:
         from pyrunc.apply import notify
 
@@ -119,11 +122,3 @@ def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
         poll.poll(_DEATH)
     os.close(pidfd)
     return problem
-
-
-def _notify(container: store.Container) -> Relay | None:
-    if not os.environ.get("NOTIFY_SOCKET") or not os.path.isdir(container.directory + "/notify"):
-        return None
-    from pyrunc.apply import notify
-
-    return notify.serve(container.directory, os.environ["NOTIFY_SOCKET"], container.pid, once=True)

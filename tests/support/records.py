@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pyrunc import store
-from pyrunc.verbs import create, delete
+from pyrunc.life import creation, removal
 
 if TYPE_CHECKING:
     import pytest
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def reserved(root: str, name: str) -> store.Container:
     """Make a state directory as a creation does, and let go of its lock."""
-    made, lock = create.reserve(root, name)
+    made, lock = creation.reserve(root, name)
     os.close(lock)
     return made
 
@@ -26,7 +26,7 @@ def removed(root: str, name: str) -> None:
     except store.AbsentError:
         return
     try:
-        delete.remove(store.Container(root, name), lock)
+        removal.remove(store.Container(root, name), lock)
     finally:
         os.close(lock)
 

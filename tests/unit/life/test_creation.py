@@ -1,4 +1,4 @@
-"""create, where no container is made: whose a state directory is, and the way back."""
+"""Making a container, where no container is made: whose a state directory is, and the way back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from pyrunc import store
 from pyrunc.errors import Failure
-from pyrunc.verbs import create
+from pyrunc.life import creation
 from tests.support.records import refuse, removed, reserved
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def once_before(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> Non
 
 def test_a_directory_that_is_deleted_before_it_is_locked(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once_before(monkeypatch, lambda: removed(root, "c1"))
-    container, lock = create.reserve(root, "c1")
+    container, lock = creation.reserve(root, "c1")
     assert store.is_at(lock, container.directory)
     os.close(lock)
 
@@ -51,7 +51,7 @@ def test_a_directory_that_somebody_else_has_made_anew(root: str, monkeypatch: py
 
     once_before(monkeypatch, steal)
     with pytest.raises(Failure, match="already exists"):
-        create.reserve(root, "c1")
+        creation.reserve(root, "c1")
     assert store.open_container(root, "c1").id == "c1"
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_to_be_had_leaves_nothing(
 ) -> None:
     refuse(monkeypatch, "open", "/", number)
     with pytest.raises(Failure) as caught:
-        create.reserve(root, "c1")
+        creation.reserve(root, "c1")
     assert caught.value.errno == number
     assert not os.path.exists(root)
 
@@ -70,7 +70,7 @@ def test_what_is_not_to_be_had_leaves_nothing(
 def test_modes_are_not_left_to_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        os.close(create.reserve(f"{tmp_path}/a/b/root", "c1")[1])
+        os.close(creation.reserve(f"{tmp_path}/a/b/root", "c1")[1])
     finally:
         os.umask(before)
     modes = [os.stat(tmp_path / name).st_mode & 0o7777 for name in ("a", "a/b", "a/b/root", "a/b/root/c1")]
@@ -80,31 +80,31 @@ def test_modes_are_not_left_to_the_umask(tmp_path: Path, umask: int) -> None:
 def test_a_root_that_leads_nowhere(root: str) -> None:
     os.symlink("nowhere", root)
     with pytest.raises(Failure, match="no such file"):
-        create.reserve(root, "c1")
+        creation.reserve(root, "c1")
 
 
 def test_what_cannot_be_undone_is_said_and_kept(root: str) -> None:
-    container, lock = create.reserve(root, "c1")
+    container, lock = creation.reserve(root, "c1")
     store.save(container)
 
     def stuck() -> None:
         raise Failure("remove cgroup /x", errno=errno.EBUSY)
 
     why = Failure("the reason")
-    create.undo(why, container, lock, stuck, ())
+    creation.undo(why, container, lock, stuck, ())
     assert why.text() == (
         "the reason; not all is undone (remove cgroup /x: device or resource busy):"
         " pyrunc delete --force c1 takes the rest away"
     )
     again = store.lock(store.open_container(root, "c1"))  # the lock is free, too
-    create.undo(why, container, again, None, ())
+    creation.undo(why, container, again, None, ())
     assert os.listdir(root) == []
 
 
 def test_a_way_back_that_has_lost_its_directory(root: str) -> None:
     """Deleted by hand and made anew by another creator: that one's stays."""
-    container, lock = create.reserve(root, "c1")
+    container, lock = creation.reserve(root, "c1")
     os.rmdir(container.directory)
     store.save(reserved(root, "c1"))
-    create.undo(Failure("the reason"), container, lock, None, ())
+    creation.undo(Failure("the reason"), container, lock, None, ())
     assert store.open_container(root, "c1").id == "c1"

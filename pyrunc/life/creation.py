@@ -1,0 +1,367 @@
+"""A container is made: all that create, run and restore have in common, and the way back.
+
+In short: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
+Source: runtime-spec runtime.md "Create" and "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import log, store
+from pyrunc.apply import conversation, descriptors, init_program, parent
+from pyrunc.errors import Failure
+from pyrunc.life import planning
+from pyrunc.plan import hooks as plan_hooks
+from pyrunc.plan import namespaces, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrunc.cli.match import Command
+    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.spec.types import Config, Process
+
+
+# Descriptors in reserve for undoing a creation. Counted with strace: 5 are open at once while volumes are
+# left, as many while mount points are taken away, 7 while a hook runs.
+_SPARE = 8
+# Bytes of address space. Measured: an error in config.json is explained with 40 MB, and not with 30.
+_ROOM = 48 << 20
+
+
+def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, int]:
+    """Bring a container to the point where only start is left.
+
+    Args:
+        cmd: the options of create or run.
+        detach: nobody will stay in the foreground.
+        listen: init waits for `start` (create), not for us (run).
+
+    Returns:
+        The launch and the descriptor of the container's lock.
+
+    Raises:
+        Failure: anything; everything done has been undone.
+
+    """
+    store.check_id(cmd.id)
+    trace = conversation.traced(cmd.trace)
+    bundle, config, raw = planning.read(cmd)
+    if os.geteuid() != 0:
+        _check_rights(cmd, config, raw, bundle)
+    check_terminal(cmd, config, detach=detach)
+    root = cmd.root or store.default_root()
+    volumes = planning.additions(cmd, config)
+    passed, extra_env = descriptors.passed(cmd.preserve_fds, os.environ, listen=True)
+    command = config.get("process")
+    if extra_env and command:
+        command["env"] = [*(command.get("env") or ()), *extra_env]
+    plan = planning.planned(cmd, config, raw, bundle, volumes)
+    check_root(plan.rootfs)
+    init_program.hide()  # from containers
+    for warning in plan.warnings:
+        log.warn(warning)
+    spare = _spare()
+    try:
+        container, lock = reserve(root, cmd.id)
+    except BaseException:
+        let_go(spare)
+        raise
+    launch = None
+    try:
+        fill(container, config, plan)
+        launch = parent.Launch(container, plan, root + "/@cache/seccomp")
+        launch.passed = passed
+        launch.trace = trace
+        if volumes:
+            volumes.realize(container, plan.rootfs, launch.do)
+        if planning.wants_layer(cmd):
+            _make_layer(launch)
+        _open_channels(cmd, launch, detach=detach, listen=listen)
+        store.save_config(container, volumes.raw if volumes else raw)
+        if os.environ.get("NOTIFY_SOCKET"):
+            from pyrunc.apply import notify
+
+            if notify.wanted(config, container.directory):
+                notify.prepare(container.directory)
+        launch.prepare()
+        cgroup = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
+        launch.fork(cgroup, lambda: _warn_of_lack(launch, config, cgroup.plan))
+        launch.until_ready()
+    except BaseException as exc:
+        let_go(spare)
+        undo(exc, container, lock, launch.abort if launch else None, _poststop(config, launch))
+        raise
+    launch.spare = spare
+    launch.poststop = _poststop(config, launch)
+    return launch, lock
+
+
+def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None:
+    """Say what only root's rights could carry out, before anything else fails for want of them.
+
+    Without sudo there is no place for the state either, but that is not what is to be mended.
+    """
+    from pyrunc.plan import rootless
+
+    try:
+        rootless.check(config)
+    except Failure as problem:
+        from pyrunc.spec import explain
+
+        raise explain.place(problem, raw, planning.config_path(cmd, bundle)) from None
+
+
+def check_terminal(cmd: Command, config: Config, *, detach: bool) -> None:
+    """Refuse a terminal, or a --console-socket, that would lead nowhere.
+
+    Raises:
+        Failure: the terminal has no taker, or the socket gets nothing.
+
+    """
+    process: Process = config.get("process") or {"cwd": "/"}
+    wanted = bool(process.get("terminal"))
+    if wanted or cmd.console_socket:
+        from pyrunc.apply import terminal
+
+        terminal.check_socket(terminal=wanted, detach=detach, socket=cmd.console_socket)
+
+
+def check_root(path: str) -> None:
+    """The root file system must be a directory under its own name: as a symlink it could change under us.
+
+    Raises:
+        Failure: it is something else, or nothing.
+
+    """
+    if os.path.islink(path):
+        raise Failure(
+            f"invalid rootfs: not an absolute path, or a symlink: {path} is a symlink to {os.readlink(path)}",
+            pointer="/root/path",
+        )
+    if not os.path.isdir(path):
+        there = os.path.exists(path)
+        raise Failure(
+            f"invalid rootfs: {path} " + ("is not a directory" if there else "does not exist"),
+            pointer="/root/path",
+            hint="name the directory that holds the container's files",
+        )
+
+
+def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> None:
+    if len(launch.paths) < len(wanted.paths) or (not launch.paths and wanted.manager != "disabled"):
+        from pyrunc.apply.cgroups import reasons
+
+        for warning in reasons.not_applied(config, wanted, launch.paths):
+            log.warn(warning)
+
+
+def _poststop(config: Config, launch: parent.Launch | None) -> tuple[dict[str, object], ...]:
+    """Return the poststop hooks, which run if the container's environment had begun to exist."""
+    return plan_hooks.of(config, "poststop") if launch is not None and launch.forked else ()
+
+
+def _spare() -> list[int]:
+    """Return descriptors in reserve: undoing a creation needs some, and there may be no more by then.
+
+    It reads directories and mount tables, imports modules, and gives hooks three pipes. It needs memory as
+    well.
+
+    Raises:
+        Failure: there is not that much.
+
+    """
+    import resource
+
+    room = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= room < _ROOM:
+        raise Failure(
+            f"make a container: the address space is limited to {room} bytes",
+            hint=f"to undo and to explain a failure takes up to {_ROOM}: see ulimit -v",
+        )
+    spare: list[int] = []
+    try:
+        while len(spare) < _SPARE:
+            spare.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError as exc:
+        let_go(spare)
+        raise Failure(
+            "make a container", errno=exc.errno or 0, hint="it takes some more: see ulimit -n"
+        ) from None
+    return spare
+
+
+def let_go(spare: list[int]) -> None:
+    """Close descriptors that were kept in reserve."""
+    while spare:
+        os.close(spare.pop())
+
+
+def reserve(root: str, id: str) -> tuple[store.Container, int]:  # noqa: A002
+    """Make the container's state directory: of several creators of one id exactly one gets it.
+
+    Whoever has the lock of a directory without a record owns it. So a directory that `delete --force` takes
+    away before its maker has locked it is made anew, and one that somebody else has locked by then is left.
+
+    Returns:
+        An empty record, and the descriptor that holds the container's lock.
+
+    Raises:
+        Failure: the id is taken or malformed, or the directory cannot be made.
+
+    """
+    store.check_id(id)
+    directory = f"{root}/{id}"
+    while True:
+        try:
+            # A descriptor in reserve: what is made here must be openable, or nothing could be taken back.
+            slot = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            try:
+                os.mkdir(directory, 0o700)
+            except FileNotFoundError:
+                _make_root(root)
+                continue
+            finally:
+                os.close(slot)
+            lock = store.hold(root, id)
+        except store.AbsentError:
+            continue
+        except FileExistsError:
+            raise _taken(id) from None
+        except OSError as exc:
+            raise Failure(f"make state directory {directory}", errno=exc.errno or 0) from None
+        try:
+            os.fchmod(lock, 0o700)  # the umask may have taken something away
+            if not store.has_record(directory):
+                return store.Container(root, id), lock
+        except OSError as exc:
+            os.close(lock)
+            raise Failure(f"make state directory {directory}", errno=exc.errno or 0) from None
+        os.close(lock)
+        raise _taken(id)
+
+
+def _make_root(root: str) -> None:
+    """Make the state root. Sticky: what is old below XDG_RUNTIME_DIR may be cleaned away otherwise (XDG)."""
+    try:
+        os.mkdir(root, 0o1711)
+    except FileExistsError:
+        os.stat(root)  # made by somebody else meanwhile; or a symlink to nothing, which this says
+    except FileNotFoundError:
+        from pyrunc import directories
+
+        directories.make(root, 0o1711)
+
+
+def _taken(id: str) -> Failure:  # noqa: A002
+    return Failure("container with given ID already exists", step=id)
+
+
+def fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
+    """Write into a record what is known before anything is made."""
+    container.bundle = plan.bundle
+    container.rootfs = plan.rootfs
+    container.created = store.now()
+    container.annotations = config.get("annotations") or {}
+    container.namespaces = namespaces.paths(config)
+    for kind in ("poststart", "poststop"):
+        if plan_hooks.of(config, kind):
+            container.extra[kind] = True
+    if not any(isinstance(step, steps.Keyring) for step in plan.child):
+        container.extra["no_keyring"] = True
+
+
+def _make_layer(launch: parent.Launch) -> None:
+    from pyrunc.apply.mounts import writable_layers
+
+    step = next(step for step in launch.plan.child if isinstance(step, steps.AttachRoot))
+    for point in writable_layers.submounts(step.path):
+        log.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
+    launch.do(step, writable_layers.over_root, launch.container, step)
+
+
+def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen: bool) -> None:
+    """Open the console and pidfd sockets, and the fifos of `start`."""
+    receiver = cmd.pidfd_socket or launch.container.annotations.get("run.oci.pidfd_receiver")
+    launch.open_channels(cmd.console_socket, receiver, foreground=not detach)
+    if listen:
+        launch.fifos = tuple(
+            _fifo(f"{launch.container.directory}/{name}") for name in (store.START, store.REPORT)
+        )
+
+
+def _fifo(path: str) -> int:
+    """Make a fifo and open both its ends, so that neither open nor read waits for the other side."""
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        os.mkfifo(path, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as exc:
+        raise Failure(f"make {path}", errno=exc.errno or 0) from None
+
+
+def finish(cmd: Command, launch: parent.Launch, lock: int) -> None:
+    """Store the state and tell who wants to know; on failure undo everything."""
+    try:
+        launch.hand_pidfd("standard")
+        launch.stored()
+        if cmd.pid_file:
+            conversation.write_pid_file(cmd.pid_file, launch.pid)
+    except BaseException as exc:
+        undo_launch(exc, launch, lock)
+        raise
+    let_go(launch.spare)
+
+
+def undo_launch(exc: BaseException, launch: parent.Launch, lock: int) -> None:
+    """Undo a launch that begin() has returned."""
+    let_go(launch.spare)
+    undo(exc, launch.container, lock, launch.abort, launch.poststop)
+
+
+def undo(
+    exc: BaseException,
+    container: store.Container,
+    lock: int,
+    abort: Callable[[], None] | None,
+    poststop: Sequence[dict[str, object]],
+) -> None:
+    """Undo all that was made for a container.
+
+    If something cannot be undone, the record stays too, for `delete --force`. Nothing is raised, so that the
+    caller can report why the creation failed.
+
+    Args:
+        exc: why; a Failure also says what is left.
+        container: its record.
+        lock: the descriptor that holds its lock; closed at the end.
+        abort: takes away processes and cgroups.
+        poststop: hooks to run.
+
+    """
+    try:
+        from pyrunc.life import removal
+
+        if abort is not None:
+            abort()
+        if poststop:
+            from pyrunc.apply import hooks
+
+            state = store.oci_state(container, "stopped")
+            hooks.run_all_warn("poststop", poststop, state, cwd=container.bundle)
+        if "volumes" in container.extra:
+            from pyrunc.volumes import release
+
+            release.leave(container, unfinished=True)
+        removal.sweep(container, lock, rootfs=True, undo=True)
+        removal.remove(container, lock)
+    except (Failure, OSError) as problem:
+        rest = f"not all is undone ({problem}): pyrunc delete --force {container.id} takes the rest away"
+        if isinstance(exc, Failure):
+            exc.hint = f"{exc.hint}; {rest}" if exc.hint else rest
+        else:
+            log.warn(rest)
+    finally:
+        os.close(lock)
