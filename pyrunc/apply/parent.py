@@ -19,6 +19,7 @@ from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
 from pyrunc.plan import process_program, program_first, steps
+from pyrunc.plan.mount_steps import CgroupBind, FileSystem, Mount
 from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
@@ -86,7 +87,7 @@ class Launch(Conversation):
         """
         tables = any(
             (isinstance(step, steps.VerifyMounts) and not step.by_id)
-            or (isinstance(step, steps.Mount) and step.below)
+            or (isinstance(step, Mount) and step.attributes.below)
             for step in self.plan.child
         )
         if tables or self._kinds & {steps.Sysctl, steps.ClassicMounts}:
@@ -126,7 +127,7 @@ class Launch(Conversation):
             return
         users = next((each for each in self.plan.namespaces.joins if each.kind == "user"), None)
         for step in self.plan.child:
-            if isinstance(step, steps.Mount) and step.kind == "new" and step.fstype == "proc":
+            if isinstance(step, FileSystem) and step.fstype == "proc":
                 rights = None if users is None else namespaces.open_join(users)
                 try:
                     context = init_program.proc_context(self._slots["join-pid"], rights)
@@ -192,7 +193,7 @@ class Launch(Conversation):
         self.paths = cgroup.create(step.plan, found)
         for mount in self.plan.child:
             # Without the right to make a cgroup the container stays in pyrunc's.
-            if isinstance(mount, steps.Mount) and mount.instead and mount.source not in self.paths.values():
+            if isinstance(mount, CgroupBind) and mount.instead and mount.source not in self.paths.values():
                 mount.source = mount.instead
         self.container.cgroup = self.paths
         cgroup.apply_limits(step.plan, self.paths)

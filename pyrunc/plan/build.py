@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWNET, SECCOMP_FILTER_FLAG_NEW_LISTENER
-from pyrunc.plan import cgroups as plan_cgroups
-from pyrunc.plan import devices, hooks, mounts, namespaces, paths, process, steps
+from pyrunc.plan import hooks, namespaces, process, steps
 from pyrunc.spec import meaning
 
 TYPE_CHECKING = False
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.plan.facts import Facts, Request
     from pyrunc.spec.types import Config, Process
 
@@ -35,13 +35,16 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         Failure: the configuration asks for something that cannot be done on this host.
 
     """
+    # One more process of a container (exec) has no use for these.
+    from pyrunc.plan import cgroups, mounts
+
     if facts.euid != 0:
         from pyrunc.plan import rootless
 
         rootless.check(config)
     spaces = namespaces.lower(config)
-    cgroup = plan_cgroups.plan(dict(config), facts.cgroup, request.id, request.cgroup_manager)
-    rootfs = _rootfs(config, request)
+    cgroup = cgroups.plan(dict(config), facts.cgroup, request.id, request.cgroup_manager)
+    rootfs = mounts.clean(_rootfs(config, request))
     command = _process(config)
     late = _seccomp(config)
     early: list[steps.Step] = []
@@ -125,10 +128,10 @@ def _rootfs(config: Config, request: Request) -> str:
     if not root:
         raise Failure("root must be specified", pointer="/root")
     path = root["path"]
-    return mounts.clean(path if path.startswith("/") else f"{request.bundle}/{path}")
+    return path if path.startswith("/") else f"{request.bundle}/{path}"
 
 
-def _parent(config: Config, cgroup: plan_cgroups.CgroupPlan) -> list[steps.Step]:
+def _parent(config: Config, cgroup: CgroupPlan) -> list[steps.Step]:
     linux = config.get("linux") or {}
     command = _process(config)
     found: list[steps.Step] = []
@@ -160,6 +163,8 @@ def _tree(
     request: Request,
 ) -> list[steps.Step]:
     """Return the steps that make the container's mount tree and enter it."""
+    from pyrunc.plan import devices, mounts, paths
+
     kinds = namespaces.paths(config)
     own_tree = "mount" in kinds
     flag, _recursive = mounts.root_propagation(config)

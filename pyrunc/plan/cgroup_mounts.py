@@ -15,17 +15,21 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options
 from pyrunc.plan.mount_options import Options
-from pyrunc.plan.steps import Mount, Step, Symlink
+from pyrunc.plan.mount_steps import CgroupBind, FileSystem
+from pyrunc.plan.steps import Step, Symlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupFacts
     from pyrunc.plan.facts import Facts
+    from pyrunc.plan.mount_options import Attributes
 
 _SAFE = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC
 
 
-def lower(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool) -> list[Step]:
+def lower(
+    mount: FileSystem, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool
+) -> list[Step]:
     """Return the steps that a cgroup entry becomes.
 
     Args:
@@ -45,15 +49,15 @@ def lower(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool, 
     if host.version != 2 and mount.fstype == "cgroup2":
         # A host with both versions, or with none of version 2 mounted: it is the one that is meant.
         own = paths.get("") or host.mounts.get("", "")
-        return [mount] if own_view or not own else [_part(mount, mount.destination, "bind", bound=own)]
+        return [mount] if own_view or not own else [_bind(mount, mount.destination, own, "")]
     if host.version != 2:
         return _hierarchies(mount, facts, paths, own_view=own_view)
     mount.fstype = "cgroup2"
     if own_view:
         return [mount]
     if user and "" in paths:
-        return [_part(mount, mount.destination, "bind", bound=paths[""], instead=_stays(host, ""))]
-    return [_part(mount, mount.destination, "bind", bound=host.mounts[""])]
+        return [_bind(mount, mount.destination, paths[""], _stays(host, ""))]
+    return [_bind(mount, mount.destination, host.mounts[""], "")]
 
 
 def _stays(host: CgroupFacts, name: str) -> str:
@@ -62,8 +66,11 @@ def _stays(host: CgroupFacts, name: str) -> str:
     return host.mounts[name] + ("" if own.startswith("/..") else own.rstrip("/"))
 
 
-def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view: bool) -> list[Step]:
-    steps: list[Step] = [_part(mount, mount.destination, "tmpfs", ("mode=755",))]
+def _hierarchies(mount: FileSystem, facts: Facts, paths: dict[str, str], *, own_view: bool) -> list[Step]:
+    top = _new(mount, mount.destination, "tmpfs", ("mode=755",))
+    # Hierarchies and links are still to be put into it.
+    top.readonly_last = bool(mount.options.attr_set & mount_options.RDONLY)
+    steps: list[Step] = [top]
     by_place: dict[str, list[str]] = {}
     for name, place in facts.cgroup.mounts.items():
         by_place.setdefault(place, []).append(name)
@@ -73,12 +80,11 @@ def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view:
         base = place.rpartition("/")[2]
         here = f"{mount.destination}/{base}"
         if not own_view:
-            instead = _stays(facts.cgroup, names[0])
-            steps.append(_part(mount, here, "bind", bound=paths[names[0]], instead=instead))
+            steps.append(_bind(mount, here, paths[names[0]], _stays(facts.cgroup, names[0])))
         elif names == [""]:
-            steps.append(_part(mount, here, "cgroup2"))
+            steps.append(_new(mount, here, "cgroup2", ()))
         else:
-            steps.append(_part(mount, here, "cgroup", tuple(names)))
+            steps.append(_new(mount, here, "cgroup", tuple(names)))
         steps += [
             Symlink(path=f"{mount.destination}/{name}", target=base, pointer=mount.pointer)
             for name in names
@@ -87,55 +93,49 @@ def _hierarchies(mount: Mount, facts: Facts, paths: dict[str, str], *, own_view:
     return steps
 
 
-def _part(
-    mount: Mount,
-    destination: str,
-    fstype: str,
-    data: tuple[str, ...] = (),
-    *,
-    bound: str = "",
-    instead: str = "",
-) -> Mount:
-    """Return one of the mounts, with the entry's own options and without what no cgroup needs.
+def _bind(mount: FileSystem, destination: str, bound: str, instead: str) -> CgroupBind:
+    """Return one of the mounts as a bind of a cgroup, or of what it is instead if that is not made."""
+    options = _options(mount, "bind")
+    return CgroupBind(
+        index=mount.index,
+        destination=destination,
+        source=bound,
+        fstype="bind",
+        options=options,
+        attributes=_attributes(mount, options),
+        instead=instead,
+        pointer=mount.pointer,
+    )
 
-    Args:
-        mount: the entry.
-        destination: where this one goes.
-        fstype: its type.
-        data: options of its file system.
-        bound: the directory of the host it is a bind of, "" for a new file system.
-        instead: what it is a bind of if the container does without that directory.
 
-    """
+def _new(mount: FileSystem, destination: str, fstype: str, data: tuple[str, ...]) -> FileSystem:
+    """Return one of the mounts as a new file system."""
+    options = _options(mount, "")
+    return FileSystem(
+        index=mount.index,
+        destination=destination,
+        source=fstype,
+        fstype=fstype,
+        options=options,
+        attributes=_attributes(mount, options),
+        data=data,
+        pointer=mount.pointer,
+    )
+
+
+def _options(mount: FileSystem, bind: str) -> Options:
+    """Return the entry's own options, without what no cgroup needs."""
     asked = mount.options
-    options = Options(
-        bind="bind" if bound else "",
+    return Options(
+        bind=bind,
         asked=True,
         attr_set=asked.attr_set | _SAFE,
         atime=asked.atime,
         propagation=asked.propagation,
     )
-    own = options.own()
-    mask, value = mount_options.demand(own, (0, 0))
-    return Mount(
-        kind="late-bind" if bound else "new",
-        index=mount.index,
-        destination=destination,
-        source=bound or fstype,
-        fstype=fstype,
-        options=options,
-        data=data,
-        own_set=own[0],
-        own_clear=own[1],
-        implied_clear=own[2],
-        must_mask=mask,
-        must_be=value,
-        locked=mount.locked,
-        propagation=asked.propagation,
-        expected=mount.expected,
-        again=mount.again,
-        # Hierarchies and links are still to be put into it.
-        readonly_last=fstype == "tmpfs" and bool(asked.attr_set & mount_options.RDONLY),
-        instead=instead,
-        pointer=mount.pointer,
-    )
+
+
+def _attributes(mount: FileSystem, options: Options) -> Attributes:
+    made = mount_options.attributes(options)
+    made.expected, made.again = mount.attributes.expected, mount.attributes.again
+    return made

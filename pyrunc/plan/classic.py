@@ -9,7 +9,8 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 from pyrunc.plan.mount_options import SHARED
-from pyrunc.plan.steps import AttachRoot, ClassicMounts, Mount, Step
+from pyrunc.plan.mount_steps import FileSystem, Mount, Overlay, Reconfigure
+from pyrunc.plan.steps import AttachRoot, ClassicMounts, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
     for step in tree:
         if isinstance(step, Mount):
             _check(step, because, config)
-            _own(step, user=handed)
+            if isinstance(step, Overlay):
+                _own(step, user=handed)
         elif isinstance(step, AttachRoot) and step.overlay is not None:
             if handed:
                 raise Failure(
@@ -55,22 +57,22 @@ def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
     return [ClassicMounts(missing=facts.missing, handed=handed), *tree]
 
 
-def _own(step: Mount, *, user: bool) -> None:
+def _own(step: Overlay, *, user: bool) -> None:
     """Let init make what the parent would: mount(2) takes nothing from another mount namespace."""
-    step.early = False
-    if step.layers:
-        step.layer_fds = False
-        if user and "userxattr" not in step.data:
-            step.data += ("userxattr",)
+    step.early = step.layer_fds = False
+    if user and "userxattr" not in step.data:
+        step.data += ("userxattr",)
 
 
 def _check(step: Mount, because: str, config: Config) -> None:
-    if step.id_maps or step.id_space:
+    if step.attributes.id_mapped:
         raise Failure(
             f"{because}, and an id-mapped mount takes mount_setattr(2)",
             pointer=step.pointer,
             hint="use Linux 5.12, and no seccomp filter around us that refuses it; or leave the mapping out",
         )
+    if not isinstance(step, (FileSystem, Reconfigure)):
+        return
     words = config["mounts"][step.index].get("options") or []
     for word in step.data:
         if "," in word:

@@ -17,6 +17,7 @@ from pyrunc.errors import Failure
 from pyrunc.jsonio import decimal
 from pyrunc.linux.flags import CLONE_NEWNET
 from pyrunc.plan import namespaces, steps
+from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, Mount
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ class External(Record):
     source: str
     recursive: bool = False
     covered: bool = False
-    step: steps.Mount | None = None
+    step: Mount | None = None
 
 
 def externals(plan: steps.Plan) -> list[External]:
@@ -75,27 +76,27 @@ def externals(plan: steps.Plan) -> list[External]:
     found = []
     own: list[str] = []
     for step in plan.child:
-        if isinstance(step, steps.Mount):
+        if isinstance(step, Mount):
             covered = _below(step.destination, own)
-            if step.kind in ("bind", "late-bind"):
+            if isinstance(step, (Bind, CgroupBind)):
                 source = step.source if step.source.startswith("/") else f"{plan.bundle}/{step.source}"
                 found.append(
                     External(
                         destination=step.destination,
                         source=source,
-                        recursive=step.options.bind == "rbind",
+                        recursive=step.attributes.recursive,
                         covered=covered,
                         step=step,
                     )
                 )
-            elif step.kind == "new":
+            elif isinstance(step, FileSystem):
                 own.append(step.destination)
         elif isinstance(step, steps.Device) and step.bind:
             found.append(External(destination=step.path, source=step.path, covered=_below(step.path, own)))
     return found
 
 
-def points(plan: steps.Plan) -> list[steps.Mount]:
+def points(plan: steps.Plan) -> list[Mount]:
     """Return the mounts whose mount points have to be in the root file system before CRIU restores.
 
     Not those that lie on a file system the container makes itself, which CRIU restores with its directories.
@@ -103,10 +104,10 @@ def points(plan: steps.Plan) -> list[steps.Mount]:
     found = []
     own: list[str] = []
     for step in plan.child:
-        if isinstance(step, steps.Mount):
+        if isinstance(step, Mount):
             if step.fstype not in _CGROUPS and not _below(step.destination, own):
                 found.append(step)
-            if step.kind == "new":
+            if isinstance(step, FileSystem):
                 own.append(step.destination)
     return found
 

@@ -6,8 +6,9 @@ Source: runtime-spec config-linux.md "Default Devices" and "Devices", config.md 
 from __future__ import annotations
 
 from pyrunc.errors import Failure
+from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.mounts import clean
-from pyrunc.plan.steps import Device, Mount, Step, Symlink
+from pyrunc.plan.steps import Device, Step, Symlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

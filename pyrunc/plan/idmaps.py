@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, namespaces
+from pyrunc.plan.mount_steps import Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.steps import IdMap, Mount
+    from pyrunc.plan.mount_steps import Mount
+    from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Mount as MountEntry
 
@@ -32,33 +34,39 @@ def lower(mount: Mount, entry: MountEntry, config: Config) -> None:
         Failure: half a mapping, two mappings, a malformed one, or none to take.
 
     """
-    if mount.kind == "remount":
+    if isinstance(mount, Remount):
         raise Failure("only a new mount can be id-mapped, not a remount", pointer=mount.pointer)
     word, _, text = mount.options.idmap.partition("=")
-    mount.deep_ids = word == "ridmap"
-    mount.must_mask |= mount_options.ID_MAPPED
-    mount.must_be |= mount_options.ID_MAPPED
     users, groups = entry.get("uidMappings"), entry.get("gidMappings")
     if bool(users) != bool(groups):
         missing = "gidMappings" if users else "uidMappings"
         raise Failure(
             f"an id-mapped mount needs both mappings, and {missing} is missing", pointer=mount.pointer
         )
+    space = ""
     if users:
         if text:
             raise Failure(
                 f"the option {word}=... and uidMappings are two mappings for one mount", pointer=mount.pointer
             )
-        mount.id_maps = namespaces.id_maps(users), namespaces.id_maps(groups)
+        maps: tuple[IdMap, IdMap] | None = namespaces.id_maps(users), namespaces.id_maps(groups)
     elif text:
         own = namespaces.own_ids(config)
-        mount.id_maps = _parse(text, {"uids": own[0], "gids": own[1]}, mount.pointer)
+        maps = _parse(text, {"uids": own[0], "gids": own[1]}, mount.pointer)
     else:
-        _container(mount, word, config)
+        maps, space = _container(mount, word, config)
+    attributes = mount.attributes
+    mount.attributes = attributes.but(
+        id_maps=maps,
+        id_space=space,
+        deep_ids=word == "ridmap",
+        must_mask=attributes.must_mask | mount_options.ID_MAPPED,
+        must_be=attributes.must_be | mount_options.ID_MAPPED,
+    )
 
 
-def _container(mount: Mount, word: str, config: Config) -> None:
-    """Take the mapping of the container's user namespace."""
+def _container(mount: Mount, word: str, config: Config) -> tuple[tuple[IdMap, IdMap] | None, str]:
+    """Return the mapping of the container's user namespace, or None and the path of a joined one."""
     path = namespaces.paths(config).get("user")
     if path is None:
         raise Failure(
@@ -66,10 +74,7 @@ def _container(mount: Mount, word: str, config: Config) -> None:
             pointer=mount.pointer,
             hint="add uidMappings and gidMappings to this mount",
         )
-    if path:
-        mount.id_space = path
-        return
-    mount.id_maps = namespaces.own_ids(config)
+    return (None, path) if path else (namespaces.own_ids(config), "")
 
 
 def _parse(text: str, own: dict[str, IdMap], pointer: str) -> tuple[IdMap, IdMap]:

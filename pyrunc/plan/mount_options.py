@@ -14,6 +14,10 @@ from __future__ import annotations
 from pyrunc.linux import flags
 from pyrunc.plan.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.plan.steps import IdMap
+
 # The bits of mount_setattr(2), and those of mount(2) for the propagation types, by short names.
 RDONLY = flags.MOUNT_ATTR_RDONLY
 NOSUID = flags.MOUNT_ATTR_NOSUID
@@ -213,21 +217,127 @@ class Options(Record):
         return self.rattr_set | self.ratime, self.rattr_clear | ATIME_MASK
 
 
-def demand(own: tuple[int, int, int], deep: tuple[int, int]) -> tuple[int, int]:
-    """Return what a mount must have in the end: (bits that matter, their values).
+class Attributes(Record):
+    """What is set on a mount, and what it is compared with in the end.
 
-    What is cleared only because nobody asked for it does not matter: it restricts at worst.
-
-    Args:
-        own: what Options.own() returned.
-        deep: what Options.deep() returned.
+    Attributes:
+        recursive: deep_set and deep_clear are for all that is mounted below, too (rbind).
+        own_set, own_clear: MOUNT_ATTR_* bits of the mount itself.
+        implied_clear: bits that nobody asked for: cleared, unless they are locked.
+        deep_set, deep_clear: MOUNT_ATTR_* bits of the mount and all below it; own ones win.
+        atime: the access times the options ask for (ATIME_MASK), None for none.
+        must_mask, must_be: MOUNT_ATTR_* bits that are compared in the end, and what they must be.
+        locked: the mount comes from outside a user namespace: what restricts it there stays, and asking for
+            less is an error.
+        propagation: propagation types to set, in this order: (flag, recursive).
+        below: propagation type of what is mounted below a bind's source, where only its top has one of its
+            own.
+        expected: MS_* bits of the mount's propagation in the end, 0 when nothing was asked.
+        may_be_private: it is also as expected if it is private and not a slave: only of a bind of the host's
+            is it known whether there is anything it could be a slave of.
+        after: its propagation is set once more when it is attached: it may lie on a shared mount.
+        again: propagation types to set once more after linux.rootfsPropagation has changed all mounts.
+        id_maps: user and group mapping of an id-mapped mount: (id in the file system, id on the host, size).
+        id_space: path of a user namespace to take that mapping from instead, "" for none.
+        deep_ids: the mapping is for everything below the mount as well.
 
     """
-    own_set, own_clear, _implied = own
+
+    recursive: bool = False
+    own_set: int = 0
+    own_clear: int = 0
+    implied_clear: int = 0
+    deep_set: int = 0
+    deep_clear: int = 0
+    atime: int | None = None
+    must_mask: int = 0
+    must_be: int = 0
+    locked: bool = False
+    propagation: tuple[tuple[int, bool], ...] = ()
+    below: int = 0
+    expected: int = 0
+    may_be_private: bool = True
+    after: bool = False
+    again: tuple[tuple[int, bool], ...] = ()
+    id_maps: tuple[IdMap, IdMap] | None = None
+    id_space: str = ""
+    deep_ids: bool = False
+
+    @property
+    def id_mapped(self) -> bool:
+        """Whether the mount is id-mapped."""
+        return self.id_maps is not None or self.id_space != ""
+
+
+def attributes(options: Options) -> Attributes:
+    """Return the attributes of a mount with these options, as far as they alone decide.
+
+    Args:
+        options: what parse() returned.
+
+    """
+    own_set, own_clear, implied = options.own()
+    deep_set, deep_clear = options.deep()
+    # What is cleared only because nobody asked for it does not matter in the end: it restricts at worst.
     mask = own_set | own_clear
-    deep_set, deep_clear = deep
-    # Access times are one value in several bits, and 0 is a value of it.
-    return mask | deep_set | deep_clear, own_set | (deep_set & ~mask)
+    return Attributes(
+        recursive=options.bind == "rbind",
+        own_set=own_set,
+        own_clear=own_clear,
+        implied_clear=implied,
+        deep_set=deep_set,
+        deep_clear=deep_clear,
+        atime=options.atime,
+        # Access times are one value in several bits, and 0 is a value of it.
+        must_mask=mask | deep_set | deep_clear,
+        must_be=own_set | (deep_set & ~mask),
+        propagation=options.propagation,
+    )
+
+
+def propagate(made: Attributes, options: Options, inherited: int) -> None:
+    """Decide a bind's propagation: its own words, and for what no word reaches the container's default.
+
+    The default is set first and everywhere at once, unless that would take something from the top which its
+    own word wants to keep: a peer group, or a master.
+
+    Args:
+        made: the bind's attributes, changed.
+        options: its options.
+        inherited: the default.
+
+    """
+    words = options.propagation
+    if options.bind == "bind" and words:
+        made.propagation = tuple((flag, False) for flag, _ in words)
+    elif any(deep for _, deep in words):
+        made.propagation = words
+    elif not words or words[-1][0] in (PRIVATE, UNBINDABLE):
+        made.propagation = ((inherited, True), *words)
+    elif words == ((inherited, False),):
+        made.propagation = ((inherited, True),)
+    else:
+        made.propagation, made.below = words, inherited
+
+
+def expect(made: Attributes, options: Options, everywhere: int, *, whole: bool) -> None:
+    """Note what a mount's propagation must be in the end, for the check that comes last.
+
+    Args:
+        made: attributes whose propagation is decided, changed.
+        options: the mount's options.
+        everywhere: linux.rootfsPropagation if it is recursive, else 0.
+        whole: it is set on all mounts at once.
+
+    """
+    if options.propagation:
+        made.expected = options.propagation[-1][0]
+        made.again = made.propagation if whole else ()
+    elif everywhere:
+        made.expected = everywhere
+        if whole or everywhere == UNBINDABLE:
+            # A mount above it may be given something else for all below it; or nothing sets all at once.
+            made.again = ((everywhere, False),)
 
 
 def separate(words: list[str]) -> list[str]:

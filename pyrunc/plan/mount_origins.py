@@ -8,6 +8,7 @@ made; what no step has made either came along below a recursive bind or was moun
 from __future__ import annotations
 
 from pyrunc.plan import mount_table, mounts, steps
+from pyrunc.plan.mount_steps import Bind, InnerBind, Mount, Remount
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -79,7 +80,7 @@ def place_of(step: Step) -> str:
     """Return the path at which a step mounts something, "" if it mounts nothing."""
     if isinstance(step, steps.AttachRoot):
         return "/"
-    if isinstance(step, steps.Mount):
+    if isinstance(step, Mount):
         return mounts.clean(step.destination)
     if isinstance(step, (steps.ReadonlyPath, steps.MaskedPath)):
         return mounts.clean(step.path)
@@ -114,7 +115,7 @@ def find(
             continue
         point = place if place in at else known.located.get(place)
         here = at.get(point, []) if point else []
-        if isinstance(step, steps.Mount) and step.kind == "remount":
+        if isinstance(step, Remount):
             _remounted(step, here, found)
             continue
         free = [row for row in here if row.id not in found.of]
@@ -153,13 +154,13 @@ def _in_order(plan: steps.Plan, configured: int) -> list[Step]:
     early: list[Step] = []
     late: list[Step] = []
     for step in plan.child:
-        added = isinstance(step, steps.Mount) and step.index >= configured
+        added = isinstance(step, Mount) and step.index >= configured
         (late if added else early).append(step)
     return early + late
 
 
 def _kind(step: Step, configured: int) -> str:
-    if isinstance(step, steps.Mount):
+    if isinstance(step, Mount):
         return ADDED if step.index >= configured else CONFIG
     for kind, name in (
         (steps.AttachRoot, ROOT),
@@ -172,7 +173,7 @@ def _kind(step: Step, configured: int) -> str:
     return CONSOLE
 
 
-def _remounted(step: steps.Mount, here: list[Row], found: Origins) -> None:
+def _remounted(step: Remount, here: list[Row], found: Origins) -> None:
     """From a remount on a mount is to be what the remount says."""
     for row in reversed(here):
         if row.id in found.of:
@@ -203,11 +204,10 @@ def _came_along(row: Row, top: Row, origin: Origin, tables: _Tables) -> bool:
         return any(_same(row, other) for other in tables.own[row.point] if other is not row)
     if isinstance(step, steps.AttachRoot):
         wanted, table = step.path + rest, tables.host
-    elif isinstance(step, steps.Mount) and step.options.bind == "rbind":
-        if step.kind == "inner-bind":
-            wanted, table = mounts.clean(step.source) + rest, tables.own
-        else:
-            wanted, table = tables.sources.get(id(step), ("", "", ""))[2] + rest, tables.host
+    elif isinstance(step, InnerBind) and step.attributes.recursive:
+        wanted, table = mounts.clean(step.source) + rest, tables.own
+    elif isinstance(step, Bind) and step.attributes.recursive:
+        wanted, table = tables.sources.get(id(step), ("", "", ""))[2] + rest, tables.host
     else:
         return False
     return any(_same(row, other) for other in table.get(wanted, ()))

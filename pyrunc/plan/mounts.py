@@ -10,21 +10,18 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWUSER
 from pyrunc.plan import mount_options, namespaces
 from pyrunc.plan.mount_options import Options
-from pyrunc.plan.steps import EnterCgroupNamespace, Mount, Step
+from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount, Overlay, Reconfigure, Remount
+from pyrunc.plan.steps import EnterCgroupNamespace, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any
 
     from pyrunc.plan.facts import Facts
+    from pyrunc.plan.mount_options import Attributes
     from pyrunc.plan.steps import Namespaces
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Mount as MountEntry
-
-    # Words -> what they mean, its own() and deep(), and what these demand
-    Known: TypeAlias = dict[
-        tuple[str, ...], tuple[Options, tuple[int, int, int], tuple[int, int], tuple[int, int]]
-    ]
 
 # close_range(2). What else there is no other way for (openat2 5.6, mount ids and setns by a pidfd 5.8) is
 # older.
@@ -94,10 +91,11 @@ def at_once(config: Config) -> bool:
 def problems(config: Config) -> list[Failure]:
     """Return what is wrong with the entries of the mounts array, one each: for a report on the whole file."""
     found = []
+    around = _Around(config, "/", "")
     for index, entry in enumerate(config.get("mounts") or ()):
         try:
-            mount = _entry(index, entry, config, {}, "/")
-            if mount.fstype == "overlay" and mount.kind == "new":
+            mount = _entry(around, index, entry)
+            if isinstance(mount, Overlay):
                 from pyrunc.plan import overlay
 
                 overlay.parse(mount)
@@ -135,90 +133,112 @@ def lower(
             f" and this is Linux {_dotted(facts.kernel)}",
             hint="use a newer kernel",
         )
-    made: list[Step] = []
-    flag, recursive = root_propagation(config)
-    everywhere, whole = flag if recursive else 0, at_once(config)
-    inherited = tree_propagation(config)
     kinds = namespaces.paths(config)
-    # A mount that comes from outside a user namespace keeps what restricts it there, as the kernel would have
-    # it.
-    locked = "user" in kinds or facts.in_user_namespace or facts.euid != 0
-    entered = shared = False
-    known: Known = {}
+    around = _Around(config, rootfs, bundle)
+    around.decide(facts, spaces, kinds)
+    made: list[Step] = []
+    entered = False
     for index, entry in enumerate(config.get("mounts") or ()):
-        mount = _entry(index, entry, config, known, rootfs)
-        _place(mount, rootfs, bundle)
-        if mount.fstype == "sysfs" and mount.kind == "new" and _needs_host_sys(spaces, facts, kinds):
-            _bind_sys(mount)
-        if mount.kind in ("bind", "inner-bind"):
-            mount.locked = locked
-            if locked:
-                # Taken back only where it is not locked.
-                mount.must_mask &= ~mount_options.NODIRATIME | mount.must_be
-            _propagate(mount, inherited)
-        elif mount.options.propagation or not (shared and everywhere):
-            mount.propagation = mount.options.propagation
-        else:
-            mount.propagation = ((everywhere, False),)
-        _expect(mount, everywhere, whole=whole)
-        mount.after = shared and bool(mount.options.propagation or everywhere)
-        shared = shared or any(kind == mount_options.SHARED for kind, _ in mount.propagation)
-        if mount.fstype == "overlay" and mount.kind == "new":
-            from pyrunc.plan import overlay
+        mount = _entry(around, index, entry)
+        if not around.shared:
+            around.shared = any(flag == mount_options.SHARED for flag, _deep in mount.attributes.propagation)
+        if isinstance(mount, FileSystem):
+            if mount.fstype in ("cgroup", "cgroup2"):
+                from pyrunc.plan import cgroup_mounts
 
-            overlay.lower(mount, rootfs, bundle, facts)
-        if mount.fstype in ("cgroup", "cgroup2") and mount.kind == "new":
-            from pyrunc.plan import cgroup_mounts
+                if not entered:
+                    made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
+                    entered = True
+                made += cgroup_mounts.lower(
+                    mount, facts, cgroup_paths, own_view="cgroup" in kinds, user="user" in kinds
+                )
+                continue
+            if isinstance(mount, Overlay):
+                from pyrunc.plan import overlay
 
-            if not entered:
-                made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
-                entered = True
-            made += cgroup_mounts.lower(
-                mount, facts, cgroup_paths, own_view="cgroup" in kinds, user="user" in kinds
-            )
-            continue
+                overlay.lower(mount, rootfs, bundle, facts)
         made.append(mount)
     if not entered:
         made.append(EnterCgroupNamespace(new="cgroup" in kinds and not kinds["cgroup"]))
     return made
 
 
-def _propagate(mount: Mount, inherited: int) -> None:
-    """Decide a bind's propagation: its own words, and for what no word reaches the container's default.
+class _Around:
+    """What decides about mounts beside their own entries.
 
-    The default is set first and everywhere at once, unless that would take something from the top which its
-    own word wants to keep: a peer group, or a master.
-    """
-    words = mount.options.propagation
-    if mount.options.bind == "bind" and words:
-        mount.propagation = tuple((flag, False) for flag, _ in words)
-    elif any(deep for _, deep in words):
-        mount.propagation = words
-    elif not words or words[-1][0] in (mount_options.PRIVATE, mount_options.UNBINDABLE):
-        mount.propagation = ((inherited, True), *words)
-    elif words == ((inherited, False),):
-        mount.propagation = ((inherited, True),)
-    else:
-        mount.propagation, mount.below = words, inherited
-
-
-def _expect(mount: Mount, everywhere: int, *, whole: bool) -> None:
-    """Note what the mount's propagation must be in the end, for the check that comes last.
-
-    Args:
-        mount: a mount whose propagation is decided.
+    Attributes:
+        config: the configuration.
+        rootfs: absolute path of the root file system on the host.
+        bundle: absolute path of the bundle, where relative sources begin.
+        inherited: propagation of a bind for which nothing else asks.
         everywhere: linux.rootfsPropagation if it is recursive, else 0.
         whole: it is set on all mounts at once.
+        locked: a mount that comes from outside a user namespace keeps what restricts it there, as the kernel
+            would have it.
+        host_sys: no new sysfs can be had.
+        shared: a mount before is shared, and what lies on it may have become so.
 
     """
-    if mount.options.propagation:
-        mount.expected = mount.options.propagation[-1][0]
-        mount.again = mount.propagation if whole else ()
-    elif everywhere:
-        mount.expected = everywhere
-        if whole or everywhere == mount_options.UNBINDABLE:
-            # A mount above it may be given something else for all below it; or nothing sets all at once.
-            mount.again = ((everywhere, False),)
+
+    def __init__(self, config: Config, rootfs: str, bundle: str) -> None:
+        """Begin as if each mount were alone, which is enough to find what is wrong with one."""
+        self.config = config
+        self.rootfs = rootfs
+        self.bundle = bundle
+        self.inherited = self.everywhere = 0
+        self.whole = self.locked = self.host_sys = self.shared = False
+        self._parsed: dict[tuple[str, ...], Options] = {}
+        self._decided: dict[tuple[int, bool, bool], Attributes] = {}
+
+    def decide(self, facts: Facts, spaces: Namespaces, kinds: dict[str, str]) -> None:
+        """Find out what counts for all mounts of a container; the arguments are those of lower()."""
+        flag, recursive = root_propagation(self.config)
+        self.everywhere = flag if recursive else 0
+        self.whole = at_once(self.config)
+        self.inherited = tree_propagation(self.config)
+        ordinary = facts.in_user_namespace or facts.euid != 0
+        self.locked = "user" in kinds or ordinary
+        # A new sysfs wants a network namespace that our user namespace owns.
+        owned = bool(spaces.flags & CLONE_NEWUSER) or ordinary
+        self.host_sys = owned and not ("network" in kinds and not kinds["network"])
+
+    def options(self, words: list[str]) -> Options:
+        """Return what options mean: most mounts of a container have the same."""
+        key = tuple(words)
+        found = self._parsed.get(key)
+        if found is None:
+            found = self._parsed[key] = mount_options.parse(words)
+        return found
+
+    def attributes(self, options: Options, *, bind: bool) -> Attributes:
+        """Return what is set on the next mount with these options, one record for all that are alike.
+
+        Args:
+            options: what options() returned.
+            bind: it is a bind.
+
+        """
+        key = id(options), bind, self.shared
+        found = self._decided.get(key)
+        if found is None:
+            found = self._decided[key] = self.new_attributes(options, bind=bind)
+        return found
+
+    def new_attributes(self, options: Options, *, bind: bool) -> Attributes:
+        """Return what is set on a mount with these options, as a record of its own."""
+        made = mount_options.attributes(options)
+        if bind:
+            made.locked = self.locked
+            if self.locked:
+                # Taken back only where it is not locked.
+                made.must_mask &= ~mount_options.NODIRATIME | made.must_be
+            made.may_be_private = not options.propagation
+            mount_options.propagate(made, options, self.inherited)
+        elif self.shared and self.everywhere and not options.propagation:
+            made.propagation = ((self.everywhere, False),)
+        mount_options.expect(made, options, self.everywhere, whole=self.whole)
+        made.after = self.shared and bool(options.propagation or self.everywhere)
+        return made
 
 
 def warnings(config: Config, steps: list[Step]) -> list[str]:
@@ -285,119 +305,109 @@ def place(destination: str, rootfs: str) -> str:
     return within if len(within) > 1 else path
 
 
-def _place(mount: Mount, rootfs: str, bundle: str) -> None:
-    """Find out on which side of the root file system a bind's source is.
-
-    What lies at a source inside the root is known only once the mounts before it are made: order is the
-    list's order.
-    """
-    if mount.kind != "bind":
-        return
-    if not mount.source.startswith("/"):
-        mount.source = f"{bundle}/{mount.source}"
-    source = inside(mount.source, rootfs)
-    if source:
-        mount.kind, mount.source = "inner-bind", source
-
-
-def _bind_sys(mount: Mount) -> None:
-    """Let the host's /sys stand in for a new sysfs.
-
-    What is asked to be read-only must be so for everything visible there (CVE-2023-25809).
-    """
-    asked = mount.options
-    options = Options(
-        bind="rbind",
-        rattr_set=asked.rattr_set | asked.attr_set,
-        rattr_clear=asked.rattr_clear,
-        propagation=asked.propagation,
-    )
-    mount.kind, mount.source, mount.make, mount.options = "bind", "/sys", "source", options
-    own, deep = options.own(), options.deep()
-    mount.own_set, mount.own_clear, mount.implied_clear = own
-    mount.deep_set, mount.deep_clear = deep
-    mount.must_mask, mount.must_be = mount_options.demand(own, deep)
-
-
-def _needs_host_sys(spaces: Namespaces, facts: Facts, kinds: dict[str, str]) -> bool:
-    """Tell whether no new sysfs can be had: it wants a network namespace that our user namespace owns."""
-    owner = spaces.flags & CLONE_NEWUSER or facts.in_user_namespace or facts.euid != 0
-    return bool(owner) and not ("network" in kinds and not kinds["network"])
-
-
-def _entry(index: int, entry: MountEntry, config: Config, known: Known, rootfs: str) -> Mount:
+def _entry(around: _Around, index: int, entry: MountEntry) -> Mount:
     """Return the step of one entry.
 
     Args:
+        around: what else decides about it.
         index: its place in the array.
         entry: the entry.
-        config: the configuration, for what counts for all mounts.
-        known: options that were parsed before: most mounts of a container have the same. Filled.
-        rootfs: absolute path of the root file system on the host.
 
     Raises:
         Failure: it can never be mounted.
 
     """
     pointer = f"/mounts/{index}"
-    words = entry.get("options") or []
-    key = tuple(words)
-    if key not in known:
-        options = mount_options.parse(words)
-        own, deep = options.own(), options.deep()
-        known[key] = options, own, deep, mount_options.demand(own, deep)
-    options, own, deep, (mask, value) = known[key]
-    mount = Mount(
-        kind="new",
-        index=index,
-        destination=place(entry["destination"], rootfs),
-        source=entry.get("source") or "",
-        fstype=entry.get("type") or "",
-        options=options,
-        own_set=own[0],
-        own_clear=own[1],
-        implied_clear=own[2],
-        deep_set=deep[0],
-        deep_clear=deep[1],
-        must_mask=mask,
-        must_be=value,
-        pointer=pointer,
-    )
-    if entry["destination"].rstrip("/") != mount.destination:
-        mount.spelled = entry["destination"]
-    if mount.destination == "/":
+    options = around.options(entry.get("options") or [])
+    ext = options.ext
+    destination = place(entry["destination"], around.rootfs)
+    if destination == "/":
         raise Failure(
             "the mount point is on the top of rootfs: nothing can be mounted on /",
             pointer=pointer + "/destination",
             hint="name the file system to use as root in /root/path",
         )
-    if "remount" in mount.options.ext:
-        _remount(mount, words)
-    elif mount.options.bind:
-        _bind(mount, words)
-    else:
-        _new(mount, config)
-    if mount.options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
+    same: dict[str, Any] = {
+        "pointer": pointer,
+        "index": index,
+        "destination": destination,
+        "options": options,
+        "dest_nofollow": "dest-nofollow" in ext,
+    }
+    if entry["destination"].rstrip("/") != destination:
+        same["spelled"] = entry["destination"]
+    make = _remount if "remount" in ext else _bind if options.bind else _new
+    mount = make(around, entry, same)
+    if options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
         from pyrunc.plan import idmaps
 
-        idmaps.lower(mount, entry, config)
+        idmaps.lower(mount, entry, around.config)
     return mount
 
 
-def _bind(mount: Mount, words: list[str]) -> None:
-    mount.kind, mount.fstype, mount.make = "bind", "bind", "source"
-    for word in mount.options.data:
+def _bind(around: _Around, entry: MountEntry, same: dict[str, Any]) -> Bind | InnerBind:
+    """Return a bind. On which side of the root file system its source is, its path says.
+
+    What lies at a source inside the root is known only once the mounts before it are made: order is the
+    list's order.
+    """
+    options: Options = same["options"]
+    subpath = ""
+    for word in options.data:
         if not word.startswith("subpath="):
-            raise _unknown_option(words, word, mount.pointer)
-        mount.subpath = word[8:]
-    if not mount.source:
-        raise Failure("a bind mount needs a source", pointer=mount.pointer)
-    if "tmpcopyup" in mount.options.ext:
-        raise _copy_up_what(mount, "a bind")
+            raise _unknown_option(entry, word, same["pointer"])
+        subpath = word[8:]
+    source = entry.get("source")
+    if not source:
+        raise Failure("a bind mount needs a source", pointer=same["pointer"])
+    ext = options.ext
+    if "tmpcopyup" in ext:
+        raise _copy_up_what("a bind", same["pointer"])
+    if source[0] != "/":
+        source = f"{around.bundle}/{source}"
+    attributes = around.attributes(options, bind=True)
+    nofollow = "src-nofollow" in ext
+    within = inside(source, around.rootfs)
+    if within:
+        if subpath:
+            within = f"{within}/{subpath}"
+        return InnerBind(source=within, fstype="bind", attributes=attributes, src_nofollow=nofollow, **same)
+    return Bind(
+        source=source,
+        fstype="bind",
+        attributes=attributes,
+        subpath=subpath,
+        src_nofollow=nofollow,
+        copy_symlink="copy-symlink" in ext,
+        **same,
+    )
 
 
-def _new(mount: Mount, config: Config) -> None:
-    fstype, options = mount.fstype, mount.options
+def _host_sys(around: _Around, same: dict[str, Any]) -> Bind:
+    """Return the host's /sys, to stand in for a new sysfs.
+
+    What is asked to be read-only must be so for everything visible there (CVE-2023-25809).
+    """
+    asked: Options = same["options"]
+    options = Options(
+        bind="rbind",
+        rattr_set=asked.rattr_set | asked.attr_set,
+        rattr_clear=asked.rattr_clear,
+        propagation=asked.propagation,
+        idmap=asked.idmap,
+    )
+    return Bind(
+        **{**same, "options": options, "dest_nofollow": False},
+        source="/sys",
+        fstype="sysfs",
+        attributes=around.new_attributes(options, bind=True),
+        no_symlink=True,
+    )
+
+
+def _new(around: _Around, entry: MountEntry, same: dict[str, Any]) -> FileSystem | Bind:
+    fstype = entry.get("type") or ""
+    options: Options = same["options"]
     if fstype in ("", "bind", "none"):
         what = (
             f"type {fstype} needs the option bind or rbind"
@@ -405,20 +415,34 @@ def _new(mount: Mount, config: Config) -> None:
             else "no type, and no option bind or rbind"
         )
         hint = 'add "rbind" to its options, or name a file system type'
-        raise Failure(what, pointer=mount.pointer, hint=hint)
-    mount.data = (*options.superblock, *options.data)
-    if "tmpcopyup" in options.ext:
-        if fstype != "tmpfs":
-            raise _copy_up_what(mount, f"type {fstype}")
-        mount.copy_up = True
+        raise Failure(what, pointer=same["pointer"], hint=hint)
+    data = (*options.superblock, *options.data)
+    copy_up = "tmpcopyup" in options.ext
+    if copy_up and fstype != "tmpfs":
+        raise _copy_up_what(f"type {fstype}", same["pointer"])
+    if fstype == "sysfs" and around.host_sys:
+        return _host_sys(around, same)
+    label = ""
     if fstype == "mqueue":
-        mount.label = (config.get("linux") or {}).get("mountLabel") or ""
+        label = (around.config.get("linux") or {}).get("mountLabel") or ""
     elif fstype not in _UNLABELLED:
-        mount.data += context(config)
-    mount.source = mount.source or fstype
-    mount.no_symlink = fstype in ("proc", "sysfs")
-    late = fstype == "tmpfs" or mount.destination == "/dev"
-    mount.readonly_last = late and bool(options.attr_set & mount_options.RDONLY)
+        data += context(around.config)
+    attributes = around.attributes(options, bind=False)
+    readonly = options.attr_set & mount_options.RDONLY
+    late = fstype == "tmpfs" or same["destination"] == "/dev"
+    kind = Overlay if fstype == "overlay" else FileSystem
+    return kind(
+        source=entry.get("source") or fstype,
+        fstype=fstype,
+        attributes=attributes,
+        data=data,
+        readonly="ro" if readonly and fstype not in PSEUDO else "",
+        label=label,
+        copy_up=copy_up,
+        no_symlink=fstype in ("proc", "sysfs"),
+        readonly_last=late and bool(readonly),
+        **same,
+    )
 
 
 def context(config: Config) -> tuple[str, ...]:
@@ -428,23 +452,31 @@ def context(config: Config) -> tuple[str, ...]:
     return (f"{kind}={label}",) if label else ()
 
 
-def _copy_up_what(mount: Mount, what: str) -> Failure:
-    return Failure(
-        f"only a tmpfs can be filled from what it covers (tmpcopyup), not {what}", pointer=mount.pointer
-    )
+def _copy_up_what(what: str, pointer: str) -> Failure:
+    return Failure(f"only a tmpfs can be filled from what it covers (tmpcopyup), not {what}", pointer=pointer)
 
 
-def _remount(mount: Mount, words: list[str]) -> None:
-    """Make it the step that changes what is mounted there: the mount, or without bind its file system."""
-    if mount.options.bind and mount.options.data:
-        raise _unknown_option(words, mount.options.data[0], mount.pointer)
-    mount.kind, mount.source = "remount", ""
-    mount.data = (*mount.options.superblock, *mount.options.data)
+def _remount(around: _Around, entry: MountEntry, same: dict[str, Any]) -> Remount:
+    """Return the step that changes what is mounted there: the mount, or without bind its file system."""
+    options: Options = same["options"]
+    if options.bind and options.data:
+        raise _unknown_option(entry, options.data[0], same["pointer"])
+    fstype = entry.get("type") or ""
+    attributes = around.attributes(options, bind=False)
+    if options.bind:
+        return Remount(source="", fstype=fstype, attributes=attributes, **same)
+    readonly = ""
+    if fstype not in PSEUDO:
+        for word, bits in (("rw", attributes.own_clear), ("ro", attributes.own_set)):
+            readonly = word if bits & mount_options.RDONLY else readonly
+    data = (*options.superblock, *options.data)
+    return Reconfigure(source="", fstype=fstype, attributes=attributes, data=data, readonly=readonly, **same)
 
 
-def _unknown_option(words: list[str], word: str, pointer: str) -> Failure:
+def _unknown_option(entry: MountEntry, word: str, pointer: str) -> Failure:
     from pyrunc.near import nearest  # the configuration is refused: explaining well counts now, not speed
 
+    words = entry.get("options") or []
     at = next(at for at, given in enumerate(words) if word in mount_options.separate([given]))
     near = nearest(word, mount_options.OPTIONS)
     guess = f', did you mean "{near}"?' if near else ""

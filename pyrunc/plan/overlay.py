@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, mounts, namespaces
-from pyrunc.plan.steps import Mount
+from pyrunc.plan.mount_steps import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ DETACHED = (6, 15)
 _LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 
 
-def lower(mount: Mount, rootfs: str, bundle: str, facts: Facts) -> None:
+def lower(mount: Overlay, rootfs: str, bundle: str, facts: Facts) -> None:
     """Take an overlay's layers out of its options.
 
     Args:
@@ -49,7 +49,7 @@ def lower(mount: Mount, rootfs: str, bundle: str, facts: Facts) -> None:
     mount.early = not any(inside for _, _, inside in mount.layers)
 
 
-def parse(mount: Mount) -> tuple[list[tuple[str, str]], list[str]]:
+def parse(mount: Overlay) -> tuple[list[tuple[str, str]], list[str]]:
     """Return an overlay's layers, highest first, as (parameter, path), and its other words.
 
     Raises:
@@ -139,13 +139,13 @@ def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts
     host = not facts.euid and not facts.in_user_namespace
     words = ("volatile",) if host else ("volatile", "userxattr")
     attach.layer = request.overlay
-    attach.overlay = Mount(
-        kind="new",
+    attach.overlay = Overlay(
         index=-1,
         destination="/",
         source="overlay",
         fstype="overlay",
         options=mount_options.Options(),
+        attributes=mount_options.Attributes(),
         data=(*words, *mounts.context(config)),
         early=True,
         layers=(

@@ -10,12 +10,16 @@ from __future__ import annotations
 import _struct
 
 from pyrunc.plan.mount_options import RDONLY
-from pyrunc.plan.mounts import PSEUDO
+from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, InnerBind, Overlay, Reconfigure, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.plan.mount_steps import Mount
     from pyrunc.plan.program_tree import Lowering
-    from pyrunc.plan.steps import Mount, Step
+    from pyrunc.plan.steps import Step
 
 # What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
 PROC_FILES = frozenset(
@@ -52,28 +56,18 @@ _KINDS = {"lowerdir": 0, "lowerdir+": 0, "datadir+": 1, "upperdir": 2, "workdir"
 WRITABLE = ("upperdir", "workdir")
 
 
-def lower(on: Lowering, step: Mount) -> None:
-    """Append the operations of one mount step."""
-    if step.kind == "new":
-        _new(on, step)
-    elif step.kind == "remount":
-        _remount(on, step)
-    else:
-        _bind(on, step)
-
-
 def destination(step: Mount) -> int:
     """Return how a mount point is looked for, and what may be mounted there."""
-    how = BIND_OF_HOST if step.kind == "bind" else 0
+    how = BIND_OF_HOST if isinstance(step, Bind) else 0
     if step.no_symlink:
         how |= NO_SYMLINK
-    if step.options.ext and "dest-nofollow" in step.options.ext:
+    if step.dest_nofollow:
         how |= DEST_NOFOLLOW
     if step.fstype == "proc":
         how |= PROCFS_ITSELF
     if step.destination == "/proc":
         how |= PROC_ITSELF
-    if step.destination in PROC_FILES and step.kind != "new":
+    if step.destination in PROC_FILES and not isinstance(step, FileSystem):
         how |= PROC_FILE
     return how
 
@@ -81,8 +75,9 @@ def destination(step: Mount) -> int:
 # -- binds ---------------------------------------------------------------------------------------------------
 
 
-def _bind(on: Lowering, step: Mount) -> None:
+def _bind(on: Lowering, step: Bind | InnerBind | CgroupBind) -> None:
     add, text = on.program.add, on.text
+    asked = step.attributes
     link = on.given.links.get(id(step))
     if link:
         add(step, "SYMLINK", text(step, step.destination), text(step, link), EXACT_LINK)
@@ -90,28 +85,34 @@ def _bind(on: Lowering, step: Mount) -> None:
     slot = on.opened(step)
     if slot < 0:
         slot = open_source(on, step)
-        if step.id_maps or step.id_space:
+        if asked.id_mapped:
             add(step, "ASK", slot, ord(MAP_IDS), on.number(step))
     add(step, "ATTACH", slot, text(step, step.destination), destination(step), on.place)
-    if step.after:
+    if asked.after:
         # What is put on a shared mount becomes shared by that.
-        propagate(on, step, slot, step.propagation)
-    if step.below:
-        add(step, "BELOW", slot, step.below)
-    _note(on, step, slot)
-    _close(on, step, slot)
+        propagate(on, step, slot, asked.propagation)
+    if asked.below:
+        add(step, "BELOW", slot, asked.below)
+    if isinstance(step, Bind):
+        # Its source has been looked at, and may have nothing that it could be a slave of.
+        private = asked.may_be_private or id(step) in on.given.lonely
+        _note(on, step, slot, MAY_BE_PRIVATE if private else 0, step.full_source)
+    else:
+        _note(on, step, slot, MAY_BE_PRIVATE)
+    if not asked.again:
+        add(step, "CLOSE", slot)
 
 
-def open_source(on: Lowering, step: Mount) -> int:
+def open_source(on: Lowering, step: Bind | InnerBind | CgroupBind) -> int:
     """Open a source that the parent has not: one inside the root, or an ordinary user's."""
     add, text = on.program.add, on.text
     slot = on.slot("mount", step)
-    how = (RECURSIVE if step.options.bind == "rbind" else 0) | (
-        NOFOLLOW if "src-nofollow" in step.options.ext else 0
-    )
-    if step.kind == "inner-bind":
+    how = RECURSIVE if step.attributes.recursive else 0
+    if not isinstance(step, CgroupBind) and step.src_nofollow:
+        how |= NOFOLLOW
+    if isinstance(step, InnerBind):
         add(step, "CLONE_BELOW", on.nothing, text(step, step.source), how, slot)
-    elif step.subpath:
+    elif isinstance(step, Bind) and step.subpath:
         # Another container may be changing the volume, so its directories are not found by the whole path.
         volume = on.slot("volume", step)
         add(step, "OPEN_DIRECTORY", text(step, step.source), volume)
@@ -149,27 +150,27 @@ def clone(on: Lowering, step: Step, path: str, how: int, slot: int) -> None:
 def attributes(on: Lowering, step: Mount, slot: int) -> None:
     """Append what sets all attributes and the propagation of a mount: first what is recursive."""
     add = on.program.add
-    words = step.propagation
+    asked = step.attributes
+    words = asked.propagation
     flag, deep = words[0] if words else (0, False)
-    own_set, own_clear = step.own_set, step.own_clear | step.implied_clear
-    locked = step.locked and own_clear
-    recursive = step.options.bind == "rbind"
-    if recursive:
-        if step.deep_set or step.deep_clear or deep:
+    own_set, own_clear = asked.own_set, asked.own_clear | asked.implied_clear
+    locked = asked.locked and own_clear
+    if asked.recursive:
+        if asked.deep_set or asked.deep_clear or deep:
             below = flag if deep else 0
-            add(step, "ATTRIBUTES", slot, step.deep_set, step.deep_clear, below, EVERYWHERE)
+            add(step, "ATTRIBUTES", slot, asked.deep_set, asked.deep_clear, below, EVERYWHERE)
         flag = 0 if deep else flag
     else:
         own = own_set | own_clear
         if locked:
-            if step.deep_set & ~own or step.deep_clear & ~own:
-                add(step, "ATTRIBUTES", slot, step.deep_set & ~own, step.deep_clear & ~own, 0, 0)
+            if asked.deep_set & ~own or asked.deep_clear & ~own:
+                add(step, "ATTRIBUTES", slot, asked.deep_set & ~own, asked.deep_clear & ~own, 0, 0)
         else:
-            own_set |= step.deep_set & ~own
-            own_clear |= step.deep_clear & ~own
+            own_set |= asked.deep_set & ~own
+            own_clear |= asked.deep_clear & ~own
     if locked:
-        times = _EVERY_BIT if step.options.atime is None else step.options.atime
-        add(step, "UNLOCKED_ATTRIBUTES", slot, step.own_set, step.own_clear, step.implied_clear, times)
+        times = _EVERY_BIT if asked.atime is None else asked.atime
+        add(step, "UNLOCKED_ATTRIBUTES", slot, asked.own_set, asked.own_clear, asked.implied_clear, times)
         own_set = own_clear = 0
     if own_set or own_clear or flag:
         add(step, "ATTRIBUTES", slot, own_set, own_clear, flag, 0)
@@ -185,78 +186,73 @@ def propagate(on: Lowering, step: Mount, slot: int, words: tuple[tuple[int, bool
 # -- new file systems ----------------------------------------------------------------------------------------
 
 
-def _new(on: Lowering, step: Mount) -> None:
+def _new(on: Lowering, step: FileSystem) -> None:
     add = on.program.add
+    asked = step.attributes
     place = on.place
     add(step, "PLACE", on.text(step, step.destination), destination(step), place)
     slot = on.opened(step)
     if slot < 0:
         slot = on.slot("mount", step)
-        file_system(on, step, slot, covers=step.fstype == "tmpfs")
-        if step.id_maps or step.id_space:
+        file_system(on, step, slot)
+        if asked.id_mapped:
             add(step, "ASK", slot, ord(MAP_IDS), on.number(step))
     if step.copy_up:
         add(step, "ASK", place, ord(COVERED), on.number(step))
         add(step, "ASK", slot, ord(COPY_UP), on.number(step))
     add(step, "ATTACH", slot, on.text(step, step.destination), destination(step), place)
-    propagate(on, step, slot, step.propagation)
-    _note(on, step, slot)
+    propagate(on, step, slot, asked.propagation)
+    _note(on, step, slot, MAY_BE_PRIVATE)
     if step.readonly_last:
         on.readonly_last.append((slot, step))
     if step.fstype == "devpts" and step.destination == "/dev/pts" and on.devpts < 0:
         on.devpts = slot
-    else:
-        _close(on, step, slot)
+    elif not asked.again and not step.readonly_last:
+        add(step, "CLOSE", slot)
 
 
-def file_system(on: Lowering, step: Mount, slot: int, *, covers: bool = False, lower: int = -1) -> None:
+def file_system(on: Lowering, step: FileSystem, slot: int) -> None:
     """Append what makes a new file system, mounted detached with all its attributes.
+
+    A tmpfs takes the mode of what it covers, if its words say none.
 
     Args:
         on: the lowering.
         step: what to mount.
         slot: for the mount.
-        covers: it takes the mode of what it covers, if it says none.
-        lower: slot of an overlay's lower layer where that is no ordinary directory.
 
     """
     add, text = on.program.add, on.text
+    asked = step.attributes
     context = on.slot("context", step)
     if step.fstype == "proc":
         context = on.proc_context(step, context)
     add(step, "FSOPEN", text(step, step.fstype), context)
-    words = step.data
-    if step.own_set & RDONLY and step.fstype not in PSEUDO:
-        words = ("ro", *words)
-    add(step, "FSCONFIG", context, on.list(step, (f"source={step.source}", *words)))
-    if covers and not any(word.startswith("mode=") for word in words):
+    add(step, "FSCONFIG", context, on.list(step, (f"source={step.source}", *step.words)))
+    if step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in step.data):
         add(step, "FSMODE", context, on.place)
     layers: list[int] = []
-    if not step.layers:
-        add(step, "FSCREATE", context, 0)
+    if isinstance(step, Overlay):
+        layers = _layers(on, step, context)
     else:
-        layers = _layers(on, step, context, lower)
+        add(step, "FSCREATE", context, 0)
     # What stays writable until the tree is built gets its last bit at the end.
-    own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
+    own_set = asked.own_set & ~RDONLY if step.readonly_last else asked.own_set
     add(step, "FSMOUNT", context, own_set, slot)
     for layer in layers:
-        if layer != lower:
-            add(step, "CLOSE", layer)
-    if step.deep_set or step.deep_clear:
-        own = step.own_set | step.own_clear
-        add(step, "ATTRIBUTES", slot, step.deep_set & ~own, step.deep_clear & ~own, 0, 0)
+        add(step, "CLOSE", layer)
+    if asked.deep_set or asked.deep_clear:
+        own = asked.own_set | asked.own_clear
+        add(step, "ATTRIBUTES", slot, asked.deep_set & ~own, asked.deep_clear & ~own, 0, 0)
     if step.label:
         add(step, "LABEL_MOUNT", slot, on.program.blob(step.label.encode()))
 
 
-def _layers(on: Lowering, step: Mount, context: int, lower: int) -> list[int]:
+def _layers(on: Lowering, step: Overlay, context: int) -> list[int]:
     """Append what tells overlayfs its layers, by descriptors, and makes it; return their slots."""
     add, text = on.program.add, on.text
     slots = []
-    for number, (name, path, inside) in enumerate(step.layers):
-        if lower >= 0 and name == "lowerdir+":
-            slots.append(lower)
-            continue
+    for number, (_name, path, inside) in enumerate(step.layers):
         slot = on.slot(f"layer{number}", step)
         if inside:
             add(step, "OPEN_BELOW", on.nothing, text(step, path), 0, slot, tag=number)
@@ -272,7 +268,7 @@ def _layers(on: Lowering, step: Mount, context: int, lower: int) -> list[int]:
     return slots
 
 
-def _layers_by_name(on: Lowering, step: Mount, context: int, slots: list[int]) -> None:
+def _layers_by_name(on: Lowering, step: Overlay, context: int, slots: list[int]) -> None:
     """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
 
     By their paths, which people read in the mount table, where each means the same to every kernel and all of
@@ -297,7 +293,7 @@ def _layers_by_name(on: Lowering, step: Mount, context: int, slots: list[int]) -
     on.program.add(step, "FSCREATE", context, 0)
 
 
-def _lower_layers(step: Mount, names: list[str]) -> str:
+def _lower_layers(step: Overlay, names: list[str]) -> str:
     text = ""
     for (name, _, _), each in zip(step.layers, names, strict=True):
         if name not in WRITABLE:
@@ -308,57 +304,51 @@ def _lower_layers(step: Mount, names: list[str]) -> str:
 # -- remounts ------------------------------------------------------------------------------------------------
 
 
-def _remount(on: Lowering, step: Mount) -> None:
+def _remount(on: Lowering, step: Remount) -> None:
     """Append what changes what is mounted at the destination."""
     add = on.program.add
     slot = on.slot("mount", step)
     add(step, "OPEN_BELOW", on.nothing, on.text(step, step.destination), 0, slot)
     add(step, "IS_MOUNTED", slot)
-    if not step.options.bind:
+    if isinstance(step, Reconfigure):
         context = on.slot("context", step)
         add(step, "FSPICK", slot, context)
-        add(step, "FSCONFIG", context, on.list(step, remount_words(step)))
+        add(step, "FSCONFIG", context, on.list(step, step.words))
         add(step, "FSCREATE", context, 1)
         add(step, "CLOSE", context)
     attributes(on, step, slot)
-    _note(on, step, slot)
-    _close(on, step, slot)
-
-
-def remount_words(step: Mount) -> tuple[str, ...]:
-    """Return the words for the file system that is changed."""
-    if step.fstype in PSEUDO:
-        return step.data
-    readonly = ("ro",) if step.own_set & RDONLY else ("rw",) if step.own_clear & RDONLY else ()
-    return (*readonly, *step.data)
-
-
-def config_words(step: Mount) -> tuple[str, ...]:
-    """Return the words of a step's first FSCONFIG, for the failure that names one."""
-    if step.kind == "remount":
-        return remount_words(step)
-    readonly = ("ro",) if step.own_set & RDONLY and step.fstype not in PSEUDO else ()
-    return ("", *readonly, *step.data)
+    _note(on, step, slot, MAY_BE_PRIVATE | AGAIN)
+    if not step.attributes.again:
+        add(step, "CLOSE", slot)
 
 
 # -- the end -------------------------------------------------------------------------------------------------
 
 
-def _note(on: Lowering, step: Mount, slot: int) -> None:
-    how = AGAIN if step.kind == "remount" else 0
-    # Only of a bind of the host's is it known whether there is anything it could be a slave of.
-    if id(step) in on.given.lonely or step.kind != "bind" or not step.options.propagation:
-        how |= MAY_BE_PRIVATE
-    base = ""
-    if step.kind == "bind":
-        base = f"{step.source}/{step.subpath}" if step.subpath else step.source
-    bits = step.must_mask | step.must_be << 32
-    on.program.add(step, "NOTE", slot, bits, step.expected, how, on.text(step, base))
-    if step.again:
+def _note(on: Lowering, step: Mount, slot: int, how: int, base: str = "") -> None:
+    """Append what notes a mount for the check at the end.
+
+    Args:
+        on: the lowering.
+        step: its step.
+        slot: the mount.
+        how: what is known about it.
+        base: the path of its source on the host, "" for none.
+
+    """
+    asked = step.attributes
+    bits = asked.must_mask | asked.must_be << 32
+    on.program.add(step, "NOTE", slot, bits, asked.expected, how, on.text(step, base))
+    if asked.again:
         on.again.append((slot, step))
 
 
-def _close(on: Lowering, step: Mount, slot: int) -> None:
-    """Close a mount, unless something is still to be done with it."""
-    if not step.again and not step.readonly_last:
-        on.program.add(step, "CLOSE", slot)
+LOWER: dict[type[Step], Callable[[Lowering, Any], None]] = {
+    Bind: _bind,
+    InnerBind: _bind,
+    CgroupBind: _bind,
+    FileSystem: _new,
+    Overlay: _new,
+    Remount: _remount,
+    Reconfigure: _remount,
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pyrunc.linux.flags import CLONE_NEWCGROUP, MS_REC, STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from pyrunc.plan import process_program, program_mounts, steps
 from pyrunc.plan.mount_options import PRIVATE, RDONLY, SHARED
+from pyrunc.plan.mount_steps import Bind
 from pyrunc.plan.process_program import words
 from pyrunc.plan.program_mounts import RECURSIVE, UNCHECKED
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from pyrunc.plan.mount_steps import FileSystem, Mount
     from pyrunc.plan.program import Program
     from pyrunc.plan.program_first import Beginning
 
@@ -48,8 +50,8 @@ class Lowering:
         self.nothing = program.slot("nothing")
         self.place = program.slot("place")
         self.devpts = -1
-        self.readonly_last: list[tuple[int, steps.Mount]] = []
-        self.again: list[tuple[int, steps.Mount]] = []
+        self.readonly_last: list[tuple[int, FileSystem]] = []
+        self.again: list[tuple[int, Mount]] = []
         self.handed: dict[str, int] = {}
         self.early: dict[int, int] = {}
         self._numbers = {id(step): number for number, step in enumerate(plan.child)}
@@ -119,14 +121,13 @@ def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
         on.early[id(each)] = program_mounts.open_source(on, each)
 
 
-def classic_early(plan: steps.Plan) -> list[steps.Mount]:
+def classic_early(plan: steps.Plan) -> list[Bind]:
     """Return the binds that exchange mount events with the host: copies of what still does."""
     tree = next(step.flag for step in plan.child if isinstance(step, steps.TreePropagation))
     return [
         step
         for step in plan.child
-        if isinstance(step, steps.Mount)
-        and step.kind == "bind"
+        if isinstance(step, Bind)
         and any(flag == SHARED or tree == PRIVATE for flag, _deep in step.options.propagation)
     ]
 
@@ -137,7 +138,7 @@ def classic_handed(plan: steps.Plan) -> dict[str, steps.Step]:
     for step in plan.child:
         if isinstance(step, steps.AttachRoot) and step.overlay is None:
             found.setdefault(step.path, step)
-        elif isinstance(step, steps.Mount) and step.kind == "bind":
+        elif isinstance(step, Bind):
             found.setdefault(step.source, step)
     return found
 
@@ -274,8 +275,8 @@ def _root_propagation(on: Lowering, step: steps.RootPropagation) -> None:
 def again(on: Lowering) -> None:
     """Give mounts with words about propagation of their own back what was changed for all."""
     for slot, step in on.again:
-        program_mounts.propagate(on, step, slot, step.again)
-        if not step.readonly_last:
+        program_mounts.propagate(on, step, slot, step.attributes.again)
+        if (slot, step) not in on.readonly_last:
             on.program.add(step, "CLOSE", slot)
     on.again.clear()
 
@@ -326,7 +327,7 @@ LOWER: dict[type[steps.Step], Callable[[Lowering, Any], None]] = {
     steps.TreePropagation: _tree_propagation,
     steps.AttachRoot: _attach_root,
     steps.EnterCgroupNamespace: _cgroup_namespace,
-    steps.Mount: program_mounts.lower,
+    **program_mounts.LOWER,
     steps.Device: _device,
     steps.Symlink: _symlink,
     steps.Terminal: _terminal,

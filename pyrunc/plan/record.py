@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, dataclass_transform
+    from typing import Any, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_options: object) -> object:
@@ -60,6 +60,11 @@ class Record(metaclass=_RecordMeta):
                 setattr(self, field, value)
         except AttributeError:
             raise cls._wrong(merged) from None
+
+    def but(self, **values: Any) -> Self:
+        """Return a copy with some fields changed."""
+        cls = type(self)
+        return cls(**{**{field: getattr(self, field) for field in cls._fields}, **values})
 
     @classmethod
     def _wrong(cls, merged: dict[str, Any]) -> TypeError:

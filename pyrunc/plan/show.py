@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyrunc import text_tables
 from pyrunc.errors import printable
 from pyrunc.linux.flags import IOPRIO_CLASS_SHIFT
-from pyrunc.plan import mount_options, namespaces, process, steps
+from pyrunc.plan import mount_options, mount_steps, namespaces, process, steps
 from pyrunc.plan.record import Record
 
 if TYPE_CHECKING:
@@ -165,13 +165,48 @@ def entry(row: Row) -> dict[str, object]:
     return {
         "step": row.number,
         "by": row.by,
-        "kind": type(row.step).__name__,
+        "kind": "Mount" if isinstance(row.step, mount_steps.Mount) else type(row.step).__name__,
         "text": row.text,
         "pointer": row.step.pointer,
     }
 
 
+# The fields of a mount in JSON: one list for all kinds, with those of its attributes among them.
+_MOUNT = (
+    *(
+        "pointer",
+        "kind",
+        "index",
+        "destination",
+        "source",
+        "fstype",
+        "options",
+        "data",
+        "make",
+        "own_set",
+        "own_clear",
+    ),
+    *("implied_clear", "deep_set", "deep_clear", "must_mask", "must_be", "locked", "no_symlink"),
+    *("propagation", "below", "expected", "after", "again", "readonly_last", "copy_up", "id_maps"),
+    *("id_space", "deep_ids", "subpath", "early", "layers", "layer_fds", "label", "spelled", "instead"),
+)
+
+
+def _mount_fields(step: mount_steps.Mount) -> dict[str, object]:
+    values: dict[str, object] = {"kind": step.kind, "make": "dir"}
+    if isinstance(step, (mount_steps.Bind, mount_steps.InnerBind)):
+        values["make"] = "source"
+    # What a kind does not have is as where it is not asked for.
+    for kind in (mount_steps.Bind, mount_steps.CgroupBind, mount_steps.Overlay):
+        values |= kind._defaults  # noqa: SLF001 - of the same family of records
+    for record in (step.attributes, step):
+        values |= {name: getattr(record, name) for name in type(record)._fields}
+    return {name: _plain(values[name]) for name in _MOUNT}
+
+
 def _fields(record: Record) -> dict[str, object]:
+    if isinstance(record, mount_steps.Mount):
+        return _mount_fields(record)
     return {name: _plain(getattr(record, name)) for name in type(record)._fields}
 
 
@@ -215,30 +250,59 @@ def options(given: Options) -> list[str]:
     return words
 
 
-def _mount(step: steps.Mount) -> str:
-    words = [*options(step.options), *step.data]
-    if step.kind == "remount":
-        what = "change the mount" if step.options.bind else "change the file system"
-    elif step.options.bind:
-        inside = " of the root" if step.kind == "inner-bind" else ""
-        what = f"{step.options.bind} {step.source}{inside}" + (f"/{step.subpath}" if step.subpath else "")
-    else:
-        what = f"mount {step.fstype}" + (f" {step.source}" if step.source != step.fstype else "")
-    if step.propagation and not step.options.propagation:
-        words.append(f"r{mount_options.PROPAGATIONS[step.propagation[0][0]]} by default")
-    if step.below:
-        words.append(f"below it {mount_options.PROPAGATIONS[step.below]}")
-    if step.implied_clear and step.options.bind:
-        words.append("nothing else" + (" but what is locked" if step.locked else ""))
-    if step.id_maps:
-        words.append("ids " + " ".join(_maps(maps) for maps in step.id_maps))
-    if step.id_space:
-        words.append(f"ids of {step.id_space}")
-    words += [f"{name}={path}" + (" of the root" if inside else "") for name, path, inside in step.layers]
+def _bind(step: mount_steps.Mount) -> str:
+    """Describe a bind: what it shows, and what becomes of attributes that nobody asked for."""
+    what = f"{step.options.bind} {step.full_source}"
+    if isinstance(step, mount_steps.InnerBind):
+        what += " of the root"
+    asked = step.attributes
+    words = [*options(step.options), *_defaults(step)]
+    if asked.implied_clear:
+        words.append("nothing else" + (" but what is locked" if asked.locked else ""))
+    return _placed(what, step, [*words, *_ids(step)])
+
+
+def _file_system(step: mount_steps.FileSystem) -> str:
+    what = f"mount {step.fstype}" + (f" {step.source}" if step.source != step.fstype else "")
+    words = [*options(step.options), *step.data, *_defaults(step), *_ids(step)]
+    if isinstance(step, mount_steps.Overlay):
+        words += [f"{name}={path}" + (" of the root" if inside else "") for name, path, inside in step.layers]
     if step.label:
         words.append(f"label {step.label}")
-    late = ", read-only at the end" if step.readonly_last else ""
-    return f"{what} on {step.destination}" + (f" ({' '.join(words)})" if words else "") + late
+    return _placed(what, step, words) + (", read-only at the end" if step.readonly_last else "")
+
+
+def _remount(step: mount_steps.Remount) -> str:
+    words = [*options(step.options), *_defaults(step)]
+    if step.attributes.implied_clear:
+        words.append("nothing else")
+    return _placed("change the mount", step, words)
+
+
+def _reconfigure(step: mount_steps.Reconfigure) -> str:
+    return _placed("change the file system", step, [*options(step.options), *step.data, *_defaults(step)])
+
+
+def _defaults(step: mount_steps.Mount) -> list[str]:
+    """Return the words for propagation that is not the options'."""
+    asked = step.attributes
+    words = []
+    if asked.propagation and not step.options.propagation:
+        words.append(f"r{mount_options.PROPAGATIONS[asked.propagation[0][0]]} by default")
+    if asked.below:
+        words.append(f"below it {mount_options.PROPAGATIONS[asked.below]}")
+    return words
+
+
+def _ids(step: mount_steps.Mount) -> list[str]:
+    asked = step.attributes
+    if asked.id_maps:
+        return ["ids " + " ".join(_maps(maps) for maps in asked.id_maps)]
+    return [f"ids of {asked.id_space}"] if asked.id_space else []
+
+
+def _placed(what: str, step: mount_steps.Mount, words: list[str]) -> str:
+    return f"{what} on {step.destination}" + (f" ({' '.join(words)})" if words else "")
 
 
 def _maps(maps: tuple[tuple[int, int, int], ...]) -> str:
@@ -357,7 +421,13 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     ),
     steps.TreePropagation: lambda step: f"make all inherited mounts {_flagged(step.flag, recursive=True)}",
     steps.AttachRoot: _attach_root,
-    steps.Mount: _mount,
+    mount_steps.Bind: _bind,
+    mount_steps.InnerBind: _bind,
+    mount_steps.CgroupBind: _bind,
+    mount_steps.FileSystem: _file_system,
+    mount_steps.Overlay: _file_system,
+    mount_steps.Remount: _remount,
+    mount_steps.Reconfigure: _reconfigure,
     steps.Symlink: lambda step: f"link {step.path} -> {step.target}",
     steps.Device: _device,
     steps.Terminal: lambda step: "open a terminal" + (" and put it on /dev/console" if step.console else ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pyrunc import text_tables
 from pyrunc.errors import printable
 from pyrunc.plan import mount_origins, mount_table, steps
+from pyrunc.plan.mount_steps import Bind, FileSystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,8 +183,8 @@ def _covered(rows: list[Row]) -> set[int]:
 def _source(row: Row, origin: Origin) -> str:
     """Return what is mounted: for a bind of ours the path on the host, else what the kernel says."""
     step = origin.step
-    if isinstance(step, steps.Mount) and step.kind == "bind" and origin.kind != mount_origins.BELOW:
-        return f"{step.source}/{step.subpath}" if step.subpath else step.source
+    if isinstance(step, Bind) and origin.kind != mount_origins.BELOW:
+        return step.full_source
     if isinstance(step, steps.AttachRoot) and origin.kind == mount_origins.ROOT and step.overlay is None:
         return step.path
     return row.source if row.root == "/" else f"{row.source}[{row.root}]"
@@ -192,7 +193,7 @@ def _source(row: Row, origin: Origin) -> str:
 def _options(row: Row, origin: Origin) -> str:
     """Return the words of the mount, and in brackets what else its file system has, if that is its own."""
     step = origin.step
-    if origin.kind != mount_origins.CONTAINER and not (isinstance(step, steps.Mount) and step.kind == "new"):
+    if origin.kind != mount_origins.CONTAINER and not isinstance(step, FileSystem):
         return ",".join(row.options)
     more = [word for word in row.data if word not in ("rw", *row.options)]
     own = ",".join(row.options)
@@ -213,7 +214,7 @@ def document(rows: list[Row], found: Origins, volumes: dict[str, str]) -> list[d
     for row, _branch in _branches(rows):
         origin = found.of[row.id]
         step = origin.step
-        host = _source(row, origin) if isinstance(step, steps.Mount) and step.kind == "bind" else None
+        host = _source(row, origin) if isinstance(step, Bind) else None
         result.append(
             {
                 "id": row.id,

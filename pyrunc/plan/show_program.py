@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _struct
 
-from pyrunc.plan import namespaces, process_program, program_first, steps
+from pyrunc.plan import mount_steps, namespaces, process_program, program_first, steps
 from pyrunc.plan.program import SIGNATURES
 from pyrunc.plan.program_first import Beginning
 from pyrunc.plan.record import Record
@@ -62,8 +62,8 @@ def lowered(plan: steps.Plan) -> Program:
     opened = {
         id(step): f"mount{number}"
         for number, step in enumerate(plan.child)
-        if isinstance(step, steps.AttachRoot)
-        or (isinstance(step, steps.Mount) and (step.kind in ("bind", "late-bind") or step.early))
+        if isinstance(step, (steps.AttachRoot, mount_steps.Bind, mount_steps.CgroupBind))
+        or (isinstance(step, mount_steps.Overlay) and step.early)
         or (isinstance(step, steps.Device) and step.bind)
     }
     beginning = Beginning(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pyrunc.plan.cgroups import CgroupPlan
-    from pyrunc.plan.mount_options import Options
+    from pyrunc.plan.mount_steps import Overlay
 
     IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
     from pyrunc.plan.seccomp import Filter
@@ -169,86 +169,9 @@ class AttachRoot(Step):
 
     path: str
     propagation: int
-    overlay: Mount | None = None
+    overlay: Overlay | None = None
     layer: str = ""
     layer_ids: tuple[IdMap, IdMap] | None = None
-
-
-class Mount(Step):
-    """One entry of `mounts` (or one of the several mounts a cgroup entry becomes).
-
-    Attributes:
-        kind: "bind" (source opened by the parent before the fork), "late-bind" (source, on the host, exists
-            only once the cgroups do), "inner-bind" (source inside the root, as earlier mounts have left it),
-            "new" (a file system made inside the container's namespaces) or "remount" (what is already
-            mounted there is changed).
-        index: place in config.json's array.
-        destination: path inside the root, without anything that could be left out: the one that is compared.
-        spelled: how config.json has it, for messages; "" if it is the same.
-        options: what the options say, for readers; what is done is in the fields below.
-        data: the words for a new file system itself.
-        make: what to make when the destination is missing: "dir", "file" or "source" (as the source is).
-        own_set, own_clear: MOUNT_ATTR_* bits of the mount itself.
-        implied_clear: bits that nobody asked for: cleared, unless they are locked.
-        deep_set, deep_clear: MOUNT_ATTR_* bits of the mount and all below it; own ones win.
-        must_mask, must_be: MOUNT_ATTR_* bits that are compared in the end, and what they must be.
-        locked: the mount comes from outside a user namespace: what restricts it there stays, and asking for
-            less is an error.
-        no_symlink: the destination must be reached without any symlink (/proc, /sys: CVE-2019-19921).
-        propagation: propagation types to set, in this order: (flag, recursive).
-        below: propagation type of what is mounted below a bind's source, where only its top has one of its
-            own.
-        expected: MS_* bits of the mount's propagation in the end, 0 when nothing was asked.
-        after: its propagation is set once more when it is attached: it may lie on a shared mount.
-        again: propagation types to set once more after linux.rootfsPropagation has changed all mounts.
-        readonly_last: read-only is set after everything else: mount points and nodes are still to be made.
-        copy_up: what the mount covers is copied into it first.
-        id_maps: user and group mapping of an id-mapped mount: (id in the file system, id on the host, size).
-        id_space: path of a user namespace to take that mapping from instead, "" for none.
-        deep_ids: the mapping is for everything below the mount as well.
-        subpath: directory inside the source that is meant; the source is a volume, so its content is hostile.
-        early: a new file system that the parent makes, because it is made of directories of the host.
-        layers: an overlay's directories, highest first: (parameter, path, whether it is inside the root).
-        layer_fds: the kernel takes descriptors as layers (Linux 6.13), not only their names.
-        label: SELinux label to give the root of a file system that cannot be mounted with one.
-        instead: source of a late bind if the container does without the cgroup that it would show.
-
-    """
-
-    kind: str
-    index: int
-    destination: str
-    source: str
-    fstype: str
-    options: Options
-    data: tuple[str, ...] = ()
-    make: str = "dir"
-    own_set: int = 0
-    own_clear: int = 0
-    implied_clear: int = 0
-    deep_set: int = 0
-    deep_clear: int = 0
-    must_mask: int = 0
-    must_be: int = 0
-    locked: bool = False
-    no_symlink: bool = False
-    propagation: tuple[tuple[int, bool], ...] = ()
-    below: int = 0
-    expected: int = 0
-    after: bool = False
-    again: tuple[tuple[int, bool], ...] = ()
-    readonly_last: bool = False
-    copy_up: bool = False
-    id_maps: tuple[IdMap, IdMap] | None = None
-    id_space: str = ""
-    deep_ids: bool = False
-    subpath: str = ""
-    early: bool = False
-    layers: tuple[tuple[str, str, bool], ...] = ()
-    layer_fds: bool = True
-    label: str = ""
-    spelled: str = ""
-    instead: str = ""
 
 
 class Symlink(Step):

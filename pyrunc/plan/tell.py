@@ -6,7 +6,7 @@ path: nobody waits for microseconds here.
 
 from __future__ import annotations
 
-from pyrunc.plan import namespaces, process, show, steps
+from pyrunc.plan import mount_steps, namespaces, process, show, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _sees(config: Config, plan: steps.Plan) -> list[str]:
     layered = any(isinstance(step, steps.AttachRoot) and step.overlay is not None for step in plan.child)
     how = ", read-only" if section.get("readonly") else ", and may write to it"
     said.append(f"{plan.rootfs} as /{', through a writable layer of its own' if layered else how}")
-    said += [show.describe(step) for step in plan.child if isinstance(step, steps.Mount)]
+    said += [show.describe(step) for step in plan.child if isinstance(step, mount_steps.Mount)]
     return said
 
 

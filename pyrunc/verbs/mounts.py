@@ -17,6 +17,7 @@ from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
 from pyrunc.life import planning
 from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
+from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Tree:
         config: Config = {**self.config, "mounts": entries}
         made = planning.again(config, self.container, self.container.cgroup_manager, self.rootless)
         for step in made.child:
-            if isinstance(step, steps.Mount) and step.index >= self.configured:
+            if isinstance(step, Mount) and step.index >= self.configured:
                 step.pointer = ""
         return made
 
@@ -166,7 +167,7 @@ class Tree:
             entries = [entry for _asked, entry in wanted]
             plan = self.plan([*before["added"], *entries])
             first = self.configured + len(before["added"])
-            new = [step for step in plan.child if isinstance(step, steps.Mount) and step.index >= first]
+            new = [step for step in plan.child if isinstance(step, Mount) and step.index >= first]
             for step in new:
                 asked = wanted[step.index - first][0]
                 step.pointer = asked
@@ -218,7 +219,7 @@ class Tree:
             if origin.step is None or origin.kind == mount_origins.BELOW:
                 continue
             place = mount_origins.place_of(origin.step)
-            if origin.kind == mount_origins.ADDED and isinstance(origin.step, steps.Mount):
+            if origin.kind == mount_origins.ADDED and isinstance(origin.step, Mount):
                 wishes["added"][origin.step.index - self.configured] = None
             else:
                 wishes["removed"].append([origin.pointer, place])
@@ -343,16 +344,16 @@ def _read(path: str, tree: Tree) -> list[dict[str, Any]]:
     return found
 
 
-def _check_kind(step: steps.Mount, asked: str) -> None:
-    if step.kind in ("bind", "inner-bind") or (step.kind == "new" and step.fstype in _FILE_SYSTEMS):
-        if step.kind == "bind" or not (step.id_maps or step.id_space):
+def _check_kind(step: Mount, asked: str) -> None:
+    if isinstance(step, (Bind, InnerBind)) or (isinstance(step, FileSystem) and step.fstype in _FILE_SYSTEMS):
+        if isinstance(step, Bind) or not step.attributes.id_mapped:
             return
         raise Failure(f"{asked}: only a bind from outside the container can be id-mapped")
-    what = "a remount" if step.kind == "remount" else f"type {step.fstype}"
+    what = "a remount" if isinstance(step, Remount) else f"type {step.fstype}"
     raise Failure(f"{asked}: {what} cannot be added to an existing container", hint="binds and tmpfs can be")
 
 
-def _check_free(step: steps.Mount, asked: str, known: Knowledge, found: Origins) -> None:
+def _check_free(step: Mount, asked: str, known: Knowledge, found: Origins) -> None:
     place = mount_origins.place_of(step)
     for row in known.rows:
         if row.point == place:
@@ -371,7 +372,6 @@ def _bases(known: Knowledge, found: Origins) -> dict[int, str]:
         step = origin.step
         if origin.kind == mount_origins.ROOT and isinstance(step, steps.AttachRoot) and step.overlay is None:
             bases[row.id] = step.path
-        elif origin.kind in (mount_origins.CONFIG, mount_origins.ADDED) and isinstance(step, steps.Mount):
-            if step.kind == "bind":
-                bases[row.id] = f"{step.source}/{step.subpath}" if step.subpath else step.source
+        elif origin.kind in (mount_origins.CONFIG, mount_origins.ADDED) and isinstance(step, Bind):
+            bases[row.id] = step.full_source
     return bases

@@ -11,6 +11,7 @@ from pyrunc.errors import Failure
 from pyrunc.plan import build, steps
 from pyrunc.plan.cgroups import CgroupFacts
 from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.record import Record
 from pyrunc.spec import load, meaning
 from pyrunc.spec.accept import accept
@@ -131,7 +132,7 @@ def look_at(plan: steps.Plan) -> None:
             assert step.effective & ~step.permitted == 0, step
         if isinstance(step, steps.Sysctl):
             assert not set(step.path.split("/")) & {"", ".", ".."}, step
-        if isinstance(step, steps.Mount):
+        if isinstance(step, Mount):
             assert step.options.attr_set & step.options.attr_clear == 0, step
 
 

@@ -14,6 +14,7 @@ from pyrunc.apply import facts
 from pyrunc.linux import flags
 from pyrunc.plan import build, mount_options, steps
 from pyrunc.plan.facts import Request
+from pyrunc.plan.mount_steps import FileSystem, Mount, Remount
 from pyrunc.spec.accept import accept
 from tests.support.leaks import Watch
 from tests.support.mounts import HostMounts, Row, restrict
@@ -121,14 +122,14 @@ def planned(bundle: Bundle) -> steps.Plan:
     return build.build(bundle.config, facts.gather(), Request(id="c", bundle=str(bundle.path)))  # type: ignore[arg-type]
 
 
-def compare(step: steps.Mount, rows: list[Row]) -> None:
+def compare(step: Mount, rows: list[Row]) -> None:
     """Compare a mount with the lines of its place: one of them must be as the plan says; take it out."""
     fitting = [row for row in rows if differences(step, row) == []]
     assert fitting, f"{step}\n{[(row, differences(step, row)) for row in rows]}"
     rows.remove(fitting[0])
 
 
-def differences(step: steps.Mount, row: Row) -> list[str]:
+def differences(step: Mount, row: Row) -> list[str]:
     """Return what a line of the mount table shows otherwise than a step says."""
     wrong = []
     words = row.options.split(",")
@@ -141,10 +142,10 @@ def differences(step: steps.Mount, row: Row) -> list[str]:
         mount_options.NOSYMFOLLOW: "nosymfollow" in words,
     }
     for bit, there in shown.items():
-        if step.must_mask & bit and there is not bool(step.must_be & bit):
+        if step.attributes.must_mask & bit and there is not bool(step.attributes.must_be & bit):
             wrong.append(f"{bit:#x} is {there}")
         # What nobody asked for goes when something else was asked for.
-        if step.implied_clear & bit and there:
+        if step.attributes.implied_clear & bit and there:
             wrong.append(f"{bit:#x} is there, and nobody asked for it")
     atime = (
         mount_options.NOATIME
@@ -153,18 +154,21 @@ def differences(step: steps.Mount, row: Row) -> list[str]:
         if "relatime" in words
         else mount_options.STRICTATIME
     )
-    if step.must_mask & mount_options.ATIME_MASK and atime != step.must_be & mount_options.ATIME_MASK:
+    if (
+        step.attributes.must_mask & mount_options.ATIME_MASK
+        and atime != step.attributes.must_be & mount_options.ATIME_MASK
+    ):
         wrong.append(f"access time {atime:#x}")
-    if step.kind == "new":
+    if isinstance(step, FileSystem):
         if row.kind != step.fstype or row.source != step.source:
             wrong.append(f"{row.kind} of {row.source}")
         wrong += [word for word in step.data if word.startswith("size=") and word not in row.superblock]
     types = row.propagation.split("+")
-    if step.expected == mount_options.SHARED and "shared" not in types:
+    if step.attributes.expected == mount_options.SHARED and "shared" not in types:
         wrong.append(row.propagation)
-    if step.expected == mount_options.PRIVATE and types != ["private"]:
+    if step.attributes.expected == mount_options.PRIVATE and types != ["private"]:
         wrong.append(row.propagation)
-    if step.expected == mount_options.SLAVE and "shared" in types:
+    if step.attributes.expected == mount_options.SLAVE and "shared" in types:
         wrong.append(row.propagation)
     return wrong
 
@@ -208,7 +212,7 @@ def test_the_kernel_shows_the_plan_and_delete_leaves_nothing(
         watch = Watch([tmp_path, place], engine.root)
         name = engine.create(bundle)
         rows = [Row(line) for line in Path(f"/proc/{engine.pid(name)}/mountinfo").read_text().splitlines()]
-        wanted = last_word([step for step in planned(bundle).child if isinstance(step, steps.Mount)])
+        wanted = last_word([step for step in planned(bundle).child if isinstance(step, Mount)])
         for step in wanted:
             if step.index >= len(base):
                 compare(step, places(rows, step))
@@ -219,18 +223,19 @@ def test_the_kernel_shows_the_plan_and_delete_leaves_nothing(
     check()
 
 
-def last_word(found: list[steps.Mount]) -> list[steps.Mount]:
+def last_word(found: list[Mount]) -> list[Mount]:
     """Return the steps that say what is in force: a remount takes the place of what it changes."""
-    kept: list[steps.Mount] = []
+    kept: list[Mount] = []
     for step in found:
-        if step.kind == "remount":
+        if isinstance(step, Remount):
             last = max(at for at, other in enumerate(kept) if other.destination == step.destination)
-            step.expected = step.expected or kept[last].expected
+            expected = step.attributes.expected or kept[last].attributes.expected
+            step.attributes = step.attributes.but(expected=expected)
             kept.pop(last)
         kept.append(step)
     return kept
 
 
-def places(rows: list[Row], step: steps.Mount) -> list[Row]:
+def places(rows: list[Row], step: Mount) -> list[Row]:
     """Return the lines of the place a step mounts on."""
     return [row for row in rows if row.place == step.destination]

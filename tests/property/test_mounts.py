@@ -12,6 +12,7 @@ from pyrunc.errors import Failure
 from pyrunc.plan import build, mount_options, steps
 from pyrunc.plan.facts import Facts, Request
 from pyrunc.plan.mount_options import Options, parse
+from pyrunc.plan.mount_steps import Mount
 from pyrunc.spec import accept, meaning
 from pyrunc.spec.explain import Report
 from tests.support.cgroup_hosts import hybrid, v2
@@ -170,8 +171,8 @@ def planned(config: dict[str, Any], facts: Facts) -> steps.Plan | Failure:
     return plan
 
 
-def mount_steps(plan: steps.Plan) -> list[steps.Mount]:
-    return [step for step in plan.child if isinstance(step, steps.Mount)]
+def mount_steps(plan: steps.Plan) -> list[Mount]:
+    return [step for step in plan.child if isinstance(step, Mount)]
 
 
 @MANY
@@ -313,7 +314,8 @@ def test_set_and_clear_never_overlap(words: list[str]) -> None:
         assert put & times in (0, mount_options.NOATIME, mount_options.STRICTATIME)
     put, clear, implied = got.own()
     assert not implied & (put | clear)
-    mask, value = mount_options.demand(got.own(), got.deep())
+    asked = mount_options.attributes(got)
+    mask, value = asked.must_mask, asked.must_be
     assert not value & ~mask
 
 
@@ -331,7 +333,8 @@ def test_data_stays_in_order(words: list[str]) -> None:
 def test_what_must_hold_is_what_the_last_word_about_it_says(words: list[str]) -> None:
     """Told bit by bit, without masks: the reading a person would do."""
     got = parse(words)
-    mask, value = mount_options.demand(got.own(), got.deep())
+    asked = mount_options.attributes(got)
+    mask, value = asked.must_mask, asked.must_be
     for bit in (*(1 << at for at in range(4)), mount_options.NODIRATIME, mount_options.NOSYMFOLLOW):
         about = [TABLE[word][0] for word in words if group(word) == bit]
         if about:

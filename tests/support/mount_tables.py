@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrunc.plan import build, mount_origins, mount_table, steps
 from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.mount_steps import Bind
 from tests.support.cgroup_hosts import v2
 
 if TYPE_CHECKING:
@@ -67,11 +68,7 @@ def known(
     made: steps.Plan, table: str = TABLE, located: dict[str, str] | None = None, host: str = HOST
 ) -> Knowledge:
     """Return what the kernel says: where /var/run leads, and where the sources are on the host."""
-    sources = {
-        id(step): ("8:1", step.source, step.source)
-        for step in made.child
-        if isinstance(step, steps.Mount) and step.kind == "bind"
-    }
+    sources = {id(step): ("8:1", step.source, step.source) for step in made.child if isinstance(step, Bind)}
     return mount_origins.Knowledge(
         rows=mount_table.parse(table),
         located={"/var/run/cache": "/run/cache", **(located or {})},

@@ -13,8 +13,9 @@ from pyrunc.apply.live import inside
 from pyrunc.apply.mounts import bind_sources, verify
 from pyrunc.linux import _linux
 from pyrunc.plan import mount_origins, mount_table, steps
-from pyrunc.plan.mount_options import RDONLY, SHARED, SLAVE
+from pyrunc.plan.mount_options import RDONLY
 from pyrunc.plan.mount_origins import Knowledge, Origin, Origins
+from pyrunc.plan.mount_steps import Bind, FileSystem, Mount
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -66,8 +67,8 @@ def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str
     found: dict[int, tuple[str, str, str]] = {}
     links = []
     for step in plan.child:
-        if isinstance(step, steps.Mount) and step.kind == "bind":
-            if "copy-symlink" in step.options.ext and bind_sources.link(step):
+        if isinstance(step, Bind):
+            if step.copy_symlink and bind_sources.link(step):
                 links.append(id(step))
             source = _source(step, host)
             if source is not None:
@@ -82,15 +83,14 @@ def _own_table() -> str:
     return bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _source(step: steps.Mount, host: list[Row]) -> tuple[str, str, str] | None:
+def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
     """Return the source of a bind as it is on the host now, None if it cannot be looked at.
 
     ("", "", "") says that there is none.
     """
-    path = f"{step.source}/{step.subpath}" if step.subpath else step.source
-    how = os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if "src-nofollow" in step.options.ext else 0)
+    how = os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if step.src_nofollow else 0)
     try:
-        fd = os.open(path, how)
+        fd = os.open(step.full_source, how)
     except FileNotFoundError:
         return "", "", ""
     except OSError:
@@ -159,27 +159,16 @@ def _changed(origin: Origin, attributes: int, propagation: int, end: steps.Verif
         if origin.kind == mount_origins.BELOW:
             return "", ""
         return verify.root_difference(end, attributes, propagation)
-    if isinstance(step, steps.Mount):
+    if isinstance(step, Mount):
+        asked = step.attributes
         if origin.kind == mount_origins.BELOW:
-            step = _deep(step)
-        return verify.difference(step, attributes, propagation, lonely=_is_lonely(step)), ""
+            # Of what came along with it the mount's recursive words are all that counts.
+            deep = asked.deep_set | asked.deep_clear
+            asked = asked.but(must_mask=deep, must_be=asked.deep_set, expected=0)
+        return verify.difference(asked, attributes, propagation, lonely=verify.is_lonely(step)), ""
     if isinstance(step, steps.ReadonlyPath) and origin.kind == mount_origins.READONLY:
         return ("" if attributes & RDONLY else "the mount is rw, not ro"), ""
     return "", ""
-
-
-def _deep(step: steps.Mount) -> steps.Mount:
-    """Return what a step asks for of the mounts that came along with its own: its recursive words."""
-    values = {name: getattr(step, name) for name in steps.Mount._fields}
-    mask = step.deep_set | step.deep_clear
-    return steps.Mount(**{**values, "must_mask": mask, "must_be": step.deep_set, "expected": 0})
-
-
-def _is_lonely(step: steps.Mount) -> bool:
-    """Tell whether a bind that is to be a slave has a source without anything to be a slave of."""
-    if step.kind != "bind" or step.expected != SLAVE:
-        return False
-    return not verify.propagation_at(step.source) & (SHARED | SLAVE)
 
 
 def _other(row: Row, origin: Origin, known: Knowledge) -> str:
@@ -188,16 +177,16 @@ def _other(row: Row, origin: Origin, known: Knowledge) -> str:
     if origin.kind == mount_origins.MASKED:
         empty = row.fstype == "tmpfs" and row.root == "/" and "ro" in row.options
         return "" if empty or row.root.endswith("/null") else f"it is not masked: {_shown(row)} covers it"
-    if origin.kind not in (mount_origins.CONFIG, mount_origins.ADDED) or not isinstance(step, steps.Mount):
+    if origin.kind not in (mount_origins.CONFIG, mount_origins.ADDED) or not isinstance(step, Mount):
         return ""
-    if step.kind == "new":
+    if isinstance(step, FileSystem):
         return "" if row.fstype == step.fstype else f"it is {_shown(row)}, not a {step.fstype}"
-    if step.kind != "bind" or id(step) not in known.sources:
+    if not isinstance(step, Bind) or id(step) not in known.sources:
         return ""
     device, part, _path = known.sources[id(step)]
     if (row.device, row.root) == (device, part):
         return ""
-    source = f"{step.source}/{step.subpath}" if step.subpath else step.source
+    source = step.full_source
     if row.root.endswith(_DELETED):
         now = "is gone from the host" if not device else "is another one on the host by now"
         return f"{source} {now}: the container still has the old one"

@@ -19,6 +19,7 @@ from pyrunc.apply.mounts.mounting import Mounting
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_origins, mount_table, steps
+from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ class _Tree:
         self.mounting.made = made
 
 
-def add(
-    container: store.Container, wanted: list[steps.Mount], plan: steps.Plan, bases: dict[int, str]
-) -> None:
+def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases: dict[int, str]) -> None:
     """Mount something in a container that is there.
 
     Args:
@@ -98,22 +97,21 @@ def add(
     lock, _held = mount_points.hold(container.root, container.rootfs)
     for step in wanted:
         # What is put on a shared mount becomes shared by that.
-        step.after = bool(step.propagation)
-        if step.expected == flags.MS_SLAVE and step.kind == "bind":
-            if not verify.propagation_at(step.source) & (flags.MS_SHARED | flags.MS_SLAVE):
-                tree.mounting.lonely.add(id(step))
-        if step.copy_up:
+        step.attributes = step.attributes.but(after=bool(step.attributes.propagation))
+        if verify.is_lonely(step):
+            tree.mounting.lonely.add(id(step))
+        if isinstance(step, FileSystem) and step.copy_up:
             from pyrunc.apply.mounts import tmpcopyup
 
             tree.mounting.copy = tmpcopyup.fill
-        if "copy-symlink" in step.options.ext:
+        if isinstance(step, Bind) and step.copy_symlink:
             _refuse_link(step)
 
     def open_all() -> None:
         for step in wanted:
-            if step.kind == "bind":
+            if isinstance(step, Bind):
                 fd = tree.mounts[id(step)] = bind_sources.open_source(step)
-                if step.id_maps or step.id_space:
+                if step.attributes.id_mapped:
                     spaces.map(fd, step)
 
     try:
@@ -134,7 +132,7 @@ def add(
             os.close(fd)
 
 
-def _refuse_link(step: steps.Mount) -> None:
+def _refuse_link(step: Bind) -> None:
     """Refuse what would be a copy of a symlink: no mount, so nothing that could be found or removed again."""
     if bind_sources.link(step):
         raise bind_sources.failure(
@@ -144,10 +142,10 @@ def _refuse_link(step: steps.Mount) -> None:
             "name what it points to",
         )
     # Not looked at again by the helper, to whom the path means something else.
-    step.options.ext = tuple(word for word in step.options.ext if word != "copy-symlink")
+    step.copy_symlink = False
 
 
-def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
+def _attach_all(tree: _Tree, wanted: list[Mount], place: Place) -> None:
     """Be the helper's part of add()."""
     tree.root, tree.procfs = place.root, place.procfs
     attached: list[int] = []
@@ -168,12 +166,12 @@ def _attach_all(tree: _Tree, wanted: list[steps.Mount], place: Place) -> None:
         raise
 
 
-def _attach(tree: _Tree, step: steps.Mount, attached: list[int]) -> None:
+def _attach(tree: _Tree, step: Mount, attached: list[int]) -> None:
     """Attach one mount, and add a descriptor of it to those that are."""
     fd = tree.mounts.get(id(step), -1)
-    if fd < 0 and step.kind == "inner-bind":
+    if fd < 0 and isinstance(step, InnerBind):
         fd = bind_sources.open_inner(tree.root, step)
-    elif fd < 0:
+    elif fd < 0 and isinstance(step, FileSystem):
         fd = filesystems.open_new(step)
     attached.append(os.dup(fd))  # it may be when something of it fails: its propagation is changed last
     tree.mounts[id(step)] = fd

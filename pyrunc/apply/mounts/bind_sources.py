@@ -25,10 +25,11 @@ from pyrunc.plan.mount_options import (
     RELATIME,
     STRICTATIME,
 )
+from pyrunc.plan.mount_steps import Bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.steps import Mount
+    from pyrunc.plan.mount_steps import CgroupBind, InnerBind, Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
@@ -58,7 +59,7 @@ def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
     )
 
 
-def open_source(step: Mount) -> int:
+def open_source(step: Bind | CgroupBind) -> int:
     """Return a detached copy of a bind's source with all its attributes and propagation set.
 
     Args:
@@ -69,20 +70,20 @@ def open_source(step: Mount) -> int:
 
     """
     source = step.source
-    how = _CLONE | (flags.AT_RECURSIVE if step.options.bind == "rbind" else 0)
-    if "src-nofollow" in step.options.ext:
-        how |= flags.AT_SYMLINK_NOFOLLOW
+    how = _CLONE | (flags.AT_RECURSIVE if step.attributes.recursive else 0)
+    subpath = ""
+    if isinstance(step, Bind):
+        subpath = step.subpath
+        if step.src_nofollow:
+            how |= flags.AT_SYMLINK_NOFOLLOW
     try:
-        if step.subpath:
-            fd = _open_inside(source, step.subpath, how)
-        else:
-            fd = _linux.open_tree(flags.AT_FDCWD, source, how)
+        fd = _open_inside(source, subpath, how) if subpath else _linux.open_tree(flags.AT_FDCWD, source, how)
     except OSError as exc:
-        raise source_failure(step, f"{source}/{step.subpath}" if step.subpath else source, exc) from None
+        raise source_failure(step, step.full_source, exc) from None
     return _prepared(fd, step)
 
 
-def open_inner(root: int, step: Mount) -> int:
+def open_inner(root: int, step: InnerBind) -> int:
     """Return a detached copy of something inside the root, as the mounts before this one have left it.
 
     Args:
@@ -93,9 +94,9 @@ def open_inner(root: int, step: Mount) -> int:
         Failure: as open_source().
 
     """
-    how = _CLONE | _EMPTY | (flags.AT_RECURSIVE if step.options.bind == "rbind" else 0)
+    how = _CLONE | _EMPTY | (flags.AT_RECURSIVE if step.attributes.recursive else 0)
     try:
-        inside = target.resolve(root, step.source, follow="src-nofollow" not in step.options.ext)
+        inside = target.resolve(root, step.source, follow=not step.src_nofollow)
         try:
             fd = _linux.open_tree(inside, "", how)
         finally:
@@ -150,13 +151,14 @@ def set_attributes(fd: int, step: Mount) -> None:
         OSError: the kernel refuses.
 
     """
-    own_set, own_clear = step.own_set, step.own_clear | step.implied_clear
-    if step.locked and own_clear:
+    asked = step.attributes
+    own_set, own_clear = asked.own_set, asked.own_clear | asked.implied_clear
+    if asked.locked and own_clear:
         own_set, own_clear = _without_locked(fd, step)
-    deep_set, deep_clear = step.deep_set, step.deep_clear
-    words = step.propagation
+    deep_set, deep_clear = asked.deep_set, asked.deep_clear
+    words = asked.propagation
     flag, deep = words[0] if words else (0, False)
-    if step.options.bind != "rbind":
+    if not asked.recursive:
         # One mount: one call does it all.
         own = own_set | own_clear
         own_set |= deep_set & ~own
@@ -272,13 +274,13 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
     """
     now = _linux.fstatfs(fd)[1]
     here = now & _ST_SAME
-    if step.own_clear & here & RDONLY and not _is_locked_readonly(fd):
+    wish = step.attributes
+    if wish.own_clear & here & RDONLY and not _is_locked_readonly(fd):
         here &= ~RDONLY
-    refused = step.own_clear & here & LOCKABLE
+    refused = wish.own_clear & here & LOCKABLE
     atime = NOATIME if now & flags.ST_NOATIME else RELATIME if now & flags.ST_RELATIME else STRICTATIME
-    asked = step.options.atime
-    other_time = asked is not None and asked != atime
-    if step.own_set & NODIRATIME and not now & flags.ST_NODIRATIME:
+    other_time = wish.atime is not None and wish.atime != atime
+    if wish.own_set & NODIRATIME and not now & flags.ST_NODIRATIME:
         other_time = True
     if refused or other_time:
         words = [name for bit, name, _ in ATTRIBUTES if refused & bit]
@@ -291,8 +293,8 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
             "what restricts a mount outside a user namespace stays in force inside; leave out these options",
         )
     # Access times are as they are asked to be, or nobody asked: either way they stay.
-    own_clear = step.own_clear & ~(ATIME_MASK | NODIRATIME)
-    return step.own_set & ~(ATIME_MASK | NODIRATIME), own_clear | (step.implied_clear & ~(here | NODIRATIME))
+    own_clear = wish.own_clear & ~(ATIME_MASK | NODIRATIME)
+    return wish.own_set & ~(ATIME_MASK | NODIRATIME), own_clear | (wish.implied_clear & ~(here | NODIRATIME))
 
 
 def _is_locked_readonly(fd: int) -> bool:
@@ -326,7 +328,7 @@ def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = Fa
     """Return the failure of opening a bind's source."""
     if exc.errno == ENOENT:
         hint = ""
-        if not step.subpath and os.path.islink(source):
+        if not getattr(step, "subpath", "") and os.path.islink(source):
             hint = f"it is a symlink to {os.readlink(source)}, and that is missing"
         return failure(step, f"bind source {source} does not exist", ENOENT, hint)
     hint = ""

@@ -18,14 +18,15 @@ from pyrunc.apply import foreground, protocol
 from pyrunc.apply.mounts import bind_sources, verify
 from pyrunc.errors import Failure, from_facts, worded
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import steps
 from pyrunc.plan.mount_options import UNBINDABLE
+from pyrunc.plan.mount_steps import Bind
 from pyrunc.plan.program_tree import BATCH, classic_handed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from pyrunc.plan import steps
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
@@ -74,7 +75,7 @@ class Sources:
         table = verify.parse_mounts().values()
         self._unbindable = [place for place, propagation in table if propagation & UNBINDABLE]
 
-    def look(self, step: steps.Mount) -> None:
+    def look(self, step: Bind) -> None:
         """Look at a source before anything has happened.
 
         Raises:
@@ -82,7 +83,7 @@ class Sources:
 
         """
         try:
-            found = os.stat(step.source, follow_symlinks="src-nofollow" not in step.options.ext)
+            found = os.stat(step.source, follow_symlinks=not step.src_nofollow)
         except FileNotFoundError as exc:
             raise bind_sources.source_failure(step, step.source, exc) from None
         except OSError:
@@ -90,7 +91,7 @@ class Sources:
         self.seen[step.source] = found.st_dev, found.st_ino
         inside = os.path.realpath(step.source).rstrip("/") + "/"
         for place in self._unbindable:
-            if (place + "/").startswith(inside) and (step.options.bind == "rbind" or place + "/" == inside):
+            if (place + "/").startswith(inside) and (step.attributes.recursive or place + "/" == inside):
                 raise bind_sources.failure(
                     step,
                     f"{place} is an unbindable mount",
@@ -139,9 +140,9 @@ class Sources:
         fds = []
         for path, step in list(classic_handed(plan).items())[number : number + BATCH]:
             try:
-                fds.append(self._open_seen(path, follow=not _by_itself(step)))
+                fds.append(self._open_seen(path, follow=not (isinstance(step, Bind) and step.src_nofollow)))
             except OSError as exc:
-                if isinstance(step, steps.Mount):
+                if isinstance(step, Bind):
                     raise bind_sources.source_failure(step, path, exc) from None
                 raise Failure(
                     f"root file system {path}", pointer=step.pointer, errno=exc.errno or 0
@@ -161,7 +162,3 @@ class Sources:
         if expected is not None and (found.st_dev, found.st_ino) != expected:
             raise OSError(ESTALE, os.strerror(ESTALE), path)
         return fd
-
-
-def _by_itself(step: steps.Step) -> bool:
-    return isinstance(step, steps.Mount) and "src-nofollow" in step.options.ext

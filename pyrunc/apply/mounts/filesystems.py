@@ -13,12 +13,12 @@ from pyrunc.apply import target
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
-from pyrunc.plan.mounts import PSEUDO
+from pyrunc.plan.mount_steps import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.errors import Failure
-    from pyrunc.plan.steps import Mount
+    from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure
 
 _EMPTY = flags.AT_EMPTY_PATH
 # The words that mountLabel becomes (mount(8)).
@@ -31,7 +31,7 @@ _SPECIAL = frozenset("\\:,")
 _LONGEST = 255  # the longest string fsconfig(2) takes
 
 
-def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
+def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
@@ -60,19 +60,20 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
                 else:
                     _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
             doing = ""
-            if not step.layers:
-                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
-            else:
+            if isinstance(step, Overlay):
                 _create_overlay(fs, step, root, lower, layers)
+            else:
+                _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
         except OSError as exc:
             raise _failure(step, doing, fs, exc) from None
         # What stays writable until the tree is built gets its last bit at the end.
-        own_set = step.own_set & ~RDONLY if step.readonly_last else step.own_set
+        asked = step.attributes
+        own_set = asked.own_set & ~RDONLY if step.readonly_last else asked.own_set
         try:
             fd = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, own_set)
-            if step.deep_set or step.deep_clear:
-                own = step.own_set | step.own_clear
-                _linux.mount_setattr(fd, "", _EMPTY, step.deep_set & ~own, step.deep_clear & ~own, 0, -1)
+            if asked.deep_set or asked.deep_clear:
+                own = asked.own_set | asked.own_clear
+                _linux.mount_setattr(fd, "", _EMPTY, asked.deep_set & ~own, asked.deep_clear & ~own, 0, -1)
             if step.label:
                 os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", step.label.encode())
         except OSError as exc:
@@ -84,20 +85,18 @@ def open_new(step: Mount, *, cover: int = -1, root: int = -1, lower: int = -1) -
     return fd
 
 
-def _words(step: Mount, cover: int) -> tuple[str, ...]:
+def _words(step: FileSystem, cover: int) -> tuple[str, ...]:
     """Return the words for the file system itself.
 
     A tmpfs takes the mode of the directory it covers, unless that was made for it.
     """
-    words = step.data
-    if step.own_set & RDONLY and step.fstype not in PSEUDO:
-        words = ("ro", *words)
+    words = step.words
     if cover >= 0 and step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
         words = (*words, f"mode={stat.S_IMODE(os.fstat(cover).st_mode):o}")
     return words
 
 
-def reconfigure(step: Mount, place: int) -> None:
+def reconfigure(step: Reconfigure, place: int) -> None:
     """Change the file system that is mounted at a place (the option remount without bind).
 
     Args:
@@ -113,11 +112,8 @@ def reconfigure(step: Mount, place: int) -> None:
         fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
     except OSError as exc:
         raise bind_sources.failure(step, "pick the file system", exc.errno or 0) from None
-    words = step.data
-    if step.fstype not in PSEUDO:
-        words = (*(("ro",) if step.own_set & RDONLY else ("rw",) if step.own_clear & RDONLY else ()), *words)
     try:
-        for doing in words:
+        for doing in step.words:
             name, equals, value = doing.partition("=")
             how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
             _linux.fsconfig(fs, how, name, value if equals else None, 0)
@@ -132,7 +128,7 @@ def reconfigure(step: Mount, place: int) -> None:
 # -- overlay ----
 
 
-def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[int]) -> None:
+def _create_overlay(fs: int, step: Overlay, root: int, lower: int, opened: list[int]) -> None:
     """Tell overlayfs its layers, by descriptors that are opened here, and create it."""
     for name, path, inside in step.layers:
         try:
@@ -153,7 +149,7 @@ def _create_overlay(fs: int, step: Mount, root: int, lower: int, opened: list[in
         _create_by_names(fs, step, opened)
 
 
-def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
+def _create_by_names(fs: int, step: Overlay, opened: list[int]) -> None:
     """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
 
     By their paths, which people read in the mount table, where each means the same to every kernel and all of
@@ -189,7 +185,7 @@ def _create_by_names(fs: int, step: Mount, opened: list[int]) -> None:
         os.close(back)
 
 
-def _lower(step: Mount, names: list[str]) -> str:
+def _lower(step: Overlay, names: list[str]) -> str:
     text = ""
     for (name, _, _), each in zip(step.layers, names, strict=True):
         if name not in _WRITABLE:

@@ -20,8 +20,8 @@ import os
 from pyrunc.apply import protocol
 from pyrunc.apply.mounts import bind_sources, devices, filesystems, mount_points, root, verify
 from pyrunc.errors import Failure
-from pyrunc.linux import flags
 from pyrunc.plan import steps
+from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, Mount, Overlay, Remount
 from pyrunc.plan.program_tree import BATCH
 
 TYPE_CHECKING = False
@@ -63,11 +63,11 @@ class HostMounts:
         self.links: dict[int, str] = {}
         self.lonely: set[int] = set()
         self.places: dict[int, str] = {}
-        self.noted: list[tuple[int, steps.Mount]] = []
+        self.noted: list[tuple[int, Mount]] = []
         self.held = b""
         self.open_late = False
         self.classic: Sources | None = None
-        self._waiting: list[steps.Mount] = []
+        self._waiting: list[Bind] = []
         self._next: tuple[int, list[int]] = (-1, [])
         self._spaces: Spaces | None = None
         self._cover = -1
@@ -119,12 +119,11 @@ class HostMounts:
                         f"root file system {step.path}", pointer=step.pointer, errno=exc.errno or 0
                     ) from None
                 self.open_late = True
-            elif isinstance(step, steps.Mount):
-                if step.kind == "bind":
-                    if not self._is_link(step):
-                        binds.append(step)
-                elif step.early:
-                    self._keep("early", step, self.mapped(step, self._open_new(step)))
+            elif isinstance(step, Bind):
+                if not self._is_link(step):
+                    binds.append(step)
+            elif isinstance(step, Overlay) and step.early:
+                self._keep("early", step, self.mapped(step, self._open_new(step)))
             elif isinstance(step, steps.Device) and step.bind:
                 self._keep("device", step, self._open_device(step))
         for step in binds[:_FIRST]:
@@ -147,7 +146,7 @@ class HostMounts:
 
             self.classic = with_mount.Sources()
         for step in self.plan.child:
-            if isinstance(step, steps.Mount) and step.kind == "bind":
+            if isinstance(step, Bind):
                 if not self._is_link(step) and self.classic is not None:
                     self.classic.look(step)
             elif isinstance(step, steps.Device) and step.bind:
@@ -161,7 +160,7 @@ class HostMounts:
 
         """
         for step in self.plan.child:
-            if self.open_late and isinstance(step, steps.Mount) and step.kind == "late-bind":
+            if self.open_late and isinstance(step, CgroupBind):
                 self._keep("late", step, self._open_source(step))
 
     def _keep(self, name: str, step: steps.Step, fd: int) -> None:
@@ -169,27 +168,25 @@ class HostMounts:
         self.slots[slot] = fd
         self.opened[id(step)] = slot
 
-    def _is_link(self, step: steps.Mount) -> bool:
+    def _is_link(self, step: Bind) -> bool:
         """Look at a source before it is opened; tell whether it is a symlink that is copied instead."""
-        if "copy-symlink" in step.options.ext:
+        if step.copy_symlink:
             text = bind_sources.link(step)
             if text:
                 self.links[id(step)] = text
                 return True
-        if step.expected == flags.MS_SLAVE and step.options.propagation:
-            # The copy of a private mount cannot be a slave: there is nothing to be a slave of.
-            if not verify.propagation_at(step.source) & (flags.MS_SHARED | flags.MS_SLAVE):
-                self.lonely.add(id(step))
+        if verify.is_lonely(step):
+            self.lonely.add(id(step))
         return False
 
-    def mapped(self, step: steps.Mount, fd: int) -> int:
+    def mapped(self, step: Mount, fd: int) -> int:
         """Id-map a mount, if that is asked for, and return it.
 
         Raises:
             Failure: it cannot be done.
 
         """
-        if step.id_maps or step.id_space:
+        if step.attributes.id_mapped:
             if self._spaces is None:
                 from pyrunc.apply.mounts import id_mapped
 
@@ -295,7 +292,10 @@ class HostMounts:
         from pyrunc.apply.mounts import tmpcopyup
 
         try:
-            tmpcopyup.copy(self._step(payload), self._cover, fd, users, paths)
+            step = self._step(payload)
+            if not isinstance(step, FileSystem):
+                raise _malformed()
+            tmpcopyup.copy(step, self._cover, fd, users, paths)
         finally:
             os.close(fd)
             os.close(self._cover)
@@ -314,9 +314,9 @@ class HostMounts:
         """
         number, mount = int.from_bytes(payload[:4], "little"), int.from_bytes(payload[4:12], "little")
         step = operations[number].step if number < len(operations) else None
-        if not isinstance(step, steps.Mount):
+        if not isinstance(step, Mount):
             raise _malformed()
-        if step.kind == "remount":
+        if isinstance(step, Remount):
             # What it was mounted with does not hold any more.
             self.noted = [other for other in self.noted if other[0] != mount]
         self.noted.append((mount, step))
@@ -341,10 +341,10 @@ class HostMounts:
         if wrong:
             raise Failure(wrong, pointer=pointer)
 
-    def _step(self, payload: bytes) -> steps.Mount:
+    def _step(self, payload: bytes) -> Mount:
         number = int.from_bytes(payload, "little")
         step = self.plan.child[number] if number < len(self.plan.child) else None
-        if not isinstance(step, steps.Mount):
+        if not isinstance(step, Mount):
             raise _malformed()
         return step
 

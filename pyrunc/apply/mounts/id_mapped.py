@@ -19,7 +19,8 @@ from pyrunc.plan.steps import IdMaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.steps import IdMap, Mount
+    from pyrunc.plan.mount_steps import Mount
+    from pyrunc.plan.steps import IdMap
 
 _SIGCHLD = 17
 
@@ -42,7 +43,7 @@ class Spaces:
             Failure: the mapping or the mount cannot be had; for a file system without support it says so.
 
         """
-        how = flags.AT_EMPTY_PATH | (flags.AT_RECURSIVE if step.deep_ids else 0)
+        how = flags.AT_EMPTY_PATH | (flags.AT_RECURSIVE if step.attributes.deep_ids else 0)
         space = self._space(step)
         try:
             _linux.mount_setattr(fd, "", how, flags.MOUNT_ATTR_IDMAP, 0, 0, space)
@@ -52,18 +53,19 @@ class Spaces:
             ) from None
 
     def _space(self, step: Mount) -> int:
-        key: object = step.id_space or step.id_maps
+        asked = step.attributes
+        key: object = asked.id_space or asked.id_maps
         fd = self._made.get(key, -1)
         if fd < 0:
-            if step.id_maps is None:
+            if asked.id_maps is None:
                 try:
-                    fd = os.open(step.id_space, os.O_RDONLY | os.O_CLOEXEC)
+                    fd = os.open(asked.id_space, os.O_RDONLY | os.O_CLOEXEC)
                 except OSError as exc:
-                    what = f"open user namespace {step.id_space}"
+                    what = f"open user namespace {asked.id_space}"
                     raise bind_sources.failure(step, what, exc.errno or 0) from None
             else:
                 try:
-                    fd = _make(step.id_maps)
+                    fd = _make(asked.id_maps)
                 except Failure as problem:
                     problem.pointer = step.pointer
                     raise

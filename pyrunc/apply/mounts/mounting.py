@@ -6,13 +6,14 @@ import os
 
 from pyrunc.apply.mounts import mount_points
 from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_steps import Bind, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from pyrunc.plan import steps
+    from pyrunc.plan.mount_steps import FileSystem, Mount
 
     class Tree(Protocol):
         """Where mounts are made."""
@@ -42,28 +43,28 @@ class Mounting:
         """Begin with nothing mounted."""
         self.made = mount_points.Made()
         self.links: dict[int, str] = {}
-        self.noted: list[tuple[int, steps.Mount]] = []
+        self.noted: list[tuple[int, Mount]] = []
         self.places: dict[int, str] = {}
         self.lonely: set[int] = set()
-        self.readonly_last: list[tuple[int, steps.Mount]] = []
-        self.again: list[tuple[int, steps.Mount]] = []
-        self.copy: Callable[[steps.Mount, int, int], None] | None = None
+        self.readonly_last: list[tuple[int, Mount]] = []
+        self.again: list[tuple[int, Mount]] = []
+        self.copy: Callable[[FileSystem, int, int], None] | None = None
 
-    def source(self, child: Tree, step: steps.Mount) -> int:
+    def source(self, child: Tree, step: Mount) -> int:
         """Return the mount that the parent has opened for a step, -1 if it does not open it."""
         return child.mounts.pop(id(step), -1)
 
-    def note(self, child: Tree, fd: int, step: steps.Mount) -> None:
+    def note(self, child: Tree, fd: int, step: Mount) -> None:
         """Remember a mount that is attached now."""
         mount, _is_root = _linux.statx_mnt(fd, self.made.mask)
         if self.made.mask == flags.STATX_MNT_ID:
             top, here = (os.readlink(f"self/fd/{each}", dir_fd=child.procfs) for each in (child.root, fd))
             self.places[mount] = here[len(top.rstrip("/")) :]
-        if step.kind == "remount":
+        if isinstance(step, Remount):
             # What it was mounted with does not hold any more.
             self.noted = [other for other in self.noted if other[0] != mount]
         self.noted.append((mount, step))
-        if step.kind == "bind":
-            self.made.bases[mount] = f"{step.source}/{step.subpath}" if step.subpath else step.source
-        if step.again:
+        if isinstance(step, Bind):
+            self.made.bases[mount] = step.full_source
+        if step.attributes.again:
             self.again.append((os.dup(fd), step))

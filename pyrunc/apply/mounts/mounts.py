@@ -16,12 +16,13 @@ from pyrunc.apply.mounts import bind_sources, filesystems
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
+from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, InnerBind, Reconfigure, Remount
 from pyrunc.plan.program_mounts import PROC_FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.mounts.mounting import Tree
-    from pyrunc.plan.steps import Mount
+    from pyrunc.plan.mount_steps import Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
@@ -42,32 +43,33 @@ def mount(child: Tree, step: Mount) -> None:
         Failure: it cannot be done; the pointer says which entry it was.
 
     """
-    if step.kind == "new":
+    if isinstance(step, FileSystem):
         _mount_new(child, step)
-    elif step.kind == "remount":
+    elif isinstance(step, Remount):
         _remount(child, step)
-    else:
+    elif isinstance(step, (Bind, InnerBind, CgroupBind)):
         _mount_bind(child, step)
 
 
-def _mount_bind(child: Tree, step: Mount) -> None:
-    if "copy-symlink" in step.options.ext and _copied_link(child, step):
+def _mount_bind(child: Tree, step: Bind | InnerBind | CgroupBind) -> None:
+    asked = step.attributes
+    if isinstance(step, Bind) and step.copy_symlink and _copied_link(child, step):
         return
     mounting = child.mounting
     fd = mounting.source(child, step)
     if fd < 0:
         fd = (
             bind_sources.open_inner(child.root, step)
-            if step.kind == "inner-bind"
+            if isinstance(step, InnerBind)
             else bind_sources.open_source(step)
         )
     try:
         _attach(child, step, fd)
-        if step.after:
+        if asked.after:
             # What is put on a shared mount becomes shared by that.
-            bind_sources.propagate(fd, step.propagation)
-        if step.below:
-            bind_sources.propagate_below(fd, step.below, child.procfs)
+            bind_sources.propagate(fd, asked.propagation)
+        if asked.below:
+            bind_sources.propagate_below(fd, asked.below, child.procfs)
         mounting.note(child, fd, step)
     except OSError as exc:
         raise bind_sources.attribute_failure(step, exc) from None
@@ -75,7 +77,7 @@ def _mount_bind(child: Tree, step: Mount) -> None:
         os.close(fd)
 
 
-def _mount_new(child: Tree, step: Mount) -> None:
+def _mount_new(child: Tree, step: FileSystem) -> None:
     mounting = child.mounting
     before = mounting.made.count
     place, plain = _mount_point(child, step, "dir")
@@ -87,8 +89,7 @@ def _mount_new(child: Tree, step: Mount) -> None:
         mounting.copy(step, place, fd)
     try:
         _attach(child, step, fd, place, plain=plain)
-        if step.propagation:
-            bind_sources.propagate(fd, step.propagation)
+        bind_sources.propagate(fd, step.attributes.propagation)
     except OSError as exc:
         raise bind_sources.attribute_failure(step, exc) from None
     mounting.note(child, fd, step)
@@ -144,7 +145,7 @@ def _mount_point(child: Tree, step: Mount, kind: str, fd: int = -1) -> tuple[int
 
     """
     root, path = child.root, step.destination
-    if not step.no_symlink and "dest-nofollow" not in step.options.ext:
+    if not step.no_symlink and not step.dest_nofollow:
         try:
             return target.plain(root, path), "/." not in path and "//" not in path
         except OSError as exc:
@@ -159,7 +160,7 @@ def _mount_point(child: Tree, step: Mount, kind: str, fd: int = -1) -> tuple[int
                 return _literal(root, path), True
         if not kind:
             kind = "dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
-        follow = "dest-nofollow" not in step.options.ext
+        follow = not step.dest_nofollow
         return target.make(root, path, kind, follow=follow, made=child.mounting.made), False
     except OSError as exc:
         raise _place_failure(step, exc) from None
@@ -194,7 +195,7 @@ def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) 
         return
     here = os.fstat(place)
     if (
-        step.kind == "bind"
+        isinstance(step, Bind)
         and _linux.fstatfs(fd)[0] == flags.PROC_SUPER_MAGIC
         and os.fstat(fd).st_ino == _PROC_ROOT_INODE
         and (not inside or here.st_ino == _PROC_ROOT_INODE)
@@ -206,7 +207,7 @@ def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) 
             f"{step.destination} cannot be mounted on: it is /proc, where only a procfs may be",
             pointer=pointer,
         )
-    if step.destination in PROC_FILES and step.kind != "new":
+    if step.destination in PROC_FILES and not isinstance(step, FileSystem):
         return
     raise Failure(
         f"{step.destination} is inside /proc and cannot be mounted on",
@@ -228,7 +229,7 @@ def _is_proc(child: Tree, place: int) -> bool:
 # -- remounts, links ----
 
 
-def _remount(child: Tree, step: Mount) -> None:
+def _remount(child: Tree, step: Remount) -> None:
     """Change what is mounted at the destination."""
     try:
         place = target.resolve(child.root, step.destination)
@@ -242,7 +243,7 @@ def _remount(child: Tree, step: Mount) -> None:
                 _EINVAL,
                 "leave out the option remount, or mount something first",
             )
-        if not step.options.bind:
+        if isinstance(step, Reconfigure):
             filesystems.reconfigure(step, place)
         bind_sources.set_attributes(place, step)
         child.mounting.note(child, place, step)
@@ -289,7 +290,7 @@ def propagate_again(child: Tree) -> None:
     """Give mounts with words about propagation of their own back what rootfsPropagation has changed."""
     for fd, step in child.mounting.again:
         try:
-            bind_sources.propagate(fd, step.again)
+            bind_sources.propagate(fd, step.attributes.again)
         except OSError as exc:
             raise bind_sources.attribute_failure(step, exc) from None
         os.close(fd)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.plan import steps
+    from pyrunc.plan.mount_steps import Overlay
     from pyrunc.store import Container
 
 _EMPTY = flags.AT_EMPTY_PATH
@@ -35,7 +36,7 @@ def open_root(step: steps.AttachRoot) -> int:
     return tree
 
 
-def _open_overlay(step: steps.AttachRoot, overlay: steps.Mount) -> int:
+def _open_overlay(step: steps.AttachRoot, overlay: Overlay) -> int:
     """Return a detached overlay of the root file system, restricted as what it lies on."""
     below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
     try:

@@ -23,10 +23,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.plan.steps import Mount
+    from pyrunc.plan.mount_steps import FileSystem
 
 
-def copy(step: Mount, cover: int, fd: int, users: int, paths: dict[str, str]) -> None:
+def copy(step: FileSystem, cover: int, fd: int, users: int, paths: dict[str, str]) -> None:
     """Copy a directory into a tmpfs.
 
     Args:
@@ -95,7 +95,7 @@ def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple
     return foreground.fork(join_and_work)
 
 
-def fill(step: Mount, cover: int, fd: int) -> None:
+def fill(step: FileSystem, cover: int, fd: int) -> None:
     """Copy a directory into a tmpfs, where we have the rights to.
 
     Args:

@@ -11,6 +11,7 @@ from errno import E2BIG, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 from pyrunc.apply.mounts import bind_sources, filesystems, mount_points, verify
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, program_mounts, steps
+from pyrunc.plan.mount_steps import FileSystem, Mount, Overlay, Reconfigure, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def failure(step: steps.Step, report: Report, directory: str, noted: steps.Step 
         return mount_points.list_failure(directory, report.errno)
     if report.name == "VERIFY" and isinstance(step, steps.VerifyMounts):
         return _verify(step, report, noted)
-    if isinstance(step, steps.Mount):
+    if isinstance(step, Mount):
         return _MOUNT.get(report.name, _attributes)(step, report)
     worded = _STEPS.get(type(step))
     return worded(step, report) if worded is not None else None
@@ -54,7 +55,7 @@ def failure(step: steps.Step, report: Report, directory: str, noted: steps.Step 
 # -- mounts --------------------------------------------------------------------------------------------------
 
 
-def _attributes(step: steps.Mount, report: Report) -> Failure:
+def _attributes(step: Mount, report: Report) -> Failure:
     if report.detail == _COVERED and report.said:
         place = report.said.decode("utf-8", "surrogateescape")
         return Failure(
@@ -64,21 +65,21 @@ def _attributes(step: steps.Mount, report: Report) -> Failure:
     return bind_sources.attribute_failure(step, OSError(report.errno, ""))
 
 
-def _source(step: steps.Mount, report: Report) -> Failure:
-    source = f"{step.source}/{step.subpath}" if step.subpath else step.source
+def _source(step: Mount, report: Report) -> Failure:
+    source = step.full_source
     return bind_sources.source_failure(step, source, OSError(report.errno, ""), classic=report.classic)
 
 
-def _layer_or_source(step: steps.Mount, report: Report) -> Failure:
-    if step.layers:
+def _layer_or_source(step: Mount, report: Report) -> Failure:
+    if isinstance(step, Overlay):
         name, path, _inside = step.layers[report.tag]
         return bind_sources.failure(step, f"open {name.rstrip('+')} {path}", report.errno)
-    if step.kind == "remount":
+    if isinstance(step, Remount):
         return bind_sources.failure(step, "open what is to be remounted", report.errno)
     return _source(step, report)
 
 
-def _place(step: steps.Mount, report: Report) -> Failure:
+def _place(step: Mount, report: Report) -> Failure:
     if report.errno in (ELOOP, ENOTDIR) and step.no_symlink:
         return Failure(
             f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file:"
@@ -93,7 +94,7 @@ def _place(step: steps.Mount, report: Report) -> Failure:
     return bind_sources.failure(step, what, report.errno, hint)
 
 
-def _attach(step: steps.Mount, report: Report) -> Failure:
+def _attach(step: Mount, report: Report) -> Failure:
     kind = report.detail & 0xFF
     pointer = step.pointer + "/destination"
     if kind == _MAKE_PLACE:
@@ -116,7 +117,7 @@ def _attach(step: steps.Mount, report: Report) -> Failure:
     return _cover(step, report)
 
 
-def _cover(step: steps.Mount, report: Report) -> Failure:
+def _cover(step: Mount, report: Report) -> Failure:
     source = _KINDS.get(report.detail >> 8 & 0xFFFFFF, "a device")
     found = _KINDS.get(report.detail >> 32, "a device")
     directory = "a directory"
@@ -132,7 +133,7 @@ def _cover(step: steps.Mount, report: Report) -> Failure:
     return bind_sources.failure(step, "", report.errno)
 
 
-def _locked(step: steps.Mount, report: Report) -> Failure:
+def _locked(step: Mount, report: Report) -> Failure:
     if report.errno != EPERM or not report.detail:
         return _attributes(step, report)
     words = [name for bit, name, _ in mount_options.ATTRIBUTES if report.detail & bit]
@@ -146,7 +147,7 @@ def _locked(step: steps.Mount, report: Report) -> Failure:
     )
 
 
-def _mounted(step: steps.Mount, report: Report) -> Failure:
+def _mounted(step: Mount, report: Report) -> Failure:
     return bind_sources.failure(
         step,
         "nothing is mounted there that could be remounted",
@@ -155,10 +156,10 @@ def _mounted(step: steps.Mount, report: Report) -> Failure:
     )
 
 
-def _file_system(step: steps.Mount, report: Report) -> Failure:
+def _file_system(step: Mount, report: Report) -> Failure:
     if report.name == "FSPICK":
         return bind_sources.failure(step, "pick the file system", report.errno)
-    if report.name == "FSLAYERS" and report.errno == E2BIG and report.detail:
+    if isinstance(step, Overlay) and report.name == "FSLAYERS" and report.errno == E2BIG and report.detail:
         return bind_sources.failure(
             step,
             f"{len(step.layers)} layers",
@@ -166,8 +167,8 @@ def _file_system(step: steps.Mount, report: Report) -> Failure:
             "before Linux 6.13, and with mount(2), an overlay cannot have as many: put some of them together",
         )
     word = ""
-    if report.name == "FSCONFIG" and report.tag == 0:
-        words = program_mounts.config_words(step)
+    if report.name == "FSCONFIG" and report.tag == 0 and isinstance(step, (FileSystem, Reconfigure)):
+        words = step.words if isinstance(step, Reconfigure) else ("", *step.words)  # the source first
         word = words[report.detail - 1] if 0 < report.detail <= len(words) else ""
     elif report.name == "FSMODE":
         word = "mode"
@@ -175,11 +176,11 @@ def _file_system(step: steps.Mount, report: Report) -> Failure:
     return filesystems.refused(step, word, said, report.errno, classic=report.classic)
 
 
-def _link(step: steps.Mount, report: Report) -> Failure:
+def _link(step: Mount, report: Report) -> Failure:
     return bind_sources.failure(step, f"make it a symlink to {bind_sources.link(step)}", report.errno)
 
 
-_MOUNT: dict[str, Callable[[steps.Mount, Report], Failure]] = {
+_MOUNT: dict[str, Callable[[Mount, Report], Failure]] = {
     "CLONE_PATH": _source,
     "CLONE_SLOT": _source,
     "OPEN_PATH": _source,
@@ -348,7 +349,7 @@ def _verify(step: steps.VerifyMounts, report: Report, noted: steps.Step | None) 
     if report.detail == _ROOT_DIFFERS:
         wrong, pointer = verify.root_difference(step, attributes, propagation)
         return Failure(wrong or "the root mount is not as it was asked for", pointer=pointer)
-    if not isinstance(noted, steps.Mount):
+    if not isinstance(noted, Mount):
         return Failure("ask the kernel what the mounts have become", errno=report.errno)
     if report.detail == _GONE:
         return verify.gone(noted)

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from typing import Protocol, TypeAlias
 
     from pyrunc.errors import Failure
-    from pyrunc.plan.steps import Mount, VerifyMounts
+    from pyrunc.plan.mount_options import Attributes
+    from pyrunc.plan.mount_steps import Mount
+    from pyrunc.plan.steps import VerifyMounts
 
     Table: TypeAlias = dict[int, tuple[int, int]]
 
@@ -92,7 +94,7 @@ def compare(mounting: Noted, table: Table) -> None:
         found = table.get(mount)
         if found is None:
             raise gone(each)
-        wrong = difference(each, *found, lonely=id(each) in mounting.lonely)
+        wrong = difference(each.attributes, *found, lonely=id(each) in mounting.lonely)
         if wrong:
             raise bind_sources.failure(each, wrong, 0, _AS_IT_IS)
 
@@ -111,7 +113,7 @@ def gone(step: Mount) -> Failure:
 
 def differs(step: Mount, attributes: int, propagation: int) -> Failure:
     """Return the failure of a mount that is not as it was asked to be."""
-    wrong = difference(step, attributes, propagation, lonely=False)
+    wrong = difference(step.attributes, attributes, propagation, lonely=False)
     return bind_sources.failure(step, wrong or "the mount is not as it was asked to be", 0, _AS_IT_IS)
 
 
@@ -136,28 +138,27 @@ def root_difference(step: VerifyMounts, attributes: int, propagation: int) -> tu
     return "", ""
 
 
-def difference(step: Mount, attributes: int, propagation: int, *, lonely: bool) -> str:
+def difference(asked: Attributes, attributes: int, propagation: int, *, lonely: bool) -> str:
     """Return what differs between what a mount was asked to be and what it is, "" for nothing.
 
     Args:
-        step: the mount.
+        asked: what it is to be.
         attributes: MOUNT_ATTR_* bits it has.
         propagation: MS_* bits of its propagation.
         lonely: its source had nothing to be a slave of.
 
     """
     wrong = []
-    changed = (attributes ^ step.must_be) & step.must_mask
+    changed = (attributes ^ asked.must_be) & asked.must_mask
     if changed & ATIME_MASK:
-        is_now, wanted = attributes & ATIME_MASK, step.must_be & ATIME_MASK
+        is_now, wanted = attributes & ATIME_MASK, asked.must_be & ATIME_MASK
         wrong.append(f"is {_ATIMES.get(is_now, is_now)}, not {_ATIMES.get(wanted, wanted)}")
     for bit, (on, off) in _NAMES.items():
         if changed & bit:
-            wrong.append(f"is {off}, not {on}" if step.must_be & bit else f"is {on}, not {off}")
-    # Only of a bind of the host's is it known whether there is anything it could be a slave of.
-    lonely = lonely or step.kind != "bind" or not step.options.propagation
-    if step.expected and not _propagates(step.expected, propagation, lonely=lonely):
-        wrong.append(f"is {_type(propagation)}, not {_type(step.expected)}")
+            wrong.append(f"is {off}, not {on}" if asked.must_be & bit else f"is {on}, not {off}")
+    lonely = lonely or asked.may_be_private
+    if asked.expected and not _propagates(asked.expected, propagation, lonely=lonely):
+        wrong.append(f"is {_type(propagation)}, not {_type(asked.expected)}")
     return "the mount " + " and ".join(wrong) if wrong else ""
 
 
@@ -225,6 +226,17 @@ def parse_mounts() -> dict[int, tuple[str, int]]:
     places = (line.split(" ", 5) for line in bind_sources.lines(text))
     table = parse_table(text)
     return {int(row[0]): (bind_sources.unescape(row[4]), table[int(row[0])][1]) for row in places}
+
+
+def is_lonely(step: Mount) -> bool:
+    """Tell whether a mount is to be a slave, and is a bind of what has nothing to be a slave of.
+
+    The copy of a private mount cannot be one.
+    """
+    asked = step.attributes
+    if asked.expected != SLAVE or asked.may_be_private:
+        return False
+    return not propagation_at(step.source) & (SHARED | SLAVE)
 
 
 def propagation_at(path: str) -> int:

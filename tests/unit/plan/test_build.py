@@ -10,6 +10,7 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWTIME
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.mount_steps import FileSystem, Mount
 from tests.support.cgroup_hosts import hybrid, v2
 from tests.support.specs import small, with_linux, with_process
 
@@ -38,7 +39,7 @@ def names(found: tuple[steps.Step, ...]) -> list[str]:
 
 
 def one(found: tuple[steps.Step, ...], kind: type[steps.Step]) -> Any:
-    (step,) = [step for step in found if type(step) is kind]
+    (step,) = [step for step in found if isinstance(step, kind)]
     return step
 
 
@@ -403,7 +404,7 @@ def test_exec_waits_with_the_filter_when_it_needs_no_rights() -> None:
 def test_hybrid_hosts_get_every_hierarchy() -> None:
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
     made = plan(small(mounts=[mount]), cgroup=hybrid())
-    mounts = [step for step in made.child if isinstance(step, steps.Mount)]
+    mounts = [step for step in made.child if isinstance(step, FileSystem)]
     assert (mounts[0].fstype, mounts[0].readonly_last) == ("tmpfs", True)
     assert {step.fstype for step in mounts[1:]} == {"cgroup", "cgroup2"}
     assert len(mounts) == 1 + len(hybrid().mounts)
@@ -419,7 +420,7 @@ def test_the_unified_hierarchy_is_mounted_anew_only_with_a_cgroup_namespace() ->
         mapped = {"uidMappings": ids, "gidMappings": ids} if "user" in kinds else {}
         config = with_linux(without=("cgroup",), also=kinds, **mapped)
         config["mounts"] = [mount]
-        step = one(plan(config).child, steps.Mount)
+        step = one(plan(config).child, Mount)
         return step.kind, step.source
 
     assert made("cgroup") == ("new", "cgroup")

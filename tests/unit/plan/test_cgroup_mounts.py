@@ -10,6 +10,7 @@ from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, steps
 from pyrunc.plan.cgroups import CgroupFacts
 from pyrunc.plan.facts import Request
+from pyrunc.plan.mount_steps import CgroupBind, Mount
 from tests.support.cgroup_hosts import V1_NAMES, hybrid, v2
 from tests.support.specs import with_linux
 from tests.unit.plan.test_build import REQUEST, plan
@@ -37,23 +38,23 @@ def made(
     return [step for step in child[first:] if step.pointer == "/mounts/0"]
 
 
-def mounts(found: list[steps.Step]) -> list[steps.Mount]:
-    return [step for step in found if isinstance(step, steps.Mount)]
+def mounts(found: list[steps.Step]) -> list[Any]:
+    return [step for step in found if isinstance(step, Mount)]
 
 
 def test_version_2_is_one_mount() -> None:
     (step,) = made("ro", "nosuid")
-    assert isinstance(step, steps.Mount)
+    assert isinstance(step, Mount)
     assert (step.kind, step.fstype, step.destination) == ("new", "cgroup2", "/sys/fs/cgroup")
 
 
 def test_version_2_without_the_right_to_mount_it_is_a_bind_of_its_part() -> None:
     (step,) = made("ro", without=("cgroup",), also=("user",))
-    assert isinstance(step, steps.Mount)
-    assert (step.kind, step.fstype) == ("late-bind", "bind")
+    assert isinstance(step, CgroupBind)
+    assert step.fstype == "bind"
     assert step.source.startswith("/sys/fs/cgroup/")
     assert step.instead == "/sys/fs/cgroup"
-    assert step.own_set == SAFE | mount_options.RDONLY
+    assert step.attributes.own_set == SAFE | mount_options.RDONLY
     assert step.pointer == "/mounts/0"
 
 
@@ -82,7 +83,7 @@ def test_version_1_with_a_namespace_mounts_every_hierarchy() -> None:
     assert [step.fstype for step in found[:1]] == ["tmpfs"]
     assert {step.data for step in found if step.fstype == "cgroup"} == {(name,) for name in V1_NAMES}
     assert [step.destination for step in found if step.fstype == "cgroup2"] == ["/sys/fs/cgroup/unified"]
-    assert all(step.own_set & SAFE == SAFE for step in found)
+    assert all(step.attributes.own_set & SAFE == SAFE for step in found)
 
 
 def test_version_1_without_a_namespace_binds_the_containers_parts() -> None:
@@ -116,7 +117,7 @@ def test_a_hierarchy_with_several_names_has_links() -> None:
 
 def test_without_a_cgroup_of_its_own_and_without_a_namespace_nothing_is_shown() -> None:
     (step,) = made(cgroup=hybrid(), without=("cgroup",), request=NO_MANAGER)
-    assert isinstance(step, steps.Mount)
+    assert isinstance(step, Mount)
     assert step.fstype == "tmpfs"
 
 
@@ -126,7 +127,7 @@ def test_version_2_without_a_namespace_is_never_mounted_anew(
 ) -> None:
     """It would set the options of the host's one hierarchy."""
     (step,) = made(without=("cgroup",), also=also, request=request_)
-    assert isinstance(step, steps.Mount)
+    assert isinstance(step, Mount)
     assert (step.kind, step.fstype, step.source) == ("late-bind", "bind", "/sys/fs/cgroup")
 
 

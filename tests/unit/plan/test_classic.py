@@ -9,6 +9,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import classic, show, steps
 from pyrunc.plan.facts import Request
+from pyrunc.plan.mount_steps import Mount
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import facts, names, one, plan
 
@@ -89,21 +90,21 @@ def test_a_comma_in_a_word() -> None:
 
 def test_a_page_of_words() -> None:
     fits = ["x" * 4000, "y" * 94]
-    assert one(plan(with_mount(*fits, kind="tmpfs"), missing=MISSING).child, steps.Mount).data == tuple(fits)
+    assert one(plan(with_mount(*fits, kind="tmpfs"), missing=MISSING).child, Mount).data == tuple(fits)
     assert "4095 bytes" in refused(with_mount(*fits, "z", kind="tmpfs")).message
 
 
 def test_init_makes_overlays_itself() -> None:
     config = with_mount("lowerdir=/low", kind="overlay")
-    new = one(plan(config).child, steps.Mount)
-    old = one(plan(config, missing=MISSING).child, steps.Mount)
+    new = one(plan(config).child, Mount)
+    old = one(plan(config, missing=MISSING).child, Mount)
     assert (new.early, new.layer_fds) == (True, True)
     assert (old.early, old.layer_fds, old.data) == (False, False, ())
     config["linux"].update(uidMappings=MAPS, gidMappings=MAPS)
     config["linux"]["namespaces"].append({"type": "user"})
-    assert one(plan(config, missing=MISSING).child, steps.Mount).data == ("userxattr",)
+    assert one(plan(config, missing=MISSING).child, Mount).data == ("userxattr",)
     config["mounts"][0]["options"].append("userxattr")
-    assert one(plan(config, missing=MISSING).child, steps.Mount).data == ("userxattr",)
+    assert one(plan(config, missing=MISSING).child, Mount).data == ("userxattr",)
 
 
 def test_a_layer_over_the_root() -> None:

@@ -11,6 +11,7 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWNET
 from pyrunc.plan import criu, mount_options, steps
 from pyrunc.plan.mount_table import Row
+from tests.support.mount_kinds import mount
 
 LOG = """\
 (00.001) Loaded kdat cache from /run/criu.kdat
@@ -25,21 +26,12 @@ LOG = """\
 """
 
 
-def bind(destination: str, source: str, word: str = "bind", **more: Any) -> steps.Mount:
-    settings: dict[str, Any] = {
-        "kind": "bind",
-        "index": 0,
-        "destination": destination,
-        "source": source,
-        "fstype": "bind",
-        "options": mount_options.parse([word]),
-        **more,
-    }
-    return steps.Mount(**settings)
+def bind(destination: str, source: str, word: str = "bind", kind: str = "bind") -> Any:
+    return mount(kind, destination=destination, source=source, options=mount_options.parse([word]))
 
 
-def new(destination: str, fstype: str) -> steps.Mount:
-    return bind(destination, fstype, "ro", kind="new", fstype=fstype)
+def new(destination: str, fstype: str) -> Any:
+    return mount("new", destination=destination, source=fstype, fstype=fstype)
 
 
 def plan(*child: steps.Step) -> steps.Plan:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_options, steps
+from pyrunc.plan import mount_options
+from pyrunc.plan.mount_steps import Mount
 from tests.support.specs import with_linux
 from tests.unit.plan.test_build import one, plan
 
@@ -16,43 +17,49 @@ GROUPS = [{"containerID": 0, "hostID": 200000, "size": 20}]
 ONE = [{"containerID": 0, "hostID": 7, "size": 1}]
 
 
-def mounted(*options: str, space: object = "user", **entry: Any) -> steps.Mount:
+def mounted(*options: str, space: object = "user", **entry: Any) -> Mount:
     """Return the step of one mount of a container with a user namespace (or another space, or none)."""
     maps: dict[str, Any] = {"uidMappings": USERS, "gidMappings": GROUPS} if space == "user" else {}
     config = with_linux(also=(space,) if space else (), **maps)
     config["mounts"] = [
         {"destination": "/d", "source": "/s", "type": "bind", "options": ["bind", *options], **entry}
     ]
-    made = one(plan(config).child, steps.Mount)
-    assert isinstance(made, steps.Mount)
+    made = one(plan(config).child, Mount)
+    assert isinstance(made, Mount)
     return made
 
 
 def test_mappings_of_the_entry() -> None:
     made = mounted(uidMappings=ONE, gidMappings=ONE)
-    assert made.id_maps == (((0, 7, 1),), ((0, 7, 1),))
-    assert not made.deep_ids
-    assert made.must_mask & made.must_be & mount_options.ID_MAPPED, "the final check must see it"
-    assert mounted("ridmap", uidMappings=ONE, gidMappings=ONE).deep_ids
+    assert made.attributes.id_maps == (((0, 7, 1),), ((0, 7, 1),))
+    assert not made.attributes.deep_ids
+    assert made.attributes.must_mask & made.attributes.must_be & mount_options.ID_MAPPED, (
+        "the final check must see it"
+    )
+    assert mounted("ridmap", uidMappings=ONE, gidMappings=ONE).attributes.deep_ids
 
 
 def test_the_containers_own_mapping() -> None:
-    users, groups = mounted("idmap").id_maps or ((), ())
+    users, groups = mounted("idmap").attributes.id_maps or ((), ())
     assert users == ((0, 100000, 10), (10, 5000, 10))
     assert groups == ((0, 200000, 20),)
     joined = mounted("ridmap", space={"type": "user", "path": "/proc/5/ns/user"})
-    assert (joined.id_maps, joined.id_space, joined.deep_ids) == (None, "/proc/5/ns/user", True)
+    assert (joined.attributes.id_maps, joined.attributes.id_space, joined.attributes.deep_ids) == (
+        None,
+        "/proc/5/ns/user",
+        True,
+    )
 
 
 def test_crun_s_spelling() -> None:
     made = mounted("idmap=gids=0-5-6;uids=0-1-2#2-10-1", space=None)
-    assert made.id_maps == (((0, 1, 2), (2, 10, 1)), ((0, 5, 6),))
+    assert made.attributes.id_maps == (((0, 1, 2), (2, 10, 1)), ((0, 5, 6),))
 
 
 def test_an_at_sign_means_an_id_of_the_container() -> None:
     """The container's ids may lie in several ranges of the host's."""
     made = mounted("idmap=uids=@0-5-10;gids=@0-1-1")
-    assert made.id_maps == (((0, 100005, 5), (5, 5000, 5)), ((0, 200001, 1),))
+    assert made.attributes.id_maps == (((0, 100005, 5), (5, 5000, 5)), ((0, 200001, 1),))
     with pytest.raises(Failure, match="idmap: id 20 is none of the container's user namespace") as caught:
         mounted("idmap=uids=@0-15-10;gids=0-1-1")
     assert caught.value.pointer == "/mounts/0"

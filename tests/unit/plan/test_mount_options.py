@@ -75,7 +75,8 @@ def test_what_is_restricted_everywhere_no_plain_word_takes_back(bit: str) -> Non
     number = mo.OPTIONS[bit][1]
     for words in (["r" + bit, undone], [bit, "r" + bit, undone], [undone, "r" + bit, undone, "bind"]):
         got = parse(words)
-        mask, value = mo.demand(got.own(), got.deep())
+        asked = mo.attributes(got)
+        mask, value = asked.must_mask, asked.must_be
         assert mask & value & int(number), words
         assert not got.own()[2] & int(number)
 
@@ -125,7 +126,8 @@ def test_recursive_access_times() -> None:
 def test_what_a_mount_must_be_in_the_end() -> None:
     """What nobody asked for may stay: it restricts at worst."""
     got = parse(["nosuid", "dev", "rro", "rnoatime", "relatime"])
-    mask, value = mo.demand(got.own(), got.deep())
+    asked = mo.attributes(got)
+    mask, value = asked.must_mask, asked.must_be
     assert mask == mo.NOSUID | mo.NODEV | mo.RDONLY | mo.ATIME_MASK
     assert value == mo.NOSUID | mo.RDONLY | mo.RELATIME, "the mount's own word wins over the recursive one"
 

@@ -9,6 +9,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import mounts, steps
+from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure, Remount
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import one, plan
 
@@ -21,14 +22,14 @@ def tmpfs(*options: str, destination: str = "/t", **entry: Any) -> dict[str, Any
     return {"destination": destination, "type": "tmpfs", "options": [*options], **entry}
 
 
-def lowered(*entries: dict[str, Any], config: dict[str, Any] | None = None, **host: Any) -> list[steps.Mount]:
+def lowered(*entries: dict[str, Any], config: dict[str, Any] | None = None, **host: Any) -> list[Any]:
     """Return the mount steps of a container with these entries."""
     config = config or small()
     config["mounts"] = [*entries]
-    return [step for step in plan(config, **host).child if isinstance(step, steps.Mount)]
+    return [step for step in plan(config, **host).child if isinstance(step, Mount)]
 
 
-def mounted(entry: dict[str, Any], config: dict[str, Any] | None = None, **host: Any) -> steps.Mount:
+def mounted(entry: dict[str, Any], config: dict[str, Any] | None = None, **host: Any) -> Any:
     (step,) = lowered(entry, config=config, **host)
     return step
 
@@ -51,7 +52,8 @@ def test_steps_stand_in_the_order_of_the_array() -> None:
 def test_the_same_options_in_two_entries_stay_two_steps() -> None:
     first, second = lowered(bind("ro"), bind("ro", destination="/e"))
     assert first is not second
-    assert first.own_set == second.own_set == mo.RDONLY
+    assert first.attributes is second.attributes, "a thousand binds with the same options need one record"
+    assert first.attributes.own_set == second.attributes.own_set == mo.RDONLY
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,24 @@ def test_the_same_options_in_two_entries_stay_two_steps() -> None:
 def test_on_which_side_a_source_is(source: str, kind: str, seen: str) -> None:
     step = mounted(bind(source=source))
     assert (step.kind, step.source) == (kind, seen)
+
+
+def test_a_part_of_a_source_inside_the_root() -> None:
+    step = mounted(bind("subpath=a/b", source="/b/rootfs/x"))
+    assert (step.kind, step.full_source) == ("inner-bind", "/x/a/b")
+    step = mounted(bind("subpath=a/b", source="/x"))
+    assert (step.kind, step.full_source, step.source) == ("bind", "/x/a/b", "/x")
+
+
+def test_what_the_options_say_about_symlinks() -> None:
+    words = ("src-nofollow", "dest-nofollow", "copy-symlink")
+    step = mounted(bind(*words))
+    assert (step.src_nofollow, step.dest_nofollow, step.copy_symlink) == (True, True, True)
+    inner = mounted(bind(*words, source="/b/rootfs/x"))
+    assert (inner.src_nofollow, inner.dest_nofollow) == (True, True)
+    plain = mounted(bind())
+    assert (plain.src_nofollow, plain.dest_nofollow, plain.copy_symlink) == (False, False, False)
+    assert mounted(tmpfs("dest-nofollow")).dest_nofollow
 
 
 def test_with_the_hosts_root_as_root_nothing_is_inside() -> None:
@@ -116,7 +136,7 @@ def test_a_mount_point_is_known_by_one_spelling(destination: str, entry: dict[st
 def test_the_root_is_known_by_one_spelling(path: str) -> None:
     made = plan(small(root={"path": path}, mounts=[bind(source="rootfs/x", destination="/b/rootfs/d")]))
     assert made.rootfs == one(made.child, steps.AttachRoot).path == "/b/rootfs"
-    step = one(made.child, steps.Mount)
+    step = one(made.child, Mount)
     assert (step.kind, step.source, step.destination) == ("inner-bind", "/x", "/d")
 
 
@@ -127,9 +147,9 @@ def test_nothing_is_mounted_on_the_root(destination: str) -> None:
 
 def test_options_in_one_string_and_empty_ones() -> None:
     step = mounted(tmpfs("", "size=1m,mode=700,noexec", ""))
-    assert (step.data, step.own_set & mo.NOEXEC) == (("size=1m", "mode=700"), mo.NOEXEC)
+    assert (step.data, step.attributes.own_set & mo.NOEXEC) == (("size=1m", "mode=700"), mo.NOEXEC)
     step = mounted({"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind,ro", ""]})
-    assert (step.kind, step.options.bind, step.own_set) == ("bind", "rbind", mo.RDONLY)
+    assert (step.kind, step.options.bind, step.attributes.own_set) == ("bind", "rbind", mo.RDONLY)
     problem = refused(bind("ro", "nosuid,size=1m"))
     assert (problem.pointer, problem.message[:8]) == ("/mounts/0/options/2", '"size=1m')
 
@@ -185,9 +205,29 @@ def test_an_old_kernel_is_told_before_anything_is_made() -> None:
 
 def test_remounts() -> None:
     of_mount = mounted(bind("remount", "ro", source="/ignored"))
-    assert (of_mount.kind, of_mount.source, of_mount.data) == ("remount", "", ())
+    assert (type(of_mount), of_mount.source) == (Remount, "")
     of_superblock = mounted({"destination": "/t", "options": ["remount", "size=2m", "sync"]})
-    assert (of_superblock.kind, of_superblock.data) == ("remount", ("sync", "size=2m"))
+    assert (type(of_superblock), of_superblock.data) == (Reconfigure, ("sync", "size=2m"))
+
+
+@pytest.mark.parametrize(
+    ("fstype", "word", "new", "changed"),
+    [
+        ("ext4", "ro", ("ro",), ("ro",)),
+        ("ext4", "rw", (), ("rw",)),
+        ("ext4", "nosuid", (), ()),
+        # The state of these is the mount's alone.
+        ("tmpfs", "ro", (), ()),
+        ("proc", "rw", (), ()),
+    ],
+)
+def test_which_file_systems_are_told_that_they_are_read_only(
+    fstype: str, word: str, new: tuple[str, ...], changed: tuple[str, ...]
+) -> None:
+    entry = {"destination": "/t", "type": fstype, "options": [word, "size=1m"]}
+    assert mounted(entry).words == (*new, "size=1m")
+    entry["options"] = ["remount", word, "size=1m"]
+    assert mounted(entry).words == (*changed, "size=1m")
 
 
 def test_words_for_the_file_system_keep_their_order() -> None:
@@ -231,7 +271,6 @@ class TestLabels:
         queue = mounted({"destination": "/dev/mqueue", "type": "mqueue"}, config)
         assert (queue.data, queue.label) == ((), "u:r:t:s0")
         assert mounted({"destination": "/proc", "type": "proc"}, config).data == ()
-        assert mounted(bind(), config).data == ()
 
     def test_an_annotation_says_which_word(self) -> None:
         config = with_linux(mountLabel="l")
@@ -263,10 +302,10 @@ class TestSysfs:
     def test_what_is_asked_for_counts_for_all_that_is_visible(self) -> None:
         step = mounted(self.SYS, with_linux(without=("network",), also=("user",)))
         assert (step.source, step.options.bind) == ("/sys", "rbind")
-        assert step.deep_set == mo.RDONLY | mo.NOSUID
-        assert step.must_mask & step.must_be == mo.RDONLY | mo.NOSUID
-        assert step.locked
-        assert step.propagation == ((mo.PRIVATE, True),)
+        assert step.attributes.deep_set == mo.RDONLY | mo.NOSUID
+        assert step.attributes.must_mask & step.attributes.must_be == mo.RDONLY | mo.NOSUID
+        assert step.attributes.locked
+        assert step.attributes.propagation == ((mo.PRIVATE, True),)
 
 
 class TestPropagation:
@@ -291,15 +330,15 @@ class TestPropagation:
     )
     def test_binds(self, options: list[str], applied: tuple[tuple[int, bool], ...], below: int) -> None:
         step = mounted({"destination": "/d", "source": "/s", "options": options})
-        assert (step.propagation, step.below) == (applied, below)
+        assert (step.attributes.propagation, step.attributes.below) == (applied, below)
 
     def test_a_private_tree_makes_private_the_default(self) -> None:
         config = with_linux(rootfsPropagation="rprivate")
-        assert mounted(bind(), config).propagation == ((mo.PRIVATE, True),)
+        assert mounted(bind(), config).attributes.propagation == ((mo.PRIVATE, True),)
 
     def test_a_new_file_system_has_only_its_own_words(self) -> None:
-        assert mounted(tmpfs()).propagation == ()
-        assert mounted(tmpfs("shared")).propagation == ((mo.SHARED, False),)
+        assert mounted(tmpfs()).attributes.propagation == ()
+        assert mounted(tmpfs("shared")).attributes.propagation == ((mo.SHARED, False),)
 
     @pytest.mark.parametrize(
         ("word", "options", "whole"),
@@ -325,45 +364,58 @@ class TestPropagation:
 
     def test_what_is_set_again_after_the_whole_tree_was_changed(self) -> None:
         config = with_linux(rootfsPropagation="rshared")
-        own, plain = lowered(bind("rslave"), bind(), config=config)
+        own, plain = (step.attributes for step in lowered(bind("rslave"), bind(), config=config))
         assert (own.expected, own.again) == (mo.SLAVE, ((mo.SLAVE, True),))
         assert (plain.expected, plain.again) == (mo.SHARED, ((mo.SHARED, False),))
-        step = mounted(bind("rshared"))
-        assert (step.expected, step.again) == (mo.SHARED, ())
+        alone = mounted(bind("rshared")).attributes
+        assert (alone.expected, alone.again) == (mo.SHARED, ())
 
     def test_what_is_set_one_by_one(self) -> None:
         config = with_linux(rootfsPropagation="runbindable")
-        own, plain = lowered(bind("rslave"), bind(), config=config)
+        own, plain = (step.attributes for step in lowered(bind("rslave"), bind(), config=config))
         assert (own.expected, own.again) == (mo.SLAVE, ())
-        assert (plain.expected, plain.again) == (mo.UNBINDABLE, ((mo.UNBINDABLE, False),))
+        assert (plain.expected, plain.again) == (
+            mo.UNBINDABLE,
+            ((mo.UNBINDABLE, False),),
+        )
 
     def test_what_need_not_be_set_again(self) -> None:
         config = with_linux(rootfsPropagation="rprivate")
-        own, plain, new = lowered(bind("rshared"), bind(), tmpfs(), config=config)
+        own, plain, new = (
+            step.attributes for step in lowered(bind("rshared"), bind(), tmpfs(), config=config)
+        )
         assert (own.expected, own.again) == (mo.SHARED, ())
-        assert (plain.expected, plain.again, plain.after) == (mo.PRIVATE, (), True)
+        assert (plain.expected, plain.again, plain.after) == (
+            mo.PRIVATE,
+            (),
+            True,
+        )
         # On a shared mount it would be shared.
-        assert (new.expected, new.again, new.propagation) == (mo.PRIVATE, (), ((mo.PRIVATE, False),))
+        assert (new.expected, new.again, new.propagation) == (
+            mo.PRIVATE,
+            (),
+            ((mo.PRIVATE, False),),
+        )
 
     def test_on_a_shared_mount_a_type_is_set_once_more(self) -> None:
         found = lowered(bind("rprivate"), tmpfs("shared"), bind("rprivate"), bind())
-        assert [step.after for step in found] == [False, False, True, False]
+        assert [step.attributes.after for step in found] == [False, False, True, False]
 
 
 class TestLocks:
     """What a user namespace may not take back from a mount that comes from outside."""
 
     def test_binds_are_locked_in_user_namespaces(self) -> None:
-        assert not mounted(bind("ro")).locked
-        assert mounted(bind("ro"), in_user_namespace=True).locked
-        assert mounted(bind("ro"), with_linux(also=("user",))).locked
-        assert not mounted(tmpfs("ro"), with_linux(also=("user",))).locked
+        assert not mounted(bind("ro")).attributes.locked
+        assert mounted(bind("ro"), in_user_namespace=True).attributes.locked
+        assert mounted(bind("ro"), with_linux(also=("user",))).attributes.locked
+        assert not mounted(tmpfs("ro"), with_linux(also=("user",))).attributes.locked
 
     def test_nodiratime_is_taken_back_only_where_it_is_not_locked(self) -> None:
         config = with_linux(also=("user",))
-        assert mounted(bind("diratime")).must_mask & mo.NODIRATIME
-        assert not mounted(bind("diratime"), config).must_mask & mo.NODIRATIME
-        assert mounted(bind("nodiratime"), config).must_mask & mo.NODIRATIME
+        assert mounted(bind("diratime")).attributes.must_mask & mo.NODIRATIME
+        assert not mounted(bind("diratime"), config).attributes.must_mask & mo.NODIRATIME
+        assert mounted(bind("nodiratime"), config).attributes.must_mask & mo.NODIRATIME
 
 
 def test_the_cgroup_namespace_is_entered_once_and_before_the_first_cgroup_mount() -> None:
@@ -373,7 +425,7 @@ def test_the_cgroup_namespace_is_entered_once_and_before_the_first_cgroup_mount(
         order = [type(step) for step in child]
         at = order.index(steps.EnterCgroupNamespace)
         assert order.count(steps.EnterCgroupNamespace) == 1
-        assert order[:at].count(steps.Mount) == before
+        assert order[:at].count(FileSystem) == before
 
 
 def test_words_about_the_file_system_on_a_bind_are_warned_of() -> None:
@@ -388,11 +440,11 @@ def test_a_relative_mount_point_is_warned_of() -> None:
     assert made.warnings == (
         '/mounts/0/destination: "data/x" is not absolute, which is deprecated; it is taken for /data/x',
     )
-    (mount,) = [step for step in made.child if isinstance(step, steps.Mount)]
+    (mount,) = [step for step in made.child if isinstance(step, Mount)]
     assert mount.destination == "/data/x"
 
 
 def test_an_id_mapped_mount_is_checked_for_it() -> None:
     ids = [{"containerID": 0, "hostID": 1000, "size": 5}]
-    step = one(plan(small(mounts=[bind(uidMappings=ids, gidMappings=ids)])).child, steps.Mount)
-    assert step.must_mask & step.must_be & mo.ID_MAPPED
+    step = one(plan(small(mounts=[bind(uidMappings=ids, gidMappings=ids)])).child, Mount)
+    assert step.attributes.must_mask & step.attributes.must_be & mo.ID_MAPPED

@@ -9,18 +9,19 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
 from pyrunc.plan.facts import Request
+from pyrunc.plan.mount_steps import Overlay
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import one, plan
 
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
 
-def mounted(*options: str, source: str = "", **changes: Any) -> steps.Mount:
+def mounted(*options: str, source: str = "", **changes: Any) -> Overlay:
     entry = {"destination": "/o", "type": "overlay", "options": [*options]}
     if source:
         entry["source"] = source
-    made = one(plan(small(mounts=[entry]), **changes).child, steps.Mount)
-    assert isinstance(made, steps.Mount)
+    made = one(plan(small(mounts=[entry]), **changes).child, Overlay)
+    assert isinstance(made, Overlay)
     return made
 
 

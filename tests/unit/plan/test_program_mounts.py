@@ -10,19 +10,13 @@ import pytest
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import program_mounts, program_tree, steps
 from pyrunc.plan.mount_options import Options
+from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.program import Program
+from tests.support.mount_kinds import mount
 from tests.support.programs import beginning, created
 from tests.unit.plan.test_show_program import listed
 
 REC = 1 << 14
-
-
-def mount(kind: str = "bind", **fields: Any) -> steps.Mount:
-    """Return a step: a bind of /s on /d, or a tmpfs there."""
-    known = {"index": 0, "destination": "/d", "source": "/s", "fstype": "", "options": Options(bind="rbind")}
-    if kind == "new":
-        known |= {"fstype": "tmpfs", "source": "tmpfs", "options": Options()}
-    return steps.Mount(**{"kind": kind, "pointer": "/mounts/0", **known, **fields})
 
 
 def lowering(*child: steps.Step, **given: Any) -> program_tree.Lowering:
@@ -31,15 +25,15 @@ def lowering(*child: steps.Step, **given: Any) -> program_tree.Lowering:
     return program_tree.Lowering(Program(), plan, beginning(plan, **given))
 
 
-def lowered(*found: steps.Mount, **given: Any) -> list[str]:
+def lowered(*found: Mount, **given: Any) -> list[str]:
     """Return the operations of mounts, which are the first steps of a tree."""
     on = lowering(*found, **given)
     for step in found:
-        program_mounts.lower(on, step)
+        program_mounts.LOWER[type(step)](on, step)
     return listed(on.program)
 
 
-def opened(step: steps.Mount) -> dict[str, Any]:
+def opened(step: Mount) -> dict[str, Any]:
     return {"opened": {id(step): "given"}}
 
 
@@ -48,7 +42,7 @@ def opened(step: steps.Mount) -> dict[str, Any]:
     [
         ({}, 32),
         ({"no_symlink": True}, 33),
-        ({"options": Options(ext=("dest-nofollow",))}, 34),
+        ({"dest_nofollow": True}, 34),
         ({"kind": "new", "fstype": "proc", "destination": "/proc"}, 12),
         ({"destination": "/proc"}, 40),
         ({"destination": "/proc/cpuinfo"}, 48),
@@ -114,8 +108,9 @@ def test_ids_are_mapped_by_the_parent(kind: str, fields: dict[str, Any]) -> None
     [
         ({"kind": "late-bind"}, ['CLONE_PATH "/s" 1 mount0']),
         ({"kind": "late-bind", "options": Options(bind="bind")}, ['CLONE_PATH "/s" 0 mount0']),
-        ({"options": Options(bind="rbind", ext=("src-nofollow",))}, ['CLONE_PATH "/s" 3 mount0']),
+        ({"src_nofollow": True}, ['CLONE_PATH "/s" 3 mount0']),
         ({"kind": "inner-bind"}, ['CLONE_BELOW nothing "/s" 1 mount0']),
+        ({"kind": "inner-bind", "src_nofollow": True}, ['CLONE_BELOW nothing "/s" 3 mount0']),
         (
             {"subpath": "sub"},
             ['OPEN_DIRECTORY "/s" volume0', 'CLONE_BELOW volume0 "sub" 1 mount0', "CLOSE volume0"],
@@ -149,7 +144,7 @@ def test_the_directory_below_a_volume_is_its_base() -> None:
 def test_sources_with_mount_2(
     handed: dict[str, int], seen: dict[str, tuple[int, int]], operations: list[str]
 ) -> None:
-    step = mount(options=Options(bind="rbind", ext=("src-nofollow",)))
+    step = mount(src_nofollow=True)
     on = lowering(step, classic=True, seen=seen)
     on.handed = handed
     assert program_mounts.open_source(on, step) == on.program.slot("mount0")
@@ -223,7 +218,7 @@ def test_a_tmpfs() -> None:
     [
         ({"data": ("mode=700",)}, "FSCREATE context0 0", "FSMODE context0 place"),
         (
-            {"fstype": "ext4", "own_set": 1},
+            {"fstype": "ext4", "own_set": 1, "readonly": "ro"},
             'FSCONFIG context0 ["source=tmpfs", "ro"]',
             "FSMODE context0 place",
         ),
@@ -301,19 +296,9 @@ def test_layers_by_descriptors() -> None:
 def test_which_layer_cannot_be_opened_is_told_by_its_number() -> None:
     step = mount("new", fstype="overlay", layers=LAYERS)
     on = lowering(step)
-    program_mounts.lower(on, step)
+    program_mounts.LOWER[type(step)](on, step)
     tags = {operation.tag for operation in on.program.operations if operation.name.startswith("OPEN_")}
     assert tags == {0, 1, 2, 3}
-
-
-def test_a_lower_layer_that_is_no_ordinary_directory() -> None:
-    step = mount("new", fstype="overlay", layers=(("lowerdir+", "/a", False), ("upperdir", "/u", False)))
-    on = lowering(step)
-    program_mounts.file_system(on, step, on.slot("mount", step), lower=on.program.slot("below"))
-    found = listed(on.program)
-    assert 'FSLAYER context0 "lowerdir+" below' in found
-    assert "CLOSE below" not in found
-    assert not any('"/a"' in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +317,7 @@ def test_a_lower_layer_that_is_no_ordinary_directory() -> None:
 def test_layers_by_name(layers: tuple[tuple[str, str, bool], ...], words: str) -> None:
     step = mount("new", fstype="overlay", layers=layers, layer_fds=False)
     on = lowering(step)
-    program_mounts.lower(on, step)
+    program_mounts.LOWER[type(step)](on, step)
     at = listed(on.program).index(f"FSCONFIG context0 {words}")
     assert on.program.operations[at].tag == 1
     assert listed(on.program)[at + 1] == "FSCREATE context0 0"
@@ -356,25 +341,17 @@ def test_layers_by_name(layers: tuple[tuple[str, str, bool], ...], words: str) -
 def test_layers_by_number(path: str, *, inside: bool, classic: bool, by_number: bool) -> None:
     step = mount("new", fstype="overlay", layers=(("lowerdir+", path, inside),), layer_fds=False)
     on = lowering(step, classic=classic)
-    program_mounts.lower(on, step)
+    program_mounts.LOWER[type(step)](on, step)
     found = listed(on.program)
     pairs = struct.pack("=2I", 0, on.program.slot("layer00")).hex()
     longest = 3500 if classic else 255
     assert (f"FSLAYERS context0 <{pairs}> {longest}" in found) == by_number
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"fstype": "tmpfs", "own_set": 1}, ()),
-        ({"fstype": "ext4", "own_set": 1}, ("ro",)),
-        ({"fstype": "ext4", "own_clear": 1}, ("rw",)),
-        ({"fstype": "ext4"}, ()),
-    ],
-)
-def test_remounts(fields: dict[str, Any], words: tuple[str, ...]) -> None:
-    step = mount("remount", data=("size=1m",), **{**fields, "options": Options()})
-    given = ", ".join(f'"{word}"' for word in (*words, "size=1m"))
+@pytest.mark.parametrize("readonly", ["", "ro", "rw"])
+def test_remounts(readonly: str) -> None:
+    step = mount("remount", data=("size=1m",), readonly=readonly, options=Options())
+    given = f'"{readonly}", "size=1m"' if readonly else '"size=1m"'
     found = lowered(step)
     assert found[:6] == [
         'OPEN_BELOW nothing "/d" 0 mount0',
@@ -385,7 +362,6 @@ def test_remounts(fields: dict[str, Any], words: tuple[str, ...]) -> None:
         "CLOSE context0",
     ]
     assert found[-2:] == ['NOTE mount0 0 0 3 ""', "CLOSE mount0"]
-    assert program_mounts.config_words(step) == (*words, "size=1m")
 
 
 def test_a_remount_of_the_mount_alone() -> None:
@@ -395,10 +371,3 @@ def test_a_remount_of_the_mount_alone() -> None:
         "IS_MOUNTED mount0",
         "ATTRIBUTES mount0 1 0 0 0",
     ]
-
-
-@pytest.mark.parametrize(("fstype", "readonly"), [("ext4", ("ro",)), ("tmpfs", ())])
-def test_the_words_of_a_new_file_system(fstype: str, readonly: tuple[str, ...]) -> None:
-    """As FSCONFIG counts them: the source comes first."""
-    step = mount("new", fstype=fstype, own_set=1, data=("x",))
-    assert program_mounts.config_words(step) == ("", *readonly, "x")

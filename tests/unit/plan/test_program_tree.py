@@ -11,9 +11,11 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWCGROUP
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import process_program, program_tree, steps
+from pyrunc.plan.mount_steps import Mount
+from tests.support.mount_kinds import mount
 from tests.support.programs import created
 from tests.support.specs import small, with_linux
-from tests.unit.plan.test_program_mounts import lowering, mount
+from tests.unit.plan.test_program_mounts import lowering
 from tests.unit.plan.test_show_program import listed
 
 REC = 1 << 14
@@ -251,7 +253,7 @@ HANDED = steps.ClassicMounts(missing=("fsopen",), handed=True)
 TREE = steps.TreePropagation(flag=mo.SLAVE)
 
 
-def shared(**fields: Any) -> steps.Mount:
+def shared(**fields: Any) -> Any:
     options = mo.Options(bind="bind", propagation=((mo.SHARED, False),))
     return mount(options=options, propagation=((mo.SHARED, False),), **fields)
 
@@ -279,7 +281,7 @@ def test_sources_that_exchange_mount_events_are_opened_before_the_tree_is_cut_of
         (mo.SLAVE, mount(options=mo.Options(propagation=((mo.SLAVE, False),))), False),
     ],
 )
-def test_which_are_opened_early(tree: int, step: steps.Mount, early: bool) -> None:
+def test_which_are_opened_early(tree: int, step: Mount, early: bool) -> None:
     plan = created(small())
     plan.child = (steps.TreePropagation(flag=tree), step)
     assert program_tree.classic_early(plan) == ([step] if early else [])
@@ -288,7 +290,7 @@ def test_which_are_opened_early(tree: int, step: steps.Mount, early: bool) -> No
 def test_what_the_parent_opens_in_the_mount_namespace() -> None:
     first, again, other = mount(), mount(), mount(source="/t")
     root = steps.AttachRoot(path="/r", propagation=0)
-    overlay = steps.AttachRoot(path="/o", propagation=0, overlay=mount("new"))
+    overlay = steps.AttachRoot(path="/o", propagation=0, overlay=mount("new", fstype="overlay"))
     plan = created(small())
     plan.child = (TREE, root, overlay, first, again, mount("inner-bind", source="/i"), other)
     assert program_tree.classic_handed(plan) == {"/r": root, "/s": first, "/t": other}

@@ -26,6 +26,14 @@ def test_fields_and_defaults() -> None:
     assert (Named(x=1, name="a").x, Named(x=1, name="a").name) == (1, "a")
 
 
+def test_a_copy_with_something_changed() -> None:
+    one = Named(x=1, name="a")
+    other = one.but(y=2)
+    assert (other, one) == (Named(x=1, y=2, name="a"), Named(x=1, name="a"))
+    with pytest.raises(TypeError, match="Named has no z"):
+        one.but(z=1)
+
+
 def test_equality_is_by_type_and_fields() -> None:
     assert Point(x=1) == Point(x=1, y=0)
     assert Point(x=1) != Point(x=2)

@@ -8,6 +8,7 @@ import pytest
 
 from pyrunc.plan import build, mount_options, process, show, steps
 from pyrunc.plan.facts import Request
+from pyrunc.plan.mount_steps import Mount
 from tests.support.specs import engine, small, with_linux, with_process
 from tests.unit.plan.test_build import REQUEST, plan
 
@@ -17,13 +18,13 @@ def texts(made: steps.Plan) -> list[str]:
 
 
 def line(made: steps.Plan, kind: type[steps.Step]) -> str:
-    (found,) = [row.text for row in show.rows(made) if type(row.step) is kind]
+    (found,) = [row.text for row in show.rows(made) if isinstance(row.step, kind)]
     return found
 
 
 def mounted(*options: str, **entry: Any) -> str:
     mount = {"destination": "/d", "source": "/s", "type": "bind", "options": ["rbind", *options], **entry}
-    return line(plan(small(mounts=[mount])), steps.Mount)
+    return line(plan(small(mounts=[mount])), Mount)
 
 
 def test_every_step_of_the_plan_is_shown_once() -> None:
@@ -36,7 +37,10 @@ def test_every_step_of_the_plan_is_shown_once() -> None:
 
 
 def test_every_kind_of_step_has_words() -> None:
-    assert set(show.DESCRIBE) == set(steps.Step.__subclasses__())
+    kinds: list[type[steps.Step]] = [steps.Step]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert set(show.DESCRIBE) == {*kinds} - {steps.Step, Mount}
 
 
 def test_the_order_is_that_of_the_effects() -> None:
@@ -70,14 +74,14 @@ def test_an_id_mapped_bind() -> None:
 def test_ids_of_a_namespace_that_exists() -> None:
     config = with_linux(also=({"type": "user", "path": "/proc/7/ns/user"},))
     config["mounts"] = [{"destination": "/d", "source": "/s", "options": ["bind", "idmap", "rprivate"]}]
-    assert line(plan(config), steps.Mount) == "bind /s on /d (rprivate idmap ids of /proc/7/ns/user)"
+    assert line(plan(config), Mount) == "bind /s on /d (rprivate idmap ids of /proc/7/ns/user)"
 
 
 def test_what_lies_below_a_shared_bind_and_what_a_lock_keeps() -> None:
     assert mounted("shared") == "rbind /s on /d (shared below it slave)"
     config = with_linux(also=("user",))
     config["mounts"] = [{"destination": "/d", "source": "/s", "options": ["rbind", "ro", "rprivate"]}]
-    text = line(plan(config), steps.Mount)
+    text = line(plan(config), Mount)
     assert text == "rbind /s on /d (ro rprivate nothing else but what is locked)"
 
 
@@ -105,12 +109,12 @@ def test_layers() -> None:
 def test_a_label_that_is_no_word_for_the_file_system() -> None:
     config = with_linux(mountLabel="u:r:t:s0")
     config["mounts"] = [{"destination": "/q", "type": "mqueue"}]
-    assert line(plan(config), steps.Mount) == "mount mqueue on /q (label u:r:t:s0)"
+    assert line(plan(config), Mount) == "mount mqueue on /q (label u:r:t:s0)"
 
 
 def test_a_new_file_system() -> None:
     entry = {"destination": "/t", "type": "tmpfs", "source": "mine", "options": ["ro", "size=1m", "sync"]}
-    text = line(plan(small(mounts=[entry])), steps.Mount)
+    text = line(plan(small(mounts=[entry])), Mount)
     assert text == "mount tmpfs mine on /t (ro sync size=1m), read-only at the end"
 
 
@@ -252,6 +256,49 @@ def test_the_document_has_every_field() -> None:
     assert mount["pointer"] == "/mounts/0"
     assert mount["fields"]["destination"] == "/t"
     assert mount["fields"]["options"]["attr_set"] == 0
+
+
+MOUNT_FIELDS = (
+    *("kind", "index", "destination", "source", "fstype", "options", "data", "make", "own_set", "own_clear"),
+    *("implied_clear", "deep_set", "deep_clear", "must_mask", "must_be", "locked", "no_symlink"),
+    *("propagation", "below", "expected", "after", "again", "readonly_last", "copy_up", "id_maps"),
+    *("id_space", "deep_ids", "subpath", "early", "layers", "layer_fds", "label", "spelled", "instead"),
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "without", "fields"),
+    [
+        ({"source": "/s", "options": ["rbind", "subpath=a"]}, (), {"kind": "bind", "subpath": "a"}),
+        (
+            {"source": "/b/rootfs/s", "options": ["bind", "ro"]},
+            (),
+            {"kind": "inner-bind", "source": "/s", "own_set": 1, "must_mask": 1, "make": "source"},
+        ),
+        (
+            {"type": "cgroup"},
+            ("cgroup",),
+            {"kind": "late-bind", "fstype": "bind", "source": "/sys/fs/cgroup", "make": "dir"},
+        ),
+        ({"type": "tmpfs", "options": ["ro", "mode=7"]}, (), {"kind": "new", "data": ["mode=7"]}),
+        (
+            {"type": "overlay", "options": ["lowerdir=/l"]},
+            (),
+            {"kind": "new", "layers": [["lowerdir+", "/l", False]], "early": True, "layer_fds": True},
+        ),
+        ({"options": ["remount", "size=1"]}, (), {"kind": "remount", "data": ["size=1"], "layers": []}),
+        ({"options": ["remount", "bind"]}, (), {"kind": "remount", "data": [], "subpath": ""}),
+    ],
+)
+def test_all_kinds_of_mounts_have_the_same_fields(
+    entry: dict[str, Any], without: tuple[str, ...], fields: dict[str, Any]
+) -> None:
+    config = with_linux(without=without)
+    config["mounts"] = [{"destination": "/d", **entry}]
+    listed: Any = show.document(plan(config), show.rows(plan(config)))["steps"]
+    (found,) = [step["fields"] for step in listed if step["kind"] == "Mount"]
+    assert tuple(found) == MOUNT_FIELDS
+    assert {name: found[name] for name in fields} == fields
 
 
 def test_a_plan_can_be_walked_and_printed() -> None:

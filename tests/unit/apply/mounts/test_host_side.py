@@ -12,9 +12,10 @@ from pyrunc.apply import protocol
 from pyrunc.apply.mounts.host_side import HostMounts
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
+from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.program import Operation
+from tests.support.mount_kinds import mount
 from tests.support.programs import created
-from tests.unit.plan.test_program_mounts import mount
 
 
 def ready(*found: steps.Step) -> HostMounts:
@@ -29,7 +30,7 @@ def test_sources_are_sent_in_the_order_in_which_they_are_asked_for(tmp_path: Pat
     made._waiting = [mount(source=str(number)) for number in range(70)]
     opened: list[str] = []
 
-    def open_source(step: steps.Mount) -> int:
+    def open_source(step: Mount) -> int:
         opened.append(step.source)
         place = tmp_path / step.source
         place.touch()

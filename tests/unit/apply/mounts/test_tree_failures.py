@@ -16,9 +16,9 @@ from pyrunc.errors import Failure
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import steps
 from pyrunc.plan.program import NAMES
+from tests.support.mount_kinds import mount
 from tests.unit.apply import test_failures
 from tests.unit.apply.test_failures import report
-from tests.unit.plan.test_program_mounts import mount
 
 HIGH = 1 << 32
 DIRECTORY, FILE, DEVICE = 0o040000, 0o100000, 0o020000
@@ -26,7 +26,7 @@ BIND = mount(source="/nosuch/source")
 NEW = mount("new", data=("size=1m", "nosuch=1"))
 OVERLAY = mount("new", fstype="overlay", layers=(("lowerdir+", "/a", False), ("upperdir", "/u", True)))
 PROC = mount("new", fstype="proc", destination="/proc", no_symlink=True)
-REMOUNT = mount("remount", data=("size=1m",), fstype="ext4", own_set=1)
+REMOUNT = mount("remount", options=mo.Options(), data=("size=1m",), fstype="ext4", readonly="ro", own_set=1)
 NULL = steps.Device(path="/dev/x", type="c", major=1, minor=3, mode=0o666, uid=0, gid=0, pointer="/devices/0")
 LINK = steps.Symlink(path="/dev/fd", target="/proc/self/fd", pointer="/l")
 CONSOLE = steps.Terminal(width=0, height=0, console=True, pointer="/process/terminal")

@@ -15,7 +15,8 @@ from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import mounts, steps
-from pyrunc.plan.mount_options import Options
+from pyrunc.plan.mount_options import Attributes, Options
+from pyrunc.plan.mount_steps import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +24,10 @@ if TYPE_CHECKING:
 LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
 
 
-def step(*words: str, **fields: Any) -> steps.Mount:
+def step(*words: str) -> Mount:
     """Return a bind with options, as the planner makes it."""
     entry: Any = {"destination": "/data", "source": "/source", "options": ["rbind", *words]}
-    made = mounts._entry(3, entry, {"ociVersion": "1.3.0"}, {}, "/r")
-    mounts._expect(made, 0, whole=False)
-    for name, value in fields.items():
-        setattr(made, name, value)
-    return made
+    return mounts._entry(mounts._Around({"ociVersion": "1.3.0"}, "/r", "/b"), 3, entry)
 
 
 DIFFERENCES = [
@@ -52,7 +49,7 @@ DIFFERENCES = [
 
 @pytest.mark.parametrize(("words", "attributes", "said"), DIFFERENCES)
 def test_attributes(words: list[str], attributes: int, said: str) -> None:
-    assert verify.difference(step(*words), attributes, mo.PRIVATE, lonely=False) == said
+    assert verify.difference(step(*words).attributes, attributes, mo.PRIVATE, lonely=False) == said
 
 
 @pytest.mark.parametrize(
@@ -68,16 +65,19 @@ def test_attributes(words: list[str], attributes: int, said: str) -> None:
     ],
 )
 def test_propagation(word: str, found: int, said: str) -> None:
-    assert verify.difference(step(word), 0, found, lonely=False) == said
+    assert verify.difference(step(word).attributes, 0, found, lonely=False) == said
 
 
 def test_a_slave_of_nothing() -> None:
-    assert verify.difference(step("rslave"), 0, mo.PRIVATE, lonely=True) == ""
-    assert verify.difference(step("rslave"), 0, mo.SHARED, lonely=True) == "the mount is shared, not slave"
+    assert verify.difference(step("rslave").attributes, 0, mo.PRIVATE, lonely=True) == ""
+    assert (
+        verify.difference(step("rslave").attributes, 0, mo.SHARED, lonely=True)
+        == "the mount is shared, not slave"
+    )
 
 
 def test_id_mapping() -> None:
-    mapped = step(must_mask=mo.ID_MAPPED, must_be=mo.ID_MAPPED)
+    mapped = Attributes(must_mask=mo.ID_MAPPED, must_be=mo.ID_MAPPED)
     assert (
         verify.difference(mapped, 0, mo.PRIVATE, lonely=False) == "the mount is not id-mapped, not id-mapped"
     )
@@ -137,7 +137,7 @@ def check() -> Any:
     number = _linux.statx_mnt(root, flags.STATX_MNT_ID)[0]
     os.close(root)
 
-    def run(*asked: steps.Mount, other: int = 0, place: str = "/", **root: Any) -> None:
+    def run(*asked: Mount, other: int = 0, place: str = "/", **root: Any) -> None:
         text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
         table = verify.placed(text, {number: place})
         noted = SimpleNamespace(noted=[(other or number, each) for each in asked], lonely=set())
@@ -183,7 +183,7 @@ def test_the_root(check: Any) -> None:
 
 
 def test_options_that_ask_for_nothing_are_never_wrong() -> None:
-    plain = step()
+    plain = step().attributes
     assert Options().own() == (0, 0, 0)
     for attributes in (0, mo.FLAGS, mo.NOATIME, mo.STRICTATIME | mo.NODIRATIME):
         for propagation in (mo.SHARED, mo.SLAVE, mo.PRIVATE, mo.UNBINDABLE):

@@ -9,9 +9,9 @@ import pytest
 
 from pyrunc.apply.mounts import writable_layers
 from pyrunc.errors import Failure
-from pyrunc.plan.mount_options import Options
-from pyrunc.plan.steps import AttachRoot, Mount
+from pyrunc.plan.steps import AttachRoot
 from pyrunc.store import Container
+from tests.support.mount_kinds import mount
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which takes root")
 
@@ -39,15 +39,7 @@ def remove(container: Container) -> None:
 
 
 def attach(source: Path, directory: Path, *words: str) -> AttachRoot:
-    overlay = Mount(
-        kind="new",
-        index=-1,
-        destination="/",
-        source="overlay",
-        fstype="overlay",
-        options=Options(),
-        data=words,
-    )
+    overlay = mount("new", index=-1, destination="/", source="overlay", fstype="overlay", data=words)
     return AttachRoot(path=str(source), propagation=0, overlay=overlay, layer=str(directory))
 
 
