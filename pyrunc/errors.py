@@ -74,6 +74,44 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         return [self.message, self.step, self.pointer, self.errno, self.hint, self.code]
 
 
+class failing:  # noqa: N801 - reads as a sentence: with failing("open cgroup /x")
+    """Make an OSError of a `with` block the Failure of a step.
+
+    Args:
+        message: as Failure's.
+        step: as Failure's.
+        pointer: as Failure's.
+        hint: as Failure's.
+
+    Raises:
+        Failure: the block ended with an OSError.
+
+    """
+
+    __slots__ = ("_hint", "_message", "_pointer", "_step")
+
+    def __init__(self, message: str, *, step: str = "", pointer: str = "", hint: str = "") -> None:
+        """Keep what there is to say."""
+        self._message = message
+        self._step = step
+        self._pointer = pointer
+        self._hint = hint
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, problem: object, _trace: object) -> None:
+        """Say it, if the kernel has refused something."""
+        if isinstance(problem, OSError):
+            raise Failure(
+                self._message,
+                step=self._step,
+                pointer=self._pointer,
+                errno=problem.errno or 0,
+                hint=self._hint,
+            ) from None
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Return words that somebody else chose as they may be shown: what is no printable character, escaped.
 

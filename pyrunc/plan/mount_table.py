@@ -48,7 +48,7 @@ def parse(text: str) -> list[Row]:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         fstype, source, data = after.split(" ", 2)
-        tags = dict(tag.partition(":")[::2] for tag in fields[6:])
+        tags = dict(tag.partition(":")[::2] for tag in fields[6:]) if len(fields) > 6 else {}
         rows.append(
             Row(
                 id=int(fields[0]),
@@ -63,7 +63,7 @@ def parse(text: str) -> list[Row]:
                 unbindable="unbindable" in tags,
                 fstype=fstype,
                 source=unescape(source),
-                data=tuple(unescape(word) for word in data.split(",")),
+                data=tuple(map(unescape, data.split(","))),
             )
         )
     return rows
@@ -71,6 +71,8 @@ def parse(text: str) -> list[Row]:
 
 def unescape(text: str) -> str:
     """Undo the kernel's escapes: space, tab, newline and backslash are written as octal numbers."""
+    if "\\" not in text:
+        return text
     head, *rest = text.split("\\")
     return head + "".join(
         chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() and len(part) > 2 else "\\" + part

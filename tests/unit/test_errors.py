@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from pyrunc.errors import Failure, excerpt, from_facts, printable, shortened, strerror, worded
+from pyrunc.errors import Failure, excerpt, failing, from_facts, printable, shortened, strerror, worded
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,23 @@ def test_a_value_in_quotes_is_cut_whatever_is_in_it() -> None:
 def test_excerpt() -> None:
     assert excerpt("x" * 80) == "x" * 80
     assert excerpt("x" * 100) == "x" * 60 + "...(20 more)..." + "x" * 20
+
+
+def test_failing_makes_the_kernels_refusal_a_failure() -> None:
+    with pytest.raises(Failure) as caught, failing("open it", step="begin", pointer="/root", hint="look"):
+        raise FileNotFoundError(errno.ENOENT, "no words")
+    assert caught.value.facts() == ["open it", "begin", "/root", errno.ENOENT, "look", 1]
+    assert caught.value.__suppress_context__, "the traceback is ours, not the kernel's"
+
+
+@pytest.mark.parametrize("problem", [ValueError("mine"), Failure("said already"), KeyboardInterrupt()])
+def test_failing_leaves_the_rest_alone(problem: BaseException) -> None:
+    with pytest.raises(type(problem)) as caught, failing("open it"):
+        raise problem
+    assert caught.value is problem
+
+
+def test_failing_is_silent_when_nothing_fails() -> None:
+    with failing("open it"):
+        done = True
+    assert done

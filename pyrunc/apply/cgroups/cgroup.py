@@ -19,7 +19,8 @@ import os
 import time
 from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 
-from pyrunc.errors import Failure
+from pyrunc import files
+from pyrunc.errors import Failure, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,10 +117,8 @@ def clone_fd(paths: dict[str, str]) -> int:
     path = paths.get("")
     if path is None:
         return -1
-    try:
+    with failing(f"open cgroup {path}"):
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure(f"open cgroup {path}", errno=exc.errno or 0) from None
 
 
 def join_fds(paths: dict[str, str]) -> list[int]:
@@ -150,10 +149,8 @@ def join_self(fds: list[int]) -> None:
 
     """
     for fd in fds:
-        try:
+        with failing("join the container's cgroup"):
             os.write(fd, b"0")
-        except OSError as exc:
-            raise Failure("join the container's cgroup", errno=exc.errno or 0) from None
         os.close(fd)
 
 
@@ -181,10 +178,8 @@ def join(paths: dict[str, str], pid: int) -> None:
         # A resctrl group (intel_rdt...) has no cgroup.procs; co-mounted controllers are joined once more, for
         # nothing.
         file = "tasks" if name.startswith("intel_rdt") else "cgroup.procs"
-        try:
-            _put(f"{path}/{file}", b"%d" % pid)
-        except OSError as exc:
-            raise Failure(f"move process {pid} to cgroup {path}", errno=exc.errno or 0) from None
+        with failing(f"move process {pid} to cgroup {path}"):
+            files.write(f"{path}/{file}", b"%d" % pid)
 
 
 # -------------------------------------------------------------------------------------------- asking,
@@ -297,29 +292,12 @@ def read(path: str, file: str, directory: int | None = None) -> bytes:
         OSError: EOPNOTSUPP, from a threaded cgroup.
 
     """
-    data = b""
     try:
-        name = f"{path}/{file}" if directory is None else file
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return data
-    try:
-        while chunk := os.read(fd, 1 << 16):
-            data += chunk
+        return files.read(f"{path}/{file}" if directory is None else file, dir_fd=directory)
     except OSError as exc:
         if exc.errno == EOPNOTSUPP:
             raise
-    finally:
-        os.close(fd)
-    return data
-
-
-def _put(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
+        return b""
 
 
 def kill_all(paths: dict[str, str], signal: int) -> None:
@@ -368,7 +346,7 @@ def _thaw_all(paths: dict[str, str]) -> None:
 def _kill_file(path: str) -> bool:
     """Kill a whole cgroup with one write (Linux 5.14); return whether there is such a file."""
     try:
-        _put(path + "/cgroup.kill", b"1")
+        files.write(path + "/cgroup.kill", b"1")
     except OSError:
         return False
     return True
@@ -420,7 +398,7 @@ def thaw(paths: dict[str, str]) -> None:
     for name, file, word in (("freezer", "freezer.state", b"THAWED"), ("", "cgroup.freeze", b"0")):
         if name in paths:
             try:
-                _put(f"{paths[name]}/{file}", word)
+                files.write(f"{paths[name]}/{file}", word)
             except OSError as exc:
                 if exc.errno not in (ENOENT, ENODEV):
                     raise Failure(f"thaw cgroup {paths[name]}", errno=exc.errno or 0) from None

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import files
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.cgroups import CgroupFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from pyrunc.plan.mount_table import Row
 
     # (controllers or "name=...", of one hierarchy; () for the unified one), the runtime's cgroup in it
     Hierarchy: TypeAlias = tuple[tuple[str, ...], str]
@@ -34,12 +38,12 @@ def cgroup_facts(*, rootless: bool) -> CgroupFacts:
         rootless: the runtime is without the host's full rights.
 
     """
-    own = _hierarchies(_read("/proc/self/cgroup"))
+    own = _hierarchies(files.text("/proc/self/cgroup"))
     found = _usual(own) or _searched(own)
     version, mounts, paths = found
     controllers: tuple[str, ...] = ()
     if "" in mounts:
-        controllers = tuple(_read(mounts[""] + "/cgroup.controllers").split())
+        controllers = tuple(files.text(mounts[""] + "/cgroup.controllers").split())
     return CgroupFacts(
         version=version,
         mounts=mounts,
@@ -56,22 +60,8 @@ def _resctrl() -> str:
         fd = os.open(RESCTRL, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return ""
-    try:
+    with closing(fd):
         return RESCTRL if _linux.fstatfs(fd)[0] == _RESCTRL_MAGIC else ""
-    finally:
-        os.close(fd)
-
-
-def _read(path: str) -> str:
-    """Return a small file's text, "" when there is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 1 << 16).decode(errors="surrogateescape")
-    finally:
-        os.close(fd)
 
 
 def _hierarchies(text: str) -> list[Hierarchy]:
@@ -91,11 +81,9 @@ def _usual(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]] |
         fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
+    with closing(fd):
         kind = _linux.fstatfs(fd)[0]
         device = os.fstat(fd).st_dev
-    finally:
-        os.close(fd)
     mounts: dict[str, str] = {}
     paths: dict[str, str] = {}
     for names, path in own:
@@ -132,29 +120,22 @@ def _usual(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]] |
 
 def _searched(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]]:
     """Return (version, mounts, own paths) from the mount table."""
-    table = ""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            table = file.read()
-    except OSError:
-        pass
-    return from_mountinfo(table, own)
+    from pyrunc.plan import mount_table
+
+    return from_table(mount_table.parse(files.text("/proc/self/mountinfo")), own)
 
 
-def from_mountinfo(table: str, own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]]:
-    """Return (version, mounts, own paths) from the text of a mountinfo file.
+def from_table(rows: list[Row], own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Return (version, mounts, own paths) from a mount table.
 
-    A mount may show only a part of its hierarchy (its root field): own paths are then below that part. Where
-    a hierarchy is mounted more than once the first mount counts.
+    A mount may show only a part of its hierarchy (its root): own paths are then below that part. Where a
+    hierarchy is mounted more than once the first mount counts.
     """
     places: dict[frozenset[str], tuple[str, str]] = {}
-    for line in table.split("\n"):  # only this ends a line: a path may hold all else
-        head, _, tail = line.partition(" - ")
-        fields, rest = head.split(" "), tail.split(" ")
-        if rest[0] not in ("cgroup", "cgroup2") or len(fields) < 5:
-            continue
-        options = frozenset(rest[-1].split(",")) if rest[0] == "cgroup" else frozenset()
-        places.setdefault(options, (_unescape(fields[3]), _unescape(fields[4])))
+    for row in rows:
+        if row.fstype in ("cgroup", "cgroup2"):
+            options = frozenset(row.data if row.fstype == "cgroup" else ())
+            places.setdefault(options, (row.root, row.point))
     mounts: dict[str, str] = {}
     paths: dict[str, str] = {}
     for names, path in own:
@@ -169,10 +150,3 @@ def from_mountinfo(table: str, own: list[Hierarchy]) -> tuple[int, dict[str, str
                 break
     version = 0 if not mounts else 2 if list(mounts) == [""] else 1
     return version, mounts, paths
-
-
-def _unescape(field: str) -> str:
-    """Undo the octal escapes of a mountinfo field (space, tab, newline, backslash)."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field

@@ -11,7 +11,8 @@ import os
 from errno import EACCES, EBUSY, EINVAL, ENOENT, EPERM, EROFS
 
 from pyrunc.apply.cgroups.cgroup import pids, read, somebody_elses
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,10 +198,8 @@ def _write_all(
             )
         fd = fds.get(path, -1)
         if fd < 0:
-            try:
+            with failing(f"open cgroup {path}"):
                 fd = fds[path] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError as exc:
-                raise Failure(f"open cgroup {path}", errno=exc.errno or 0) from None
         errno = _write(fd, write)
         if errno in (EINVAL, EBUSY):
             later.append((write, errno))
@@ -220,12 +219,10 @@ def _write(directory: int, write: CgroupWrite) -> int:
                 raise
             file, value = write.other
             fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
-        try:
+        with closing(fd):
             for line in value.split("\n"):
                 if line:
                     os.write(fd, os.fsencode(line))  # the words of a command line may be no UTF-8
-        finally:
-            os.close(fd)
     except OSError as exc:
         missing = exc.errno == ENOENT and write.optional
         denied = exc.errno in _DENIED and write.optional == "denied"

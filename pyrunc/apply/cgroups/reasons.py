@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
+from pyrunc import files
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 
@@ -82,22 +83,22 @@ def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, st
 def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failure:
     """Explain a controller that does not reach the container's cgroup: find the parent that lacks it."""
     directory = plan.roots[""]
-    offer = _read(directory, "cgroup.controllers")
+    offer = files.text(f"{directory}/cgroup.controllers")
     for part in path[len(directory) :].strip("/").split("/"):
-        enabled = _read(directory, "cgroup.subtree_control")
+        enabled = files.text(f"{directory}/cgroup.subtree_control")
         if name not in enabled.split():
             break
         directory += f"/{part}"
         offer = enabled
     hint = ""
     if name in offer.split():
-        if _read(directory, "cgroup.procs") and directory != plan.roots[""]:
+        if files.text(f"{directory}/cgroup.procs") and directory != plan.roots[""]:
             hint = "it has processes of its own, so it cannot hand out controllers: give another cgroupsPath"
         else:
             hint = f"echo +{name} > {directory}/cgroup.subtree_control"
     return Failure(
         f"the limit needs the cgroup controller {name}; {directory} enables only:"
-        f" {_read(directory, 'cgroup.subtree_control') or 'none'}",
+        f" {files.text(directory + '/cgroup.subtree_control') or 'none'}",
         pointer=pointer,
         hint=hint,
     )
@@ -112,8 +113,8 @@ def refused(write: CgroupWrite, paths: dict[str, str], errno: int) -> Failure:
     if errno == ENOENT:
         message, hint = _no_file(write, path)
     elif errno == EBUSY and write.file.startswith("memory."):
-        usage = _read(path, "memory.usage_in_bytes")
-        peak = _read(path, "memory.max_usage_in_bytes")
+        usage = files.text(f"{path}/memory.usage_in_bytes")
+        peak = files.text(f"{path}/memory.max_usage_in_bytes")
         return Failure(
             f"unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})",
             pointer=write.pointer,
@@ -134,7 +135,7 @@ def _no_file(write: CgroupWrite, path: str) -> tuple[str, str]:
         )
         return message, f"huge page sizes of this host: {', '.join(dict.fromkeys(sizes)) or 'none'}"
     prefix = write.file.partition(".")[0]
-    if not write.controller and prefix not in ("cgroup", *_read(path, "cgroup.controllers").split()):
+    if not write.controller and prefix not in ("cgroup", *files.text(f"{path}/cgroup.controllers").split()):
         return message, f"controller {prefix!r} not available"
     if "memsw" in write.file or "swap" in write.file:
         return message, "this kernel does not account swap (boot option swapaccount=1)"
@@ -143,9 +144,13 @@ def _no_file(write: CgroupWrite, path: str) -> tuple[str, str]:
 
 def _parent_hint(write: CgroupWrite, path: str) -> str:
     parent = path.rpartition("/")[0]
-    found = [f"{file} = {text}" for file in _PARENTS.get(write.file, ()) if (text := _read(parent, file))]
+    found = [
+        f"{file} = {text}"
+        for file in _PARENTS.get(write.file, ())
+        if (text := files.text(f"{parent}/{file}"))
+    ]
     if not found and write.file == "cpu.max":
-        found = [f"cpu.max = {text}"] if (text := _read(parent, "cpu.max")) else []
+        found = [f"cpu.max = {text}"] if (text := files.text(f"{parent}/cpu.max")) else []
     if not found:
         return ""
     return f"its parent {parent} has {', '.join(found).replace(chr(10), ', ')}"
@@ -158,20 +163,12 @@ def in_use(left: list[str]) -> Failure:
     holders = []
     for pid in pids({"": left[0]}):
         # A process names itself: neither lines of its own in a message nor bytes that steer a terminal.
-        name = _read(f"/proc/{pid}", "comm")
+        name = files.text(f"/proc/{pid}/comm")
         name = name if name.isprintable() else ascii(name)[1:-1]
         holders.append(f"{pid} ({name})" if name else str(pid))
     who = ", ".join(holders[:10]) + (f" and {len(holders) - 10} more" if len(holders) > 10 else "")
     held = f"held by {who}" if holders else "no process in it has an id in this pid namespace"
     return Failure(f"remove cgroup {left[0]}: {held}", errno=EBUSY)
-
-
-def _read(path: str, file: str) -> str:
-    try:
-        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
-            return handle.read().strip()
-    except OSError:
-        return ""
 
 
 def _list(path: str) -> list[str]:

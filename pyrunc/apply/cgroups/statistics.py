@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,20 +75,11 @@ def _text(path: str | None, file: str) -> str | None:
     if path is None:
         return None
     try:
-        fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    data = b""
-    try:
-        while chunk := os.read(fd, 1 << 16):
-            data += chunk
+        return files.read(f"{path}/{file}").decode(errors="replace")
     except OSError:
         # EOPNOTSUPP: pressure information that the boot options left off; ENODEV: the cgroup is just being
         # removed.
         return None
-    finally:
-        os.close(fd)
-    return data.decode(errors="replace")
 
 
 def _number(path: str | None, file: str) -> int | None:

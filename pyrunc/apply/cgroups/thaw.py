@@ -6,8 +6,7 @@ is to die or does not answer.
 
 from __future__ import annotations
 
-import os
-
+from pyrunc import files
 from pyrunc.apply.cgroups import cgroup
 
 
@@ -46,12 +45,6 @@ def thaw_all(paths: dict[str, str]) -> None:
 
 def _thaw_one(directory: int, name: str) -> None:
     try:
-        fd = os.open(f"{name}/freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+        files.write(f"{name}/freezer.state", b"THAWED", dir_fd=directory)
     except OSError:
         return  # gone
-    try:
-        os.write(fd, b"THAWED")
-    except OSError:
-        return
-    finally:
-        os.close(fd)

@@ -7,10 +7,10 @@ Sources: Documentation/admin-guide/cgroup-v1/cpusets.rst and freezer-subsystem.r
 
 from __future__ import annotations
 
-import os
 import time
 
-from pyrunc.errors import Failure
+from pyrunc import files
+from pyrunc.errors import Failure, failing
 
 _FILES = ("cpuset.cpus", "cpuset.mems")
 
@@ -36,20 +36,16 @@ def seed_cpuset(path: str, root: str) -> None:
 
     """
     parent = path.rpartition("/")[0]
-    try:
+    with failing(f"hand down the processors and memory nodes of {parent}"):
         for file in _FILES:
-            if _read(f"{path}/{file}").strip():
+            if files.read(f"{path}/{file}").strip():
                 continue
-            value = _read(f"{parent}/{file}").strip()
+            value = files.read(f"{parent}/{file}").strip()
             if not value and parent != root:
                 # Somebody made the parent and left it empty.
                 seed_cpuset(parent, root)
-                value = _read(f"{parent}/{file}").strip()
-            _write(f"{path}/{file}", value)
-    except OSError as exc:
-        raise Failure(
-            f"hand down the processors and memory nodes of {parent}", errno=exc.errno or 0
-        ) from None
+                value = files.read(f"{parent}/{file}").strip()
+            files.write(f"{path}/{file}", value)
 
 
 def freeze(path: str) -> None:
@@ -64,33 +60,17 @@ def freeze(path: str) -> None:
     try:
         for round_ in range(1, _ROUNDS + 1):
             if round_ % 50 == 0:
-                _write(file, b"THAWED")
+                files.write(file, b"THAWED")
                 time.sleep(0.01)
-            _write(file, b"FROZEN")
+            files.write(file, b"FROZEN")
             if round_ > _AT_ONCE:
                 time.sleep(0.001)
-            if _read(file).strip() == b"FROZEN":
+            if files.read(file).strip() == b"FROZEN":
                 return
     except OSError as exc:
         errno = exc.errno or 0
     try:
-        _write(file, b"THAWED")
+        files.write(file, b"THAWED")
     except OSError:
         pass
     raise Failure(f"unable to freeze cgroup {path}", errno=errno)
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 1 << 16)
-    finally:
-        os.close(fd)
-
-
-def _write(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)

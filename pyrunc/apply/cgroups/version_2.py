@@ -13,7 +13,9 @@ import select
 import time
 from errno import EACCES, EINVAL, ENOSYS, EPERM
 
-from pyrunc.errors import Failure
+from pyrunc import files
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -62,11 +64,8 @@ def _hand_down(directory: str, names: set[str]) -> None:
     """Enable controllers for the children, all at once or, where one of them is refused, one by one."""
     for words in (sorted(names), *([name] for name in sorted(names))):
         try:
-            fd = os.open(directory + "/cgroup.subtree_control", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, " ".join("+" + word for word in words).encode())
-            finally:
-                os.close(fd)
+            enabled = " ".join("+" + word for word in words).encode()
+            files.write(directory + "/cgroup.subtree_control", enabled)
         except OSError:
             # Refused to an ordinary user, or "no internal processes": a failure only where a limit needs it.
             continue
@@ -83,19 +82,13 @@ def _check_type(plan: CgroupPlan, path: str) -> None:
     domain = [name for name in plan.needed if name not in ("cpu", "cpuset", "pids", "perf_event")]
     if domain:
         raise Failure(
-            f"cgroup {path} is {_text(path, 'cgroup.type')!r}, below a threaded cgroup:"
+            f"cgroup {path} is {files.text(path + '/cgroup.type')!r}, below a threaded cgroup:"
             f" it cannot have the controller {domain[0]}",
             pointer=plan.needed[domain[0]],
         )
     if "invalid" in kind:
-        try:
-            fd = os.open(path + "/cgroup.type", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, b"threaded")
-            finally:
-                os.close(fd)
-        except OSError as exc:
-            raise Failure(f"make cgroup {path} threaded, as its parent is", errno=exc.errno or 0) from None
+        with failing(f"make cgroup {path} threaded, as its parent is"):
+            files.write(path + "/cgroup.type", b"threaded")
 
 
 def _controllers(path: str) -> set[str]:
@@ -103,19 +96,7 @@ def _controllers(path: str) -> set[str]:
 
 
 def _read(path: str, file: str) -> set[str]:
-    return set(_text(path, file).split())
-
-
-def _text(path: str, file: str) -> str:
-    """Return a file's text without its last newline, "" when there is none."""
-    try:
-        fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, 1 << 16).decode().rstrip("\n")
-        finally:
-            os.close(fd)
-    except OSError:
-        return ""
+    return set(files.text(f"{path}/{file}").split())
 
 
 def prepare(plan: CgroupPlan, path: str) -> None:
@@ -127,7 +108,7 @@ def prepare(plan: CgroupPlan, path: str) -> None:
     """
     limit, total = plan.check
     if limit or total:
-        current = _text(path, "memory.current")
+        current = files.text(f"{path}/memory.current")
         if current:
             used = int(current)
             pointer = "/linux/resources/memory/"
@@ -138,31 +119,24 @@ def prepare(plan: CgroupPlan, path: str) -> None:
             if 0 < limit <= used:
                 raise Failure(f"rejecting memory limit {limit} <= usage {used}", pointer=pointer + "limit")
     if plan.devices or plan.owner >= 0:
-        try:
+        with failing(f"open cgroup {path}"):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise Failure(f"open cgroup {path}", errno=exc.errno or 0) from None
-        try:
+        with closing(fd):
             if plan.devices:
                 _filter_devices(fd, path, plan)
             if plan.owner >= 0:
                 _delegate(fd, path, plan.owner)
-        finally:
-            os.close(fd)
 
 
 def _filter_devices(directory: int, path: str, plan: CgroupPlan) -> None:
     """Put the device program in place of the one there may be, without an instant without any."""
     step = "load"
     try:
-        program = _linux.bpf_prog_load(
-            flags.BPF_PROG_TYPE_CGROUP_DEVICE, plan.devices, flags.BPF_CGROUP_DEVICE
-        )
-        try:
+        with closing(
+            _linux.bpf_prog_load(flags.BPF_PROG_TYPE_CGROUP_DEVICE, plan.devices, flags.BPF_CGROUP_DEVICE)
+        ) as program:
             step = "attach"
             _attach(directory, program)
-        finally:
-            os.close(program)
     except OSError as exc:
         if plan.devices_optional and exc.errno in (EPERM, EACCES, ENOSYS):
             # EPERM, EACCES, ENOSYS: in a user namespace there are only the devices it was given.
@@ -207,18 +181,16 @@ def _attach(directory: int, program: int) -> None:
 
 def _delegate(directory: int, path: str, owner: int) -> None:
     """Hand over the directory and the files that let its owner divide it, none that hold its limits."""
-    files = _text("/sys/kernel/cgroup", "delegate").split() or _DELEGATED
-    try:
+    names = files.text("/sys/kernel/cgroup/delegate").split() or _DELEGATED
+    with failing(f"hand cgroup {path} over to uid {owner}"):
         os.fchown(directory, owner, -1)
-        for file in files:
+        for file in names:
             if "/" in file:
                 continue
             try:
                 os.chown(file, owner, -1, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-    except OSError as exc:
-        raise Failure(f"hand cgroup {path} over to uid {owner}", errno=exc.errno or 0) from None
 
 
 def freeze(path: str) -> None:
@@ -230,17 +202,14 @@ def freeze(path: str) -> None:
     """
     errno = 0
     try:
-        _set_freeze(path, b"1")
-        events = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        files.write(path + "/cgroup.freeze", b"1")
+        with closing(os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)) as events:
             if _wait(events, b"frozen 1"):
                 return
-        finally:
-            os.close(events)
     except OSError as exc:
         errno = exc.errno or 0
     try:
-        _set_freeze(path, b"0")
+        files.write(path + "/cgroup.freeze", b"0")
     except OSError:
         pass
     raise Failure(f"unable to freeze cgroup {path}", errno=errno)
@@ -258,11 +227,3 @@ def _wait(events: int, line: bytes) -> bool:
         if left <= 0:
             return False
         poll.poll(left * 1000)
-
-
-def _set_freeze(path: str, value: bytes) -> None:
-    fd = os.open(path + "/cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyrunc.apply.cgroups import hierarchies as facts
+from pyrunc.plan import mount_table
 
 OWN = """\
 5:cpu,cpuacct:/docker/x
@@ -38,7 +39,7 @@ def test_hierarchies() -> None:
 
 
 def test_version_1_with_the_first_mount_of_each() -> None:
-    version, mounts, own = facts.from_mountinfo(V1, facts._hierarchies(OWN))
+    version, mounts, own = facts.from_table(mount_table.parse(V1), facts._hierarchies(OWN))
     assert version == 1
     assert mounts == {
         "cpu": "/sys/fs/cgroup/cpu,cpuacct",
@@ -52,7 +53,7 @@ def test_version_1_with_the_first_mount_of_each() -> None:
 
 def test_a_part_of_a_hierarchy_makes_own_paths_shorter() -> None:
     table = V1.replace("0:30 / /sys", "0:30 /docker/x /sys").replace("0:38 / /sys", "0:38 /dock /sys")
-    _version, _mounts, own = facts.from_mountinfo(table, facts._hierarchies(OWN))
+    _version, _mounts, own = facts.from_table(mount_table.parse(table), facts._hierarchies(OWN))
     assert own["memory"] == "/"
     assert own["cpu"] == "/docker/x"
     # "/dock" is another directory than "/docker".
@@ -61,17 +62,8 @@ def test_a_part_of_a_hierarchy_makes_own_paths_shorter() -> None:
 
 def test_version_2_and_nothing() -> None:
     table = "40 23 0:38 / /cg\\040roup rw - cgroup2 none rw,nsdelegate\n"
-    assert facts.from_mountinfo(table, [((), "/me")]) == (2, {"": "/cg roup"}, {"": "/me"})
-    assert facts.from_mountinfo("", [((), "/me")]) == (0, {}, {})
-    assert facts.from_mountinfo("nonsense\n1 2 - cgroup\n", [((), "/me")]) == (0, {}, {})
-
-
-@pytest.mark.parametrize(
-    ("field", "path"),
-    [("/a\\040b", "/a b"), ("/a\\011", "/a\t"), ("/a\\012", "/a\n"), ("/a\\134040", "/a\\040")],
-)
-def test_escapes(field: str, path: str) -> None:
-    assert facts._unescape(field) == path
+    assert facts.from_table(mount_table.parse(table), [((), "/me")]) == (2, {"": "/cg roup"}, {"": "/me"})
+    assert facts.from_table([], [((), "/me")]) == (0, {}, {})
 
 
 def test_this_host_is_found_the_same_both_ways() -> None:

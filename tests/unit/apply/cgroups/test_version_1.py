@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrunc import files
 from pyrunc.apply.cgroups import version_1
 from pyrunc.errors import Failure
 
@@ -18,7 +19,7 @@ def freezer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A freezer at tmp_path that never comes to rest; returns what freeze() has slept, in seconds."""
     slept: list[float] = []
     (tmp_path / "freezer.state").write_text("THAWED\n")
-    monkeypatch.setattr(version_1, "_read", lambda _path: b"FREEZING\n")
+    monkeypatch.setattr(files, "read", lambda _path: b"FREEZING\n")
     monkeypatch.setattr("time.sleep", slept.append)
     return slept
 
