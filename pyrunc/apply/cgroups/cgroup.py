@@ -1,16 +1,16 @@
-"""The container's cgroup: made, limited, joined, asked, signalled, frozen, removed.
+"""The container's cgroup: create, limit, join, list, signal, freeze, remove.
 
-Law 1: what is written where was decided by plan/cgroups; law 4: nothing about it is remembered but its
-directories (`paths`: controller -> directory, "" for the unified hierarchy). What only one version of cgroups
-knows is in cgroup_v1 and cgroup_v2, how it is made in cgroup_make; each is imported when needed.
+Law 1: plan/cgroups.py has decided what is written where. Law 4: only the directories are remembered (`paths`:
+controller -> directory, "" for the unified hierarchy). What only one version of cgroups needs is in
+version_1.py and version_2.py, creation is in making.py; each is imported when needed.
 
-How a process joins is most of what a cgroup costs. Measured on Linux 6.18, ten hierarchies, two processors:
-the first pid written to any cgroup.procs or tasks file waits for an RCU grace period, 14 ms in the median and
-32 at worst, because the kernel has to stop every fork on the host; the nine others take 10 to 20 microseconds
-each. Two ways avoid that wait: clone3(CLONE_INTO_CGROUP) for the unified hierarchy (not measurable), and a
-process of one thread that writes "0" for itself to `tasks` of version 1 (all nine in 170 microseconds;
-cgroup_procs_write_start() in the kernel takes the lock only for somebody else or for a whole thread group).
-So: the parent opens, the child writes.
+Joining is most of a cgroup's cost. Measured on Linux 6.18, ten hierarchies, two processors: the first pid
+written to any cgroup.procs or tasks file waits for an RCU grace period, 14 ms in the median and 32 ms at
+worst, because the kernel has to stop every fork on the host. The nine others take 10 to 20 microseconds each.
+There are two ways without that wait: clone3(CLONE_INTO_CGROUP) for the unified hierarchy (not measurable),
+and a process with one thread that writes "0" for itself to `tasks` of version 1 (all nine in 170
+microseconds; cgroup_procs_write_start() in the kernel takes the lock only for another process or for a whole
+thread group). So the parent opens the files, and the child writes to them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from pyrunc.store import Container
 
 _SIGKILL = 9
-_FOUND = "found_cgroups"  # in a record's extra: directories of somebody else's
+_FOUND = "found_cgroups"  # the key in a record's `extra`: directories that existed before
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# How long remove() waits for killed processes to be gone: 2 ms, 4 ms, ... 512 ms, then 512 ms each. A process
-# whose memory is being given back takes longest: 1.1 s were seen for 8 GiB.
+# How long remove() waits for killed processes to end: 2 ms, 4 ms, ... 512 ms, then 512 ms each. It takes
+# longest while a process's memory is freed: 1.1 s were measured for 8 GiB.
 _REMOVE_SECONDS = 10.0
 
 
@@ -43,25 +43,26 @@ _REMOVE_SECONDS = 10.0
 
 
 def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
-    """Make the directories: see cgroup_make.create()."""
+    """Make the directories: see making.create()."""
     from pyrunc.apply.cgroups import making
 
     return making.create(plan, found)
 
 
 def intend(container: Container, plan: CgroupPlan) -> list[str]:
-    """Note in a record which cgroups a container will have, and which of them are somebody else's already.
+    """Note in a record which cgroups a container will have, and which of them existed before.
 
-    Must be saved before create(): after a creator that was killed nothing else tells what was never ours.
+    Save the record before create(): if the command is killed, nothing else tells which cgroups are not the
+    container's.
 
     Returns:
-        The list of those found, for create() to add to.
+        The list of those that existed; create() adds to it.
 
     """
     container.cgroup = plan.paths
     container.cgroup_manager = plan.manager
     found: list[str] = []
-    # systemd makes a scope anew, and with it all its cgroups.
+    # systemd makes a new scope, with all its cgroups.
     if plan.unit is None or plan.unit.name.endswith(".slice"):
         found += [path for path in dict.fromkeys(plan.paths.values()) if somebody_elses(path)]
     container.extra[_FOUND] = found
@@ -69,9 +70,10 @@ def intend(container: Container, plan: CgroupPlan) -> list[str]:
 
 
 def somebody_elses(path: str) -> bool:
-    """Tell whether there is a cgroup that is not this user's. An empty one of ours is taken over, as by runc.
+    """Tell whether one of these cgroups belongs to another user.
 
-    It goes with the container then: the limits that were set on it are not to meet the next one.
+    An empty cgroup of the same user is taken over, as by runc. It is then removed with the container, so that
+    its limits do not apply to the next one.
     """
     try:
         return os.lstat(path).st_uid != os.geteuid()
@@ -80,7 +82,7 @@ def somebody_elses(path: str) -> bool:
 
 
 def made(container: Container) -> dict[str, str]:
-    """Return the cgroups of a container's that are its own, as in its `cgroup`: what may be removed."""
+    """Return the container's own cgroups, as in its `cgroup`: those that may be removed."""
     found = container.extra.get(_FOUND)
     if not isinstance(found, list):
         return container.cgroup
@@ -88,14 +90,16 @@ def made(container: Container) -> dict[str, str]:
 
 
 def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:
-    """Write every setting. Before the container's process joins: it never runs without its limits.
+    """Write every setting.
+
+    To be called before the container's process joins, so that it never runs without its limits.
 
     Args:
         plan: the settings.
         paths: what create() returned.
 
     Raises:
-        Failure: the kernel refuses one; it says which place in config.json asked for it.
+        Failure: the kernel refuses one; with the place in config.json that asks for it.
 
     """
     from pyrunc.apply.cgroups import making
@@ -124,7 +128,8 @@ def clone_fd(paths: dict[str, str]) -> int:
 def join_fds(paths: dict[str, str]) -> list[int]:
     """Open the `tasks` files of version 1, for a child that will write itself into them with join_self().
 
-    The kernel checks the rights of whoever opened them, so a child in a user namespace may write (law 5).
+    The kernel checks the rights of the process that opened them, so a child in a user namespace may write
+    (law 5).
 
     Raises:
         Failure: a directory is gone.
@@ -142,7 +147,7 @@ def join_fds(paths: dict[str, str]) -> list[int]:
 
 
 def join_self(fds: list[int]) -> None:
-    """Move the calling process, which must have one thread, into the cgroups of join_fds(), and close these.
+    """Move the calling process (with one thread) into the cgroups of join_fds(), and close these.
 
     Raises:
         Failure: the kernel refuses.
@@ -155,7 +160,7 @@ def join_self(fds: list[int]) -> None:
 
 
 def settle(manager: str) -> None:
-    """Say that the container's process has joined: whoever held its cgroup until then may go.
+    """The container's process has joined: the placeholder that kept its cgroup may end.
 
     Args:
         manager: the plan's.
@@ -168,15 +173,17 @@ def settle(manager: str) -> None:
 
 
 def join(paths: dict[str, str], pid: int) -> None:
-    """Move another process with all its threads. Slow, see the module: for one that cannot join by itself.
+    """Move another process with all its threads.
+
+    Slow, see the module: only for a process that cannot join by itself.
 
     Raises:
         Failure: the process or a directory is gone, or the kernel refuses.
 
     """
     for name, path in paths.items():
-        # A resctrl group (intel_rdt...) has no cgroup.procs; co-mounted controllers are joined once more, for
-        # nothing.
+        # A resctrl group (intel_rdt...) has no cgroup.procs. Controllers that are mounted together are joined
+        # again, which changes nothing.
         file = "tasks" if name.startswith("intel_rdt") else "cgroup.procs"
         with failing(f"move process {pid} to cgroup {path}"):
             files.write(f"{path}/{file}", b"%d" % pid)
@@ -189,7 +196,7 @@ def join(paths: dict[str, str], pid: int) -> None:
 def pids(paths: dict[str, str]) -> list[int]:
     """Return the ids of all processes in the cgroup and below it, in ascending order.
 
-    Processes of other pid namespaces, which have no id here, are left out.
+    Processes of other pid namespaces, which have no id in this one, are left out.
     """
     found: set[int] = set()
     order = ("", "pids", "devices", "freezer", *paths)
@@ -201,11 +208,11 @@ def pids(paths: dict[str, str]) -> list[int]:
 
 
 def members(directory: int) -> list[int]:
-    """Return the ids of the processes of a cgroup, without those below it."""
+    """Return the ids of the processes in a cgroup, without those below it."""
     try:
         text = read("", "cgroup.procs", directory)
     except OSError:
-        # A threaded cgroup of version 2 only lists threads.
+        # In version 2 a threaded cgroup lists only threads.
         text = read("", "cgroup.threads", directory)
     return [int(line) for line in text.split()]
 
@@ -215,17 +222,17 @@ def walk(
     enter: Callable[[int], object] | None = None,
     leave: Callable[[int, str], object] | None = None,
 ) -> None:
-    """Visit a cgroup and all below it.
+    """Visit a cgroup and all cgroups below it.
 
-    A container with a cgroup mount of its own makes these, as deep as it likes: deeper than there can be
-    calls within each other, open descriptors, or components in a path. So there is one descriptor, which
-    moves.
+    A container with a cgroup mount of its own can nest cgroups deeper than function calls, open descriptors,
+    or a path allow. So there is no recursion, and only one descriptor, which moves from directory to
+    directory.
 
     Args:
         path: the directory of the topmost.
-        enter: called with the descriptor of each directory; those above first.
-        leave: called for each but the topmost, those below first: with the descriptor of the directory that
-            it is in, and its name.
+        enter: called with the descriptor of each directory, parents before children.
+        leave: called for each but the topmost, children before parents: with the descriptor of the parent
+            directory, and the name.
 
     """
     here = _open_below(None, path)
@@ -241,7 +248,7 @@ def walk(
                 name = left.pop()
                 inner = _open_below(here, name)
                 if inner < 0:
-                    continue  # removed meanwhile
+                    continue  # it was removed meanwhile
                 os.close(here)
                 here = inner
                 if enter is not None:
@@ -250,7 +257,7 @@ def walk(
                 continue
             way.pop()
             if way:
-                # A cgroup's parent stays its parent: the kernel moves none elsewhere.
+                # A cgroup keeps its parent: the kernel moves none.
                 outer = os.open("..", _DIRECTORY, dir_fd=here)
                 os.close(here)
                 here = outer
@@ -271,7 +278,7 @@ def _open_below(directory: int | None, name: str) -> int:
 def _children(directory: int) -> list[str]:
     """Return the names of the directories in a cgroup's directory."""
     try:
-        # kernfs counts as a link each directory, and two for itself: most cgroups need no listing.
+        # In kernfs the link count is the number of directories plus two, so most cgroups need not be listed.
         if os.fstat(directory).st_nlink == 2:
             return []
         with os.scandir(directory) as entries:
@@ -281,7 +288,7 @@ def _children(directory: int) -> list[str]:
 
 
 def read(path: str, file: str, directory: int | None = None) -> bytes:
-    """Return a file's bytes, b"" when the file or the cgroup is gone.
+    """Return a file's content; b"" if the file or the cgroup does not exist.
 
     Args:
         path: the cgroup's directory.
@@ -301,11 +308,11 @@ def read(path: str, file: str, directory: int | None = None) -> bytes:
 
 
 def kill_all(paths: dict[str, str], signal: int) -> None:
-    """Send a signal to every process in the cgroup and below it, missing none that is being forked meanwhile.
+    """Send a signal to every process in the cgroup and below it, including those that are forked meanwhile.
 
     Args:
         paths: the container's cgroup.
-        signal: its number; SIGKILL also ends a paused container.
+        signal: its number; SIGKILL also ends the processes of a paused container.
 
     Raises:
         Failure: a process may not be signalled.
@@ -321,7 +328,7 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
             freeze(paths)
             held = True
         except Failure:
-            # No freezer, or processes appear faster than it freezes: the rounds below catch the rest.
+            # No freezer, or processes appear faster than it freezes: the loop below gets the others.
             held = False
     try:
         for _round in range(10):
@@ -344,7 +351,7 @@ def _thaw_all(paths: dict[str, str]) -> None:
 
 
 def _kill_file(path: str) -> bool:
-    """Kill a whole cgroup with one write (Linux 5.14); return whether there is such a file."""
+    """Kill a whole cgroup with one write (Linux 5.14); return False if there is no such file."""
     try:
         files.write(path + "/cgroup.kill", b"1")
     except OSError:
@@ -363,17 +370,17 @@ def _signal(alive: list[int], signal: int) -> None:
 
 
 def frozen(paths: dict[str, str]) -> bool:
-    """Tell whether the cgroup is frozen or about to be, by itself or with a cgroup above it."""
+    """Tell whether the cgroup is frozen or being frozen, itself or a cgroup above it."""
     if "freezer" in paths:
         return read(paths["freezer"], "freezer.state").strip() in (b"FROZEN", b"FREEZING")
     return "" in paths and read(paths[""], "cgroup.freeze").strip() == b"1"
 
 
 def freeze(paths: dict[str, str]) -> None:
-    """Stop every process in the cgroup and below it where it is.
+    """Stop every process in the cgroup and below it.
 
     Raises:
-        Failure: there is no freezer, or it does not come to rest ("unable to freeze").
+        Failure: there is no freezer, or some processes do not freeze ("unable to freeze").
 
     """
     if "freezer" in paths:
@@ -389,7 +396,7 @@ def freeze(paths: dict[str, str]) -> None:
 
 
 def thaw(paths: dict[str, str]) -> None:
-    """Let the processes of a frozen cgroup go on.
+    """Let the processes of a frozen cgroup continue.
 
     Raises:
         Failure: the kernel refuses.
@@ -410,15 +417,15 @@ def thaw(paths: dict[str, str]) -> None:
 
 
 def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float = _REMOVE_SECONDS) -> None:
-    """Remove the cgroup with all below it, waiting for killed processes to be gone; what is gone is no error.
+    """Remove the cgroup with all below it, after killed processes have ended. Missing ones are no error.
 
     Args:
         paths: the container's cgroup.
-        manager: the one it was made by.
+        manager: the cgroup manager that made it.
         seconds: how long to wait at most.
 
     Raises:
-        Failure: processes are left (it names them), or there is no right to remove it.
+        Failure: processes are left (the message names them), or there is no right to remove it.
 
     """
     if manager == "systemd":
@@ -427,7 +434,7 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
         systemd.stop(paths)
     pause = 0.001
     waited = 0.0
-    # A resctrl group that was named by the configuration stays (runtime-spec "IntelRdt").
+    # A resctrl group that config.json names is kept (runtime-spec "IntelRdt").
     left = list(dict.fromkeys(path for name, path in paths.items() if name != "intel_rdt_clos"))
     while True:
         left = [path for path in left if not _remove(path)]
@@ -437,7 +444,7 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
             from pyrunc.apply.cgroups import reasons
 
             raise reasons.in_use(left)
-        # What was frozen from within cannot end, killed or not.
+        # Processes that the container has frozen cannot end, even if killed.
         _thaw_all(paths)
         time.sleep(pause)
         waited += pause
@@ -445,7 +452,7 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
 
 
 def _remove(path: str) -> bool:
-    """Remove one tree; return whether it is gone."""
+    """Remove one tree; tell whether it is gone."""
     try:
         os.rmdir(path)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The host's cgroup hierarchies, as the facts the planner wants.
+"""The host's cgroup hierarchies, as facts for the planner.
 
-Law 4 (the kernel holds the truth): asked of the kernel on each call, and cheaply, because every create pays
-for it. The places distributions use are only verified (one stat each); the mount table, which grows with
-every container on the host, is read only where something is not in its usual place.
+Law 4: the kernel is asked on each call. This has to be fast, because every create does it. The usual mount
+points of distributions are only checked (one stat each). The mount table, which grows with every container on
+the host, is read only if one is elsewhere.
 
 Sources: cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.mount_table import Row
 
-    # (controllers or "name=...", of one hierarchy; () for the unified one), the runtime's cgroup in it
+    # (controllers or "name=..." of one hierarchy; () for the unified one), pyrunc's own cgroup in it
     Hierarchy: TypeAlias = tuple[tuple[str, ...], str]
 
 ROOT = "/sys/fs/cgroup"
@@ -35,7 +35,7 @@ def cgroup_facts(*, rootless: bool) -> CgroupFacts:
     """Return the host's cgroup layout.
 
     Args:
-        rootless: the runtime is without the host's full rights.
+        rootless: pyrunc does not have the host's full rights.
 
     """
     own = _hierarchies(files.text("/proc/self/cgroup"))
@@ -55,7 +55,7 @@ def cgroup_facts(*, rootless: bool) -> CgroupFacts:
 
 
 def _resctrl() -> str:
-    """Return where the resctrl filesystem is mounted, "" for nowhere; only its usual place is looked at."""
+    """Return where the resctrl file system is mounted, "" if it is not at its usual mount point."""
     try:
         fd = os.open(RESCTRL, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -69,14 +69,14 @@ def _hierarchies(text: str) -> list[Hierarchy]:
     found = []
     for line in (
         text.rstrip("\n").split("\n") if text else ()
-    ):  # only this ends a line: a name may hold all else
+    ):  # only a newline ends a line: a name may have all other characters
         _number, names, path = line.split(":", 2)
         found.append((tuple(names.split(",")) if names else (), path))
     return found
 
 
 def _usual(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]] | None:
-    """Return (version, mounts, own paths) when everything is where distributions mount it, else None."""
+    """Return (version, mounts, own paths) if all hierarchies are at the usual mount points, else None."""
     try:
         fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -89,25 +89,25 @@ def _usual(own: list[Hierarchy]) -> tuple[int, dict[str, str], dict[str, str]] |
     for names, path in own:
         if kind == flags.CGROUP2_SUPER_MAGIC:
             if names:
-                # A version 1 hierarchy beside a pure version 2 mount: nothing can be limited through it.
+                # A version 1 hierarchy beside a pure version 2 mount cannot limit anything.
                 continue
             place = ROOT
         elif names:
-            # Hierarchies of several controllers have a link for each of them; named ones are mounted by name.
+            # A hierarchy of several controllers has a link for each; a named one is mounted under its name.
             place = f"{ROOT}/{names[0].removeprefix('name=')}"
         else:
             place = ROOT + "/unified"
         try:
             status = os.stat(place)
             if kind != flags.CGROUP2_SUPER_MAGIC and status.st_dev == device:
-                raise FileNotFoundError(place)  # a plain directory: nothing is mounted there
+                raise FileNotFoundError(place)  # an ordinary directory: nothing is mounted there
             if status.st_ino != _KERNFS_ROOT_INODE:
                 return None
             if path != "/":
-                os.stat(place + path)  # not there: only a part of the hierarchy is mounted
+                os.stat(place + path)  # if it does not exist, only a part of the hierarchy is mounted
         except OSError:
             if not names and kind != flags.CGROUP2_SUPER_MAGIC:
-                # Not every host with version 1 mounts the unified hierarchy too.
+                # Some hosts with version 1 do not mount the unified hierarchy.
                 continue
             return None
         for name in names or ("",):

@@ -1,8 +1,8 @@
-"""The container's cgroup made and limited, as plan/cgroups decided it.
+"""Create the container's cgroup and set its limits, as plan/cgroups.py has decided.
 
-Law 1: nothing is decided here, except what only the kernel knows: which directories exist, and in which order
-values that depend on each other are accepted. Nothing new is left behind by a failure. Why a write was
-refused is found out by cgroup_explain.
+Law 1: nothing is decided here, except by what only the kernel knows: which directories exist, and in which
+order it accepts values that depend on each other. After a failure, what was made is removed. reasons.py finds
+out why a write was refused.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
     """Make the directories.
 
     Args:
-        plan: which.
-        found: gets those of the container's that somebody else has made.
+        plan: the cgroups.
+        found: is extended by the directories of the container that existed before.
 
     Returns:
-        controller -> directory, as in plan.paths; without those an ordinary user had no right to make or to
-        use, and did not ask for.
+        controller -> directory, as in plan.paths. Left out are those that an ordinary user may not make or
+            use and has not asked for.
 
     Raises:
-        Failure: one cannot be made, or there is one already that holds processes or is frozen. Nothing new is
-            left.
+        Failure: one cannot be made, or one exists already and has processes or is frozen. What was made is
+            removed.
 
     """
     made: list[str] = []
@@ -66,7 +66,7 @@ def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
 
 
 def _make_all(plan: CgroupPlan, made: list[str]) -> dict[str, str]:
-    """Make every directory; those that were not there before are appended to made."""
+    """Make every directory; those that did not exist are appended to made."""
     paths: dict[str, str] = {}
     done: dict[str, bool] = {}
     for name in plan.roots:
@@ -83,7 +83,7 @@ def _make_all(plan: CgroupPlan, made: list[str]) -> dict[str, str]:
 
 
 def _make(plan: CgroupPlan, name: str, path: str, made: list[str]) -> bool:
-    """Make one directory with its parents; return whether it is there."""
+    """Make one directory with its parents; tell whether it exists now."""
     root = plan.roots[name]
     missing = [path]
     while True:
@@ -118,7 +118,7 @@ def _done_without(plan: CgroupPlan, name: str, path: str, errno: int) -> bool:
     """Return False if the container can do without a cgroup that cannot be made or used.
 
     Raises:
-        Failure: it cannot.
+        Failure: it needs the cgroup.
 
     """
     if errno in _DENIED and (plan.optional or name in plan.spared) and not _depends(plan, name):
@@ -129,7 +129,7 @@ def _done_without(plan: CgroupPlan, name: str, path: str, errno: int) -> bool:
 
 
 def _may_join(name: str, path: str) -> bool:
-    """Tell whether we may move a process into a cgroup that is there already, perhaps somebody else's."""
+    """Tell whether a process may be moved into an existing cgroup, which may be another user's."""
     file = "tasks" if name else "cgroup.procs"
     return os.access(f"{path}/{file}", os.W_OK, effective_ids=True)
 
@@ -151,14 +151,16 @@ def _check_unused(path: str) -> None:
 
 
 def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:
-    """Write every setting. Before the container's process joins: it never runs without its limits.
+    """Write every setting.
+
+    To be called before the container's process joins, so that it never runs without its limits.
 
     Args:
         plan: the settings.
         paths: what create() returned.
 
     Raises:
-        Failure: the kernel refuses one; it says which place in config.json asked for it.
+        Failure: the kernel refuses one; with the place in config.json that asks for it.
 
     """
     if "" in paths and (plan.devices or plan.owner >= 0 or plan.check != (0, 0)):
@@ -169,7 +171,7 @@ def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:
     try:
         later = _write_all(plan.writes, paths, fds)
         while later:
-            # Refused as invalid: perhaps only until a partner has its new value.
+            # Refused as invalid: perhaps only until a related file has its new value.
             again = _write_all([write for write, _errno in later], paths, fds)
             if len(again) == len(later):
                 write, errno = later[0]
@@ -185,7 +187,7 @@ def _write_all(
     paths: dict[str, str],
     fds: dict[str, int],
 ) -> list[tuple[CgroupWrite, int]]:
-    """Write, and return those the kernel called invalid or busy, with its answer."""
+    """Write, and return the settings that the kernel called invalid or busy, with its error number."""
     later = []
     for write in writes:
         path = paths.get(write.controller)
@@ -209,7 +211,7 @@ def _write_all(
 
 
 def _write(directory: int, write: CgroupWrite) -> int:
-    """Write one setting; return 0 or the kernel's answer."""
+    """Write one setting; return 0 or the kernel's error number."""
     value = write.value
     try:
         try:
@@ -222,7 +224,7 @@ def _write(directory: int, write: CgroupWrite) -> int:
         with closing(fd):
             for line in value.split("\n"):
                 if line:
-                    os.write(fd, os.fsencode(line))  # the words of a command line may be no UTF-8
+                    os.write(fd, os.fsencode(line))  # a value from a command line may be not UTF-8
     except OSError as exc:
         missing = exc.errno == ENOENT and write.optional
         denied = exc.errno in _DENIED and write.optional == "denied"

@@ -1,7 +1,7 @@
-"""Why a cgroup could not be made, limited or removed. Slow on purpose: only read when something has failed.
+"""Find out why a cgroup could not be made, limited or removed; only after a failure.
 
-Law 2: accept fast, explain slowly. Every sentence names the limit, the file and, where it is to blame, the
-parent.
+Law 2: this may be slow and must explain well. Every message names the limit and the file and, if it is the
+cause, the parent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
 
-# What a value depends on above: file -> what to say about the parent's.
+# Values that depend on the parent's: file -> what to say about the parent's.
 _PARENTS = {
     "cpu.cfs_quota_us": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
     "cpu.cfs_period_us": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
@@ -54,7 +54,7 @@ def not_made(plan: CgroupPlan, path: str, errno: int) -> Failure:
 
 
 def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, str]) -> list[str]:
-    """Say what a container does without because there was no right to make its cgroups.
+    """Return the warning about cgroups that there was no right to make.
 
     Args:
         config: what was asked for; limits would have been a failure, device rules are not.
@@ -71,7 +71,7 @@ def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, st
             f" ({', '.join(lost)})"
         )
     if not paths and namespaces.paths(config).get("pid") != "":  # type: ignore[arg-type]
-        # runc's words, which people look for.
+        # runc's words, which people search for.
         found.append(
             "/linux/namespaces: creating a rootless container with no cgroup and no private pid namespace."
             " Such configuration is strongly discouraged (as it is impossible to properly kill all"
@@ -81,7 +81,7 @@ def not_applied(config: Mapping[str, Any], plan: CgroupPlan, paths: dict[str, st
 
 
 def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failure:
-    """Explain a controller that does not reach the container's cgroup: find the parent that lacks it."""
+    """Explain a controller that is missing in the container's cgroup: find the parent that lacks it."""
     directory = plan.roots[""]
     offer = files.text(f"{directory}/cgroup.controllers")
     for part in path[len(directory) :].strip("/").split("/"):
@@ -105,7 +105,7 @@ def no_controller(plan: CgroupPlan, path: str, name: str, pointer: str) -> Failu
 
 
 def refused(write: CgroupWrite, paths: dict[str, str], errno: int) -> Failure:
-    """Explain a value the kernel did not take."""
+    """Explain a value that the kernel has refused."""
     path = paths[write.controller]
     value = write.value.replace("\n", ", ")
     message = f"write {value!r} to {write.file} of cgroup {path}"
@@ -157,12 +157,12 @@ def _parent_hint(write: CgroupWrite, path: str) -> str:
 
 
 def in_use(left: list[str]) -> Failure:
-    """Say who keeps cgroups from being removed."""
+    """Return the message about processes that keep cgroups from being removed."""
     from pyrunc.apply.cgroups.cgroup import pids
 
     holders = []
     for pid in pids({"": left[0]}):
-        # A process names itself: neither lines of its own in a message nor bytes that steer a terminal.
+        # A process chooses its own name: no newlines in a message, and no control characters for a terminal.
         name = files.text(f"/proc/{pid}/comm")
         name = name if name.isprintable() else ascii(name)[1:-1]
         holders.append(f"{pid} ({name})" if name else str(pid))

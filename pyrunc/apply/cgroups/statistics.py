@@ -1,7 +1,7 @@
-"""What a container has used, in the shape `runc events` gives it (containerd and others parse that).
+"""What a container has used, in the format of `runc events` (containerd and others parse that).
 
-Law 4: read from the kernel at each question. A file that is not there is a value that is not there; names and
-units are runc's (types/events.go): nanoseconds, bytes, memory+swap as one number even on version 2.
+Law 4: read from the kernel each time. A value without a file is left out. Names and units are runc's
+(types/events.go): nanoseconds, bytes, memory and swap as one number even on version 2.
 
 Sources: Documentation/admin-guide/cgroup-v1/{cpuacct,memory,blkio-controller,hugetlb}.rst and cgroup-v2.rst
 of Linux 6.18.
@@ -57,7 +57,7 @@ _IO = {
 
 
 def stats(paths: Paths) -> Values:
-    """Return the `data` member of an event of type "stats"."""
+    """Return the `data` object of an event of type "stats"."""
     return {
         "cpu": _with_pressure(_cpu(paths), paths, "cpu"),
         "cpuset": _cpuset(paths),
@@ -71,13 +71,13 @@ def stats(paths: Paths) -> Values:
 
 
 def _text(path: str | None, file: str) -> str | None:
-    """Return a file's text, or None when it is not there or has nothing to tell."""
+    """Return a file's text, or None if it does not exist or has no data."""
     if path is None:
         return None
     try:
         return files.read(f"{path}/{file}").decode(errors="replace")
     except OSError:
-        # EOPNOTSUPP: pressure information that the boot options left off; ENODEV: the cgroup is just being
+        # EOPNOTSUPP: pressure information is turned off by a boot option; ENODEV: the cgroup is being
         # removed.
         return None
 
@@ -106,7 +106,7 @@ def _table(path: str | None, file: str) -> dict[str, int]:
 
 
 def _full(values: Mapping[str, object], *always: str) -> Values:
-    """Leave out what is empty, as Go's omitempty does, except the names given."""
+    """Leave out empty values, as Go's omitempty does, except for the names given."""
     return {name: value for name, value in values.items() if value or name in always}
 
 

@@ -1,14 +1,13 @@
-"""The systemd cgroup manager: a transient scope asked for over D-Bus.
+"""The systemd cgroup manager: a transient scope, requested over D-Bus.
 
-Law 1: what is asked for was decided by plan/cgroup_systemd. jeepney, the bus client, is an optional
-dependency and only imported here, when a container uses this manager.
+Law 1: plan/cgroup_systemd.py has decided what to request. jeepney, the bus client, is an optional dependency,
+imported only here, when a container uses this manager.
 
-systemd refuses a scope without a process, and a container's first process is to be born inside its cgroup,
-with its limits set. So a placeholder holds the scope from before that until settle(): a process that does
-nothing and dies with the runtime.
+systemd refuses a scope without a process. But a container's first process must start in its cgroup, with its
+limits set. So a placeholder process keeps the scope until settle(); it does nothing and ends with pyrunc.
 
-Sources: org.freedesktop.systemd1(5); the rules for left-over units are runc's, whose issues 2310, 3780 and
-4755 found them.
+Sources: org.freedesktop.systemd1(5). The rules for units that were left over are runc's (its issues 2310,
+3780 and 4755).
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.cgroup_systemd import Property
     from pyrunc.plan.cgroups import CgroupPlan
 
-# How long systemd may take for a job; runc's number, for hosts where it has thousands of units to look
-# through.
+# How long systemd may take for a job; runc's value, for hosts with thousands of units.
 _SECONDS = 30.0
 _SIGKILL = 9
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
@@ -38,7 +36,7 @@ _placeholder = 0
 
 
 def start(plan: CgroupPlan) -> None:
-    """Have systemd make the plan's unit.
+    """Let systemd make the plan's unit.
 
     Raises:
         Failure: systemd does not run here, the bus cannot be reached, or systemd refuses.
@@ -63,7 +61,7 @@ def start(plan: CgroupPlan) -> None:
                     return
                 if exc.name != _EXISTS or attempt:
                     raise Failure(f"unable to start unit {unit.name!r}: {exc}") from None
-                # Perhaps a failed one that was left over.
+                # Perhaps a failed unit was left over.
                 bus.reset(unit.name)
             else:
                 return
@@ -75,7 +73,7 @@ def start(plan: CgroupPlan) -> None:
 
 
 def _hold() -> int:
-    """Begin the placeholder and return its id."""
+    """Start the placeholder and return its pid."""
     from pyrunc.apply import foreground
 
     global _placeholder
@@ -85,7 +83,7 @@ def _hold() -> int:
 
 
 def _wait(parent: int) -> None:
-    """Be the placeholder."""
+    """Run as the placeholder."""
     import _signal
 
     _linux.prctl(flags.PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
@@ -95,7 +93,7 @@ def _wait(parent: int) -> None:
 
 
 def settle() -> None:
-    """Let go of the scope: the container's own process is in it now, or it is not wanted any more."""
+    """End the placeholder: the container's process is in the scope now, or the scope is not needed."""
     global _placeholder  # noqa: PLW0603
     if _placeholder:
         os.kill(_placeholder, _SIGKILL)
@@ -104,7 +102,7 @@ def settle() -> None:
 
 
 def stop(paths: dict[str, str]) -> None:
-    """Have systemd stop a container's unit; one that is gone, or a systemd that is, is no failure."""
+    """Let systemd stop a container's unit; a missing unit or systemd is no failure."""
     settle()
     path = paths.get("", paths.get("name=systemd", ""))
     name = path.rpartition("/")[2]
@@ -113,7 +111,7 @@ def stop(paths: dict[str, str]) -> None:
     try:
         bus = _Bus(user=_in_user_manager(path))
     except Failure:
-        # Its cgroup can still be removed, and systemd notices.
+        # Its cgroup can still be removed; systemd notices that.
         return
     try:
         bus.job("StopUnit", "ss", (name, "replace"))
@@ -149,7 +147,7 @@ def _in_user_manager(path: str) -> bool:
 
 
 class _RefusedError(Exception):
-    """An error reply: name is D-Bus's, the text systemd's own words."""
+    """An error reply: name is D-Bus's, the text is systemd's."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(text or name)
@@ -157,11 +155,11 @@ class _RefusedError(Exception):
 
 
 class _Bus:
-    """A connection to the manager."""
+    """A connection to systemd."""
 
     def __init__(self, *, user: bool) -> None:
         if sys.flags.no_site:
-            # The command starts without site-packages (see __main__).
+            # The command starts without site-packages (see __main__.py).
             import site
 
             site.main()
@@ -188,11 +186,11 @@ class _Bus:
             ) from None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def call(self, method: str, signature: str, body: tuple[object, ...]) -> Any:
-        """Call the manager and return the reply's values.
+        """Call a method and return the values of the reply.
 
         Raises:
             _RefusedError: an error reply.
@@ -214,7 +212,7 @@ class _Bus:
         return reply.body
 
     def job(self, method: str, signature: str, body: tuple[object, ...]) -> None:
-        """Call a method that begins a job, and wait for the job's end.
+        """Call a method that starts a job, and wait for the job's end.
 
         Raises:
             _RefusedError: an error reply, or the job did not succeed.
@@ -230,7 +228,7 @@ class _Bus:
             path="/org/freedesktop/systemd1",
         )
         with self._connection.filter(rule, bufsize=10_000) as signals:
-            # Before the job begins, or a fast one would end unseen.
+            # Before the job starts; otherwise the end of a fast one would be missed.
             self._connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=_SECONDS)
             job = self.call(method, signature, body)[0]
             while True:
@@ -246,14 +244,17 @@ class _Bus:
                     raise Failure(f"systemd does not finish {method} of {body[0]}: {exc}") from None
 
     def reset(self, name: str) -> None:
-        """Have systemd forget a failed unit, if it is one."""
+        """Let systemd forget a unit if it has failed."""
         try:
             self.call("ResetFailedUnit", "s", (name,))
         except (_RefusedError, Failure):
             return
 
     def known(self, properties: list[Property]) -> list[tuple[str, tuple[str, object]]]:
-        """Return the properties this systemd has, as the bus wants them; the others are set in files only."""
+        """Return the properties that this systemd knows, as D-Bus wants them.
+
+        The others are set only in files.
+        """
         version = self._version() if any(since for _name, _sign, _value, since in properties) else 0
         return [(name, (sign, value)) for name, sign, value, since in properties if since <= version]
 
@@ -269,7 +270,7 @@ class _Bus:
 
 
 def _bus_address(*, user: bool) -> str:
-    """Return where the bus of the system's or the user's manager listens."""
+    """Return the address of the system's or the user's bus."""
     if not user:
         return os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
     place = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"

@@ -1,7 +1,7 @@
-"""What a container has frozen from within: found, and let go on.
+"""Find and thaw what a container has frozen itself.
 
-A container with a cgroup mount of its own can freeze what is below its cgroup. Imported only when something
-is to die or does not answer.
+A container with a cgroup mount of its own can freeze cgroups below its own. Imported only when a process has
+to end or does not answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pyrunc.apply.cgroups import cgroup
 
 
 def is_frozen(paths: dict[str, str], pid: int) -> bool:
-    """Tell whether a process is in a frozen cgroup: the container's, or one that it has made below."""
+    """Tell whether a process is in a frozen cgroup: the container's, or one below it."""
     file = "freezer.state" if "freezer" in paths else "cgroup.events"
     words = (b"FROZEN", b"FREEZING", b"frozen 1")
     found: list[bool] = []
@@ -28,17 +28,16 @@ def is_frozen(paths: dict[str, str], pid: int) -> bool:
 
 
 def thaw_all(paths: dict[str, str]) -> None:
-    """Let the processes go on that were frozen from within, too, so that they can die.
+    """Thaw all cgroups of a container, also those it has frozen itself, so that its processes can end.
 
-    Version 1 lets no frozen process end, and a container with a cgroup mount of its own can freeze what is
-    below its cgroup. In version 2 a frozen one ends like any other.
+    In version 1 a frozen process cannot end. In version 2 it can.
 
     Raises:
         Failure: the kernel refuses.
 
     """
     if "freezer" in paths:
-        # The topmost last: as long as that is frozen nobody is there to freeze another.
+        # The topmost last: while it is frozen, no process can freeze another one.
         cgroup.walk(paths["freezer"], leave=_thaw_one)
     cgroup.thaw(paths)
 
@@ -47,4 +46,4 @@ def _thaw_one(directory: int, name: str) -> None:
     try:
         files.write(f"{name}/freezer.state", b"THAWED", dir_fd=directory)
     except OSError:
-        return  # gone
+        return  # it does not exist any more

@@ -1,6 +1,6 @@
-"""What only version 1 of cgroups needs: a cpuset that is not empty, a freezer that has to be asked again.
+"""What only version 1 of cgroups needs: filling a new cpuset, and repeated freezing.
 
-Law 1: no policy here; law 4: every answer is read back from the kernel.
+Law 1: no decisions here. Law 4: every answer is read back from the kernel.
 
 Sources: Documentation/admin-guide/cgroup-v1/cpusets.rst and freezer-subsystem.rst of Linux 6.18.
 """
@@ -14,18 +14,18 @@ from pyrunc.errors import Failure, failing
 
 _FILES = ("cpuset.cpus", "cpuset.mems")
 
-# A freeze can stay unfinished while processes are being forked or moved in; writing FROZEN again gathers the
-# new ones. Every 50th round lets them all run for 10 ms, so that one that cannot be frozen right now gets out
-# of that place. 1000 rounds and those pauses are what runc found to be enough on the slowest hosts (its
-# issues 2753 and 2774). From the eleventh round on each waits 1 ms, or on a busy host we would take the
-# processor the frozen ones need to come to rest: a shell that forks all the time took up to 0.9 s beside four
-# busy loops on two processors, and now and then more rounds than there are; with the wait at most 0.5 s.
+# A freeze may stay unfinished while processes are being forked or moved in; writing FROZEN again also freezes
+# the new ones. Every 50th round all run for 10 ms, so that a process which cannot be frozen right now can go
+# on. 1000 rounds and these pauses are runc's values for the slowest hosts (its issues 2753 and 2774). From
+# the eleventh round on each one waits 1 ms. Otherwise pyrunc, on a busy host, takes the processor that the
+# processes need until they are frozen: with a shell that forks all the time beside four busy loops on two
+# processors, a freeze took up to 0.9 s and sometimes more than 1000 rounds; with the wait at most 0.5 s.
 _ROUNDS = 1000
 _AT_ONCE = 10
 
 
 def seed_cpuset(path: str, root: str) -> None:
-    """Give a new cpuset its parent's processors and memory nodes: an empty one takes no process.
+    """Give a new cpuset its parent's processors and memory nodes: no process can join an empty one.
 
     Args:
         path: the cpuset's directory.
@@ -42,14 +42,14 @@ def seed_cpuset(path: str, root: str) -> None:
                 continue
             value = files.read(f"{parent}/{file}").strip()
             if not value and parent != root:
-                # Somebody made the parent and left it empty.
+                # The parent exists, but it was left empty.
                 seed_cpuset(parent, root)
                 value = files.read(f"{parent}/{file}").strip()
             files.write(f"{path}/{file}", value)
 
 
 def freeze(path: str) -> None:
-    """Freeze a cgroup and wait until it is; on failure it runs as before.
+    """Freeze a cgroup and wait until it is frozen; after a failure it is thawed.
 
     Raises:
         Failure: "unable to freeze".

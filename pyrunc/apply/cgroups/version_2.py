@@ -1,6 +1,6 @@
-"""What only the unified hierarchy needs: controllers handed down, a device program, delegation, its freezer.
+"""What only the unified hierarchy needs: controllers for children, a device program, delegation, freezing.
 
-Law 1: no policy here; law 4: every answer is read back from the kernel.
+Law 1: no decisions here. Law 4: every answer is read back from the kernel.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst of Linux 6.18, bpf(2), runtime-spec config-linux.md "Cgroup
 ownership".
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
 
-# The specification's list, for a kernel without /sys/kernel/cgroup/delegate (before 4.15).
+# The specification's list, for kernels without /sys/kernel/cgroup/delegate (before 4.15).
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 _FREEZE_SECONDS = 10.0
@@ -30,15 +30,15 @@ _EINTR_ROUNDS = 5
 
 
 def enable(plan: CgroupPlan, path: str) -> None:
-    """Hand the plan's controllers down to the container's cgroup.
+    """Enable the plan's controllers from the root of the hierarchy down to the container's cgroup.
 
     Args:
-        plan: enable is what to hand down where it can be had, needed what a limit depends on.
+        plan: `enable` are the controllers to enable if possible, `needed` those that a limit depends on.
         path: the container's directory.
 
     Raises:
-        Failure: a needed controller cannot be had; it names the limit, the controller and the parent that
-            lacks it.
+        Failure: a needed controller cannot be enabled; the message names the limit, the controller and the
+            parent that lacks it.
 
     """
     wanted = set(plan.enable)
@@ -46,7 +46,7 @@ def enable(plan: CgroupPlan, path: str) -> None:
     if not wanted <= have:
         directory = plan.roots[""]
         for part in path[len(directory) :].strip("/").split("/"):
-            # Nothing is written where it is so already: that costs a walk over all processes below.
+            # Nothing is written if it is enabled already: a write makes the kernel visit all processes below.
             missing = wanted & _controllers(directory) - _read(directory, "cgroup.subtree_control")
             if missing:
                 _hand_down(directory, missing)
@@ -61,24 +61,25 @@ def enable(plan: CgroupPlan, path: str) -> None:
 
 
 def _hand_down(directory: str, names: set[str]) -> None:
-    """Enable controllers for the children, all at once or, where one of them is refused, one by one."""
+    """Enable controllers for the children, all at once or, if the kernel refuses that, one by one."""
     for words in (sorted(names), *([name] for name in sorted(names))):
         try:
             enabled = " ".join("+" + word for word in words).encode()
             files.write(directory + "/cgroup.subtree_control", enabled)
         except OSError:
-            # Refused to an ordinary user, or "no internal processes": a failure only where a limit needs it.
+            # Refused to an ordinary user, or "no internal processes": a failure only if a limit needs the
+            # controller.
             continue
         if len(words) == len(names):
             return
 
 
 def _check_type(plan: CgroupPlan, path: str) -> None:
-    """Bring a cgroup below a threaded one into a usable state (cgroup-v2.rst "Threads")."""
+    """Make a cgroup below a threaded one usable (cgroup-v2.rst "Threads")."""
     kind = " ".join(sorted(_read(path, "cgroup.type"), reverse=True))
     if kind in ("domain", ""):
         return
-    # cpu, cpuset, pids and perf_event can count threads; everything else needs a domain.
+    # cpu, cpuset, pids and perf_event can count threads; all others need a domain.
     domain = [name for name in plan.needed if name not in ("cpu", "cpuset", "pids", "perf_event")]
     if domain:
         raise Failure(
@@ -100,7 +101,7 @@ def _read(path: str, file: str) -> set[str]:
 
 
 def prepare(plan: CgroupPlan, path: str) -> None:
-    """Do what is more than writing a value: check the use of memory, filter devices, hand over.
+    """Do what is more than writing a value: check the memory in use, filter devices, delegate.
 
     Raises:
         Failure: the new limit is below the present use, or the kernel refuses.
@@ -129,7 +130,7 @@ def prepare(plan: CgroupPlan, path: str) -> None:
 
 
 def _filter_devices(directory: int, path: str, plan: CgroupPlan) -> None:
-    """Put the device program in place of the one there may be, without an instant without any."""
+    """Replace the device program, without a moment in which there is none."""
     step = "load"
     try:
         with closing(
@@ -139,7 +140,7 @@ def _filter_devices(directory: int, path: str, plan: CgroupPlan) -> None:
             _attach(directory, program)
     except OSError as exc:
         if plan.devices_optional and exc.errno in (EPERM, EACCES, ENOSYS):
-            # EPERM, EACCES, ENOSYS: in a user namespace there are only the devices it was given.
+            # EPERM, EACCES, ENOSYS: in a user namespace there are only the devices that it was given.
             return
         raise Failure(
             f"{step} the device filter of cgroup {path}",
@@ -155,7 +156,8 @@ def _attach(directory: int, program: int) -> None:
             try:
                 old.append(_linux.bpf_prog_get_fd_by_id(number))
             except PermissionError:
-                # An LSM guards it (systemd's own under SELinux). It can only take away more, so it may stay.
+                # An LSM protects it (systemd's program under SELinux). It can only refuse more, so it may
+                # stay.
                 continue
         if len(old) == 1:
             try:
@@ -180,7 +182,7 @@ def _attach(directory: int, program: int) -> None:
 
 
 def _delegate(directory: int, path: str, owner: int) -> None:
-    """Hand over the directory and the files that let its owner divide it, none that hold its limits."""
+    """Give the owner the directory and the files for subdividing it, but none with its limits."""
     names = files.text("/sys/kernel/cgroup/delegate").split() or _DELEGATED
     with failing(f"hand cgroup {path} over to uid {owner}"):
         os.fchown(directory, owner, -1)
@@ -194,7 +196,7 @@ def _delegate(directory: int, path: str, owner: int) -> None:
 
 
 def freeze(path: str) -> None:
-    """Freeze a cgroup and wait until it is; on failure it runs as before.
+    """Freeze a cgroup and wait until it is frozen; after a failure it is thawed.
 
     Raises:
         Failure: "unable to freeze".

@@ -1,11 +1,11 @@
-"""Where a container's external mounts are: asked of the kernel for a dump, made ready for a restore.
+"""A container's external mounts: their mount points for a dump, and the preparation of a restore.
 
-Law 3: mount points are opened inside the root by descriptor, and known by the id of the mount that is found
-there, so that symlinks on the way to them cannot matter.
+Law 3: mount points are opened inside the root by descriptor, and identified by the id of the mount there, so
+symlinks on the way do not matter.
 
-CRIU mounts a file system only where there is a directory for it, and a mount point may lie on a bind mount.
-So before a restore all binds are mounted once, in order, in a mount namespace that ends with CRIU, and
-taken away again: what was missing has then been made as `create` would have made it.
+CRIU mounts a file system only if its mount point exists, and a mount point may be on a bind mount. So before
+a restore all binds are mounted once, in order, in a mount namespace that ends with CRIU, and then unmounted.
+That makes the missing mount points, as `create` makes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_table import Row
 
 _EPERM, _EINVAL = 1, 22
-# CRIU's names: the link to the images of an earlier dump, and the file with the clocks.
+# Names that CRIU uses: the link to the images of an earlier dump, and the file with the clocks.
 _PARENT = "parent"
 _CLOCKS = "timens-"
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
@@ -92,21 +92,21 @@ def _located(root: int, wanted: Iterable[str], rows: list[Row]) -> dict[str, str
 
 
 class _Tree:
-    """What apply/mounts/mounts wants of the container's side."""
+    """The container's side, as apply/mounts/mounts.py needs it."""
 
     def __init__(self, plan: steps.Plan, root: int) -> None:
         self.plan = plan
         self.root = root
-        # The host's: nothing of the container runs yet.
+        # The host's: no process of the container exists yet.
         self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.mounts: dict[int, int] = {}
         self.mounting = mounting.Mounting()
 
 
 def enter(rootfs: str, place: str) -> int:
-    """Enter a mount namespace of our own with the root file system mounted at a place; return its descriptor.
+    """Enter a new mount namespace in which the root file system is mounted at a place; return its descriptor.
 
-    CRIU wants a root that is a mount point, and whose parent is not mounted over.
+    CRIU needs a root that is a mount point, and whose parent is not hidden by another mount.
 
     Raises:
         Failure: the kernel refuses.
@@ -145,7 +145,7 @@ def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str
     tree = _Tree(plan, root)
     made = tree.mounting.made
     made.open(directory)
-    made.mask = flags.STATX_MNT_ID  # what every kernel has
+    made.mask = flags.STATX_MNT_ID  # known by every kernel
     made.bases[_linux.statx_mnt(root, made.mask)[0]] = plan.rootfs
     found: dict[str, str] = {}
     mounted = []
@@ -165,18 +165,18 @@ def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str
         found.update({path: point[len(place) :] for path, point in where.items()})
         mounted.append(target.resolve(root, step.destination))
     for fd in reversed(mounted):
-        # Through the descriptor, which is of the mount itself: no path inside the root is walked again.
+        # Through the descriptor of the mount: no path inside the root is resolved again.
         _linux.umount2(f"/proc/self/fd/{fd}", flags.MNT_DETACH)
         os.close(fd)
     return found
 
 
 def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
-    """Show the image files at a place as those of a user namespace's root, who has to read them in a restore.
+    """Mount the image files so that the root of a user namespace, who reads them in a restore, can read them.
 
-    They hold the memory of processes, so they must not be readable by everybody. The directory of a tmpfs
-    in our mount namespace is, and each file is bound there id-mapped. On a file system that cannot be
-    id-mapped they are shown as they are: CRIU says what it cannot read.
+    They contain the memory of processes, so other users must not be able to read them. They are bound,
+    id-mapped, into the directory of a tmpfs in this process's mount namespace. On a file system that cannot
+    be id-mapped they are bound as they are, and CRIU reports what it cannot read.
 
     Args:
         images: their directory.
@@ -200,7 +200,7 @@ def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
 
 
 def _tmpfs(place: str) -> int:
-    """Mount a tmpfs that everybody may search and return its root."""
+    """Mount a tmpfs whose root everybody may search, and return the root."""
     fs = _linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
     try:
         _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "mode", "755", 0)
@@ -215,7 +215,7 @@ def _tmpfs(place: str) -> int:
 
 
 def _show(images: str, directory: int, owner: int) -> None:
-    """Bind each file of a directory into another; those of its link `parent` into one of that name."""
+    """Bind each file of a directory into another one; those of its link `parent` into a subdirectory."""
     for entry in os.scandir(images):
         if entry.name == _PARENT and entry.is_dir():
             os.mkdir(_PARENT, 0o755, dir_fd=directory)
@@ -226,8 +226,8 @@ def _show(images: str, directory: int, owner: int) -> None:
             tree = _linux.open_tree(
                 flags.AT_FDCWD, entry.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
             )
-            # Read by CRIU's first process in the new user namespace while its user is still the host's
-            # root, now and then before there are mappings.
+            # CRIU's first process in the new user namespace reads it while its user is still the host's root,
+            # sometimes before there are mappings.
             if not entry.name.startswith(_CLOCKS):
                 _map(tree, owner)
             how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -247,7 +247,7 @@ def _map(tree: int, owner: int) -> None:
 
 
 def _user_namespace(maps: steps.IdMaps) -> int:
-    """Return a user namespace with these mappings, made by a process that waits in it for its end."""
+    """Return a user namespace with these mappings; a process in it waits until it is killed."""
     pid, pidfd = foreground.fork(_wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1))
     try:
         idmaps.write(pid, maps)
@@ -259,7 +259,7 @@ def _user_namespace(maps: steps.IdMaps) -> int:
 
 
 def _wait() -> None:
-    """Be a process that is only there, until it is killed; it does not outlive us."""
+    """Wait until this process is killed; it ends with its parent."""
     _linux.prctl(flags.PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
     while True:
         _signal.pause()

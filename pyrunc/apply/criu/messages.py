@@ -1,12 +1,12 @@
-"""CRIU's messages: the part of its protocol that a runtime needs, on the wire.
+"""CRIU's messages: encode and decode the part of its protocol that a runtime needs.
 
-Requests are plain dictionaries with the names of CRIU's own description (images/rpc.proto), so that what is
-asked of CRIU can be shown and tested as data (law 1); the tables here are the one place that knows numbers.
-Protocol buffers need no library for this: a message is a row of (field number, value), a value is a number
-in base 128 or a length and that many bytes.
+Requests are dictionaries with the names of CRIU's own description (images/rpc.proto), so that a request can
+be shown and tested as data (law 1). The field numbers are only in the tables here. Protocol buffers need no
+library for this: a message is a row of (field number, value); a value is a number in base 128, or a length
+and that many bytes.
 
-Sources: CRIU 4.2 images/rpc.proto, https://protobuf.dev/programming-guides/encoding/. The fields used are
-there since CRIU 3.0 where nothing else is said.
+Sources: CRIU 4.2 images/rpc.proto, https://protobuf.dev/programming-guides/encoding/. The fields exist since
+CRIU 3.0 unless a remark gives another version.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def encode(message: Message, table: Table = REQUEST) -> bytes:
     """Return a message as CRIU reads it.
 
     Args:
-        message: values by name; a list is a field that comes several times, None one that does not come.
+        message: values by name. A list is a repeated field, None a field that is left out.
         table: the message's fields.
 
     Raises:
@@ -125,10 +125,10 @@ def encode(message: Message, table: Table = REQUEST) -> bytes:
 
 
 def decode(data: bytes, table: Table = RESPONSE) -> Message:
-    """Return the fields of a message that a table names; a repeated one is its last value.
+    """Return the fields of a message that are in a table; of a repeated one the last value.
 
     Raises:
-        ValueError: the bytes are no such message.
+        ValueError: the bytes are no message of this kind.
 
     """
     names = {number: (name, kind) for name, (number, kind) in table.items()}
@@ -140,7 +140,7 @@ def decode(data: bytes, table: Table = RESPONSE) -> Message:
         if (kind is None) != isinstance(value, int):
             raise ValueError(f"field {name} is of another type")
         if isinstance(value, int):
-            # int32 travels as 64 bits of two's complement.
+            # int32 is sent as 64 bits in two's complement.
             found[name] = value - (1 << 64) if value >> 63 else value
         elif kind is str:
             found[name] = value.decode("utf-8", "replace")

@@ -1,10 +1,10 @@
-"""CRIU at work: find it, start it, talk with it, read its log.
+"""Find CRIU, start it, exchange messages with it, read its log.
 
-Law 5: the one program a runtime has to call, because nothing else can dump and restore processes. It is
-started as `criu swrk 3`: one end of a socket pair is its descriptor 3, and what it restores becomes a child
-of ours.
+Law 5: CRIU is the one program that pyrunc has to run, because nothing else can dump and restore processes. It
+is started as `criu swrk 3`: one end of a socket pair is its descriptor 3, and the processes that it restores
+become children of pyrunc.
 
-Off the hot path: only checkpoint and restore import this.
+Only checkpoint and restore import this module.
 
 Sources: https://criu.org/RPC, CRIU 4.2 criu/cr-service.c.
 """
@@ -30,25 +30,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     Message = dict[str, Any]
-    # Called with the name of an event, the pid it is about (0 for none) and a descriptor that came with it
-    # (-1).
+    # Called with the name of an event, the pid it is about (0 for none) and a descriptor received with it (-1
+    # for none).
     Notified = Callable[[str, int, int], None]
 
-# 3.16 is the first that can set LSM profiles and contexts right (and leaves pid namespaces alone, 3.15).
+# 3.16 is the first version that sets LSM profiles and contexts correctly (and 3.15 the first that handles pid
+# namespaces so).
 OLDEST = 31600
 
-# CRIU's own configuration file where the annotation org.criu.config names none. Settings in it win.
+# CRIU's own configuration file, unless the annotation org.criu.config names one. Its settings take
+# precedence.
 CONFIG_FILES = ("/etc/criu/pyrunc.conf", "/etc/criu/runc.conf")
 
 _ROOM = 1 << 16
 _SOCKET = 3
-FIRST_FD = _SOCKET + 1  # the number of the first descriptor a worker is given
-_ABOVE = 100  # descriptors are first moved out of the way of the numbers they are to have
+FIRST_FD = _SOCKET + 1  # the first descriptor that a worker is given
+_ABOVE = 100  # descriptors are first moved above the numbers that they will get
 _LAST_FD = 0xFFFFFFFF
 
 
 def find(named: str | None) -> str:
-    """Return the path of criu.
+    """Return the path of the criu program.
 
     Args:
         named: global option --criu, which runc before 1.2 had; None: look in $PATH.
@@ -68,22 +70,22 @@ def find(named: str | None) -> str:
 
 
 def config_file(annotations: dict[str, str]) -> str:
-    """Return the configuration file CRIU is to read, "" for none."""
+    """Return the configuration file for CRIU, "" for none."""
     if "org.criu.config" in annotations:
         return annotations["org.criu.config"]
     return next((path for path in CONFIG_FILES if os.path.exists(path)), "")
 
 
 class Worker:
-    """One criu process with our end of the conversation.
+    """A criu process, and pyrunc's end of the socket to it.
 
-    CRIU opens the directories it is given through /proc/PID/fd of whoever made its socket. That is the
-    process itself here: after `before` it may be in another mount namespace than ours, and could not mount
-    anything in directories that we have opened.
+    CRIU opens the directories that it is given through /proc/PID/fd of the process that made its socket. Here
+    that is the criu process itself: after `before` it may be in another mount namespace, and it could not
+    mount in directories that were opened by pyrunc.
 
     Attributes:
-        pid: the process, 0 when it has been collected.
-        report: what `before` returned in it.
+        pid: the process, 0 after it has been waited for.
+        report: the value that `before` returned.
 
     """
 
@@ -97,14 +99,14 @@ class Worker:
         into: int = -1,
         before: Callable[[], object] | None = None,
     ) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
             path: of criu.
-            own_stdio: it gets our stdin, stdout and stderr, else /dev/null.
-            directories: to be opened by it as descriptors FIRST_FD and so on.
-            fds: descriptors it gets after those.
-            into: unified cgroup it is born in, -1 for ours.
+            own_stdio: it gets stdin, stdout and stderr of pyrunc, else /dev/null.
+            directories: directories that it opens as descriptors FIRST_FD and so on.
+            fds: descriptors that it gets after these.
+            into: unified cgroup in which it is created, -1 for that of pyrunc.
             before: called in the new process before it becomes criu.
 
         Raises:
@@ -130,17 +132,17 @@ class Worker:
             ours.close()
 
     def ask(self, message: Message, notified: Notified | None = None) -> Message:
-        """Send a request and serve CRIU until it answers it.
+        """Send a request and handle CRIU's events until it answers.
 
         Args:
             message: the request.
-            notified: is told of each event on the way; when it raises, CRIU gives up what it is doing.
+            notified: called for each event meanwhile. If it raises, CRIU stops what it is doing.
 
         Returns:
-            The response, whatever it says.
+            The response, of success or failure.
 
         Raises:
-            Failure: criu died, speaks another language, or what `notified` raised.
+            Failure: criu ended or sent something else; or what `notified` raised.
 
         """
         problem: Failure | None = None
@@ -198,7 +200,7 @@ class Worker:
             raise Failure(f"{self.path}: unable to parse the response ({exc})") from None
 
     def _died(self) -> Failure:
-        """Say how criu ended without an answer."""
+        """Return the Failure for a criu that ended without an answer."""
         _pid, status = os.waitpid(self.pid, 0)
         self.pid = 0
         code = os.waitstatus_to_exitcode(status)
@@ -206,7 +208,7 @@ class Worker:
         return Failure(f"criu failed: it {how} without an answer")
 
     def close(self) -> None:
-        """Hang up, which ends it, and collect it."""
+        """Close the socket, which ends criu, and wait for its end."""
         if self.sock is not None:
             self.sock.close()
         if self.pid:
@@ -215,10 +217,10 @@ class Worker:
 
 
 def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
-    """Return our end of the conversation and what the new process reports before it is criu.
+    """Return pyrunc's end of the socket, and what the new process reports before it executes criu.
 
     Raises:
-        Failure: the one it reports, or that it died.
+        Failure: the new process reports one, or it ended.
 
     """
     text, sock = b"", None
@@ -232,7 +234,7 @@ def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
         if not data:
             break
         text += data
-    # The socket comes with an empty line.
+    # An empty line comes with the socket.
     lines = [line for line in text.decode("utf-8", "surrogateescape").split("\n") if line]
     pairs: list[Any] = [jsonio.loads(line) for line in lines]
     said = dict(pairs)
@@ -246,7 +248,7 @@ def _heard(channel: _socket.socket) -> tuple[_socket.socket, object]:
 
 
 class _Start:
-    """The new process, until it is criu."""
+    """The new process, before it executes criu."""
 
     def __init__(
         self, path: str, channel: _socket.socket, directories: Sequence[str], fds: Sequence[int]
@@ -257,7 +259,7 @@ class _Start:
         self.fds = fds
 
     def run(self, *, own_stdio: bool, before: Callable[[], object] | None) -> None:
-        """Prepare, arrange the descriptors, execute criu; never returns."""
+        """Prepare, arrange the descriptors, execute criu; does not return."""
         try:
             try:
                 self._say("report", before() if before is not None else None)
@@ -273,7 +275,7 @@ class _Start:
             os._exit(1)
 
     def _socket(self) -> int:
-        """Make the socket pair of the conversation and send the other end home."""
+        """Make the socket pair and send one end to the parent."""
         near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
         rights = far.fileno().to_bytes(4, sys.byteorder)
         self.channel.sendmsg([b"\n"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
@@ -283,7 +285,7 @@ class _Start:
         self.channel.sendall(jsonio.dumps([name, what]).encode("utf-8", "surrogateescape") + b"\n")
 
     def _arrange(self, *fds: int, own_stdio: bool) -> None:
-        """Give descriptors the numbers criu expects, from that of its socket on, and close all others."""
+        """Give descriptors the numbers that criu expects, from its socket's on, and close all others."""
         moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in (*fds, self.channel.fileno())]
         channel = moved.pop()
         for number, fd in enumerate(moved, _SOCKET):
@@ -310,7 +312,7 @@ def version(path: str) -> int:
     """Return criu's version as major * 10000 + minor * 100 + sublevel.
 
     Raises:
-        Failure: it is too old for us, or does not answer.
+        Failure: it is too old for pyrunc, or does not answer.
 
     """
     worker = Worker(path)
@@ -333,7 +335,7 @@ def check_feature(path: str, name: str, option: str) -> None:
     Args:
         path: of criu.
         name: "mem_track" or "lazy_pages".
-        option: of ours that needs it, for the message.
+        option: the option of pyrunc that needs it, for the message.
 
     Raises:
         Failure: they cannot.
@@ -353,15 +355,15 @@ def check_feature(path: str, name: str, option: str) -> None:
 
 
 def expect_success(kind: int, answer: Message, log: str) -> None:
-    """Raise what CRIU's answer and its log say when it has failed.
+    """Raise a Failure if CRIU's answer is no success.
 
     Args:
-        kind: of the request.
-        answer: to it.
+        kind: kind of request.
+        answer: the answer to it.
         log: path of CRIU's log file.
 
     Raises:
-        Failure: it has; the errors in the log are quoted.
+        Failure: CRIU has failed; the message quotes the errors in its log.
 
     """
     if answer.get("success"):

@@ -1,6 +1,6 @@
-"""Which engines of this machine are told of pyrunc, and whether what they are told is right.
+"""Which engines of this machine have pyrunc in their configuration, and whether that is right.
 
-For `doctor`. Their configuration files are read as they read them; nothing of theirs is called. Sources:
+For `doctor`. The configuration files are read as the engines read them; no engine is called. Sources:
 containers.conf(5), dockerd(8), containerd's docs/cri/config.md, crio.conf(5).
 """
 
@@ -28,12 +28,12 @@ USUAL = "/usr/local/bin/pyrunc"
 
 
 class Engine(Record):
-    """An engine, and how it is told of runtimes.
+    """An engine, and how it is configured to use a runtime.
 
     Attributes:
-        name: what people call it.
-        programs: what is installed where it is.
-        files: patterns of its configuration files, in the order of reading; "~" is the user's own place.
+        name: its usual name.
+        programs: programs that exist if it is installed.
+        files: patterns of its configuration files, in the order of reading; "~" is the user's home directory.
         runtimes: returns name -> path of the runtimes in a file's values, and the name of the default one.
         todo: what to write, and where; {} is the command.
 
@@ -55,7 +55,7 @@ def _podman(values: Values) -> tuple[dict[str, str], str]:
 
 
 def _first(paths: list[str]) -> str:
-    """Return the first of several paths that is there, as Podman takes it; the first of all if none is."""
+    """Return the first of several paths that exists, as Podman chooses it; the first of all if none does."""
     return next((path for path in paths if os.path.exists(path)), paths[0] if paths else "")
 
 
@@ -123,7 +123,7 @@ ENGINES = (
 
 
 def findings(engines: tuple[Engine, ...] = ENGINES) -> list[Finding]:
-    """Return what there is to say of each engine that is installed, or configured for pyrunc."""
+    """Return the findings for each engine that is installed, or has pyrunc in its configuration."""
     return [line for engine in engines for line in _look(engine)]
 
 
@@ -140,7 +140,7 @@ def _look(engine: Engine) -> Iterator[Finding]:
             )
             continue
         except (ValueError, AttributeError, TypeError) as exc:
-            # What is no table where one is wanted: the engine says it better.
+            # Something else in place of a table: the engine itself has a better message.
             yield Finding(engine.name, WARNING, f"{path} is not right: {exc}", f"see what {engine.name} says")
             continue
         default = chosen or default
@@ -165,12 +165,12 @@ def _look(engine: Engine) -> Iterator[Finding]:
 
 
 def _which(program: str) -> str | None:
-    """Return where a program is; daemons are where an ordinary user's PATH does not lead."""
+    """Return the path of a program; daemons may be outside an ordinary user's PATH."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
 
 
 def _files(engine: Engine) -> Iterator[str]:
-    """Give the paths of the configuration files that are there; an imported one after who imports it."""
+    """Yield the paths of the existing configuration files; an imported file after the one that imports it."""
     own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     waiting = [pattern.replace("~", own, 1) for pattern in engine.files]
     seen = set()

@@ -1,4 +1,4 @@
-"""What `doctor` finds: one line about one subject."""
+"""A finding of `doctor`: one line about one subject."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ OK, WARNING, MISSING = "ok", "warning", "missing"
 
 
 class Finding(NamedTuple):
-    """One line.
+    """One line of `doctor`.
 
     Attributes:
-        subject: what it is about, in a word or two.
-        state: "ok"; "warning": containers run, but something they may ask for cannot be had; "missing":
+        subject: the subject, in a word or two.
+        state: "ok"; "warning": containers run, but something that they may ask for does not work; "missing":
             pyrunc needs it, for all or for what engines ask for by default.
-        found: what there is.
+        found: what was found.
         todo: what to do about it, "" when there is nothing to do.
 
     """

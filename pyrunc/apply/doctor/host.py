@@ -1,6 +1,6 @@
 """Can this host run containers: kernel, cgroups, namespaces, subordinate ids, security modules, seccomp.
 
-For `doctor`. Law 4: the kernel is asked, not its version, wherever it can be asked; nothing is made but a
+For `doctor`. Law 4: wherever possible the kernel is asked, and not its version. Nothing is made except a
 child that tries a user namespace and ends.
 """
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OLDEST = (5, 9)
-_WALL = 0x40000000  # waitpid(2): also a child whose end no signal tells of
-# /proc/self/ns has files of other names, and these come with every kernel that has namespaces at all.
+_WALL = 0x40000000  # waitpid(2): also wait for a child whose end causes no signal
+# /proc/self/ns has files of other names; these exist in every kernel with namespaces.
 _FILES = {"network": "net", "mount": "mnt"}
 _NEEDED = ("ipc", "mount", "network", "pid", "uts")
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _V1_NAMES = {"io": "blkio"}
-_SUBORDINATE = 65536  # ids that images expect, nobody (65534) included
+_SUBORDINATE = 65536  # ids that images expect, including nobody (65534)
 _NOEXEC = "/proc/sys/vm/memfd_noexec"
 
 
 def findings() -> list[Finding]:
-    """Return what there is to say of this host, for who asks."""
+    """Return the findings about this host, for this user."""
     found = [_kernel(), _calls(), _mounts(), _exits(), _cgroups(), *_rights_on_cgroups(), _namespaces()]
     return [*found, _user_namespaces(), *_subordinate_ids(), _modules(), _seccomp()]
 
 
 def read(path: str) -> str:
-    """Return a small file's text without the blanks around it, "" when it cannot be had."""
+    """Return a small file's text without white space around it, "" if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()
@@ -67,7 +67,7 @@ _CALLS: tuple[tuple[str, Callable[[], object]], ...] = (
 
 
 def _calls() -> Finding:
-    """The system calls that have no stand-in (docs/kernels.md)."""
+    """Check the system calls that nothing can replace (docs/kernels.md)."""
     todo = "use Linux 5.9 or later; inside another container, let its seccomp filter allow it"
     try:
         classic.check(facts.kernel(), ())
@@ -139,7 +139,7 @@ _ENABLE = (
 
 
 def _rights_on_cgroups() -> list[Finding]:
-    """Whether who is not the host's root can have limits."""
+    """Check whether a user without the host's rights can have limits."""
     if facts.host_root():
         return []
     known = cgroups.cgroup_facts(rootless=True)
@@ -176,7 +176,7 @@ def _namespaces() -> Finding:
     return Finding("namespaces", state, f"no {', '.join(lacking)}", todo)
 
 
-# What turns them off for ordinary users: sysctl, the value that does, who has it.
+# What turns them off for ordinary users: the sysctl, its value, the distributions that have it.
 _SWITCHES = (
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
@@ -194,20 +194,20 @@ def _user_namespaces() -> Finding:
         if switches
         else "inside another container, let its filter and profile allow it"
     )
-    # An ordinary user's containers all have one.
+    # Every container of an ordinary user has one.
     state = WARNING if facts.host_root() else MISSING
     return Finding("user namespaces", state, f"cannot be made: {strerror(error)}", todo)
 
 
 def _new_user_namespace() -> None:
     _linux.unshare(flags.CLONE_NEWUSER)
-    _linux.unshare(flags.CLONE_NEWUTS)  # AppArmor gives a namespace, and no rights in it
+    _linux.unshare(flags.CLONE_NEWUTS)  # AppArmor allows the namespace, but no rights in it
 
 
 def _attempt(work: Callable[[], object]) -> int:
-    """Do something in a child, and return the error number it failed with, 0 if it did not.
+    """Do something in a child; return the error number with which it failed, 0 for success.
 
-    No signal tells of the child's end: we may be a library in somebody's process.
+    The child's end causes no signal: pyrunc may be a library in another program.
     """
 
     def child() -> None:
@@ -230,7 +230,7 @@ def _attempt(work: Callable[[], object]) -> int:
 
 
 def _subordinate_ids() -> list[Finding]:
-    """Whether an ordinary user can give a container more users than one."""
+    """Check whether an ordinary user can give a container more users than one."""
     if os.geteuid() == 0:
         return []
     import pwd
@@ -253,7 +253,7 @@ def _subordinate_ids() -> list[Finding]:
 
 
 def _count(path: str, names: tuple[str, ...]) -> int:
-    """Return how many ids a file of subuid(5) gives to somebody."""
+    """Return how many ids a file of subuid(5) gives to a user."""
     fields = (line.split(":") for line in read(path).split("\n"))
     return sum(int(each[2]) for each in fields if len(each) == 3 and each[0] in names and each[2].isdigit())
 

@@ -1,8 +1,8 @@
-"""How a container's mounts differ by now from what its plan asked for.
+"""How a container's mounts differ now from its plan.
 
-What a mount is compared with, and the words for a difference, are those of the check at its creation
-(verify.py): there is no second opinion. What can only be seen later is here: mounts that are gone, that show
-something else, or that nobody asked for.
+Flags and propagation are compared by the code that does it at creation (verify.py), with the same messages.
+What can only change later is here: mounts that are gone, that show something else, or that are not in the
+plan.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Drift(Record):
 
     Attributes:
         kind: "missing" (no mount), "changed" (other flags or propagation), "other" (another file system, or
-            another part of one), "extra" (nobody asked for it).
+            another part of one), "extra" (not in the plan).
         pointer: the place in config.json that asked for it, "" for none.
-        target: where in the container.
+        target: the mount point in the container.
         text: what differs, in words.
 
     """
@@ -48,17 +48,17 @@ class Drift(Record):
 
 
 def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str]:
-    """Ask the kernel and the host all that can be said about a container's mounts.
+    """Collect what the kernel and the host know about a container's mounts.
 
     Args:
         container: its record.
         plan: its plan.
 
     Returns:
-        What they say, and the text of the container's mount table.
+        The facts, and the text of the container's mount table.
 
     Raises:
-        Failure: it has ended, or does not let itself be looked at.
+        Failure: it has ended, or does not answer.
 
     """
     places = [mount_origins.place_of(step) for step in plan.child]
@@ -86,7 +86,7 @@ def _own_table() -> str:
 def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
     """Return the source of a bind as it is on the host now, None if it cannot be looked at.
 
-    ("", "", "") says that there is none.
+    ("", "", "") means that it does not exist.
     """
     how = os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if step.src_nofollow else 0)
     try:
@@ -101,7 +101,7 @@ def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
     finally:
         os.close(fd)
     row = next((row for row in host if row.id == number), None)
-    # A namespace's file and its kin have a name that is no path.
+    # The files of namespaces and such have a name that is no path.
     if row is None or not mount_table.within(real, row.point):
         return None
     return row.device, mount_table.part_of(row, real), real
@@ -110,11 +110,11 @@ def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
 def compare(
     plan: steps.Plan, known: Knowledge, found: Origins, bits: dict[int, tuple[int, int]]
 ) -> list[Drift]:
-    """Return what differs, in the order of the mount tree.
+    """Return the differences, in the order of the mount tree.
 
     Args:
         plan: the container's.
-        known: what the kernel and the host say.
+        known: the facts from gather().
         found: where each mount comes from.
         bits: mount id -> MOUNT_ATTR_* and MS_* bits (verify.parse_table).
 
@@ -153,7 +153,7 @@ def _missing(step: steps.Step, place: str) -> Drift:
 
 
 def _changed(origin: Origin, attributes: int, propagation: int, end: steps.VerifyMounts) -> tuple[str, str]:
-    """Return what is different about the flags and the propagation of a mount, and where it was asked for."""
+    """Return how the flags and the propagation of a mount differ, and the place that asks for them."""
     step = origin.step
     if isinstance(step, steps.AttachRoot):
         if origin.kind == mount_origins.BELOW:
@@ -172,7 +172,7 @@ def _changed(origin: Origin, attributes: int, propagation: int, end: steps.Verif
 
 
 def _other(row: Row, origin: Origin, known: Knowledge) -> str:
-    """Return what is mounted instead of what was asked for, "" when it is that."""
+    """Return what is mounted instead of what the plan has, "" if there is no difference."""
     step = origin.step
     if origin.kind == mount_origins.MASKED:
         empty = row.fstype == "tmpfs" and row.root == "/" and "ro" in row.options
@@ -196,6 +196,6 @@ def _other(row: Row, origin: Origin, known: Knowledge) -> str:
 
 
 def _shown(row: Row) -> str:
-    """Return what is mounted, in words."""
+    """Return what is mounted, in words for a message."""
     what = f"{row.fstype} {row.source}" if row.source not in ("", "none", row.fstype) else row.fstype
     return f"{row.root} of {what}" if row.root != "/" else what

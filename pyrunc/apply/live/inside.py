@@ -1,12 +1,12 @@
-"""Look at, or change, the mount tree of a container that is there: by a helper in its mount namespace.
+"""Look at, or change, the mount tree of an existing container, by a helper process in its mount namespace.
 
-Law 6: the helper is a fork that imports nothing any more, and it ends with its answer. Law 3: it sees the
-container's tree through one descriptor of its root, and procfs is one of our own, opened before; of what its
-parent has open it keeps no more than that.
+Law 6: the helper is a fork that imports nothing any more, and ends after its answer. Law 3: it reaches the
+container's tree through one descriptor of its root, and uses a procfs of its own that was opened before. All
+other descriptors of its parent are closed.
 
-A file system that the container itself serves, or a frozen one, can hold up whoever walks there, so the
-helper has a deadline. Where the container sees it (in the host's pid namespace), its root may also have the
-right to stop it: so there is a second one for that, which the parent watches.
+A file system that a process of the container serves, or a frozen one, can block the helper, so it has a time
+limit. If the container can see the helper (in the host's pid namespace), the container's root may also be
+able to stop it: so the parent has a second time limit.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.mount_table import Row
 
-_SECONDS = 10  # a walk takes microseconds; only a server of files that does not answer takes longer
-_GRACE = 1.0  # seconds after which the parent no longer believes in the helper's own deadline
-_LARGEST = 2 * bind_sources.LARGEST  # bytes of an answer, a mount table with its escapes
+_SECONDS = 10  # a walk takes microseconds; only a server of a file system that does not answer takes longer
+_GRACE = 1.0  # seconds that the parent waits after the helper's own time limit
+_LARGEST = 2 * bind_sources.LARGEST  # bytes of an answer: a mount table with its escapes
 _LAST_FD = 2**32 - 1
 _BENEATH = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
 
 
 class Place:
-    """Where the helper is.
+    """What the helper works on.
 
     Attributes:
         root: descriptor of the container's root.
-        procfs: descriptor of a procfs of ours.
+        procfs: descriptor of a procfs of our own.
         pid: name of the process in it whose mount table is the container's.
 
     """
@@ -69,25 +69,25 @@ def run(
     before: Callable[[], None] | None = None,
     keep: Iterable[int] = (),
 ) -> object:
-    """Have a helper do something inside a container's mount namespace.
+    """Let a helper do something inside a container's mount namespace.
 
     Args:
-        container: its record; its init must be there.
+        container: its record; its init must exist.
         work: what to do; its result must have a JSON form. Everything it needs must have been imported.
-        as_root: do it with the rights of the container's user namespace, not with ours.
-        before: what to do with these rights before that, where the host's mounts are in sight.
-        keep: descriptors that it needs; all others of ours are closed.
+        as_root: use the rights of the container's user namespace, and not those of pyrunc.
+        before: what to do with these rights before that, while the host's mounts can be seen.
+        keep: descriptors that it needs; all others are closed.
 
     Returns:
-        What work returned.
+        The value that `work` returned.
 
     Raises:
-        Failure: work's; or the helper cannot get there, or does not come back.
+        Failure: `work` raised one, or the helper cannot enter the namespace, or does not answer.
 
     """
     init = _open_init(container)
     kinds = flags.CLONE_NEWNS if "mount" in container.namespaces else 0
-    # An ordinary user has rights over the mount namespace only through the user namespace that owns it.
+    # An ordinary user has rights in the mount namespace only through the user namespace that owns it.
     if "user" in container.namespaces and kinds and (as_root or os.geteuid() != 0):
         kinds |= flags.CLONE_NEWUSER
     procfs = parent.private_procfs()
@@ -118,10 +118,10 @@ def run(
 
 
 def _listen(reader: int, helper: int, what: str) -> str:
-    """Return what the helper says until its end.
+    """Return what the helper sends until its end.
 
     Raises:
-        Failure: it says more than there can be to say, or does not end; it is killed.
+        Failure: it sends too much, or does not end; then it is killed.
 
     """
     poll = select.poll()
@@ -135,7 +135,7 @@ def _listen(reader: int, helper: int, what: str) -> str:
         answer += part
         if len(answer) > _LARGEST:
             break
-    # Ours as long as nobody has waited for it.
+    # The pid stays its own until it has been waited for.
     os.kill(helper, _signal.SIGKILL)
     os.waitpid(helper, 0)
     raise Failure(
@@ -146,7 +146,7 @@ def _listen(reader: int, helper: int, what: str) -> str:
 
 
 def _open_init(container: store.Container) -> int:
-    """Return a pidfd that is the container's init, whose number may be another process's by now."""
+    """Return a pidfd of the container's init. Its pid may belong to another process by now."""
     try:
         pidfd = os.pidfd_open(container.pid)
     except ProcessLookupError:
@@ -159,7 +159,7 @@ def _open_init(container: store.Container) -> int:
 
 
 def gone(container: store.Container) -> Failure:
-    """Return the failure of asking for the mounts of a container without processes."""
+    """Return the Failure for a question about the mounts of a container without processes."""
     return Failure(
         "a stopped container has no mounts: they went with its last process",
         step=container.id,
@@ -168,9 +168,9 @@ def gone(container: store.Container) -> Failure:
 
 
 def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> None:
-    """Be the helper; never returns."""
+    """Run as the helper; does not return."""
     try:
-        # A process of the container must not be able to look into us (CVE-2016-9962).
+        # A process of the container must not be able to trace this one (CVE-2016-9962).
         _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
@@ -190,7 +190,7 @@ def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> Non
 
 
 def close_door() -> None:
-    """Let no import succeed after this: it would load the container's files with our rights."""
+    """Let every later import fail: it would load the container's files with the host's rights."""
     sys.meta_path.clear()
     sys.path.clear()
     sys.path_hooks.clear()
@@ -198,7 +198,7 @@ def close_door() -> None:
 
 
 def _close_others(kept: tuple[int, ...]) -> None:
-    """Close all that the parent has open, but what is kept; the first three lead nowhere from here on."""
+    """Close all descriptors of the parent, except those to keep; stdio becomes harmless."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null, number)
@@ -214,13 +214,13 @@ def _enter(
     container: store.Container, init: int, kinds: int, procfs: int, before: Callable[[], None] | None
 ) -> Place:
     if not kinds:
-        # No mount namespace of its own: its root is a directory of ours.
+        # It has no mount namespace of its own: its root is a directory of this one.
         how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         root = os.open(f"{container.pid}/root", how, dir_fd=procfs)
         return Place(root, procfs, str(container.pid))
     try:
         if before is not None:
-            # A copy of the host's tree, of which the container's user namespace is the owner.
+            # A copy of the host's tree that the container's user namespace owns.
             _linux.setns(init, flags.CLONE_NEWUSER)
             _become_root()
             _linux.unshare(flags.CLONE_NEWNS)
@@ -240,15 +240,15 @@ def _become_root() -> None:
 
 
 def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """Return a container's mount table, and where paths in it lead that are not in the table as they stand.
+    """Return a container's mount table, and where paths in it lead that are not mount points in the table.
 
     Args:
         container: its record.
         paths: clean absolute paths inside it.
 
     Returns:
-        The text of its mountinfo; path -> the mount point it leads to, "" where it leads to something that
-        nothing is mounted on. A path that leads nowhere is left out.
+        The text of its mountinfo; path -> the mount point that it leads to, "" if it leads to a place that is
+            no mount point. A path that does not exist is left out.
 
     Raises:
         Failure: as run().
@@ -275,7 +275,7 @@ def locate(root: int, paths: Iterable[str], rows: list[Row]) -> dict[str, str]:
         try:
             fd = target.resolve(root, path)
         except OSError:
-            continue  # it leads nowhere
+            continue  # it does not exist
         try:
             number, top = _linux.statx_mnt(fd)
         finally:

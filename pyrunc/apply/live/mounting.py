@@ -1,10 +1,10 @@
-"""Put mounts into the tree of a container that runs, and take them out.
+"""Add mounts to the tree of a running container, and remove them.
 
-The container is hostile and awake. Sources are opened on the host and get all their attributes while they are
-attached nowhere, id mapping included; mount points are resolved in the container's root by target.py, to a
-descriptor, and nothing inside is named by a path after that (law 3). It is the same code that mounts when a
-container is made (mounts.py), and what the kernel has in the end is compared with what was asked (verify.py).
-When one of several cannot be had, none is left, nor anything that was made for them.
+The container is hostile and runs meanwhile. Sources are opened on the host, and get all their attributes and
+the id mapping while they are detached. Mount points are resolved in the container's root by target.py, to a
+descriptor; after that no path inside is used (law 3). The code that mounts is the same as at creation
+(mounts.py), and so is the check of what the kernel has in the end (verify.py). If one of several mounts
+fails, none is left, nor any mount point that was made for them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _EINVAL, _EROFS = 22, 30
 
 
 class _Made(mount_points.Made):
-    """The list of mount points that were made, which can also take them away again."""
+    """The list of mount points that were made, which can also remove them again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.mask = flags.STATX_MNT_ID  # the ids of the mount table, by which the bases are known
+        self.mask = flags.STATX_MNT_ID  # the kind of ids in the mount table, in which the bases are looked up
         self._undo: list[tuple[int, str, int]] = []
 
     def intend(self, stack: list[int], names: list[str], name: str) -> None:
@@ -45,12 +45,12 @@ class _Made(mount_points.Made):
         self._undo.append((os.dup(stack[-1]), name, self.noted))
 
     def retract(self) -> None:
-        """Take the last note back: somebody else was faster."""
+        """Remove the last note: another process was faster."""
         super().retract()
         os.close(self._undo.pop()[0])
 
     def undo(self) -> None:
-        """Remove what was made, as far as it is still empty, and take the notes of it back."""
+        """Remove what was made, if it is still empty, and its notes."""
         for directory, name, noted in reversed(self._undo):
             try:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -59,13 +59,13 @@ class _Made(mount_points.Made):
                 elif stat.S_ISREG(found.st_mode) and not found.st_size:
                     os.unlink(name, dir_fd=directory)
             except OSError:
-                continue  # the container has got something of its own there by now
+                continue  # the container has put something there meanwhile
             self.noted = noted
             super().retract()
 
 
 class _Tree:
-    """What mounts.py wants of the container's side."""
+    """The container's side, as mounts.py needs it."""
 
     def __init__(self, plan: steps.Plan, made: _Made) -> None:
         self.plan = plan
@@ -77,16 +77,16 @@ class _Tree:
 
 
 def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases: dict[int, str]) -> None:
-    """Mount something in a container that is there.
+    """Mount something in an existing container.
 
     Args:
         container: its record.
         wanted: the mounts, binds and tmpfs, in their order.
         plan: the container's.
-        bases: mount id -> directory on the host that is mounted there, as far as it is one.
+        bases: mount id -> directory on the host that is mounted there, if it is one.
 
     Raises:
-        Failure: one cannot be had; then there is none.
+        Failure: one cannot be made; then none is left.
 
     """
     made = _Made()
@@ -96,7 +96,7 @@ def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases
     made.open(container.directory)
     lock, _held = mount_points.hold(container.root, container.rootfs)
     for step in wanted:
-        # What is put on a shared mount becomes shared by that.
+        # A mount on a shared mount becomes shared.
         step.attributes = step.attributes.but(after=bool(step.attributes.propagation))
         if verify.is_lonely(step):
             tree.mounting.lonely.add(id(step))
@@ -117,7 +117,7 @@ def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases
     try:
         if not os.geteuid():
             open_all()
-        # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
+        # An ordinary user may copy a mount only if the container's user namespace owns the mount tree.
         before = open_all if os.geteuid() else None
         inside.run(
             container,
@@ -133,7 +133,7 @@ def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases
 
 
 def _refuse_link(step: Bind) -> None:
-    """Refuse what would be a copy of a symlink: no mount, so nothing that could be found or removed again."""
+    """Refuse a copy of a symlink: that is no mount, so it could not be found or removed later."""
     if bind_sources.link(step):
         raise bind_sources.failure(
             step,
@@ -141,39 +141,39 @@ def _refuse_link(step: Bind) -> None:
             0,
             "name what it points to",
         )
-    # Not looked at again by the helper, to whom the path means something else.
+    # The helper must not look at it again: in its mount namespace the path means something else.
     step.copy_symlink = False
 
 
 def _attach_all(tree: _Tree, wanted: list[Mount], place: Place) -> None:
-    """Be the helper's part of add()."""
+    """Do the helper's part of add()."""
     tree.root, tree.procfs = place.root, place.procfs
     attached: list[int] = []
     try:
         for step in wanted:
             _attach(tree, step, attached)
         mounts.propagate_again(tree)
-        # Their ids are nobody else's as long as we hold them; their places the container may rename.
+        # Their ids stay unique while they are held open; the container may rename their mount points.
         verify.compare(tree.mounting, verify.read_table(place.procfs, {}))
     except BaseException:
         for fd in reversed(attached):
             try:
                 _detach(fd, place)
             except OSError as exc:
-                if exc.errno != _EINVAL:  # the last one may not have been mounted yet
+                if exc.errno != _EINVAL:  # the last one may not be mounted yet
                     raise
         tree.mounting.made.undo()  # type: ignore[attr-defined]  # _Tree gives it one of ours
         raise
 
 
 def _attach(tree: _Tree, step: Mount, attached: list[int]) -> None:
-    """Attach one mount, and add a descriptor of it to those that are."""
+    """Attach one mount, and append a descriptor of it to `attached`."""
     fd = tree.mounts.get(id(step), -1)
     if fd < 0 and isinstance(step, InnerBind):
         fd = bind_sources.open_inner(tree.root, step)
     elif fd < 0 and isinstance(step, FileSystem):
         fd = filesystems.open_new(step)
-    attached.append(os.dup(fd))  # it may be when something of it fails: its propagation is changed last
+    attached.append(os.dup(fd))  # it may be attached when a part of it fails: the propagation is changed last
     tree.mounts[id(step)] = fd
     try:
         mounts.mount(tree, step)
@@ -184,10 +184,10 @@ def _attach(tree: _Tree, step: Mount, attached: list[int]) -> None:
 
 
 def _detach(fd: int, place: Place) -> None:
-    """Unmount what a descriptor is the root of: no path inside the container is walked.
+    """Unmount the mount whose root a descriptor is; no path inside the container is resolved.
 
-    By our own procfs, because the last component of such a name cannot be kept from being followed: it is
-    the descriptor itself.
+    It is named through our own procfs. The last component of such a name is always followed; here it is the
+    descriptor itself.
     """
     os.fchdir(place.procfs)
     _linux.umount2(f"self/fd/{fd}", flags.MNT_DETACH)
@@ -196,20 +196,20 @@ def _detach(fd: int, place: Place) -> None:
 def remove(
     container: store.Container, wanted: list[str], known: Knowledge, found: Origins, *, force: bool
 ) -> list[int]:
-    """Unmount something in a container that is there, with all that is mounted below it.
+    """Unmount something in an existing container, with all that is mounted below it.
 
     Args:
         container: its record.
         wanted: paths inside it; each must be a mount point.
         known: its mounts.
         found: where they come from.
-        force: also what neither its configuration nor add() has mounted.
+        force: also what is neither in its configuration nor mounted by add().
 
     Returns:
         The ids of the mounts that were unmounted.
 
     Raises:
-        Failure: one of them is none, or may not be removed; then nothing has been done.
+        Failure: one is no mount point, or may not be removed; then nothing has been done.
 
     """
     rows = {row.id: row for row in known.rows}
@@ -256,7 +256,7 @@ def _mounted_at(root: int, path: str, hint: str) -> int:
 
 
 def _nearest(path: str, rows: list[Row]) -> str:
-    """Return which mount point was probably meant, or what the path lies in."""
+    """Return the mount point that was probably meant, or the one that the path is in."""
     from pyrunc.near import nearest  # before the helper is made: law 6
 
     points = [row.point for row in rows]
@@ -275,7 +275,7 @@ def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> Non
     if wished and (path == row.point or _goes_by(path, row, found)):
         return
     if (wished or force) and path != row.point:
-        # A symlink in the place of something else must not cost the container's keeper another mount.
+        # A symlink in place of something else must not make the user unmount another mount.
         raise Failure(f"{path} leads to the mount on {row.point}", hint="name that to remove it")
     if force:
         return
@@ -287,7 +287,7 @@ def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> Non
 
 
 def _goes_by(path: str, row: Row, found: Origins) -> bool:
-    """Tell whether a path that is not where a mount is can be nothing but its name in the configuration."""
+    """Tell whether a path that is no mount point can only be its name in the configuration."""
     own = found.of[row.id].step
     known = [origin.step for origin in found.of.values() if origin.step is not None]
     known += [step for step, _place in found.missing]

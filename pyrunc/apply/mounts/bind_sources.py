@@ -1,10 +1,10 @@
-"""What a bind mounts: a detached copy of its source, with everything set before anybody can see it.
+"""The mount for a bind: a detached copy of its source, with everything set before it can be seen.
 
-By the parent before the fork, with the caller's rights and in the host's mount namespace: a source that the
-container's user cannot reach still works, and a shared one stays in its peer group (law 5). A source inside
-the root is cloned by the child, from a descriptor (law 3).
+The parent makes it before init exists, with the caller's rights and in the host's mount namespace. So a
+source that the container's user cannot reach still works, and a shared one stays in its peer group (law 5). A
+source inside the root is copied on the container's side, from a descriptor (law 3).
 
-Order: recursive attributes and propagation first, so that the mount's own words win.
+Recursive attributes and propagation are set first, so that the mount's own options take precedence.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
-# Bytes of a mount table. The kernel's limit is 100,000 mounts: a fifth of that, with ordinary names.
+# The largest mount table that is read, in bytes. The kernel's limit is 100,000 mounts: this is enough for a
+# fifth of that, with ordinary names.
 LARGEST = 1 << 26
 
-# What engines and their users know as the beginning of a mount's failure.
+# Engines and their users know these words as the beginning of a mount's failure.
 STEP = "unable to start container process: error during container init: error mounting"
 
-# From statfs(2) to mount_setattr(2); the other flags have the same number in both.
+# Flags of statfs(2) -> bits of mount_setattr(2); the other flags have the same number in both.
 _ST_SAME = flags.ST_RDONLY | flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
 
 
 def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
-    """Return the failure of one mount.
+    """Return the Failure of one mount.
 
     Args:
         step: the mount.
         what: what could not be done.
-        errno: the kernel's answer.
+        errno: the kernel's error number.
         hint: what may help.
 
     """
@@ -60,7 +61,7 @@ def failure(step: Mount, what: str, errno: int = 0, hint: str = "") -> Failure:
 
 
 def open_source(step: Bind | CgroupBind) -> int:
-    """Return a detached copy of a bind's source with all its attributes and propagation set.
+    """Return a detached copy of a bind's source, with all its attributes and its propagation set.
 
     Args:
         step: a bind whose source is on the host.
@@ -84,7 +85,7 @@ def open_source(step: Bind | CgroupBind) -> int:
 
 
 def open_inner(root: int, step: InnerBind) -> int:
-    """Return a detached copy of something inside the root, as the mounts before this one have left it.
+    """Return a detached copy of something inside the root, after the mounts before this one.
 
     Args:
         root: descriptor of the root directory.
@@ -127,7 +128,7 @@ def _prepared(fd: int, step: Mount) -> int:
 
 
 def _open_inside(source: str, subpath: str, how: int) -> int:
-    """Clone a directory inside a volume: another container may be changing it, so not by path (law 3)."""
+    """Clone a directory inside a volume by descriptor: another container may be changing it (law 3)."""
     volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         inside = target.resolve(volume, subpath)
@@ -147,7 +148,7 @@ def set_attributes(fd: int, step: Mount) -> None:
         step: what to set.
 
     Raises:
-        Failure: the options ask for less than what is locked.
+        Failure: the options ask for fewer restrictions than are locked.
         OSError: the kernel refuses.
 
     """
@@ -159,7 +160,7 @@ def set_attributes(fd: int, step: Mount) -> None:
     words = asked.propagation
     flag, deep = words[0] if words else (0, False)
     if not asked.recursive:
-        # One mount: one call does it all.
+        # One mount: one call sets all.
         own = own_set | own_clear
         own_set |= deep_set & ~own
         own_clear |= deep_clear & ~own
@@ -181,7 +182,7 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
 
     Args:
         fd: a mount.
-        words: (MS_* flag, for all below it too).
+        words: pairs of an MS_* flag and whether it is also for all mounts below.
 
     Raises:
         OSError: as mount_setattr(2).
@@ -192,9 +193,9 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
 
 
 def propagate_below(fd: int, flag: int, procfs: int) -> None:
-    """Set the propagation of what is mounted below a mount, and not the mount's own.
+    """Set the propagation of the mounts below a mount, and not its own.
 
-    The kernel takes no path into a tree that is attached nowhere, so this comes after attaching.
+    The kernel resolves no path in a detached tree, so this is called after attaching.
 
     Args:
         fd: the mount.
@@ -223,7 +224,7 @@ def propagate_below(fd: int, flag: int, procfs: int) -> None:
                     inside | flags.RESOLVE_NO_SYMLINKS,
                 )
             except FileNotFoundError:
-                continue  # unmounted on the host, and so here: it is shared still
+                continue  # unmounted on the host and so, because it is still shared, here
             try:
                 propagate(below, ((flag, True),))
             finally:
@@ -234,7 +235,7 @@ def read_bytes(fd: int, largest: int = LARGEST) -> bytes:
     """Return all that can be read from a descriptor, and close it.
 
     Raises:
-        OSError: EFBIG, it is more than largest bytes. A container chooses how long its mount table is.
+        OSError: EFBIG, if it is more than `largest` bytes. A container decides how long its mount table is.
 
     """
     parts = []
@@ -256,21 +257,21 @@ def read_all(fd: int, largest: int = LARGEST) -> str:
 
 
 def lines(table: str) -> list[str]:
-    """Return the lines of a mountinfo table. Only a newline ends one: a path may hold all else."""
+    """Return the lines of a mountinfo table. Only a newline ends one, as a path may have all else."""
     return [line for line in table.split("\n") if line]
 
 
 def unescape(path: str) -> str:
-    r"""Return a path of mountinfo as it is; space, tab, newline and backslash are \040 and so on there."""
+    r"""Undo the octal escapes of mountinfo: space, tab, newline and backslash are \040 and so on."""
     first, *rest = path.split("\\")
     return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
-    """Return the bits to set and to clear without those that are locked on the source.
+    """Return the bits to set and to clear, without those that are locked on the source.
 
-    The kernel locks them when a mount gets into a user namespace, so that nobody there can take them back
-    (mount_namespaces(7)). We have the rights to, and keep to the same rule.
+    The kernel locks them when a mount is copied into another user namespace, so that they cannot be removed
+    there (mount_namespaces(7)). pyrunc has the rights to remove them, and follows the same rule.
     """
     now = _linux.fstatfs(fd)[1]
     here = now & _ST_SAME
@@ -292,13 +293,13 @@ def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
             EPERM,
             "what restricts a mount outside a user namespace stays in force inside; leave out these options",
         )
-    # Access times are as they are asked to be, or nobody asked: either way they stay.
+    # Access times are as asked for, or nothing was asked for: both ways they stay.
     own_clear = wish.own_clear & ~(ATIME_MASK | NODIRATIME)
     return wish.own_set & ~(ATIME_MASK | NODIRATIME), own_clear | (wish.implied_clear & ~(here | NODIRATIME))
 
 
 def _is_locked_readonly(fd: int) -> bool:
-    """Tell a read-only mount from a mount of a read-only file system, which cannot be told by statfs(2)."""
+    """Tell a read-only mount from a mount of a read-only file system; statfs(2) does not tell them apart."""
     try:
         _linux.mount_setattr(fd, "", _EMPTY, 0, RDONLY, 0, -1)
     except PermissionError:
@@ -306,16 +307,16 @@ def _is_locked_readonly(fd: int) -> bool:
     return not _linux.fstatfs(fd)[1] & flags.ST_RDONLY
 
 
-# -- wording: only reached when something failed ----
+# -- messages: only used after a failure ----
 
 
 def deleted(fd: int) -> bool:
-    """Tell whether a file has no name any more, so that the kernel lets nobody mount it."""
+    """Tell whether a file has no name any more, so that the kernel refuses to mount it."""
     return not os.fstat(fd).st_nlink
 
 
 def deleted_failure(step: Mount) -> Failure:
-    """Return the failure of mounting what was deleted, as a mount point may go on to show it."""
+    """Return the Failure for mounting a deleted file, which a mount point may still show."""
     return failure(
         step,
         f"bind source {step.source} shows a file or directory that has been deleted",
@@ -325,7 +326,7 @@ def deleted_failure(step: Mount) -> Failure:
 
 
 def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = False) -> Failure:
-    """Return the failure of opening a bind's source."""
+    """Return the Failure for a bind's source that cannot be opened."""
     if exc.errno == ENOENT:
         hint = ""
         if not getattr(step, "subpath", "") and os.path.islink(source):
@@ -340,7 +341,7 @@ def source_failure(step: Mount, source: str, exc: OSError, *, classic: bool = Fa
 
 
 def attribute_failure(step: Mount, exc: OSError) -> Failure:
-    """Return the failure of setting a mount's attributes."""
+    """Return the Failure for attributes of a mount that cannot be set."""
     hint = ""
     if exc.errno == EPERM:
         hint = "the source's own mount flags may be locked by the user namespace they come from"

@@ -1,11 +1,12 @@
-"""Mounts without the new mount API: mount(2) in the place of the calls that cannot be had.
+"""Mounts without the new mount API: mount(2) instead of the calls that cannot be used.
 
-For kernels before mount_setattr(2) (Linux 5.12), and for life inside another container whose filter refuses
-these calls. The plan is another one, and says so (ClassicMounts); its operations are the same ones, for which
-the init program has another way to the kernel (pyrunc/init/classic.c).
+For kernels before mount_setattr(2) (Linux 5.12), and inside another container whose seccomp filter refuses
+these calls. The plan has an additional step for it (ClassicMounts). The operations are the same; the init
+program carries them out in another way (pyrunc/init/classic.c).
 
-Sources are looked up in init's mount namespace, since mount(2) takes none of another. The parent looked at
-them before the fork, and for a user namespace whose root might not reach them, opens them there itself.
+mount(2) looks sources up in the caller's mount namespace, which is init's. The parent looks at them before
+the fork. For a user namespace whose root might not reach them, the parent opens them in init's mount
+namespace.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _PATH = os.O_PATH | os.O_CLOEXEC
 
 
 def check(kernel: tuple[int, int], missing: tuple[str, ...]) -> None:
-    """Make sure of what there is no other way for, now that something is missing already.
+    """Refuse if a call that nothing can replace cannot be used; called when another one is missing.
 
     Args:
-        kernel: its version.
-        missing: calls of the new mount API that cannot be had, for the message.
+        kernel: the kernel's version.
+        missing: calls of the new mount API that cannot be used, for the message.
 
     Raises:
-        Failure: one of these calls cannot be had either.
+        Failure: one of these calls cannot be used.
 
     """
     for name, since, refusal in (
@@ -62,7 +63,7 @@ def check(kernel: tuple[int, int], missing: tuple[str, ...]) -> None:
 
 
 class Sources:
-    """What the parent knows about the sources, and init in its own mount namespace has to find.
+    """What the parent knows about the sources that init has to find in its own mount namespace.
 
     Attributes:
         seen: path -> (device, inode) on the host.
@@ -70,13 +71,13 @@ class Sources:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing looked at."""
+        """Make an empty table."""
         self.seen: dict[str, tuple[int, int]] = {}
         table = verify.parse_mounts().values()
         self._unbindable = [place for place, propagation in table if propagation & UNBINDABLE]
 
     def look(self, step: Bind) -> None:
-        """Look at a source before anything has happened.
+        """Look at a source before anything has been made.
 
         Raises:
             Failure: it does not exist.
@@ -87,7 +88,7 @@ class Sources:
         except FileNotFoundError as exc:
             raise bind_sources.source_failure(step, step.source, exc) from None
         except OSError:
-            return  # who opens it says why
+            return  # the code that opens it reports the error
         self.seen[step.source] = found.st_dev, found.st_ino
         inside = os.path.realpath(step.source).rstrip("/") + "/"
         for place in self._unbindable:
@@ -100,16 +101,16 @@ class Sources:
                 )
 
     def hand_over(self, plan: steps.Plan, init: int, sock: _socket.socket, number: int) -> None:
-        """Open sources in init's mount namespace and send them; by a process that does nothing else.
+        """Open sources in init's mount namespace and send them; a process made only for this does it.
 
         Args:
             plan: the plan.
             init: its pidfd.
             sock: the socket to it.
-            number: of the first one that is asked for.
+            number: the first one that is requested.
 
         Raises:
-            Failure: one cannot be had.
+            Failure: one cannot be opened.
 
         """
         reader, writer = os.pipe()
@@ -150,7 +151,7 @@ class Sources:
         protocol.send_fds(sock, protocol.SOURCES, fds)
 
     def _open_seen(self, path: str, *, follow: bool) -> int:
-        """Open a path, and make sure that it is what was seen there.
+        """Open a path, and check that it is the same file as on the host.
 
         Raises:
             OSError: ESTALE if it is not; or as open(2).

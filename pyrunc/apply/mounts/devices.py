@@ -1,7 +1,7 @@
-"""Device nodes, /dev links and the console, all relative to descriptors.
+"""Device nodes, links in /dev and the console, all relative to descriptors.
 
-CVE-2026-41579 and its kin: an image's /dev may be a symlink to anywhere, so every node is made relative to a
-directory that target.py opened inside the root, and looked at again after it was made.
+CVE-2026-41579 and similar ones: /dev of an image may be a symlink to any place. So every node is made
+relative to a directory inside the root that was opened by target.py, and checked afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 def open_source(step: Device) -> int:
-    """Return a detached copy of the host's node, for places where nodes cannot be made.
+    """Return a detached copy of the host's device node, for places where nodes cannot be made.
 
     Raises:
         Failure: the host has no such node, or it is another device.
@@ -49,7 +49,7 @@ def open_source(step: Device) -> int:
 
 
 def host_place(step: Device) -> str:
-    """Return where the host has a device: under its own name, or under another one, or nowhere (its own)."""
+    """Return the host's path of a device: the same name, another name, or the same name if there is none."""
     if not os.path.lexists(step.path):
         try:
             return _host_path(step)
@@ -59,7 +59,7 @@ def host_place(step: Device) -> str:
 
 
 def _host_path(step: Device) -> str:
-    """Return where the host has a device that is asked for under another name (sysfs(5), uevent files)."""
+    """Return the host's path of a device that is wanted under another name (sysfs(5), uevent files)."""
     kind = "block" if step.type == "b" else "char"
     fd = os.open(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent", os.O_RDONLY | os.O_CLOEXEC)
     try:

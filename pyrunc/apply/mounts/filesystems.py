@@ -1,7 +1,7 @@
-"""New file systems: configured through fsopen(2), mounted detached, refused in the kernel's own words.
+"""New file systems: configured with fsopen(2), mounted detached; errors with the kernel's own messages.
 
-Each option is one fsconfig(2) call, so nothing has to be joined with commas and split again. An overlay's
-layers are opened as descriptors first (law 3): the ones inside the root are resolved inside it.
+Each option is one fsconfig(2) call, so options are not joined with commas and split again. An overlay's lower
+and upper directories are opened as descriptors first (law 3), those inside the root relative to it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure
 
 _EMPTY = flags.AT_EMPTY_PATH
-# The words that mountLabel becomes (mount(8)).
+# The options that mountLabel becomes (mount(8)).
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 _E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
 
 _WRITABLE = ("upperdir", "workdir")
-# What kernels have read in different ways over time, in paths of layers.
+# Characters in paths of overlay directories that kernels have read in different ways.
 _SPECIAL = frozenset("\\:,")
-_LONGEST = 255  # the longest string fsconfig(2) takes
+_LONGEST = 255  # the longest string for fsconfig(2)
 
 
 def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
@@ -66,7 +66,7 @@ def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: int = 
                 _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
         except OSError as exc:
             raise _failure(step, doing, fs, exc) from None
-        # What stays writable until the tree is built gets its last bit at the end.
+        # A mount that stays writable until the tree is complete becomes read-only at the end.
         asked = step.attributes
         own_set = asked.own_set & ~RDONLY if step.readonly_last else asked.own_set
         try:
@@ -86,9 +86,9 @@ def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: int = 
 
 
 def _words(step: FileSystem, cover: int) -> tuple[str, ...]:
-    """Return the words for the file system itself.
+    """Return the options of the file system itself.
 
-    A tmpfs takes the mode of the directory it covers, unless that was made for it.
+    A tmpfs takes the mode of the directory that it covers, unless that directory was made for it.
     """
     words = step.words
     if cover >= 0 and step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
@@ -97,7 +97,7 @@ def _words(step: FileSystem, cover: int) -> tuple[str, ...]:
 
 
 def reconfigure(step: Reconfigure, place: int) -> None:
-    """Change the file system that is mounted at a place (the option remount without bind).
+    """Change the file system that is mounted at a place (the option remount, without bind).
 
     Args:
         step: the remount.
@@ -129,7 +129,7 @@ def reconfigure(step: Reconfigure, place: int) -> None:
 
 
 def _create_overlay(fs: int, step: Overlay, root: int, lower: int, opened: list[int]) -> None:
-    """Tell overlayfs its layers, by descriptors that are opened here, and create it."""
+    """Open an overlay's directories, give overlayfs the descriptors, and create it."""
     for name, path, inside in step.layers:
         try:
             if lower >= 0 and name == "lowerdir+":
@@ -150,11 +150,11 @@ def _create_overlay(fs: int, step: Overlay, root: int, lower: int, opened: list[
 
 
 def _create_by_names(fs: int, step: Overlay, opened: list[int]) -> None:
-    """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
+    """Name an overlay's directories as kernels before 6.13 need it: all lower ones in one string.
 
-    By their paths, which people read in the mount table, where each means the same to every kernel and all of
-    them fit. Otherwise, and always inside the root (law 3), by the numbers of their descriptors, seen from
-    /proc/self/fd: enough for some sixty layers, and for some seven hundred with mount(2).
+    Their paths are used, which people read in the mount table, if every kernel reads them the same way and
+    they fit. Otherwise, and always inside the root (law 3), the numbers of their descriptors are used,
+    through /proc/self/fd: enough for some sixty lower directories, and for some seven hundred with mount(2).
     """
     paths = [path for _, path, _ in step.layers]
     lower = _lower(step, paths)
@@ -193,7 +193,7 @@ def _lower(step: Overlay, names: list[str]) -> str:
     return text
 
 
-# -- wording: only reached when something failed ----
+# -- messages: only used after a failure ----
 
 
 def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
@@ -207,13 +207,13 @@ def _failure(step: Mount, word: str, fs: int, exc: OSError) -> Failure:
 
 
 def refused(step: Mount, word: str, said: list[str], errno: int, *, classic: bool = False) -> Failure:
-    """Word a refused file system with the kernel's own messages (read(2) on a file system context).
+    """Return the Failure for a refused file system, with the kernel's messages (read(2) on its context).
 
     Args:
         step: the mount.
-        word: the option that is refused, "" if it is none.
+        word: the refused option, "" if the failure is not about one.
         said: the kernel's messages.
-        errno: its answer.
+        errno: the kernel's error number.
         classic: it was mounted with mount(2).
 
     """

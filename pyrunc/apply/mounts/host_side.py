@@ -1,10 +1,10 @@
-"""What the parent has ready for a mount tree: everything that is opened or decided on the host.
+"""The parent's part of a mount tree: everything that is opened or decided on the host.
 
-Law 5: bind sources are opened in the host's mount namespace and with the caller's rights, with all their
-attributes set, and what only the parent has the rights for it does on request (id-mapped mounts,
-tmpcopyup). A container may have more sources than a process may have descriptors, so only the first ones
-are opened before the init program is started. The others are opened in batches, the next one while the init
-is busy with the last: two processes share the work.
+Law 5: bind sources are opened in the host's mount namespace, with the caller's rights and with all their
+attributes set. What needs the parent's rights later is done on request (id-mapped mounts, tmpcopyup). A
+container may have more sources than a process may have descriptors, so only the first ones are opened before
+the init program is started. The others are opened in batches, each while init works on the one before: two
+processes share the work.
 
     init                                          parent
       | BATCH + number of the first one ---------> |
@@ -39,23 +39,23 @@ _FIRST = 32
 
 
 class HostMounts:
-    """What was opened for one mount tree.
+    """The descriptors for one mount tree.
 
     Attributes:
         slots: name of a slot -> descriptor.
         opened: id of a step -> name of the slot of its mount.
-        later: id of a step -> its number among those that come in batches.
+        later: id of a step -> its number among those that are sent in batches.
         links: id of a step -> what its source, a symlink, points to.
-        lonely: ids of slave mounts whose source has nothing to be a slave of.
-        places: id of a device -> where the host has it under another name.
-        held: struct flock that lets go of the lock in the slot "lock".
-        classic: what is known about sources, where the init opens them with mount(2).
-        open_late: the sources that exist only once the cgroups do can be opened by us, too.
+        lonely: ids of steps for slave mounts whose source is not shared, so that they cannot be slaves.
+        places: id of a device -> its path on the host, if that is another one.
+        held: struct flock that releases the lock in the slot "lock".
+        classic: what is known about sources that init mounts with mount(2).
+        open_late: the parent can also open the sources that exist only after the cgroups do.
 
     """
 
     def __init__(self, plan: steps.Plan, trace: Trace | None) -> None:
-        """Begin with nothing opened."""
+        """Make it without any descriptors."""
         self.plan = plan
         self.slots: dict[str, int] = {}
         self.opened: dict[int, str] = {}
@@ -79,10 +79,10 @@ class HostMounts:
         self._open_new = measured(filesystems.open_new)
 
     def prepare(self, directory: str) -> None:
-        """Get ready for what the mount steps will need, short of opening anything of the host's.
+        """Prepare for the mount steps, without opening anything of the host.
 
-        These are the list of mount points, and a shared lock on the root file system: nobody who deletes a
-        container takes a mount point away that was found and not used yet.
+        Made are the list of mount points, and a shared lock on the root file system. While it is held, a
+        command that deletes another container removes no mount point that was found and is not in use yet.
 
         Args:
             directory: the container's state directory.
@@ -98,12 +98,12 @@ class HostMounts:
             self.held = mount_points.release(held)
 
     def open_all(self) -> None:
-        """Open the root and what the mount steps mount.
+        """Open the root, and the sources of the mount steps.
 
-        Without the right to clone a mount nothing is opened: the init does it in its user namespace.
+        Without the right to clone a mount nothing is opened: init opens the sources in its user namespace.
 
         Raises:
-            Failure: a source cannot be had.
+            Failure: a source cannot be opened.
 
         """
         binds = []
@@ -132,10 +132,10 @@ class HostMounts:
         self.later = {id(step): number for number, step in enumerate(self._waiting)}
 
     def look(self, *, classic: bool = False) -> None:
-        """Look at the sources that the init will open.
+        """Look at the sources that init will open.
 
         Args:
-            classic: it does so with mount(2).
+            classic: init uses mount(2).
 
         Raises:
             Failure: mount(2) cannot mount one.
@@ -153,10 +153,10 @@ class HostMounts:
                 self.places[id(step)] = devices.host_place(step)
 
     def open_cgroups(self) -> None:
-        """Open the sources that exist only now that the cgroups do.
+        """Open the sources that exist only after the cgroups have been made.
 
         Raises:
-            Failure: one cannot be had.
+            Failure: one cannot be opened.
 
         """
         for step in self.plan.child:
@@ -169,7 +169,7 @@ class HostMounts:
         self.opened[id(step)] = slot
 
     def _is_link(self, step: Bind) -> bool:
-        """Look at a source before it is opened; tell whether it is a symlink that is copied instead."""
+        """Look at a source before it is opened; tell whether it is a symlink that is to be copied."""
         if step.copy_symlink:
             text = bind_sources.link(step)
             if text:
@@ -180,7 +180,7 @@ class HostMounts:
         return False
 
     def mapped(self, step: Mount, fd: int) -> int:
-        """Id-map a mount, if that is asked for, and return it.
+        """Id-map a mount if its step says so, and return it.
 
         Raises:
             Failure: it cannot be done.
@@ -195,13 +195,13 @@ class HostMounts:
         return fd
 
     def close_slots(self) -> None:
-        """Close what only the init needs, now that it has it."""
+        """Close the descriptors that only the init program needs; it has them now."""
         for fd in self.slots.values():
             os.close(fd)
         self.slots.clear()
 
     def close(self) -> None:
-        """Let go of what is kept until the mount tree stands."""
+        """Close what is kept until the mount tree is complete."""
         self.close_slots()
         for fd in self._next[1]:
             os.close(fd)
@@ -216,10 +216,10 @@ class HostMounts:
     # -- on request ----
 
     def fetch(self, number: int) -> None:
-        """Open a batch of sources, unless that has been done.
+        """Open a batch of sources, if it is not open yet.
 
         Raises:
-            Failure: one cannot be had.
+            Failure: one cannot be opened.
 
         """
         if number < len(self._waiting) and self._next[0] != number:
@@ -231,7 +231,7 @@ class HostMounts:
     def send_batch(self, sock: _socket.socket, payload: bytes, init: int) -> None:
         """Send the batch that begins with a number, and open the next one.
 
-        A child that is gone is no failure here: what it said last is still to be read.
+        A child that is gone is no failure here: its last message has still to be read.
 
         Args:
             sock: the socket to the init.
@@ -239,7 +239,7 @@ class HostMounts:
             init: its pidfd.
 
         Raises:
-            Failure: a source cannot be had.
+            Failure: a source cannot be opened.
 
         """
         number = int.from_bytes(payload, "little")
@@ -259,7 +259,7 @@ class HostMounts:
         self.fetch(number + BATCH)
 
     def map_for_init(self, payload: bytes, fd: int) -> None:
-        """Id-map a mount that the init has made, for the step of which it names the number.
+        """Id-map a mount that init has made, for the step with the given number.
 
         Raises:
             Failure: it cannot be done.
@@ -271,7 +271,7 @@ class HostMounts:
             os.close(fd)
 
     def covered(self, fd: int) -> None:
-        """Take the directory that a tmpfs is going to cover."""
+        """Receive the directory that a tmpfs is going to cover."""
         if self._cover >= 0:
             os.close(self._cover)
         self._cover = fd
@@ -282,7 +282,7 @@ class HostMounts:
         Args:
             payload: the number of the step.
             fd: the detached mount, closed here.
-            users: pidfd of the init if it has a user namespace, which the files belong to; -1.
+            users: pidfd of init if the files belong to its user namespace, else -1.
             paths: the container's cgroups.
 
         Raises:
@@ -302,11 +302,11 @@ class HostMounts:
             self._cover = -1
 
     def note(self, operations: list[Operation], payload: bytes) -> None:
-        """Take a mount that the init has attached, for the check at the end.
+        """Remember a mount that init has attached, for the check at the end.
 
         Args:
-            operations: the init's.
-            payload: the number of its NOTE, the mount's id and its place.
+            operations: the operations of the init program.
+            payload: the number of its NOTE operation, the mount's id and its mount point.
 
         Raises:
             Failure: the message is malformed.
@@ -317,7 +317,7 @@ class HostMounts:
         if not isinstance(step, Mount):
             raise _malformed()
         if isinstance(step, Remount):
-            # What it was mounted with does not hold any more.
+            # After a remount the earlier options do not apply any more.
             self.noted = [other for other in self.noted if other[0] != mount]
         self.noted.append((mount, step))
         self._at[mount] = payload[12:].decode("utf-8", "surrogateescape")
@@ -327,10 +327,10 @@ class HostMounts:
 
         Args:
             payload: the id of the root's mount.
-            fd: the table, opened by the init before it entered the root or after; closed here.
+            fd: the table, opened by init before or after it entered the root; closed here.
 
         Raises:
-            Failure: one differs, or is not there any more.
+            Failure: one differs, or does not exist any more.
 
         """
         root = int.from_bytes(payload, "little")

@@ -1,9 +1,8 @@
-"""Id-mapped mounts: what is owned by one id in the file system belongs to another where it is mounted.
+"""Id-mapped mounts: files of one owner in the file system appear with another one below the mount.
 
-The kernel takes the mapping from a user namespace (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12), so a
-process that does nothing else is made in one, for as long as it takes to open it. Only the parent has the
-rights to do
-this: the file system belongs to the host. Imported only for containers with such mounts.
+The kernel takes the mapping from a user namespace (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12). So a
+process is made in a new one, and ends when the namespace has been opened. Only the parent has the rights for
+this, because the file system belongs to the host. Imported only for containers with such mounts.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _SIGCHLD = 17
 
 
 class Spaces:
-    """The user namespaces made so far: one for each mapping, however many mounts have it."""
+    """The user namespaces made so far: one for each mapping, for any number of mounts."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Make an empty table."""
         self._made: dict[object, int] = {}
 
     def map(self, fd: int, step: Mount) -> None:
@@ -37,10 +36,11 @@ class Spaces:
 
         Args:
             fd: the mount.
-            step: its step, with a mapping.
+            step: the mount's step, with a mapping.
 
         Raises:
-            Failure: the mapping or the mount cannot be had; for a file system without support it says so.
+            Failure: the namespace cannot be made, or the mount cannot be id-mapped. The message says so if
+                the file system does not support it.
 
         """
         how = flags.AT_EMPTY_PATH | (flags.AT_RECURSIVE if step.attributes.deep_ids else 0)
@@ -73,7 +73,7 @@ class Spaces:
         return fd
 
     def close(self) -> None:
-        """Let go of them; the mounts keep what they need."""
+        """Close the namespaces; the mounts keep what they need."""
         for fd in self._made.values():
             os.close(fd)
         self._made.clear()
@@ -84,11 +84,11 @@ def map_one(fd: int, step: Mount, maps: tuple[IdMap, IdMap]) -> None:
 
     Args:
         fd: the mount.
-        step: what it is a part of.
+        step: the step of the mount it is a part of.
         maps: the mapping.
 
     Raises:
-        Failure: the mapping or the mount cannot be had.
+        Failure: the namespace cannot be made, or the mount cannot be id-mapped.
 
     """
     space = _make(maps)
@@ -102,7 +102,7 @@ def map_one(fd: int, step: Mount, maps: tuple[IdMap, IdMap]) -> None:
 
 
 def _make(maps: tuple[IdMap, IdMap]) -> int:
-    """Return a new user namespace with a mapping; nobody is in it.
+    """Return a new user namespace with a mapping; no process is in it.
 
     Raises:
         Failure: the kernel refuses the mapping.
@@ -112,7 +112,7 @@ def _make(maps: tuple[IdMap, IdMap]) -> int:
 
     def wait() -> None:
         os.close(writer)
-        os.read(reader, 1)  # until the parent has seen enough, or is gone
+        os.read(reader, 1)  # until the parent has opened the namespace, or is gone
 
     pid, pidfd = foreground.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1))
     os.close(reader)

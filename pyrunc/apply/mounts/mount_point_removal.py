@@ -1,20 +1,20 @@
-"""Take away the mount points that were made for a container and were left empty.
+"""Remove the mount points that were made for a container, if they are empty.
 
-What was made is in the container's list (mount_points.py). It goes if it still is what was made, is empty,
-and nobody else uses it. The kernel would let us remove a mount point of another mount namespace, and would
-take that mount away with it (rmdir(2), since Linux 3.18); so every mount table that can be seen is looked
-at first, and new containers of the same root file system wait meanwhile: they hold a shared lock for it (in
-mount_points.py) from before they look for their mount points until these are in use. What is still in use,
-or may be, is left to a container that can be using it, on its list.
+What was made is in the container's list (mount_points.py). It is removed if it still is the same file, is
+empty, and is not in use. The kernel would let pyrunc remove a mount point of another mount namespace, and
+would unmount that mount (rmdir(2), since Linux 3.18). So every mount table that can be read is checked first.
+New containers of the same root file system wait meanwhile: they hold a shared lock on it (mount_points.py)
+from before they look for their mount points until these are in use. A mount point that is in use, or may be,
+is added to the list of a container that may be using it.
 
-For mount points on volumes that lock is not held. Should one vanish in the instant between its finding and
-its use, verify.py finds the mount gone, and that creation fails.
+For mount points on volumes that lock is not held. If one disappears between the moment it is found and its
+use, verify.py notices that the mount is gone, and the creation fails.
 
-What the kernel could not be asked is not taken for an answer: then nothing is removed for it, the list is
-kept and delete fails, to be repeated.
+If the kernel cannot be asked, nothing is removed, the list is kept and delete fails, so that it can be
+repeated.
 
-Law 3: by descriptor, below the directory where it was made (known by its inode), without symlinks and without
-crossing mounts. Slow path: only reached when something was made.
+Law 3: everything is done by descriptor, below the directory where it was made (identified by its inode),
+without following symlinks and without crossing mounts. Slow path: only used if something was made.
 """
 
 from __future__ import annotations
@@ -37,18 +37,17 @@ if TYPE_CHECKING:
 
     from pyrunc.store import Container
 
-    # (device, path in its file system): the same place, whatever it is called in a mount namespace
+    # (device, path in its file system): the same for one place in all mount namespaces
     Place: TypeAlias = tuple[str, str]
     # mount id -> (device, root of the mount in its file system, mount point, id of the parent)
     Table: TypeAlias = dict[int, tuple[str, str, str, int]]
 
 _ABSENT = "container does not exist"
 
-# Seconds to wait for a container that is just being created or deleted, and so cannot take over mount points:
+# Seconds to wait for a container that is being created or deleted, and so cannot take over mount points:
 # making mount points and mounting takes some milliseconds, and so does ending.
 _PATIENCE = 0.5
-# And for what is left of a container whose creation was killed: its init notices at the next word it wants to
-# say.
+# And for the rest of a container whose creation was killed: its init notices when it sends its next message.
 _LAST_WORDS = 10.0
 _PAUSE = 0.005
 
@@ -60,7 +59,7 @@ class Entry:
         base: directory on the host below which it was made.
         path: the path below it.
         top: device and inode of the base.
-        made: device and inode of what was made; None if init was killed before it could say.
+        made: device and inode of what was made; None if init was killed before it wrote them.
         inherited: it was made for another container, which has been deleted.
 
     """
@@ -68,7 +67,7 @@ class Entry:
     __slots__ = ("base", "inherited", "made", "path", "top")
 
     def __init__(self, base: str, path: str, top: tuple[int, int]) -> None:
-        """Keep what the list says."""
+        """Keep the values of a line."""
         self.base = base
         self.path = path
         self.top = top
@@ -79,14 +78,15 @@ class Entry:
 def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> None:
     """Remove the mount points of a container that has ended; what cannot be removed stays.
 
-    The list is unlinked before it is read to its end, and who adds to another's list looks whether it still
-    has a name only after that: so nothing is lost between two containers that go at the same time.
+    The list is unlinked before it is read to its end. A command that adds to another container's list checks
+    only after that whether the list still has a name. So nothing is lost if two containers are deleted at the
+    same time.
 
     Args:
-        container: its record; without a pid its creation was killed, and its init may not know yet.
+        container: its record. Without a pid its creation was killed, and its init may still run.
         file: descriptor of its list.
-        rootfs: also those that were made for it in its root file system.
-        undo: it never was created, so that devices and links that were made for it go, too.
+        rootfs: also remove those in its root file system.
+        undo: its creation failed: also remove the device nodes and links that were made for it.
 
     """
     bases = _Bases()
@@ -96,7 +96,7 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
         if undo:
             bases.shared = _others(container)
         if not container.pid:
-            # Its init holds the lock as long as it makes mount points.
+            # Its init holds the lock while it makes mount points.
             bases.open(container.rootfs)
             bases.lock(time.monotonic() + _LAST_WORDS)
             bases.unlock()
@@ -115,7 +115,7 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
                 try:
                     os.unlink(f"{container.directory}/{mount_points.FILE}")
                 except FileNotFoundError:
-                    pass  # whoever called us has done it
+                    pass  # the calling command has done it
     except BaseException:
         if not os.fstat(file).st_nlink:
             store.write(container.directory, mount_points.FILE, _whole(file, 0))
@@ -125,8 +125,9 @@ def take_away(container: Container, file: int, *, rootfs: bool, undo: bool) -> N
 
 
 def _clear(container: Container, entries: list[Entry], bases: _Bases) -> None:
-    """Remove mount points or leave them to others; wait a little for those who are just coming or going."""
-    # The deepest first: what was made for others, and left to us, may lie above or below what is ours.
+    """Remove mount points or leave them to others; wait a short time for containers that come or go."""
+    # The deepest first: mount points that were made for another container, and left to this one, may be above
+    # or below.
     todo = sorted(entries, key=lambda entry: entry.path.count("/"), reverse=True)
     end = time.monotonic() + _PATIENCE
     while True:
@@ -143,7 +144,7 @@ def _sweep(
     """Remove what can be removed now.
 
     Returns:
-        What is left although it is ours, and what of that is left because somebody uses it, or may.
+        What is left of the container's own, and the part of it that is left because it is or may be in use.
 
     """
     for entry in todo:
@@ -169,11 +170,11 @@ def _sweep(
 
 
 def listed(file: int, offset: int = 0) -> tuple[list[Entry], int]:
-    """Return what a list says was made, in that order, and the offset of its end.
+    """Return the entries of a list, in order, and the offset of its end.
 
     Args:
-        file: its descriptor.
-        offset: where to begin.
+        file: descriptor of the list.
+        offset: offset at which to begin.
 
     """
     text = _whole(file, offset)
@@ -183,7 +184,7 @@ def listed(file: int, offset: int = 0) -> tuple[list[Entry], int]:
         try:
             value = jsonio.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError:
-            continue  # cut off: the disk was full
+            continue  # an incomplete line: the disk was full
         match value:
             case [int(number), str(base), str(path), int(device), int(inode)]:
                 found[number] = Entry(base, path, (device, inode))
@@ -208,18 +209,18 @@ def _whole(file: int, offset: int) -> bytes:
 
 
 class _Bases:
-    """The directories mount points were made below.
+    """The directories below which mount points were made.
 
     Attributes:
-        fds: directory -> descriptor, of those that can be opened.
-        places: directory -> its place, of those that are locked.
-        shared: device and inode of those that other containers have, which may use nodes in it by now; None
-            if nobody knows.
+        fds: directory -> descriptor, for those that can be opened.
+        places: directory -> its place, for those that are locked.
+        shared: device and inode of those that other containers also have, and may use nodes in; None if
+            unknown.
 
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Make an empty table."""
         self.fds: dict[str, int] = {}
         self.places: dict[str, Place] = {}
         self.shared: set[tuple[int, int]] | None = None
@@ -230,13 +231,13 @@ class _Bases:
         """Open the locks of a state root.
 
         Raises:
-            OSError: it cannot be told whether there can be any.
+            OSError: it cannot be found out whether there are any.
 
         """
         self._locks = mount_points.open_locks(root)
 
     def open(self, base: str) -> None:
-        """Open a directory, if it is there."""
+        """Open a directory, if it exists."""
         if base in self.fds:
             return
         try:
@@ -249,15 +250,15 @@ class _Bases:
         self._tops[base] = found.st_dev, found.st_ino
 
     def known(self, entry: Entry) -> bool:
-        """Tell whether a directory still is the one an entry was made below."""
+        """Tell whether a directory still is the one below which an entry was made."""
         return self._tops.get(entry.base) == entry.top
 
     def private(self, base: str) -> bool:
-        """Tell whether a directory is nobody else's, so that all nodes made in it are."""
+        """Tell whether no other container has a directory, so that all nodes made in it are unused."""
         return self.shared is not None and self._tops.get(base) not in self.shared
 
     def lock(self, end: float) -> None:
-        """Keep new containers from looking for mount points; do without what stays locked until a time."""
+        """Keep new containers from looking for mount points; go on without locks that are not free."""
         for base, fd in self.fds.items():
             place = _place(fd) if self._locked(base, end) else None
             if place is not None:
@@ -268,13 +269,13 @@ class _Bases:
         return self._locks >= 0 and mount_points.lock(self._locks, fcntl.F_WRLCK, wanted, end)
 
     def unlock(self) -> None:
-        """Let them go on."""
+        """Release the locks."""
         self.places.clear()
         for top in self._tops.values() if self._locks >= 0 else ():
             mount_points.let_go(self._locks, mount_points.part(top))
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all descriptors."""
         for fd in self.fds.values():
             os.close(fd)
         self.fds.clear()
@@ -284,12 +285,12 @@ class _Bases:
 
 
 def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
-    """Remove a mount point if it is what was made, and empty; tell whether nothing of ours is left there.
+    """Remove a mount point if it is what was made, and empty; tell whether nothing is left to remove.
 
     Args:
         base: descriptor of the directory below which it was made.
         entry: the mount point.
-        nodes: devices and links go, too.
+        nodes: also remove device nodes and links.
 
     """
     name = entry.path.rpartition("/")[2]
@@ -323,7 +324,7 @@ def _remove(base: int, entry: Entry, *, nodes: bool) -> bool:
 
 
 def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
-    """Leave mount points to containers that have the same root file system or volume; return the others."""
+    """Add mount points to the lists of containers that may be using them; return the others."""
     text = {
         entry: jsonio.dumps([-1, entry.base, entry.path, *entry.top, *entry.made]).encode() + b"\n"
         for entry in left
@@ -342,14 +343,14 @@ def _bequeath(container: Container, left: list[Entry]) -> list[Entry]:
         except (OSError, Failure) as problem:
             if problem.errno in mount_points.UNASKED:
                 raise
-            continue  # deleted at this moment, or nobody's
+            continue  # being deleted, or another user's
     return list(text)
 
 
 def _others(container: Container) -> set[tuple[int, int]] | None:
     """Return (device, inode) of the directories that other containers have, None if one cannot be asked.
 
-    One without a record has not looked for anything yet, or keeps us from it by its lock.
+    A container without a record has not looked for mount points yet, or holds its lock.
     """
     found = set()
     for name in listing.ids(container.root):
@@ -358,7 +359,7 @@ def _others(container: Container) -> set[tuple[int, int]] | None:
         try:
             theirs = bases_of(store.open_container(container.root, name))
         except FileNotFoundError:
-            continue  # deleted at this moment
+            continue  # being deleted
         except (OSError, Failure) as problem:
             if isinstance(problem, Failure) and problem.message == _ABSENT:
                 continue
@@ -394,11 +395,11 @@ def _add(other: Container, lines: bytes) -> bool:
         os.close(fd)
 
 
-# -- who uses what ----
+# -- which mount points are in use ----
 
 
 def _own_namespace(container: Container) -> str:
-    """Return the mount namespace of an init that is just ending, "" if it is gone or in another's."""
+    """Return the mount namespace of an init that is ending, "" if it is gone or in a namespace of others."""
     if not container.pid or container.namespaces.get("mount") != "":
         return ""
     found = store.process_stat(container.pid)
@@ -411,13 +412,13 @@ def _own_namespace(container: Container) -> str:
 
 
 def mounted_on(devices: set[str], without: str = "") -> set[Place]:
-    """Return every place of some devices that something is mounted on, in any namespace that can be seen.
+    """Return every place on some devices that is mounted on, in all mount namespaces that can be read.
+
+    The caller's own mount namespace is left out: there the kernel refuses to remove a mount point.
 
     Args:
         devices: as in mountinfo.
-        without: a mount namespace that does not count.
-
-    Our own does not either: there the kernel refuses.
+        without: a mount namespace to leave out.
 
     """
     found: set[Place] = set()
@@ -429,7 +430,7 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
         try:
             space = os.readlink(f"/proc/{name}/ns/mnt")
             if space in seen or os.readlink(f"/proc/{name}/root") != "/":
-                continue  # a process in a chroot sees a part only; its namespace has others
+                continue  # a process in a chroot sees only a part; others in its namespace see all
             text = _read(f"/proc/{name}/mountinfo")
         except OSError as exc:
             if exc.errno in mount_points.UNASKED:
@@ -442,7 +443,7 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
 
 
 def places(table: Table) -> set[Place]:
-    """Return the places a table's mounts are mounted on."""
+    """Return the places on which a table's mounts are mounted."""
     found = set()
     for _device, _root, point, parent in table.values():
         if parent in table:
@@ -452,9 +453,9 @@ def places(table: Table) -> set[Place]:
 
 
 def parse(text: bytes) -> Table:
-    """Return a mountinfo file (proc_pid_mountinfo(5)) as data."""
+    """Parse a mountinfo file (proc_pid_mountinfo(5))."""
     table: Table = {}
-    # Only a newline ends a line: a path may hold all else.
+    # Only a newline ends a line: a path may have all other characters.
     for line in text.decode("utf-8", "surrogateescape").rstrip("\n").split("\n"):
         number, parent, device, root, point, _rest = line.split(" ", 5)
         table[int(number)] = device, unescape(root), unescape(point), int(parent)
@@ -466,7 +467,7 @@ def _read(path: str) -> bytes:
 
 
 def _place(fd: int) -> Place | None:
-    """Return where a directory is, as mounted_on() says it; None if the table does not have it."""
+    """Return the place of a directory, as mounted_on() has it; None if the table does not have it."""
     mount, _is_root = _linux.statx_mnt(fd)
     entry = parse(_read("/proc/self/mountinfo")).get(mount)
     if entry is None:
@@ -477,5 +478,5 @@ def _place(fd: int) -> Place | None:
 
 
 def join(top: str, path: str) -> str:
-    """Return a path below another, both written as mountinfo does."""
+    """Return a path below another one, both escaped as in mountinfo."""
     return top.rstrip("/") + "/" + path.strip("/") if path.strip("/") else top.rstrip("/") or "/"

@@ -1,24 +1,24 @@
-"""Which mount points were made for a container: delete takes them away again (mount_point_removal.py).
+"""The list of mount points that were made for a container; delete removes them (mount_point_removal.py).
 
-Written down one by one, and before each is made: whenever init is killed, nothing that it made is unknown
-(law 4). A line is a JSON list that stands for itself, as other containers' commands may add lines:
+Each one is noted before it is made, so that none is unknown if init is killed (law 4). A line is one JSON
+list, because commands for other containers may add lines:
 
     [number, directory on the host, path below it, device and inode of the directory]   about to be made
     [number, device and inode of what was made]                                         made
     [number]                                                                            not made: it was there
     [-1, directory, path, its device and inode, device and inode of what was made]      of another container
 
-Device nodes and links in /dev are on it, too: only what undoes a creation takes these away, as another
-container of the same root file system may have found and used them.
+Device nodes and links in /dev are on the list, too. They are removed only if the creation fails, because
+another container of the same root file system may have found and used them.
 
-What lies on a file system made for the container goes with it and is not noted; neither is what lies on
-something mounted below a bind's source, of which only the kernel knows where it comes from.
+What is made on a file system of the container's own is removed with that, and is not noted. Neither is what
+is made on a mount below a bind's source: only the kernel knows where that comes from.
 
-Who looks for mount points and who takes them away keep out of each other's way by locks on a file beside the
-state directories, one range of it for each directory of the host (fcntl_locking(2), locks of an open file
-description). Not on the directories themselves: a container's processes can open those, lock them too and
-never let go. What has another state root has other locks, and then the check at the end (verify.py) is all
-there is.
+Commands that look for mount points and commands that remove them lock each other out. The locks are on a file
+beside the state directories, with one range for each directory of the host (fcntl_locking(2), locks of an
+open file description). They are not on the directories themselves: a container's processes can open those,
+lock them too and never release the lock. Another state root has other locks; then only the check at the end
+(verify.py) notices a missing mount point.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILE = "made"
-# In a state root's @cache, which stays.
+# In @cache of a state root, which is never removed.
 LOCKS = "mountpoints.lock"
-# EIO, ENOMEM, ENFILE, EMFILE: whatever was asked, these are no answer to it.
+# EIO, ENOMEM, ENFILE, EMFILE: the question could not be answered.
 UNASKED = (5, 12, 23, 24)
-# Who has a lock for itself looks at the mount tables of all containers meanwhile: milliseconds, or a second
-# on a host with thousands.
+# The holder of an exclusive lock reads the mount tables of all containers meanwhile: milliseconds, or a
+# second on a host with thousands.
 _SECONDS = 10.0
 _PAUSE = 0.005
 _OFFSETS = (1 << 62) - 1
@@ -65,20 +65,20 @@ def open_list(directory: str) -> int:
 
 
 class Made:
-    """The list for one container, from the side of its init.
+    """The list of one container, as its init writes it.
 
     Attributes:
         file: descriptor of the list, -1 for none.
         place: its path.
         bases: mount id -> directory on the host that is mounted there.
-        mask: which kind of mount id: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID where the kernel has no other.
+        mask: the kind of mount ids: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID if the kernel has no other.
         count: how many were made.
-        noted: number of what is just being made on the list, 0 if it is not there.
+        noted: number on the list of what is being made, 0 if it is not on the list.
 
     """
 
     def __init__(self) -> None:
-        """Begin with nothing made."""
+        """Make it without entries."""
         self.file = -1
         self.place = ""
         self.bases: dict[int, str] = {}
@@ -88,7 +88,7 @@ class Made:
         self._number = 0
 
     def open(self, directory: str) -> int:
-        """Make the list's file in a state directory, and return its descriptor; by the parent.
+        """Make the list's file in a state directory, and return its descriptor; called by the parent.
 
         Raises:
             Failure: it cannot be made.
@@ -96,7 +96,7 @@ class Made:
         """
         self.place = f"{directory}/{FILE}"
         self.file = open_list(directory)
-        # Higher than any that is there: each has a line, and each line has several bytes.
+        # Higher than any number on the list: each has a line, and each line has several bytes.
         self._number = os.fstat(self.file).st_size
         return self.file
 
@@ -105,11 +105,11 @@ class Made:
 
         Args:
             stack: descriptors of the directories from the root down.
-            names: their names, the root's not among them.
+            names: their names, without the root.
             name: what will be made in the last one.
 
         Raises:
-            Failure: it cannot be noted, so it must not be made.
+            Failure: it cannot be noted; then it must not be made.
 
         """
         self.noted = 0
@@ -128,15 +128,15 @@ class Made:
                 return
 
     def make_in(self, directory: int, name: str, make: Callable[[], object]) -> bool:
-        """Make something in a directory of which only the descriptor is known, and note it.
+        """Make something in a directory that is known only by its descriptor, and note it.
 
         Args:
-            directory: its descriptor.
+            directory: descriptor of the directory.
             name: what will be made in it.
-            make: makes it.
+            make: a function that makes it.
 
         Returns:
-            Whether it was made: if not, something was there.
+            True if it was made, False if something was there.
 
         Raises:
             OSError: as make().
@@ -166,7 +166,7 @@ class Made:
         try:
             while not _linux.statx_mnt(stack[0], self.mask)[1]:
                 stack.insert(0, os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=stack[0]))
-            # Only its end counts, so it does not matter whether the directory can be reached by it.
+            # Only the end of the path matters, so the directory need not be reachable by it.
             os.fchdir(directory)
             text = os.fsdecode(_linux.getcwd())
             depth = len(stack) - 1
@@ -177,19 +177,19 @@ class Made:
                 os.close(fd)
 
     def confirm(self, fd: int) -> None:
-        """Note that it was made, and which it is."""
+        """Note that it was made, with its device and inode."""
         self.count += 1
         if self.noted:
             made = os.fstat(fd)
             self._add([self.noted, made.st_dev, made.st_ino])
 
     def retract(self) -> None:
-        """Note that it was not made: somebody else was faster, or it cannot be."""
+        """Note that it was not made: another process was faster, or it cannot be made."""
         if self.noted:
             self._add([self.noted])
 
     def _add(self, line: object) -> None:
-        """Say more of what is on the list. It can be done without: what is empty there is taken away."""
+        """Add more about a noted file. This may fail without harm: an empty one is removed."""
         try:
             self._write(line)
         except Failure:
@@ -207,7 +207,7 @@ class Made:
 
 
 def list_failure(directory: str, errno: int) -> Failure:
-    """Word a list that cannot be written: the state directory is to blame, not the mount point."""
+    """Return the Failure for a list that cannot be written; the cause is in the state directory."""
     what = f"write the list of mount points, {FILE} in the container's state directory {directory}"
     return Failure(what.rstrip(), errno=errno)
 
@@ -221,22 +221,22 @@ def _is_there(directory: int, name: str) -> bool:
 
 
 def hold(root: str, rootfs: str) -> tuple[int, bytes]:
-    """Keep others from taking a mount point away that is found in a root file system and not used yet.
+    """Keep mount points that were found in a root file system, and are not in use yet, from being removed.
 
     Args:
         root: the state root.
         rootfs: the directory of the root file system.
 
     Returns:
-        A descriptor with a shared lock, and what lets go of it by let_go(). The descriptor is -1 where there
-        can be no lock, or somebody takes mount points away for longer than any reason is known for: to wait
-        on would be worse than to find one gone, which verify.py does.
+        A descriptor with a shared lock, and the request for let_go(). The descriptor is -1 if there can be no
+            lock, or if another command has removed mount points for longer than it should take. Then it is
+            better to go on: if a mount point disappears, verify.py notices.
 
     """
     try:
         found = os.stat(rootfs)
     except OSError:
-        return -1, b""  # whoever opens it next says so
+        return -1, b""  # the next code that opens it reports the error
     try:
         fd = open_locks(root)
     except OSError:
@@ -254,7 +254,7 @@ def open_locks(root: str) -> int:
     """Open the file of locks of a state root, -1 if there can be none.
 
     Raises:
-        OSError: that cannot be told now.
+        OSError: it cannot be found out now.
 
     """
     directory = f"{root}/@cache"
@@ -272,20 +272,20 @@ def open_locks(root: str) -> int:
 
 
 def part(inode: tuple[int, int]) -> bytes:
-    """Return the range for a directory, given by device and inode; two that share one wait for each other."""
-    # The offset is a positive number of 64 bits; an inode's number mostly has far fewer.
+    """Return the range for a directory (device, inode); two with the same range wait for each other."""
+    # The offset is a positive number of 64 bits; most inode numbers have far fewer.
     offset = (inode[1] ^ inode[0] << 40) & _OFFSETS
     return _struct.pack("qq", offset, 1)
 
 
 def lock(fd: int, kind: int, wanted: bytes, end: float) -> bool:
-    """Take a lock, or change it; tell whether it is ours.
+    """Take a lock, or change it; tell whether it was taken.
 
     Args:
         fd: from open_locks().
         kind: F_RDLCK, of which there may be several, or F_WRLCK.
         wanted: from part().
-        end: time of the monotonic clock until which it is tried.
+        end: time of the monotonic clock at which to give up.
 
     """
     while True:
@@ -302,12 +302,12 @@ def lock(fd: int, kind: int, wanted: bytes, end: float) -> bool:
 
 
 def let_go(fd: int, held: bytes) -> None:
-    """Let go of a lock, for all who have inherited the descriptor."""
+    """Release a lock, for all processes that have inherited the descriptor."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, release(held))
 
 
 def release(held: bytes) -> bytes:
-    """Return the struct flock that lets go of a lock."""
+    """Return the struct flock that releases a lock."""
     return _request(fcntl.F_UNLCK, held)
 
 

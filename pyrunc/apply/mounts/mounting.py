@@ -1,4 +1,4 @@
-"""What mount steps share that are carried out in a running container, or before a restore."""
+"""What mount steps share when they are carried out in a running container, or before a restore."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Mounting:
 
     Attributes:
         made: which mount points were made.
-        links: id of a step -> what its source, a symlink, points to.
+        links: id of a step -> the target of its source, a symlink.
         noted: (mount id, step) of every mount, for the check at the end.
-        places: mount id -> mount point below the root, where the kernel gives ids away again.
-        lonely: ids of slave mounts whose source has nothing to be a slave of.
+        places: mount id -> mount point below the root, if the kernel may give an id to another mount later.
+        lonely: ids of steps for slave mounts whose source is not shared, so that they cannot be slaves.
         readonly_last: mounts that become read-only at the end.
-        again: mounts whose propagation is set again.
-        copy: fills a tmpfs with what it will cover (tmpcopyup.fill), where one wants that.
+        again: mounts whose propagation is set again at the end.
+        copy: fills a tmpfs with what it will cover (tmpcopyup.fill), if a step asks for it.
 
     """
 
     def __init__(self) -> None:
-        """Begin with nothing mounted."""
+        """Make it without any mounts."""
         self.made = mount_points.Made()
         self.links: dict[int, str] = {}
         self.noted: list[tuple[int, Mount]] = []
@@ -51,17 +51,17 @@ class Mounting:
         self.copy: Callable[[FileSystem, int, int], None] | None = None
 
     def source(self, child: Tree, step: Mount) -> int:
-        """Return the mount that the parent has opened for a step, -1 if it does not open it."""
+        """Return the mount that the parent has opened for a step, -1 if there is none."""
         return child.mounts.pop(id(step), -1)
 
     def note(self, child: Tree, fd: int, step: Mount) -> None:
-        """Remember a mount that is attached now."""
+        """Remember a mount that has been attached."""
         mount, _is_root = _linux.statx_mnt(fd, self.made.mask)
         if self.made.mask == flags.STATX_MNT_ID:
             top, here = (os.readlink(f"self/fd/{each}", dir_fd=child.procfs) for each in (child.root, fd))
             self.places[mount] = here[len(top.rstrip("/")) :]
         if isinstance(step, Remount):
-            # What it was mounted with does not hold any more.
+            # After a remount the earlier options do not apply any more.
             self.noted = [other for other in self.noted if other[0] != mount]
         self.noted.append((mount, step))
         if isinstance(step, Bind):

@@ -1,9 +1,9 @@
 """Mounts: built detached, everything set, attached last.
 
-A mount is never visible with fewer restrictions than asked: attributes and propagation are set on the
-detached mount (bind_sources.py, filesystems.py), then move_mount(2) puts it on a mount point that target.py
-opened. The mount descriptor is the mount: no re-open, no path. Every mount is noted, and looked at again at
-the end (verify.py).
+A mount is never visible with fewer restrictions than asked for. Attributes and propagation are set on the
+detached mount (bind_sources.py, filesystems.py), then move_mount(2) attaches it to a mount point that
+target.py has opened. Everything is done with the descriptor of the mount, never with a path. Every mount is
+remembered, and checked at the end (verify.py).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
 _ENOENT, _EAGAIN, _EEXIST, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 17, 40, 20, 22
-# When a mount point is not found at once: there is none, a symlink is on the way, or something was moved just
-# now.
+# Error numbers for a mount point that was not found at once: it does not exist, a symlink is on the way, or
+# something was moved at the same time.
 _LATER = (_ENOENT, _ELOOP, _EAGAIN)
 _PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
-# How often a mount point may vanish between its making and the mount: another container of the same root file
-# system takes its own away when it is deleted.
+# How often a mount point may disappear between its making and the mount: a container of the same root file
+# system removes its own when it is deleted.
 _TRIES = 8
 
 
@@ -40,7 +40,7 @@ def mount(child: Tree, step: Mount) -> None:
     """Carry out one mount step inside the container's mount namespace.
 
     Raises:
-        Failure: it cannot be done; the pointer says which entry it was.
+        Failure: it cannot be done; the pointer is that of the entry.
 
     """
     if isinstance(step, FileSystem):
@@ -66,7 +66,7 @@ def _mount_bind(child: Tree, step: Bind | InnerBind | CgroupBind) -> None:
     try:
         _attach(child, step, fd)
         if asked.after:
-            # What is put on a shared mount becomes shared by that.
+            # A mount on a shared mount becomes shared.
             bind_sources.propagate(fd, asked.propagation)
         if asked.below:
             bind_sources.propagate_below(fd, asked.below, child.procfs)
@@ -99,14 +99,14 @@ def _mount_new(child: Tree, step: FileSystem) -> None:
 
 
 def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool = False) -> None:
-    """Put a mount on its mount point, which is closed then.
+    """Attach a mount to its mount point, and close the mount point.
 
     Args:
         child: the container's side.
         step: the mount.
         fd: its descriptor.
-        place: the mount point, if it is open already.
-        plain: that was reached without symlinks.
+        place: descriptor of the mount point, if it is open already.
+        plain: the mount point was opened without symlinks.
 
     """
     for attempt in range(_TRIES):
@@ -118,7 +118,7 @@ def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool =
         except FileNotFoundError:
             if bind_sources.deleted(fd):
                 raise bind_sources.deleted_failure(step) from None
-            # It was removed meanwhile, by somebody with the same root file system: make it again.
+            # A container with the same root file system has removed it meanwhile: make it again.
             if attempt + 1 < _TRIES:
                 continue
             raise bind_sources.failure(step, "its mount point keeps vanishing", _ENOENT) from None
@@ -132,16 +132,16 @@ def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool =
 
 
 def _mount_point(child: Tree, step: Mount, kind: str, fd: int = -1) -> tuple[int, bool]:
-    """Open (and where missing make) the mount point.
+    """Open the mount point, and make it if it is missing.
 
     Args:
         child: the container's side.
         step: the mount.
         kind: what to make: "dir", "file", or "" for the same as what is mounted.
-        fd: what is mounted.
+        fd: descriptor of what is mounted.
 
     Returns:
-        Its descriptor, and whether the destination is without symlinks and dots, so that it says where it is.
+        Its descriptor, and whether the destination has no symlinks and dots, so that it is the real path.
 
     """
     root, path = child.root, step.destination
@@ -180,9 +180,9 @@ def _literal(root: int, path: str) -> int:
 def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) -> None:
     """Refuse to cover the root itself, /proc, or parts of a procfs.
 
-    CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc"
-    forgot /proc itself. So what counts is what the mount point is; a destination without symlinks is what it
-    says.
+    CVE-2019-16884: a volume of an image could keep writes to /proc from reaching it, and a check for "below
+    /proc" did not include /proc itself. So the file system of the mount point is checked. A destination
+    without symlinks is the real path.
     """
     if not plain and _linux.statx_mnt(place) == _linux.statx_mnt(child.root):
         raise bind_sources.failure(
@@ -200,7 +200,7 @@ def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) 
         and os.fstat(fd).st_ino == _PROC_ROOT_INODE
         and (not inside or here.st_ino == _PROC_ROOT_INODE)
     ):
-        return  # another procfs, whole: engines bind the host's for a shared pid namespace
+        return  # another procfs as a whole: engines bind the host's for a shared pid namespace
     pointer = step.pointer + "/destination"
     if not inside or here.st_ino == _PROC_ROOT_INODE:
         raise Failure(
@@ -217,7 +217,7 @@ def _check_place(child: Tree, step: Mount, place: int, fd: int, *, plain: bool) 
 
 
 def _is_proc(child: Tree, place: int) -> bool:
-    """Tell whether a mount point is the root's /proc."""
+    """Tell whether a mount point is /proc in the root."""
     try:
         proc = os.stat("proc", dir_fd=child.root, follow_symlinks=False)
     except OSError:
@@ -230,7 +230,7 @@ def _is_proc(child: Tree, place: int) -> bool:
 
 
 def _remount(child: Tree, step: Remount) -> None:
-    """Change what is mounted at the destination."""
+    """Change the mount at the destination."""
     try:
         place = target.resolve(child.root, step.destination)
     except OSError as exc:
@@ -254,7 +254,7 @@ def _remount(child: Tree, step: Remount) -> None:
 
 
 def _copied_link(child: Tree, step: Mount) -> bool:
-    """Make a copy of a source that is a symlink (the option copy-symlink); tell whether it is one."""
+    """Copy a source that is a symlink (the option copy-symlink); tell whether it is one."""
     text = child.mounting.links.get(id(step)) or bind_sources.link(step)
     if not text:
         return False
@@ -276,7 +276,7 @@ def _copied_link(child: Tree, step: Mount) -> bool:
 
 
 def set_readonly_last(child: Tree) -> None:
-    """Set read-only on the mounts that had to be written to while the tree was built."""
+    """Set read-only on the mounts that had to be writable while the tree was built."""
     for fd, step in child.mounting.readonly_last:
         try:
             _linux.mount_setattr(fd, "", _EMPTY, RDONLY, 0, 0, -1)
@@ -287,7 +287,7 @@ def set_readonly_last(child: Tree) -> None:
 
 
 def propagate_again(child: Tree) -> None:
-    """Give mounts with words about propagation of their own back what rootfsPropagation has changed."""
+    """Set the propagation of mounts that have options for it again, after rootfsPropagation."""
     for fd, step in child.mounting.again:
         try:
             bind_sources.propagate(fd, step.attributes.again)
@@ -297,11 +297,11 @@ def propagate_again(child: Tree) -> None:
     child.mounting.again.clear()
 
 
-# -- wording: only reached when something failed ----
+# -- messages: only used after a failure ----
 
 
 def fd_kind(fd: int) -> str:
-    """Return what a descriptor refers to, in words."""
+    """Return the kind of file of a descriptor, in words."""
     mode = os.fstat(fd).st_mode
     for test, word in (
         (stat.S_ISDIR, "a directory"),
@@ -331,7 +331,7 @@ def _place_failure(step: Mount, exc: OSError) -> Failure:
 
 
 def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:
-    # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
+    # move_mount(2) returns EINVAL where mount(2) returns ENOTDIR, which engines explain to their users.
     directory = "a directory"
     if exc.errno in (_ENOTDIR, _EINVAL) and (source == directory) is not (found == directory):
         return bind_sources.failure(

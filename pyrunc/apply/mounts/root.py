@@ -1,7 +1,7 @@
-"""The root file system: attached over itself as a private copy, filled by the other steps, then entered.
+"""The root file system: a private copy of its tree, attached over it, filled, and entered.
 
-Law 3: the copy's mount descriptor is the root from then on; the path on the host is only used to attach it,
-because hooks look for it there.
+Law 3: from then on the descriptor of that mount is the root. The path on the host is used only to attach it,
+because hooks expect it there.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pyrunc.store import Container
 
 _EMPTY = flags.AT_EMPTY_PATH
-# What fstatfs(2) and mount_setattr(2) have the same numbers for.
+# Bits that have the same numbers in fstatfs(2) and mount_setattr(2).
 _RESTRICTIONS = flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
 
 
 def open_root(step: steps.AttachRoot) -> int:
-    """Return a detached copy of the root file system's tree that shares no mount events with the host."""
+    """Return a detached copy of the root file system's tree that exchanges no mount events with the host."""
     if step.overlay is not None:
         return _open_overlay(step, step.overlay)
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
@@ -37,12 +37,12 @@ def open_root(step: steps.AttachRoot) -> int:
 
 
 def _open_overlay(step: steps.AttachRoot, overlay: Overlay) -> int:
-    """Return a detached overlay of the root file system, restricted as what it lies on."""
+    """Return a detached overlay of the root file system, with the restrictions of what is below it."""
     below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
     try:
         if step.layer_ids:
             from pyrunc.apply.mounts import (
-                id_mapped,  # only the parent, on the host, has such a step to carry out
+                id_mapped,  # only the parent, on the host, carries out such a step
             )
 
             id_mapped.map_one(below, overlay, step.layer_ids)
@@ -55,18 +55,19 @@ def _open_overlay(step: steps.AttachRoot, overlay: Overlay) -> int:
 
 
 def leave(container: Container) -> None:
-    """Unmount the root of a container without a mount namespace of its own, with all that is mounted there.
+    """Unmount the root of a container without a mount namespace of its own, with all mounts in it.
 
-    It was attached where everybody sees it. Whatever was put on top of it since, or was there before, stays.
+    It was attached in the host's mount namespace. Mounts that were made on top of it later, or existed
+    before, stay.
 
     Args:
         container: its record; its processes have ended.
 
     Raises:
-        Failure: it cannot be unmounted, or not be asked for.
+        Failure: it cannot be unmounted, or its mount cannot be looked up.
 
     """
-    kept: Any = container.extra["root_mount"]  # parent.py wrote it
+    kept: Any = container.extra["root_mount"]  # written by parent.py
     match kept:
         case [str(place), int(mask), int(number)]:
             pass

@@ -1,8 +1,8 @@
-"""Fill a tmpfs with what it is going to cover: the option tmpcopyup. Imported for such mounts only.
+"""Fill a tmpfs with what it is going to cover: the option tmpcopyup. Imported only for such mounts.
 
-Both sides are descriptors: the init has opened the one inside the container's root and made the other. In a
-user namespace the files of a tmpfs have owners that only exist inside; so a process of its own enters it,
-and nothing else of the container but its cgroups: what it copies is the container's memory.
+Both sides are descriptors: init has opened the one inside the container's root, and made the other. In a user
+namespace the files of a tmpfs have owners that exist only inside. So a process enters it, and nothing else of
+the container except its cgroups, because the copied files take the container's memory.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def copy(step: FileSystem, cover: int, fd: int, users: int, paths: dict[str, str
         step: the mount.
         cover: the directory that will be covered.
         fd: the detached mount.
-        users: pidfd of a process whose user namespace the files belong to, -1 for ours.
-        paths: the container's cgroups, whose memory it takes.
+        users: pidfd of a process in the user namespace that the files belong to, -1 for that of pyrunc.
+        paths: the container's cgroups; the files count as their memory.
 
     Raises:
         Failure: something cannot be copied.
@@ -80,7 +80,7 @@ def copy(step: FileSystem, cover: int, fd: int, users: int, paths: dict[str, str
 
 
 def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple[int, int]:
-    """Make the process in the container's unified cgroup; where a filter refuses clone3(2), it goes there."""
+    """Make the process in the container's unified cgroup; without clone3(2) it joins the cgroup."""
     try:
         return foreground.fork(work, lambda: _linux.clone3(0, int(_signal.SIGCHLD), into))
     except OSError as exc:
@@ -96,7 +96,7 @@ def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple
 
 
 def fill(step: FileSystem, cover: int, fd: int) -> None:
-    """Copy a directory into a tmpfs, where we have the rights to.
+    """Copy a directory into a tmpfs, with the rights of this process.
 
     Args:
         step: the mount.
@@ -113,7 +113,7 @@ def fill(step: FileSystem, cover: int, fd: int) -> None:
         opened.extend(os.open(".", how, dir_fd=each) for each in (cover, fd))
         asked = os.fstat(opened[1])
         copyup.copy(opened[0], opened[1], step.destination)
-        # What the options say about the directory itself counts more than what was there.
+        # Options for the directory itself take precedence over what is copied.
         words = {word.partition("=")[0] for word in step.data}
         if words & {"uid", "gid"}:
             uid = asked.st_uid if "uid" in words else -1

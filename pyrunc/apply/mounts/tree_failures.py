@@ -1,7 +1,6 @@
-"""The words for an operation of the mount tree that failed. Law 2: imported when something has failed.
+"""Error messages for a failed operation of the mount tree. Law 2: imported only after a failure.
 
-What the init program reports is numbers; who has asked for it, and what is there on the host, is looked up
-here.
+The init program reports numbers. The step they belong to, and what is on the host, are looked up here.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _KINDS = {
 
 
 def failure(step: steps.Step, report: Report, directory: str, noted: steps.Step | None) -> Failure | None:
-    """Return the Failure for an operation, None if it is none of a mount tree's.
+    """Return the Failure for an operation, None if it does not belong to a mount tree.
 
     Args:
-        step: the step it belongs to.
-        report: what the init says.
+        step: the step of the operation.
+        report: the report of the init program.
         directory: the container's state directory.
         noted: the step whose mount differs from what was asked, for VERIFY.
 
@@ -121,7 +120,7 @@ def _cover(step: Mount, report: Report) -> Failure:
     source = _KINDS.get(report.detail >> 8 & 0xFFFFFF, "a device")
     found = _KINDS.get(report.detail >> 32, "a device")
     directory = "a directory"
-    # move_mount(2) answers EINVAL where mount(2) said ENOTDIR, which engines explain to their users.
+    # move_mount(2) returns EINVAL where mount(2) returns ENOTDIR, which engines explain to their users.
     differ = (source == directory) is not (found == directory)
     if report.errno in (ENOTDIR, EINVAL) and differ:
         return bind_sources.failure(

@@ -1,9 +1,9 @@
-"""Verify, don't hope: what the kernel has in the end is compared with what every mount was asked to be.
+"""Compare the mounts that the kernel has in the end with the mount steps.
 
-The init program asks the kernel mount by mount where it can be asked so (statmount(2), Linux 6.8): 2
-microseconds each. Before that it sends its mount table, and the comparison is here. Restrictions nobody asked
-for are fine, a missing one is not; a slave whose source had nothing to be a slave of is private. Last step of
-the mount tree, so it also sees what later steps did.
+The init program asks the kernel about each mount if it can (statmount(2), Linux 6.8): 2 microseconds each.
+With older kernels it sends its mount table, and the comparison is made here. Additional restrictions are
+allowed, missing ones are not. A slave whose source is not shared is private. This is the last step of the
+mount tree, so it also sees the effects of the others.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
     Table: TypeAlias = dict[int, tuple[int, int]]
 
     class Noted(Protocol):
-        """What was mounted: (mount id, step); the ids of steps whose source has nothing to be a slave of."""
+        """The mounts that were made: (mount id, step); ids of steps for slaves whose source is not shared."""
 
         noted: list[tuple[int, Mount]]
         lonely: set[int]
 
 
-_SIZE = 512  # sizeof(struct statmount); the basics have no strings behind it
+_SIZE = 512  # sizeof(struct statmount) without strings after it
 _ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
 _ENOENT = 2
-_SAID = 20  # number of an operation, attributes, propagation
+_SAID = 20  # bytes: number of an operation, attributes, propagation
 _AS_IT_IS = "this is what the kernel has made of it: see `pyrunc plan`"
 
-# The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro come out of what is left unsaid as well.
+# The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro also follow from missing words.
 _WORDS = {
     "ro": RDONLY,
     "nosuid": NOSUID,
@@ -80,14 +80,14 @@ _TYPES = ((SHARED, "shared"), (SLAVE, "slave"), (PRIVATE, "private"), (UNBINDABL
 
 
 def compare(mounting: Noted, table: Table) -> None:
-    """Compare every noted mount with what the kernel has.
+    """Compare every mount that was made with what the kernel has.
 
     Args:
-        mounting: what was noted.
-        table: what placed() gave.
+        mounting: the mounts that were made.
+        table: what placed() returned.
 
     Raises:
-        Failure: one differs, or is not there any more.
+        Failure: one differs, or does not exist any more.
 
     """
     for mount, each in mounting.noted:
@@ -106,13 +106,13 @@ def said(data: bytes) -> tuple[int, int]:
 
 
 def gone(step: Mount) -> Failure:
-    """Return the failure of a mount that is not there at the end."""
+    """Return the Failure for a mount that does not exist at the end."""
     hint = "a later mount or a hook removed it"
     return bind_sources.failure(step, "the mount is not there any more", _ENOENT, hint)
 
 
 def differs(step: Mount, attributes: int, propagation: int) -> Failure:
-    """Return the failure of a mount that is not as it was asked to be."""
+    """Return the Failure for a mount that differs from its step."""
     wrong = difference(step.attributes, attributes, propagation, lonely=False)
     return bind_sources.failure(step, wrong or "the mount is not as it was asked to be", 0, _AS_IT_IS)
 
@@ -122,7 +122,7 @@ def _ask(mount: int) -> bytes:
 
 
 def root_difference(step: VerifyMounts, attributes: int, propagation: int) -> tuple[str, str]:
-    """Return what differs between what the root mount was asked to be and what it is, and where it was asked.
+    """Return how the root mount differs from what was asked for, and the place that asks for it.
 
     Args:
         step: what it must be.
@@ -139,13 +139,13 @@ def root_difference(step: VerifyMounts, attributes: int, propagation: int) -> tu
 
 
 def difference(asked: Attributes, attributes: int, propagation: int, *, lonely: bool) -> str:
-    """Return what differs between what a mount was asked to be and what it is, "" for nothing.
+    """Return how a mount differs from its step, "" if it does not.
 
     Args:
         asked: what it is to be.
         attributes: MOUNT_ATTR_* bits it has.
         propagation: MS_* bits of its propagation.
-        lonely: its source had nothing to be a slave of.
+        lonely: its source is not shared, so that it cannot be a slave.
 
     """
     wrong = []
@@ -177,8 +177,8 @@ def read_table(procfs: int, places: dict[int, str]) -> Table:
 
     Args:
         procfs: its descriptor.
-        places: mount id -> mount point. An id that got free is the next mount's: what has another mount
-            point now is not the mount that was noted.
+        places: mount id -> mount point. The kernel gives free ids to new mounts: one with another mount point
+            is not the mount that was remembered.
 
     """
     rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
@@ -188,7 +188,7 @@ def read_table(procfs: int, places: dict[int, str]) -> Table:
 
 
 def placed(text: str, places: dict[int, str]) -> Table:
-    """Return what parse_table() does, without the mounts that are not where they were noted to be."""
+    """Return what parse_table() does, without the mounts that have another mount point now."""
     table = parse_table(text)
     for line in bind_sources.lines(text):
         row = line.split(" ", 5)
@@ -221,7 +221,7 @@ def parse_table(text: str) -> Table:
 
 
 def parse_mounts() -> dict[int, tuple[str, int]]:
-    """Return mount id -> (mount point, MS_* bits of the propagation) of our own mount table."""
+    """Return mount id -> (mount point, MS_* bits of the propagation) of the caller's mount table."""
     text = bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
     places = (line.split(" ", 5) for line in bind_sources.lines(text))
     table = parse_table(text)
@@ -240,11 +240,11 @@ def is_lonely(step: Mount) -> bool:
 
 
 def propagation_at(path: str) -> int:
-    """Return the MS_* bits of the propagation of the mount that a path of the host lies on, 0 if unknown."""
+    """Return the MS_* bits of the propagation of the mount that a path is on, 0 if unknown."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return 0  # whoever opens it next says why
+        return 0  # the code that opens it reports the error
     try:
         try:
             mount, _is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)

@@ -1,8 +1,8 @@
-"""Writable layers that end with their container: --overlay's over the root file system, and those of volumes.
+"""Writable layers that end with their container: of --overlay over the root file system, and of volumes.
 
-They lie in the container's state directory, below one folder, and what is found there is what delete removes:
-nothing else has to be known about them (law 4). A layer that is kept elsewhere (--overlay-dir) is a symlink
-there, made before the directory it leads to. Imported for containers that have one.
+They are in one folder of the container's state directory. delete removes all that it finds there, so no other
+information is needed (law 4). A layer in another place (--overlay-dir) is a symlink in that folder, made
+before the directory that it points to. Imported only for containers with such a layer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ask(request: Request, cmd: Command, config: Config, root: str) -> None:
     """Ask the planner for a layer over the root file system.
 
     Args:
-        request: gets to know where the layer will be.
+        request: is told where the layer will be.
         cmd: the options of create, run or plan.
         config: the configuration.
         root: the state root.
@@ -49,7 +49,7 @@ def ask(request: Request, cmd: Command, config: Config, root: str) -> None:
         found = os.stat(rootfs)
         request.root_owner = found.st_uid, found.st_gid
     except OSError:
-        pass  # whoever opens it says what is wrong with it
+        pass  # the code that opens it reports the error
     if cmd.overlay_dir is None:
         request.overlay = f"{os.path.abspath(root)}/{request.id}/{FOLDER}/{_ROOT}"
         return
@@ -80,12 +80,12 @@ def over_root(container: Container, step: AttachRoot) -> None:
 
 
 def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) -> None:
-    """Make the two directories of a layer; the upper one looks like the source, whose place it takes.
+    """Make the two directories of a layer; the upper one gets the owner and mode of the source.
 
     Args:
-        directory: where; its parents are made as well.
+        directory: directory of the layer; missing parents are made.
         source: the lower layer.
-        ids: the mappings of users and groups through which that is seen.
+        ids: the id mappings of the source's mount.
 
     Raises:
         Failure: they cannot be made.
@@ -110,7 +110,7 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
 
 
 def _attributes(source: str, upper: str) -> None:
-    """Give the upper directory the label and the access lists of the source, where both can have them."""
+    """Copy the label and the access lists of the source to the upper directory, where possible."""
     try:
         names = os.listxattr(source)
     except OSError:
@@ -124,7 +124,7 @@ def _attributes(source: str, upper: str) -> None:
 
 
 def _seen(ids: IdMap, number: int) -> int:
-    """Return what an id of the file system is on the host where it is id-mapped."""
+    """Return the id on the host for an id of the file system, where that is id-mapped."""
     for inside, outside, size in ids:
         if inside <= number < inside + size:
             return outside + number - inside
@@ -132,7 +132,7 @@ def _seen(ids: IdMap, number: int) -> int:
 
 
 def _check(step: AttachRoot) -> None:
-    """Make sure that the upper directory can hold overlayfs's notes: without them it would lose deletions."""
+    """Check that the upper directory can have overlayfs's attributes: without them deletions are lost."""
     overlay = step.overlay
     name = "user.pyrunc" if overlay and "userxattr" in overlay.data else "trusted.pyrunc"
     upper = step.layer + "/upper"
@@ -154,10 +154,10 @@ def _check(step: AttachRoot) -> None:
 
 
 def submounts(path: str) -> list[str]:
-    """Return what is mounted below a directory of the host: a layer over it does not show that."""
+    """Return the mounts below a directory of the host: a layer over it does not show them."""
     from pyrunc.apply.mounts.bind_sources import lines, unescape
 
-    top = os.path.realpath(path).rstrip("/") + "/"  # the kernel's name for it
+    top = os.path.realpath(path).rstrip("/") + "/"  # the real path, as the kernel has it in the mount table
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         table = file.readall().decode("utf-8", "surrogateescape")
     points = (unescape(line.split(" ", 5)[4]) for line in lines(table))
@@ -173,7 +173,7 @@ def has(container: Container) -> bool:
 
 
 def remove(container: Container, directory: int) -> None:
-    """Remove all layers of a container with what it has written to them.
+    """Remove all layers of a container with all that it has written to them.
 
     Args:
         container: its record.
@@ -190,13 +190,13 @@ def remove(container: Container, directory: int) -> None:
     try:
         _remove(places, directory)
     except Failure:
-        # An ordinary user's container has files of ids that are only its user namespace's.
+        # Files of an ordinary user's container have owners that exist only in its user namespace.
         if os.geteuid() == 0 or not _remove_mapped(container, places, directory):
             raise
 
 
 def _places(container: Container, directory: int) -> list[str]:
-    """Return where else layers are: what links lead to, if it is named as we name such places."""
+    """Return the places of layers outside the folder: targets of links with names that pyrunc gives."""
     from pyrunc.apply import directory_trees
 
     try:
@@ -209,7 +209,7 @@ def _places(container: Container, directory: int) -> list[str]:
             try:
                 links.append(os.readlink(name, dir_fd=folder))
             except OSError as exc:
-                if exc.errno != EINVAL:  # no link: a layer in the folder itself
+                if exc.errno != EINVAL:  # no symlink: a layer in the folder itself
                     raise
     finally:
         os.close(folder)
@@ -233,7 +233,7 @@ def _remove(places: list[str], directory: int) -> None:
         finally:
             os.close(parent)
     try:
-        # The links with it, now that nothing is behind them any more.
+        # Also remove the links, whose targets are gone now.
         directory_trees.remove(directory, FOLDER, FOLDER)
     except OSError as exc:
         raise Failure(f"remove {FOLDER}", errno=exc.errno or 0) from None
@@ -267,7 +267,7 @@ def _remove_mapped(container: Container, places: list[str], directory: int) -> b
 
 
 def _end(places: list[str], directory: int, reader: int, writer: int) -> None:
-    """Be the process that removes layers as root of its user namespace, and end with 0 if it could."""
+    """Run as the process that removes layers as root of its user namespace; exit with 0 if it could."""
     from pyrunc.apply import identity
 
     os.close(writer)

@@ -1,8 +1,8 @@
-"""A lowered seccomp section becomes BPF: libseccomp, reached with ctypes, at a cache miss only.
+"""Compile a lowered seccomp section to BPF with libseccomp, by ctypes; only if it is not in the cache.
 
-Law 2: this is the slow path, so it may load a library and take milliseconds, and must explain well. Why not
-pyseccomp: it loads the library at import, hides the number of a refused rule's error behind its own
-exceptions and adds a dependency for eleven calls. Source for all prototypes: seccomp.h of libseccomp 2.5.
+Law 2: this is the slow path. It may load a library and take milliseconds, and must explain well. pyseccomp is
+not used: it loads the library at import, replaces the error number of a refused rule by its own exceptions,
+and would be a dependency for eleven calls. Source of the prototypes: seccomp.h of libseccomp 2.5.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ LIBRARY = "libseccomp.so.2"
 
 # enum scmp_filter_attr
 _OPTIMIZE = 8
-# runc's measurement: a binary tree pays from about this many calls on, and libseccomp before 2.5.5 builds a
-# wrong one out of no rules at all.
+# A binary tree is faster from about this many calls on (runc's measurement), and libseccomp before 2.5.5
+# builds a wrong one if there are no rules.
 _TREE_FROM = 32
-# linux/bpf_common.h BPF_MAXINSNS: seccomp(2) answers EINVAL to more.
+# linux/bpf_common.h BPF_MAXINSNS: seccomp(2) returns EINVAL for more.
 _MOST_INSTRUCTIONS = 4096
 
 # Actions under which a newer call needs no answer of ours.
 _OPEN = (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG, SECCOMP_RET_TRACE)
 
-# What libseccomp's negative answers to a rule mean (seccomp_rule_add(3)); strerror would speak of files.
+# Meaning of libseccomp's negative results for a rule (seccomp_rule_add(3)); strerror would speak of files.
 _REFUSALS = {
     EACCES: "the rule repeats the default action",
     EFAULT: "the call has no number that all architectures of the profile could share",
@@ -62,7 +62,7 @@ class _Version(ctypes.Structure):
 
 
 class Library:
-    """libseccomp with the prototypes of the calls used here."""
+    """libseccomp, with the prototypes of the functions that are used."""
 
     def __init__(self) -> None:
         """Load the library.
@@ -105,7 +105,7 @@ class Library:
 
 
 def version() -> str | None:
-    """Return libseccomp's version, None where it is not installed (for `version` and `features`)."""
+    """Return libseccomp's version, None if it is not installed (for `version` and `features`)."""
     try:
         return Library().version()
     except Failure:
@@ -119,11 +119,12 @@ def build(lowered: plan.Filter) -> tuple[bytes, list[str]]:
         lowered: what plan.seccomp.lower returned.
 
     Returns:
-        The instructions for seccomp(2), and the names of calls this libseccomp does not know: as in runc
-        they are left out, and answered as newer calls are.
+        The instructions for seccomp(2), and the names of calls that this libseccomp does not know. As in runc
+            they are left out, and treated like calls that are newer than the profile.
 
     Raises:
-        Failure: libseccomp is missing or refuses something, which is named with its place in config.json.
+        Failure: libseccomp is missing or refuses something, which the message names, with its place in
+            config.json.
 
     """
     library = Library()
@@ -167,7 +168,7 @@ def _add_architectures(library: Library, context: int, lowered: plan.Filter) -> 
 def _add_rules(library: Library, context: int, lowered: plan.Filter) -> list[str]:
     unknown = []
     if sum(len(rule[1]) for rule in lowered.rules) > _TREE_FROM:
-        # A library without the attribute refuses it, and makes the same filter as a list.
+        # A library without this attribute refuses it, and makes the same filter as a list.
         library.call.seccomp_attr_set(context, _OPTIMIZE, 2)
     for rule in lowered.rules:
         for index, name in enumerate(rule[1]):
@@ -202,7 +203,7 @@ def _export(library: Library, context: int, lowered: plan.Filter) -> bytes:
 
 
 def _stub(library: Library, lowered: plan.Filter, tokens: list[int]) -> bytes:
-    # A tracer is expected to answer newer calls itself, and ENOSYS would disturb it, as in runc.
+    # A tracer is expected to handle newer calls itself, and ENOSYS would prevent that; as in runc.
     kind = lowered.default & ~0xFFFF
     if kind in _OPEN or lowered.default == SECCOMP_RET_ERRNO | ENOSYS:
         return b""

@@ -1,14 +1,12 @@
-"""Seccomp filters: found in the cache or compiled by the parent, loaded by the child.
+"""Seccomp filters: the parent takes them from the cache or compiles them, the child loads them.
 
-Law 5 (the parent knows, the child obeys): the child gets bytes and a flag word and makes one system call
-with them. Law 2: the way through here when the filter is in the cache costs microseconds and does not load
-libseccomp.
+Law 5: the child gets bytes and flags, and makes one system call with them. Law 2: if the filter is in the
+cache, this takes microseconds and libseccomp is not loaded.
 
-What a filter must let through, because the child does it after load(): write(2) to tell its parent about the
-listener or an error, execve(2), and whatever operations still come after it. With noNewPrivileges
-the filter is therefore loaded last, and without it before the capabilities are dropped (the kernel wants
-CAP_SYS_ADMIN then), so that the profile has to allow capset, prctl, setresuid, setgroups and their like too,
-as with runc.
+What a filter must allow, because the child does it after load(): write(2), to tell its parent about the
+listener or an error, execve(2), and all operations that follow. With noNewPrivileges the filter is therefore
+loaded last. Without it the kernel requires CAP_SYS_ADMIN, so it is loaded before the capabilities are
+dropped; then the profile must also allow capset, prctl, setresuid, setgroups and so on, as with runc.
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ from pyrunc.linux.flags import SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_SET_MOD
 from pyrunc.plan.record import Record
 from pyrunc.plan.seccomp import FLAGS, Filter
 
-# Part of the key: raise it when another version would compile another filter from the same section.
+# Part of the key: increase it when another filter would be compiled from the same section.
 _FORMAT = "pyrunc seccomp 2"
-# Each entry has some 10 kB in a tmpfs, and an engine that makes a profile per container must not fill it.
+# An entry has some 10 kB, in a tmpfs. An engine that makes a profile for each container must not fill it.
 _MOST_ENTRIES = 128
-# seconds an agent may take to accept its descriptor: it only has to be reading.
+# seconds that an agent may take to accept its descriptor
 _AGENT_PATIENCE = 10.0
 _OTHERS = 0o077
-# What the kernel's answer means to who loads a filter, by error number.
+# What the kernel's error number means when a filter is loaded.
 HINTS = {
     EACCES: "without noNewPrivileges the process needs CAP_SYS_ADMIN",
     EBUSY: "another filter of this process has a listener already, and there can be only one",
@@ -59,16 +57,16 @@ class Program(Record):
 
 
 def cache_dir(root: str) -> str:
-    """Return where a state root keeps its compiled filters: no container id can have an @."""
+    """Return the directory of a state root for compiled filters: no container id can have an @."""
     return root + "/@cache/seccomp"
 
 
 def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is what it does
-    """Return the program for a filter, from the cache if it is there and certainly right.
+    """Return the program for a filter: from the cache if it is there and intact, else compiled.
 
     Args:
         lowered: what plan.seccomp.lower returned.
-        directory: the cache, see cache_dir(); made if missing. One that is not this user's alone is not used.
+        directory: the cache, see cache_dir(); made if missing. It is not used if other users can write to it.
 
     Raises:
         Failure: the filter cannot be compiled (see apply/seccomp/compiler.py).
@@ -107,7 +105,7 @@ def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is w
 
 
 def load(program: Program) -> int:
-    """Put the calling process under a filter, for good.
+    """Load a filter for the calling process; it cannot be removed.
 
     Returns:
         The listener's descriptor (close-on-exec) if a rule notifies, else -1.
@@ -126,11 +124,11 @@ def load(program: Program) -> int:
 
 
 def fetch_listener(pidfd: int, number: bytes) -> int:
-    """Return our own descriptor of a listener that the child could not send.
+    """Return a descriptor of a listener that the child could not send.
 
     Args:
         pidfd: the child.
-        number: its descriptor's number in decimal digits, as the child wrote it.
+        number: the number of its descriptor in decimal digits, as sent by the child.
 
     Raises:
         Failure: it has no such descriptor.
@@ -145,10 +143,10 @@ def fetch_listener(pidfd: int, number: bytes) -> int:
 
 
 def check_listener(fd: int) -> None:
-    """Make sure a descriptor that came from the child is a listener: the child may be under others' control.
+    """Check that a descriptor from the child is a listener: the child may be under the container's control.
 
     Raises:
-        Failure: it is something else.
+        Failure: it is none.
 
     """
     kind = os.readlink(f"/proc/self/fd/{fd}")
@@ -157,13 +155,13 @@ def check_listener(fd: int) -> None:
 
 
 def send_notify_fd(path: str, fd: int, state: dict[str, object], *, pointer: str = "/linux/seccomp") -> None:
-    """Give a listener to the seccomp agent: one connection, one message, one descriptor.
+    """Send a listener to the seccomp agent: one connection, one message, one descriptor.
 
     Args:
         path: listenerPath, a SOCK_STREAM socket of the host.
-        fd: the listener; stays open here.
+        fd: the listener; it stays open here.
         state: the container process state (plan.seccomp.process_state).
-        pointer: where the section stands in config.json.
+        pointer: the section's place in config.json.
 
     Raises:
         Failure: nobody listens, or the agent does not take the message within ten seconds.
@@ -179,13 +177,13 @@ def send_notify_fd(path: str, fd: int, state: dict[str, object], *, pointer: str
         payload = jsonio.dumps(state).encode()
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))
         sent = channel.sendmsg([payload], [rights])
-        # An agent that has it all may have hung up, and sendall sends nothing at all, too: EPIPE.
+        # An agent that has received all may have closed the connection; sendall sends nothing, too: EPIPE.
         if sent < len(payload):
             channel.sendall(payload[sent:])
     except TimeoutError as exc:
         raise Failure(f"{text}: it does not read", pointer=place) from exc
     except OSError as exc:
-        # A path longer than the kernel's 107 bytes fails in Python, without an errno.
+        # For a path longer than the kernel's 107 bytes Python raises an error without an errno.
         message = text if exc.errno else f"{text}: {exc}"
         raise Failure(message, pointer=place, errno=exc.errno or 0) from exc
     finally:
@@ -193,15 +191,15 @@ def send_notify_fd(path: str, fd: int, state: dict[str, object], *, pointer: str
 
 
 def supported_flags() -> list[str]:
-    """Return the words of linux.seccomp.flags this kernel takes.
+    """Return the words of linux.seccomp.flags that this kernel knows.
 
-    seccomp(2) looks at the flags before the program: a program at address 0 is EFAULT if the flags are good
-    and EINVAL if not, and nothing is loaded.
+    seccomp(2) checks the flags before the program. With a program at address 0 it returns EFAULT if the flags
+    are valid and EINVAL if not, and loads nothing.
     """
     found = []
     for word, bit in FLAGS.items():
         try:
-            # Some flags are only valid together with a listener.
+            # Some flags are valid only together with a listener.
             _linux.seccomp(SECCOMP_SET_MODE_FILTER, bit | SECCOMP_FILTER_FLAG_NEW_LISTENER, None)
         except OSError as exc:
             if exc.errno == EFAULT:
@@ -216,7 +214,7 @@ def _key(lowered: Filter) -> str:
 
 
 def _open_cache(directory: str) -> int:
-    """Return a descriptor of the cache directory, -1 if it cannot be had or others could write to it."""
+    """Return a descriptor of the cache directory, -1 if it cannot be made or others can write to it."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(directory, flags)
@@ -237,7 +235,7 @@ def _make_cache(directory: str, flags: int) -> int:
     parent = os.path.dirname(directory)
     try:
         for path in (os.path.dirname(parent), parent, directory):
-            # os.makedirs gives parents the umask's mode.
+            # os.makedirs uses the umask for the parents.
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
@@ -248,7 +246,7 @@ def _make_cache(directory: str, flags: int) -> int:
 
 
 def _read(cache: int, key: str) -> tuple[bytes, list[str]] | None:
-    """Return an entry's program and unknown names, None unless everything about it is as _write left it."""
+    """Return an entry's program and unknown names, None unless it is complete as _write() makes it."""
     try:
         fd = os.open(key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=cache)
     except OSError:
@@ -270,7 +268,7 @@ def _read(cache: int, key: str) -> tuple[bytes, list[str]] | None:
 
 
 def _write(cache: int, key: str, bpf: bytes, unknown: list[str]) -> None:
-    """Add an entry; a cache that cannot be written only costs time, so that is no Failure."""
+    """Add an entry. If the cache cannot be written, only time is lost, so that is no Failure."""
     library = _library_path()
     body = b"\n".join((_library_facts(library), library, " ".join(unknown).encode(), bpf))
     temporary = f"{key}.{os.getpid()}"
@@ -292,7 +290,7 @@ def _write(cache: int, key: str, bpf: bytes, unknown: list[str]) -> None:
 
 
 def _prune(cache: int) -> None:
-    """Remove the oldest entries beyond _MOST_ENTRIES, and with them what a killed writer left."""
+    """Remove the oldest entries beyond _MOST_ENTRIES, and files left by a killed writer."""
     names = os.listdir(cache)
     entries = [(os.stat(name, dir_fd=cache, follow_symlinks=False).st_mtime_ns, name) for name in names]
     for _time, name in sorted(entries, reverse=True)[_MOST_ENTRIES:]:
@@ -300,12 +298,12 @@ def _prune(cache: int) -> None:
 
 
 def _checksum(key: str, body: bytes) -> str:
-    # With the key: an entry under another's name is as wrong as a torn one.
+    # With the key: an entry under another name is as wrong as an incomplete one.
     return _linux.sha256(key.encode() + body)
 
 
 def _library_path() -> bytes:
-    """Return the path of the libseccomp this process has mapped, b"" if none is."""
+    """Return the path of the libseccomp that this process has mapped, b"" if none."""
     with open("/proc/self/maps", "rb") as maps:
         for line in maps:
             if b"/libseccomp.so" in line:
@@ -314,7 +312,7 @@ def _library_path() -> bytes:
 
 
 def _library_facts(path: bytes) -> bytes:
-    """Return what changes when another libseccomp is installed: asking costs one stat(2)."""
+    """Return what changes when another libseccomp is installed; this costs one stat(2)."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
