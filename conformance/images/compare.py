@@ -5,6 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def describe(top: str) -> dict[str, dict[str, object]]:
@@ -31,6 +38,17 @@ def describe(top: str) -> dict[str, dict[str, object]]:
             entry["same file as"] = names.setdefault((status.st_dev, status.st_ino), path)
         found[path] = entry
     return found
+
+
+@contextmanager
+def merged(lowers: list[str], place: Path) -> Iterator[str]:
+    """Mount an overlay of directories, highest first, that nobody writes to; return where it is."""
+    words = ["mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={':'.join(lowers)}", str(place)]
+    subprocess.run(words, check=True)
+    try:
+        yield str(place)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def blocks(top: str) -> int:

@@ -42,6 +42,31 @@ def test_the_same_tree_as_umoci(name: str, runtime: str, tmp_path: Path) -> None
     assert compare.differences(found, wanted, begin) == []
 
 
+@pytest.mark.parametrize("name", sets.SETS)
+def test_shared_layers_merge_to_the_same_tree(name: str, runtime: str, tmp_path: Path) -> None:
+    """As the kernel merges them for a container, and beside the tree that is unpacked whole."""
+    image = sets.make(name, tmp_path)
+    begin = time.time_ns()
+    root = ["--layer-root", str(tmp_path / "store")]
+    sets.unpack([*sets.ours(runtime, image, tmp_path / "ours"), *root])
+    sets.unpack(sets.theirs(image, tmp_path / "theirs"))
+    lowers = [f"{tmp_path}/ours/rootfs", *(tmp_path / "ours/layers").read_text().splitlines()]
+    (tmp_path / "merged").mkdir()
+    with compare.merged(lowers, tmp_path / "merged") as top:
+        found = compare.describe(top)
+    wanted = compare.describe(f"{tmp_path}/theirs/rootfs")
+    for one, path, key in sets.KNOWN:
+        if one == name:
+            assert found[path].pop(key) != wanted[path].pop(key)
+    assert compare.differences(found, wanted, begin) == []
+    # The second bundle finds all layers there.
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/sha256").glob("*/layer.json")}
+    sets.unpack([*sets.ours(runtime, image, tmp_path / "again"), *root])
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/sha256").glob("*/layer.json")}
+    assert after == stored
+    assert stored
+
+
 def test_holes_take_no_room(runtime: str, tmp_path: Path) -> None:
     """As tar(1) leaves them out."""
     image = sets.make("every odd entry", tmp_path)

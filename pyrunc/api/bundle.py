@@ -77,6 +77,8 @@ class Bundle:
         user: str | None = None,
         tty: bool = False,
         platform: str | None = None,
+        shared_layers: bool = False,
+        layer_root: Path | None = None,
     ) -> Self:
         """Make a bundle of an image, as `pyrunc bundle` does.
 
@@ -88,13 +90,16 @@ class Bundle:
             user: user, and group behind ":", in place of the image's.
             tty: the process has a terminal.
             platform: OS/ARCH[/VARIANT]; None: this machine's.
+            shared_layers: unpack each layer once, for all bundles that have it.
+            layer_root: where those are kept; a directory here means shared_layers.
 
         Raises:
             Failure: the image is damaged, hostile or not there, or there is no room; nothing is made.
 
         """
         words = {"image": os.fspath(image), "directory": os.fspath(path), "args": [*args]}
-        asked = command("bundle", {}, user=user, tty=tty, platform=platform, **words)
+        options = {"shared_layers": shared_layers, "layer_root": layer_root}
+        asked = command("bundle", options, user=user, tty=tty, platform=platform, **words)
         worker.call(asked, (worker.NOTHING,) * 3).close()
         return cls(path)
 

@@ -85,6 +85,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "of what podman save has written, with another command and a terminal",
             "pyrunc bundle box.tar /srv/box --tty --args 'sh -l'",
         ),
+        (
+            "of an image whose layers other bundles have as well",
+            "pyrunc bundle box-image:latest /srv/box --shared-layers",
+        ),
     ),
     "start": (("let the program of a created container run", "pyrunc start box"),),
     "run": (
@@ -162,6 +166,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "volume inspect": (("all about one", "pyrunc volume inspect data"),),
     "volume rm": (("remove two", "pyrunc volume rm data more"),),
     "volume prune": (("what would be removed", "pyrunc volume prune --all --dry-run"),),
+    "layer ls": (("which bundles use which layers", "pyrunc layer ls"),),
+    "layer prune": (("what would be removed", "pyrunc layer prune --dry-run"),),
     "completion": (("have bash complete pyrunc's words", "pyrunc completion bash"),),
     "version": (("the version", "pyrunc version"),),
 }
@@ -171,7 +177,10 @@ ENVIRONMENT = (
         "XDG_RUNTIME_DIR",
         "For an ordinary user: containers' state is kept in $XDG_RUNTIME_DIR/pyrunc.",
     ),
-    ("XDG_DATA_HOME", "For an ordinary user: volumes are kept in $XDG_DATA_HOME/pyrunc/volumes."),
+    (
+        "XDG_DATA_HOME",
+        "For an ordinary user: volumes and shared layers are kept in directories of $XDG_DATA_HOME/pyrunc.",
+    ),
     (
         "NOTIFY_SOCKET",
         "The service manager's socket (sd_notify(3)): what the container's program says is passed on.",
@@ -184,6 +193,10 @@ ENVIRONMENT = (
 FILES = (
     ("/run/pyrunc", "The state of root's containers, unless --root names another directory."),
     ("/var/lib/pyrunc/volumes", "Root's volumes, unless --volume-root names another directory."),
+    (
+        "/var/lib/pyrunc/layers",
+        "Layers that root's bundles share, unless --layer-root names another directory.",
+    ),
 )
 
 

@@ -79,6 +79,8 @@ class Command:
         no_subreaper: bool
         overlay: bool
         overlay_dir: str | None
+        shared_layers: bool
+        layer_root: str | None
         detach: bool
         format: str
         regex: bool

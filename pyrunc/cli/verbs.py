@@ -63,6 +63,13 @@ HELP: Option = (("help", "h"), FLAG, False, "", "show this help")
 VERSION: Option = (("version", "v", "V"), FLAG, False, "", "show the version")
 
 _BUNDLE: Option = (("bundle", "b"), TEXT, None, "DIR", "directory of the bundle (default: the current one)")
+_LAYER_ROOT: Option = (
+    ("layer-root",),
+    TEXT,
+    None,
+    "DIR",
+    "where shared layers are kept (default: /var/lib/pyrunc/layers)",
+)
 _CONFIG: Option = (("config", "f"), TEXT, None, "FILE", "read this file instead of the bundle's config.json")
 _CONSOLE: Option = (
     ("console-socket",),
@@ -153,7 +160,10 @@ _ONE = "<container-id>"
 _FILTER: Option = (("filter",), MANY, (), "KEY=VALUE", "only those that fit; may be repeated")
 
 # The first words of verbs of two words.
-GROUPS: dict[str, str] = {"volume": "manage volumes: data that outlives containers"}
+GROUPS: dict[str, str] = {
+    "volume": "manage volumes: data that outlives containers",
+    "layer": "manage layers: of images, unpacked once and shared by bundles",
+}
 
 VERBS: dict[str, Verb] = {
     "create": (
@@ -437,6 +447,8 @@ VERBS: dict[str, Verb] = {
                 "OS/ARCH[/VARIANT]",
                 "which of several images (default: this machine's)",
             ),
+            (("shared-layers",), FLAG, False, "", "unpack each layer once, for all bundles that have it"),
+            _LAYER_ROOT,
         ),
     ),
     "validate": (
@@ -567,6 +579,32 @@ VERBS: dict[str, Verb] = {
             (("dry-run",), FLAG, False, "", "print what would be removed, and remove nothing"),
             ((*_FILTER[0],), *_FILTER[1:4], "label=KEY[=VALUE], label!=KEY[=VALUE]"),
             (("force", "f"), FLAG, False, "", "do not ask first"),
+        ),
+    ),
+    "layer ls": (
+        "list the layers that bundles share",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            (("format",), *_FORMAT[1:]),
+            _JSON,
+            (("quiet", "q"), FLAG, False, "", "print only the chain ids"),
+            _LAYER_ROOT,
+        ),
+    ),
+    "layer prune": (
+        "remove the layers that no bundle and no container uses",
+        "",
+        (),
+        0,
+        0,
+        False,
+        (
+            (("dry-run",), FLAG, False, "", "print what would be removed, and remove nothing"),
+            _LAYER_ROOT,
         ),
     ),
     "doctor": (

@@ -11,10 +11,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from pyrunc import directories
+from pyrunc import store as containers
 from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
-from pyrunc.images import config, image, owners, unpack
+from pyrunc.images import config, image, lowers, owners, shared, unpack
 from pyrunc.images.platforms import Platform
+from pyrunc.plan import annotations as known
 from pyrunc.spec import load
 from pyrunc.verbs import spec
 
@@ -34,6 +36,7 @@ def make(
     args: Sequence[str] = (),
     user: str | None = None,
     tty: bool = False,
+    layers: str | None = None,
 ) -> list[str]:
     """Make a bundle.
 
@@ -44,6 +47,7 @@ def make(
         args: the command in place of the image's.
         user: USER[:GROUP] in place of the image's.
         tty: the process has a terminal.
+        layers: the layer store; None: the bundle has all files itself.
 
     Returns:
         What could not be as the image has it.
@@ -59,14 +63,53 @@ def make(
         maps = owners.mappings() if os.geteuid() else None
         account = config.user(found.config) if user is None else user
         scratch = f"{place}.{os.urandom(6).hex()}"
-        _make(scratch)
+        job = _Job(found, scratch, place, maps, account)
+        if layers is not None and found.layers:
+            job.store = os.path.realpath(layers)
+            job.lock = shared.begin(job.store)
         try:
-            return _fill(found, scratch, place, maps, account, args=args, tty=tty)
+            _make(scratch)
+            return _fill(job, args=args, tty=tty)
         except BaseException:
             _remove(scratch)
             raise
+        finally:
+            if job.lock >= 0:
+                os.close(job.lock)
     finally:
         found.files.close()
+
+
+class _Job:
+    """A bundle that is being made.
+
+    Attributes:
+        image: of what.
+        scratch, place: where it is made, and where it will be.
+        maps: those of an ordinary user's namespace, None for root.
+        user: whose process it is.
+        store: the layer store, "" for none.
+        lock: descriptor that keeps layers in it, -1 for none.
+
+    """
+
+    def __init__(self, image: Image, scratch: str, place: str, maps: IdMaps | None, user: str) -> None:
+        self.image, self.scratch, self.place, self.maps, self.user = image, scratch, place, maps, user
+        self.store = ""
+        self.lock = -1
+
+    def unpack(self) -> tuple[dict[str, Any], list[str]]:
+        """Unpack the image; return process.user, and warnings."""
+        rootfs = self.scratch + "/rootfs"
+        if not self.store:
+            return unpack.unpack(self.image, rootfs, self.user, self.maps)
+        account, warnings, found = shared.fill(self.image, self.store, rootfs, self.user, self.maps)
+        try:
+            containers.write(self.scratch, lowers.LIST, lowers.text(found))
+            lowers.bundle(self.store, self.place, found)
+        except OSError as exc:
+            raise Failure(f"claim layers of {self.store}", errno=exc.errno or 0) from None
+        return account, warnings
 
 
 def _place(directory: str) -> str:
@@ -111,29 +154,23 @@ def _remove(scratch: str) -> None:
         os.close(parent)
 
 
-def _fill(
-    found: Image,
-    scratch: str,
-    place: str,
-    maps: IdMaps | None,
-    user: str,
-    *,
-    args: Sequence[str],
-    tty: bool,
-) -> list[str]:
-    account, warnings = unpack.unpack(found, scratch + "/rootfs", user, maps)
+def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
+    account, warnings = job.unpack()
     base = spec.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
-    if maps is not None:
+    if job.maps is not None:
         base = spec.rootless(base, uid=os.geteuid(), gid=os.getegid())
-        warnings += _map(base, account, maps)
-    made, more = config.convert(found.config, base, account, args=args, tty=tty)
-    path = scratch + "/config.json"
+        warnings += _map(base, account, job.maps)
+    made, more = config.convert(job.image.config, base, account, args=args, tty=tty)
+    if job.store:
+        top = shared.chain_ids(job.image.contents())[-1]
+        made.setdefault("annotations", {})[known.LAYERS] = top
+    path = job.scratch + "/config.json"
     spec.write(path, path, made)
     load.load(path)
     try:
-        _move(scratch, place)
+        _move(job.scratch, job.place)
     except OSError as exc:
-        raise Failure(f"rename {scratch} to {place}", errno=exc.errno or 0) from None
+        raise Failure(f"rename {job.scratch} to {job.place}", errno=exc.errno or 0) from None
     return warnings + more
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pyrunc.apply import directory_trees, target
 from pyrunc.errors import Failure
+from pyrunc.images.notes import Notes
 from pyrunc.images.tar_entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, quoted
 
 if TYPE_CHECKING:
@@ -41,71 +42,33 @@ _NOT_OURS = (
     "trusted.overlay.",
     "user.overlay.",
 )
+_DEEPEST = directory_trees.DEEPEST
 # Also an access list with a user who is nobody here.
 _CANNOT = (EPERM, EINVAL, ENOTSUP)
-
-
-class Notes:
-    """What could not be made as the image has it, and is no reason to give up.
-
-    Attributes:
-        devices: how many there were.
-        owners: files of users that nobody is here.
-        attributes: extended attributes.
-        attribute: the first of them.
-
-    """
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self.devices = 0
-        self.owners = 0
-        self.attributes = 0
-        self.attribute = ""
-
-    def words(self) -> list[str]:
-        """Return the warnings."""
-        found = []
-        if self.devices:
-            found.append(
-                f"{_count(self.devices, 'device')} of the image became an empty file: making one takes root"
-            )
-        if self.owners:
-            found.append(
-                f"{_count(self.owners, 'file')} of other users in the image became yours: "
-                "keeping owners takes newuidmap and ids in /etc/subuid and /etc/subgid"
-            )
-        if self.attributes:
-            found.append(
-                f"{_count(self.attributes, 'extended attribute')} of the image had to be left out, "
-                f"the first is {self.attribute}"
-            )
-        return found
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("s" if number > 1 else "")
 
 
 class Tree:
     """The tree.
 
     Attributes:
+        merged: the tree is an overlay.
         notes: what could not be made.
         files: how many entries have been made.
         size: bytes in its files.
 
     """
 
-    def __init__(self, root: int, owners: Owners, progress: Progress) -> None:
+    def __init__(self, root: int, owners: Owners, progress: Progress, *, merged: bool = False) -> None:
         """Begin with an empty directory, to which nobody else may write.
 
         Args:
             root: its descriptor.
             owners: whose files are whose.
             progress: the bar.
+            merged: it is an overlay, whose lower layers have what earlier layers have brought.
 
         """
+        self.merged = merged
         self.root = root
         self.owners = owners
         self.progress = progress
@@ -324,6 +287,12 @@ class _Layer:
             entry.parts = []
             self._file(here, entry)
             return
+        if self.tree.merged and entry.kind == CHARACTER and not entry.device:
+            raise Failure(
+                f"{self.reader.what}: {quoted(entry.path)} is refused: "
+                "it is the device 0:0, which an overlay takes for a deleted file",
+                hint="leave --shared-layers out",
+            )
         kind = {FIFO: stat.S_IFIFO, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}[entry.kind]
         try:
             os.mknod(entry.name, kind | 0o600, entry.device, dir_fd=here)
@@ -427,10 +396,12 @@ class _Layer:
 
     def _remove(self, here: int, name: str) -> None:
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
-            directory_trees.remove(here, name, quoted(name))
-        else:
+        if not stat.S_ISDIR(found.st_mode):
             os.unlink(name, dir_fd=here)
+        elif self.tree.merged:
+            _remove_merged(here, name)
+        else:
+            directory_trees.remove(here, name, quoted(name))
         self._asked = None  # the way there may have led through it
 
     def finish(self) -> None:
@@ -445,6 +416,47 @@ class _Layer:
                 os.utime(fd, ns=times)
             finally:
                 os.close(fd)
+
+
+def _remove_merged(parent: int, name: str) -> None:
+    """Remove a directory of an overlay from below: those of lower layers cannot be moved (EXDEV).
+
+    Raises:
+        Failure: it is nested too deep.
+
+    """
+    stack = [(parent, name, target.directory(parent, name, mode=os.O_RDONLY), [""])]
+    try:
+        stack[0][3][:] = _unlink_all(stack[0][2])
+        while stack:
+            above, name, fd, folders = stack[-1]
+            if not folders:
+                stack.pop()
+                os.close(fd)
+                os.rmdir(name, dir_fd=above)
+                continue
+            if len(stack) >= _DEEPEST:
+                raise Failure(
+                    f"{quoted(name)} goes, which is nested more than {_DEEPEST} directories deep",
+                    hint="leave --shared-layers out",
+                )
+            inner = folders.pop()
+            deeper = target.directory(fd, inner, mode=os.O_RDONLY)
+            stack.append((fd, inner, deeper, []))
+            stack[-1][3][:] = _unlink_all(deeper)
+    finally:
+        for _above, _name, fd, _folders in stack:
+            os.close(fd)
+
+
+def _unlink_all(fd: int) -> list[str]:
+    """Remove what is no directory in one; return the names of the directories."""
+    with os.scandir(fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, folder in found:
+        if not folder:
+            os.unlink(name, dir_fd=fd)
+    return [name for name, folder in found if folder]
 
 
 _MAKERS = {

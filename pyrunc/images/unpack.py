@@ -22,9 +22,10 @@ from pyrunc.linux import _linux, flags
 from pyrunc.volumes.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.images.image import Image, Layer
+    from pyrunc.images.image import Image
     from pyrunc.plan.steps import IdMaps
 
 _SIGCHLD = 17
@@ -49,11 +50,28 @@ def unpack(image: Image, directory: str, user: str, maps: IdMaps | None) -> tupl
     """
     root = os.open(directory, directory_trees.READ_DIRECTORY)
     try:
-        if maps is None:
-            return _fill(image, root, user, Owners())
-        return _mapped(image, root, user, maps)
+        found, notes = with_rights(lambda owners: _fill(image, root, user, owners), maps)
+        return found, notes
     finally:
         os.close(root)
+
+
+def with_rights(work: Callable[[Owners], Any], maps: IdMaps | None, *, mounts: bool = False) -> Any:
+    """Do some work as root, or as root of a user namespace, where files can have other owners.
+
+    Args:
+        work: the work, given the rules for owners; it returns what JSON can hold.
+        maps: those of an ordinary user's namespace, None for root.
+        mounts: in a mount namespace of that user namespace, as mounting takes it.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        Failure: it has failed.
+
+    """
+    return work(Owners()) if maps is None else _mapped(work, maps, flags.CLONE_NEWNS if mounts else 0)
 
 
 def interruptible() -> None:
@@ -77,8 +95,8 @@ def _fill(image: Image, root: int, user: str, owners: Owners) -> tuple[dict[str,
     try:
         # Many images say nothing of their root, and two bundles of an image should be alike (umoci's idea).
         os.utime(root, ns=(0, 0))
-        for number, layer in enumerate(image.layers):
-            _apply(made, image, layer, number, sum(sizes[:number]))
+        for number in range(len(image.layers)):
+            apply(made, image, number, sum(sizes[:number]))
         found = accounts.find(root, user)
     except BaseException:
         progress.close()
@@ -89,8 +107,20 @@ def _fill(image: Image, root: int, user: str, owners: Owners) -> tuple[dict[str,
     return found, made.notes.words()
 
 
-def _apply(made: Tree, image: Image, layer: Layer, number: int, before: int) -> None:
-    """Put one layer on the tree; at its end its digests must be right."""
+def apply(made: Tree, image: Image, number: int, before: int) -> None:
+    """Put one layer on a tree; at its end its digests must be right.
+
+    Args:
+        made: the tree.
+        image: the image.
+        number: of the layer, from 0.
+        before: bytes of the image that are done, for the bar.
+
+    Raises:
+        Failure: an entry is refused, or the layer is damaged; the tree is worth nothing then.
+
+    """
+    layer = image.layers[number]
     what = f"layer {number + 1} of {len(image.layers)}"
     part = image.files.open(layer.file)
     blob = streams.Digesting(part, layer.digest, what, layer.size) if layer.digest else part
@@ -104,17 +134,17 @@ def _apply(made: Tree, image: Image, layer: Layer, number: int, before: int) -> 
         each.finish()
 
 
-def _mapped(image: Image, root: int, user: str, maps: IdMaps) -> tuple[dict[str, Any], list[str]]:
-    """Unpack as root of a user namespace."""
+def _mapped(work: Callable[[Owners], Any], maps: IdMaps, more: int) -> Any:
+    """Do some work as root of a user namespace, and of more namespaces with it."""
     go, told = os.pipe(), os.pipe()
 
-    def work() -> None:
+    def child() -> None:
         os.close(go[1])
         os.close(told[0])
-        _child((image, root, user), maps, go[0], told[1])
+        _child(work, maps, go[0], told[1])
 
     try:
-        pid, pidfd = foreground.fork(work, lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1))
+        pid, pidfd = foreground.fork(child, lambda: _linux.clone3(flags.CLONE_NEWUSER | more, _SIGCHLD, -1))
     except OSError as exc:
         raise Failure(
             "make a user namespace",
@@ -137,7 +167,7 @@ def _mapped(image: Image, root: int, user: str, maps: IdMaps) -> tuple[dict[str,
         os.close(pidfd)
     value = jsonio.loads(answer) if answer else None
     if isinstance(value, dict):
-        return value["user"], value["notes"]
+        return value["done"]
     raise from_facts(value)
 
 
@@ -148,7 +178,7 @@ def _listen(reader: int) -> str:
     return answer.decode()
 
 
-def _child(job: tuple[Image, int, str], maps: IdMaps, go: int, told: int) -> None:
+def _child(work: Callable[[Owners], Any], maps: IdMaps, go: int, told: int) -> None:
     """Be the child: do the work, say what came of it, end."""
     try:
         if os.read(go, 1) == b"y":
@@ -156,8 +186,7 @@ def _child(job: tuple[Image, int, str], maps: IdMaps, go: int, told: int) -> Non
             interruptible()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             counts = (sum(line[2] for line in lines) for lines in (maps.uids, maps.gids))
-            found, notes = _fill(*job, Owners(*counts, devices=False))
-            said: object = {"user": found, "notes": notes}
+            said: object = {"done": work(Owners(*counts, devices=False))}
         else:
             os._exit(1)
     except BaseException as exc:  # noqa: BLE001 - it ends here, and is told to the parent

@@ -77,7 +77,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
         launch.trace = trace
         if volumes:
             volumes.realize(container, plan.rootfs, launch.do)
-        if planning.wants_layer(cmd):
+        if planning.wants_layer(cmd, config):
             _make_layer(launch)
         _open_channels(cmd, launch, detach=detach, listen=listen)
         store.save_config(container, volumes.raw if volumes else raw)
@@ -280,6 +280,10 @@ def _make_layer(launch: parent.Launch) -> None:
     for point in writable_layers.submounts(step.path):
         log.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
     launch.do(step, writable_layers.over_root, launch.container, step)
+    if step.overlay and sum(name == "lowerdir+" for name, _, _ in step.overlay.layers) > 1:
+        from pyrunc.images import lowers
+
+        launch.do(step, lowers.hold, launch.container, step)
 
 
 def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen: bool) -> None:

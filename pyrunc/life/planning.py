@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.volumes.attach import Additions
 
+# The annotation that plan/annotations.py calls LAYERS; that module is not imported for one word.
+_LAYERS = "org.pyrunc.layers"
+
 
 def read(cmd: Command) -> tuple[str, Config, bytes]:
     """Return the absolute path of the bundle, its configuration, and the text of that.
@@ -72,10 +75,14 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
         rootless=is_rootless(cmd),
         provided=volumes.steps() if volumes else (),
     )
-    if wants_layer(cmd):
+    if wants_layer(cmd, config):
         from pyrunc.apply.mounts import writable_layers
 
         writable_layers.ask(request, cmd, config, cmd.root or store.default_root())
+        if _LAYERS in (config.get("annotations") or ()):
+            from pyrunc.images import lowers
+
+            request.lowers = lowers.read(bundle)
     try:
         return build.build(config, facts.gather(cmd.rootless), request)
     except Failure as problem:
@@ -102,7 +109,10 @@ def again(
 
     request = Request(id=container.id, bundle=container.bundle, cgroup_manager=manager)
     if writable_layers.has(container):
+        from pyrunc.images import lowers
+
         request.overlay = f"{container.directory}/{writable_layers.FOLDER}"
+        request.lowers = lowers.of(container)
     return build.build(config, facts.gather(rootless), request)
 
 
@@ -126,9 +136,10 @@ def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = Non
     return attach.prepare(cmd, config, cmd.root or store.default_root(), draw)
 
 
-def wants_layer(cmd: Command) -> bool:
-    """Tell whether the container writes to a layer over its root file system."""
-    return bool(cmd.overlay or cmd.overlay_dir is not None)
+def wants_layer(cmd: Command, config: Config) -> bool:
+    """Tell whether the container writes to a layer over its root file system, as it does over shared ones."""
+    noted = config.get("annotations") or ()
+    return bool(cmd.overlay or cmd.overlay_dir is not None or _LAYERS in noted)
 
 
 def manager(cmd: Command) -> str:

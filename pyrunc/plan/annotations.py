@@ -24,6 +24,9 @@ HOOKS_STDERR = "run.oci.hooks.stderr"
 CONTEXT_TYPE = "run.oci.mount_context_type"
 # Ours: places of anonymous volumes, with ":" between them, as `pyrunc bundle` notes those of an image.
 VOLUMES = "org.pyrunc.volumes"
+# Ours: the root file system is a layer over those that the bundle's file "layers" names, as `pyrunc bundle
+# --shared-layers` makes it. The value is a name for people: which ones is never an annotation's to say.
+LAYERS = "org.pyrunc.layers"
 
 # A name that ends with "." stands for all that begin with it.
 APPLIED = (
@@ -36,6 +39,7 @@ APPLIED = (
     PIDFD_RECEIVER,
     RECEIVER,
     FAIL_UNKNOWN,
+    LAYERS,
     VOLUMES,
 )
 # What was asked for is protection, or another kind of container: without it the container must not run.

@@ -56,6 +56,7 @@ class Request(Record):
         cgroup_manager: "cgroupfs", "systemd" or "disabled".
         rootless: --rootless, or the runtime has no privileges of its own.
         overlay: directory for the layer of --overlay, "" without one.
+        lowers: directories below the root file system's under that layer, highest first: shared layers.
         provided: what has to be done on the host first, for flags about mounts.
         root_owner: user and group the root file system's directory belongs to; asked for with --overlay only.
 
@@ -68,5 +69,6 @@ class Request(Record):
     cgroup_manager: str = "cgroupfs"
     rootless: bool = False
     overlay: str = ""
+    lowers: tuple[str, ...] = ()
     root_owner: tuple[int, int] = (0, 0)
     provided: tuple[Step, ...] = ()

@@ -139,26 +139,43 @@ def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts
     host = not facts.euid and not facts.in_user_namespace
     words = ("volatile",) if host else ("volatile", "userxattr")
     attach.layer = request.overlay
-    attach.overlay = Overlay(
+    attach.overlay = made_of(
+        (attach.path, *request.lowers),
+        request.overlay,
+        (*words, *mounts.context(config)),
+        layer_fds=facts.kernel >= LAYER_FDS,
+    )
+    attach.overlay.pointer = attach.pointer
+    maps = namespaces.own_ids(config)
+    if host and maps[0] and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
+        attach.layer_ids = maps
+
+
+def made_of(lowers: tuple[str, ...], layer: str, words: tuple[str, ...], *, layer_fds: bool) -> Overlay:
+    """Return an overlay of directories of the host.
+
+    Args:
+        lowers: the lower ones, highest first.
+        layer: where the upper one and its work directory are, "" for none: nothing is written.
+        words: options of the file system.
+        layer_fds: the kernel takes descriptors as layers.
+
+    """
+    layers = [("lowerdir+", path, False) for path in lowers]
+    if layer:
+        layers += [("upperdir", layer + "/upper", False), ("workdir", layer + "/work", False)]
+    return Overlay(
         index=-1,
         destination="/",
         source="overlay",
         fstype="overlay",
         options=mount_options.Options(),
         attributes=mount_options.Attributes(),
-        data=(*words, *mounts.context(config)),
+        data=words,
         early=True,
-        layers=(
-            ("lowerdir+", attach.path, False),
-            ("upperdir", request.overlay + "/upper", False),
-            ("workdir", request.overlay + "/work", False),
-        ),
-        layer_fds=facts.kernel >= LAYER_FDS,
-        pointer=attach.pointer,
+        layers=tuple(layers),
+        layer_fds=layer_fds,
     )
-    maps = namespaces.own_ids(config)
-    if host and maps[0] and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
-        attach.layer_ids = maps
 
 
 def _maps_to(ids: IdMap, host: int) -> bool:

@@ -392,7 +392,9 @@ def _attach_root(step: steps.AttachRoot) -> str:
     if step.overlay is None:
         return what
     maps = f" seen through ids {_maps(step.layer_ids[0])}" if step.layer_ids else ""
-    return f"{what}{maps}, under a writable layer in {step.layer} ({' '.join(step.overlay.data)})"
+    shared = sum(name == "lowerdir+" for name, _, _ in step.overlay.layers) - 1
+    below = f" over {shared} shared layer{'s' if shared > 1 else ''}" if shared else ""
+    return f"{what}{below}{maps}, under a writable layer in {step.layer} ({' '.join(step.overlay.data)})"
 
 
 def _flagged(flag: int, *, recursive: bool) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrunc import log
 from pyrunc.errors import Failure
-from pyrunc.images import bundle, unpack
+from pyrunc.images import bundle, shared, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,15 @@ def make(cmd: Command, args: Sequence[str]) -> None:
         Failure: nothing is made.
 
     """
+    layers = cmd.layer_root or (shared.default_path() if cmd.shared_layers else None)
     warnings = bundle.make(
-        cmd.image, cmd.directory, platform=cmd.platform, args=args, user=cmd.user, tty=cmd.tty
+        cmd.image,
+        cmd.directory,
+        platform=cmd.platform,
+        args=args,
+        user=cmd.user,
+        tty=cmd.tty,
+        layers=layers,
     )
     for warning in warnings:
         log.warn(warning)

@@ -49,22 +49,26 @@ class MissingError(Failure):
         super().__init__(f"get {printable(name)}: no such volume")
 
 
-def default_path() -> str:
-    """Return where volumes are kept when --volume-root is not given.
+def default_path(kind: str = "volumes", option: str = "--volume-root") -> str:
+    """Return where volumes are kept when no option says where, or something else that outlives containers.
+
+    Args:
+        kind: what it is.
+        option: the option that would say.
 
     Raises:
         Failure: an ordinary user without a home directory.
 
     """
     if os.geteuid() == 0:
-        return "/var/lib/pyrunc/volumes"
+        return f"/var/lib/pyrunc/{kind}"
     base = os.environ.get("XDG_DATA_HOME", "")
     home = os.environ.get("HOME", "")
     if not base.startswith("/"):
         if not home.startswith("/"):
-            raise Failure("no place for volumes", hint="set XDG_DATA_HOME or HOME, or give --volume-root DIR")
+            raise Failure(f"no place for {kind}", hint=f"set XDG_DATA_HOME or HOME, or give {option} DIR")
         base = home + "/.local/share"
-    return base + "/pyrunc/volumes"
+    return f"{base}/pyrunc/{kind}"
 
 
 def new_name() -> str:
@@ -192,7 +196,7 @@ class Store:
             holders=[maker] if maker else [],
         )
         try:
-            with _Staging(self.path) as staging:
+            with Staging(self.path) as staging:
                 return self._stage(staging.fd, volume)
         except OSError as exc:
             raise Failure(f"make volume {name} in {self.path}", errno=exc.errno or 0) from None
@@ -375,7 +379,7 @@ class Locked:
         self._refuse_mounts()
         draft = os.urandom(8).hex()
         try:
-            with _Staging(path) as staging:
+            with Staging(path) as staging:
                 os.rename(f"{path}/{name}", draft, dst_dir_fd=staging.fd)
                 size = directory_trees.remove(self.fd, DATA, f"volume {name}")
                 directory_trees.remove(staging.fd, draft, f"volume {name}")
@@ -402,10 +406,11 @@ def unescape(text: str) -> str:
     return text
 
 
-class _Staging:
-    """STORE/.tmp, where volumes begin and end; held (shared) while something of ours is in it."""
+class Staging:
+    """STORE/.tmp, where what is stored begins and ends; held (shared) while something of ours is in it."""
 
     def __init__(self, path: str) -> None:
+        """Use the one of this store."""
         self.path = f"{path}/{_TMP}"
         self.fd = -1
 

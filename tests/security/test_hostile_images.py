@@ -199,31 +199,38 @@ def names(attacks: list[Attack]) -> list[str]:
     return [attack.name for attack in attacks]
 
 
-def unpack(runtime: Runtime, image: Path, made: Path) -> tuple[int, str]:
+def unpack(runtime: Runtime, image: Path, made: Path, *options: str) -> tuple[int, str]:
     """Unpack an image with the command under test; return its status and what it says."""
-    done = runtime("bundle", str(image), str(made))
+    done = runtime("bundle", str(image), str(made), *options)
     assert "Traceback" not in done.stdout
     assert "internal error" not in done.stdout, done.stdout
     return done.returncode, done.stdout
 
 
-def attempt(attack: Attack, runtime: Runtime, canary: Canary, tmp_path: Path) -> None:
+def attempt(
+    attack: Attack, runtime: Runtime, canary: Canary, tmp_path: Path, *, shared: bool = False
+) -> None:
     before = canary.path.lstat(), (canary.path / "secret").lstat()
     made = tmp_path / "made"
     image = layout(tmp_path / "image", *attack.layers(str(canary.path)))
-    code, said = unpack(runtime, image, made)
+    store = tmp_path / "store"
+    code, said = unpack(runtime, image, made, *(("--layer-root", str(store)) if shared else ()))
     after = canary.path.lstat(), (canary.path / "secret").lstat()
     # Not one access time of the host's has changed, either.
     assert [tuple(status) for status in after] == [tuple(status) for status in before]
     assert canary.untouched()
-    assert sorted(os.listdir(tmp_path)) == sorted(["host", "image", *(["made"] if made.exists() else [])])
+    there = {"host", "image", *(("made",) if made.exists() else ()), *(("store",) if shared else ())}
+    assert set(os.listdir(tmp_path)) == there
+    assert not shared or not os.listdir(store / ".tmp")
     if attack.refused:
         assert (code, made.exists()) == (1, False), said
         assert attack.refused in said
         assert said.count("\n") == 1, said
     else:
         assert code == 0, said
-        assert os.path.lexists(f"{made}/rootfs/{attack.made.replace('%', str(canary.path))}")
+        trees = (made / "layers").read_text().splitlines() if shared else [f"{made}/rootfs"]
+        wanted = attack.made.replace("%", str(canary.path))
+        assert any(os.path.lexists(f"{tree}/{wanted}") for tree in trees)
 
 
 @pytest.mark.parametrize("attack", WRITES, ids=names(WRITES))
@@ -239,6 +246,47 @@ def test_link_elsewhere(attack: Attack, runtime: Runtime, canary: Canary, tmp_pa
 @pytest.mark.parametrize("attack", DELETES, ids=names(DELETES))
 def test_delete_elsewhere(attack: Attack, runtime: Runtime, canary: Canary, tmp_path: Path) -> None:
     attempt(attack, runtime, canary, tmp_path)
+
+
+EVERYWHERE = [*WRITES, *LINKS, *DELETES]
+# What only an overlay would take for something else.
+OVERLAYS = [
+    Attack(
+        "a device that hides a file",
+        lambda _: [layer(Entry("f")), layer(Entry("f", kind=tarfile.CHRTYPE, device=(0, 0)))],
+        "is the device 0:0, which an overlay takes for a deleted file",
+    ),
+    Attack(
+        "a device in the lowest layer",
+        lambda _: [layer(Entry("f", kind=tarfile.CHRTYPE, device=(0, 0)))],
+        "is the device 0:0, which an overlay takes for a deleted file",
+    ),
+    Attack(
+        "a whole tree that goes",
+        lambda _: [layer(Entry("a/b/c/d/f"), Entry("a/b/g")), layer(Entry("a/.wh.b"), Entry("x"))],
+        made="x",
+    ),
+    Attack(
+        "a tree that is too deep to go",
+        lambda _: [layer(Entry("a/" * 500 + "f")), layer(Entry(".wh.a"))],
+        "nested more than 400 directories deep",
+    ),
+]
+
+
+@pytest.mark.parametrize("attack", EVERYWHERE + OVERLAYS, ids=names(EVERYWHERE + OVERLAYS))
+def test_layers_in_a_store(attack: Attack, runtime: Runtime, canary: Canary, tmp_path: Path) -> None:
+    attempt(attack, runtime, canary, tmp_path, shared=True)
+
+
+@pytest.mark.parametrize("key", ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"])
+def test_notes_of_an_overlay_are_not_the_images_to_make(key: str, runtime: Runtime, tmp_path: Path) -> None:
+    lying = layer(folder("d", pax={X + key: "y" if key.endswith("opaque") else "/etc"}), Entry("d/g"))
+    image = layout(tmp_path / "image", layer(Entry("d/f")), lying)
+    code, said = unpack(runtime, image, tmp_path / "made", "--layer-root", str(tmp_path / "store"))
+    assert code == 0, said
+    tree = (tmp_path / "made/layers").read_text().splitlines()[0]
+    assert key not in os.listxattr(f"{tree}/d")
 
 
 @pytest.mark.parametrize("attack", TARS, ids=names(TARS))

@@ -17,6 +17,8 @@ from pyrunc.plan.mount_steps import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrunc.errors import Failure
     from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure
 
@@ -31,14 +33,14 @@ _SPECIAL = frozenset("\\:,")
 _LONGEST = 255  # the longest string for fsconfig(2)
 
 
-def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: int = -1) -> int:
+def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: Sequence[int] = ()) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
         step: what to mount.
         cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
         root: descriptor of the root, for layers that are inside it.
-        lower: descriptor of an overlay's lower layer where that is no ordinary directory.
+        lower: descriptors of an overlay's lower layers where those are no ordinary directories.
 
     Raises:
         Failure: the kernel refuses; its messages are quoted.
@@ -128,12 +130,13 @@ def reconfigure(step: Reconfigure, place: int) -> None:
 # -- overlay ----
 
 
-def _create_overlay(fs: int, step: Overlay, root: int, lower: int, opened: list[int]) -> None:
+def _create_overlay(fs: int, step: Overlay, root: int, lower: Sequence[int], opened: list[int]) -> None:
     """Open an overlay's directories, give overlayfs the descriptors, and create it."""
+    rest = [*lower]
     for name, path, inside in step.layers:
         try:
-            if lower >= 0 and name == "lowerdir+":
-                fd = os.dup(lower)
+            if rest and name == "lowerdir+":
+                fd = os.dup(rest.pop(0))
             elif inside:
                 fd = target.resolve(root, path)
             else:

@@ -18,6 +18,8 @@ from pyrunc.plan.steps import IdMaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrunc.plan.mount_steps import Mount
     from pyrunc.plan.steps import IdMap
 
@@ -79,24 +81,28 @@ class Spaces:
         self._made.clear()
 
 
-def map_one(fd: int, step: Mount, maps: tuple[IdMap, IdMap]) -> None:
-    """Id-map a detached mount that is a part of another.
+def map_all(fds: Sequence[int], step: Mount, maps: tuple[IdMap, IdMap]) -> None:
+    """Id-map detached mounts that are parts of another.
 
     Args:
-        fd: the mount.
-        step: the step of the mount it is a part of.
+        fds: the mounts.
+        step: the step of the mount they are parts of.
         maps: the mapping.
 
     Raises:
-        Failure: the namespace cannot be made, or the mount cannot be id-mapped.
+        Failure: the namespace cannot be made, or a mount cannot be id-mapped.
 
     """
     space = _make(maps)
     try:
-        _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, space)
-    except OSError as exc:
-        hint = _hint(exc.errno or 0, fd)
-        raise bind_sources.failure(step, "map the ids of the layer below", exc.errno or 0, hint) from None
+        for fd in fds:
+            try:
+                _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, space)
+            except OSError as exc:
+                hint = _hint(exc.errno or 0, fd)
+                raise bind_sources.failure(
+                    step, "map the ids of a lower layer", exc.errno or 0, hint
+                ) from None
     finally:
         os.close(space)
 

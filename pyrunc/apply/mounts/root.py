@@ -38,18 +38,22 @@ def open_root(step: steps.AttachRoot) -> int:
 
 def _open_overlay(step: steps.AttachRoot, overlay: Overlay) -> int:
     """Return a detached overlay of the root file system, with the restrictions of what is below it."""
-    below = _linux.open_tree(flags.AT_FDCWD, step.path, flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC)
+    how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
+    lowers = [path for name, path, _ in overlay.layers if name == "lowerdir+"] if step.layer_ids else []
+    below: list[int] = []
     try:
+        below += (_linux.open_tree(flags.AT_FDCWD, path, how) for path in lowers or [step.path])
         if step.layer_ids:
             from pyrunc.apply.mounts import (
                 id_mapped,  # only the parent, on the host, carries out such a step
             )
 
-            id_mapped.map_one(below, overlay, step.layer_ids)
-        restricted = _linux.fstatfs(below)[1] & _RESTRICTIONS
-        tree = filesystems.open_new(overlay, lower=below if step.layer_ids else -1)
+            id_mapped.map_all(below, overlay, step.layer_ids)
+        restricted = _linux.fstatfs(below[0])[1] & _RESTRICTIONS
+        tree = filesystems.open_new(overlay, lower=below if step.layer_ids else ())
     finally:
-        os.close(below)
+        for fd in below:
+            os.close(fd)
     _linux.mount_setattr(tree, "", _EMPTY, restricted, 0, step.propagation, -1)
     return tree
 

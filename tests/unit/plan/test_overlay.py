@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.plan import steps
+from pyrunc.plan import overlay, steps
 from pyrunc.plan.facts import Request
 from pyrunc.plan.mount_steps import Overlay
 from tests.support.specs import small, with_linux
@@ -120,6 +120,23 @@ def test_the_layer_lies_over_the_root() -> None:
     assert step.overlay.data == ("volatile",)
     assert (step.overlay.early, step.overlay.layer_fds, step.pointer) == (True, True, "/root/path")
     assert one(plan(small()).child, steps.AttachRoot).overlay is None
+
+
+def test_shared_layers_lie_below_the_root() -> None:
+    request = Request(id="c1", bundle="/b", overlay="/l", lowers=("/store/b/fs", "/store/a/fs"))
+    step = one(plan(small(), request).child, steps.AttachRoot)
+    assert [path for name, path, _ in step.overlay.layers if name == "lowerdir+"] == [
+        "/b/rootfs",
+        "/store/b/fs",
+        "/store/a/fs",
+    ]
+    assert step.overlay.layers[-1] == ("workdir", "/l/work", False)
+
+
+def test_an_overlay_that_nobody_writes_to() -> None:
+    made = overlay.made_of(("/a", "/b"), "", ("index=off",), layer_fds=False)
+    assert made.layers == (("lowerdir+", "/a", False), ("lowerdir+", "/b", False))
+    assert (made.data, made.layer_fds) == (("index=off",), False)
 
 
 def test_layers_by_name_before_6_13() -> None:

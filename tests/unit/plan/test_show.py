@@ -100,6 +100,9 @@ def test_layers() -> None:
         "root file system /b/rootfs (rslave), under a writable layer in /state/c1/layer (volatile)"
     )
     assert line(plan(small()), steps.AttachRoot) == "root file system /b/rootfs (rslave)"
+    for lowers, said in ((("/l",), "1 shared layer"), (("/l", "/m"), "2 shared layers")):
+        made = plan(small(), Request(id="c1", bundle="/b", overlay="/state/c1/layer", lowers=lowers))
+        assert f" (rslave) over {said}, under a writable layer in " in line(made, steps.AttachRoot)
     maps = [{"containerID": 0, "hostID": 7, "size": 3}]
     mapped = with_linux(also=("user",), uidMappings=maps, gidMappings=maps)
     made = plan(mapped, Request(id="c1", bundle="/b", overlay="/state/c1/layer"))

@@ -303,6 +303,7 @@ while True:
 def test_where_volumes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_path() == "/var/lib/pyrunc/volumes"
+    assert default_path("layers") == "/var/lib/pyrunc/layers"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert default_path() == "/data/pyrunc/volumes"
@@ -312,6 +313,9 @@ def test_where_volumes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     with pytest.raises(Failure, match="no place for volumes"):
         default_path()
+    with pytest.raises(Failure, match="no place for layers") as caught:
+        default_path("layers", "--layer-root")
+    assert caught.value.hint == "set XDG_DATA_HOME or HOME, or give --layer-root DIR"
 
 
 def test_anonymous_names() -> None:

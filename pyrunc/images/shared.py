@@ -1,0 +1,408 @@
+"""The layer store: each layer of an image unpacked once, as overlayfs takes it, for all bundles.
+
+A layer is STORE/ALGORITHM/DIGITS of its chain id (the image specification, config.md), which names it with
+all that lies below it: `fs` is the tree, `layer.json` what is known of it. It is unpacked into an overlay of
+the layers below, so the kernel writes the whiteouts, and what is merged is what one tree would be. That
+happens in STORE/.tmp, under a lock that belongs to the chain id; one rename gives it its name when its digest
+is right. A store stays valid when a command is killed at any instruction.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from pyrunc import directories, jsonio
+from pyrunc import store as containers
+from pyrunc.apply import directory_trees, facts
+from pyrunc.apply.mounts import filesystems
+from pyrunc.errors import Failure
+from pyrunc.images import accounts, lowers, streams, unpack
+from pyrunc.images.notes import Notes
+from pyrunc.images.rootfs import Tree
+from pyrunc.plan import overlay
+from pyrunc.volumes import volume_store
+from pyrunc.volumes.progress import Progress
+from pyrunc.volumes.volume_store import Staging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyrunc.images.image import Image
+    from pyrunc.images.owners import Owners
+    from pyrunc.plan.steps import IdMaps
+
+META = "layer.json"
+_TMP = ".tmp"
+_LOCKS = ".locks"
+_OVERLAYS = ("trusted.overlay.", "user.overlay.")
+# No notes that lie outside of the layers: they are mounted together with others later.
+_WORDS = ("index=off", "metacopy=off")
+_ELSEWHERE = "name a directory on another file system with --layer-root"
+
+
+def default_path() -> str:
+    """Return where layers are kept when --layer-root is not given."""
+    return volume_store.default_path("layers", "--layer-root")
+
+
+def chain_ids(contents: Sequence[str]) -> list[str]:
+    """Return the chain id of each layer: digests of the digests up to it."""
+    chains: list[str] = []
+    for content in contents:
+        below = f"{chains[-1]} {content}" if chains else ""
+        chains.append("sha256:" + hashlib.sha256(below.encode()).hexdigest() if below else content)
+    return chains
+
+
+def place(store: str, chain: str) -> str:
+    """Return the directory of a layer."""
+    return "{}/{}/{}".format(store, *streams.digest(chain, "a layer"))
+
+
+def begin(store: str) -> int:
+    """Make a store if there is none, and return a descriptor that keeps everybody from removing layers.
+
+    Raises:
+        Failure: it cannot be made, or is somebody else's.
+
+    """
+    try:
+        for path in (store, f"{store}/{lowers.USERS}", f"{store}/{_LOCKS}", f"{store}/{_TMP}"):
+            directories.make(path, 0o700)
+        found = os.stat(store)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Failure(
+                f"the layers in {store} can be changed by somebody else", hint="name another --layer-root"
+            )
+        return lowers.lock(store, fcntl.LOCK_SH)
+    except OSError as exc:
+        raise Failure(f"make layer store {store}", errno=exc.errno or 0) from None
+
+
+# -- unpacking ----
+
+
+def fill(
+    image: Image, store: str, rootfs: str, user: str, maps: IdMaps | None
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Unpack those layers of an image that the store does not have.
+
+    Args:
+        image: the image; it has layers.
+        store: the store; begin() was called.
+        rootfs: an empty directory, which gets to look like the root of the whole.
+        user: whom to look up in it, as accounts.find().
+        maps: those of an ordinary user's namespace, None for root.
+
+    Returns:
+        process.user, warnings, and the directories of all layers, highest first.
+
+    Raises:
+        Failure: an entry is refused, or something cannot be made; no layer that is not whole is left.
+
+    """
+    root = os.open(rootfs, directory_trees.READ_DIRECTORY)
+    try:
+        found = unpack.with_rights(lambda owners: _fill(image, store, root, user, owners), maps, mounts=True)
+    finally:
+        os.close(root)
+    return found[0], found[1], found[2]
+
+
+def _fill(image: Image, store: str, root: int, user: str, owners: Owners) -> list[Any]:
+    job = _Job(image, owners)
+    notes = Notes()
+    try:
+        with Staging(store) as staging:
+            for job.number, chain in enumerate(chain_ids(image.contents())):
+                directory = place(store, chain)
+                lock = _lock(store, chain)
+                try:
+                    if not os.path.isdir(directory):
+                        _make(job, staging, directory)
+                finally:
+                    os.close(lock)
+                notes.add(*_known(directory, owners))
+                job.made.insert(0, f"{directory}/{lowers.TREE}")
+        _look_like(root, job.made[0])
+        found = _account(job.made, user)
+    except OSError as exc:
+        raise Failure(f"unpack layers into {store}", errno=exc.errno or 0) from None
+    finally:
+        job.progress.close()
+    return [found, notes.words(), job.made]
+
+
+def _lock(store: str, chain: str) -> int:
+    """Take the lock of one chain id; of several who want a layer one unpacks it, the others wait."""
+    name = chain.replace(":", "-")
+    fd = os.open(f"{store}/{_LOCKS}/{name}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class _Job:
+    """What is to be unpacked.
+
+    Attributes:
+        image: the image.
+        owners: whose files are whose.
+        progress: the bar.
+        sizes: of the layers, as they are in the image.
+        number: which layer is next.
+        made: directories of those that are there, highest first.
+
+    """
+
+    def __init__(self, image: Image, owners: Owners) -> None:
+        self.image = image
+        self.owners = owners
+        self.sizes = [image.files.open(layer.file).size for layer in image.layers]
+        self.progress = Progress(f"unpack {image.files.path}", lambda: sum(self.sizes))
+        self.number = 0
+        self.made: list[str] = []
+
+
+def _make(job: _Job, staging: Staging, directory: str) -> None:
+    """Unpack a layer into a draft, and give it its name."""
+    draft = os.urandom(8).hex()
+    os.mkdir(draft, 0o700, dir_fd=staging.fd)
+    try:
+        top = f"{staging.path}/{draft}"
+        # The kernel's names: upper and work. An overlay without a lower layer cannot be.
+        for name in ("upper", "work", "empty"):
+            os.mkdir(f"{top}/{name}", 0o700)
+        _prepare(f"{top}/upper", job.made)
+        below = job.made or [f"{top}/empty"]
+        root = _merged(below, top)
+        try:
+            made = Tree(root, job.owners, job.progress, merged=True)
+            unpack.apply(made, job.image, job.number, sum(job.sizes[: job.number]))
+        finally:
+            os.close(root)
+        fd = os.open(top, directory_trees.READ_DIRECTORY)
+        try:
+            directory_trees.remove(fd, "work", f"{top}/work")
+            os.rmdir("empty", dir_fd=fd)
+        finally:
+            os.close(fd)
+        os.rename(f"{top}/upper", f"{top}/{lowers.TREE}")
+        containers.write(top, META, _facts(job, made))
+        os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+        os.rename(top, directory)
+    except BaseException:
+        directory_trees.remove(staging.fd, draft, "what was unpacked")
+        raise
+
+
+def _prepare(upper: str, below: list[str]) -> None:
+    """Let the top of a layer look like that of the one below, as it does until an entry says otherwise."""
+    fd = os.open(upper, directory_trees.READ_DIRECTORY)
+    try:
+        if below:
+            _look_like(fd, below[0])
+        else:
+            os.fchmod(fd, 0o755)
+            os.utime(fd, ns=(0, 0))
+    finally:
+        os.close(fd)
+
+
+def _look_like(fd: int, other: str) -> None:
+    """Give a directory the owner, mode, attributes and times of another."""
+    found = os.stat(other)
+    os.fchown(fd, found.st_uid, found.st_gid)
+    for name in os.listxattr(other):
+        if not name.startswith((*_OVERLAYS, "security.selinux")):
+            os.setxattr(fd, name, os.getxattr(other, name))
+    os.fchmod(fd, found.st_mode & 0o7777)
+    os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _merged(below: list[str], layer: str) -> int:
+    """Return a descriptor of layers merged, in a mount that is attached nowhere.
+
+    Raises:
+        Failure: the kernel cannot do that.
+
+    """
+    known = facts.gather("auto")
+    words: tuple[str, ...] = _WORDS
+    if not known.new_mount_api:
+        raise Failure(
+            "layers are shared by means of fsopen(2) and fsmount(2), which cannot be had here",
+            hint="leave --shared-layers out",
+        )
+    if containers.in_user_namespace():
+        words += ("userxattr",)
+    fds = known.kernel >= overlay.LAYER_FDS
+    step = overlay.made_of(tuple(below), layer, words, layer_fds=fds)
+    try:
+        if layer:
+            _check(f"{layer}/upper", "user" if "userxattr" in words else "trusted")
+        # Whoever closes this descriptor unmounts it. To go up in what is unmounted fails (EAGAIN).
+        return filesystems.open_new(step)
+    except Failure as problem:
+        raise Failure(
+            f"merge layers in {layer or below[0]}: {problem.message}", errno=problem.errno, hint=_ELSEWHERE
+        ) from None
+
+
+def _check(upper: str, kind: str) -> None:
+    """Make sure that a directory can hold overlayfs's notes: without them it would lose deletions."""
+    try:
+        os.setxattr(upper, f"{kind}.pyrunc", b"y")
+        os.removexattr(upper, f"{kind}.pyrunc")
+    except OSError as exc:
+        raise Failure(f"there are no {kind}.* attributes", errno=exc.errno or 0) from None
+
+
+def _account(made: list[str], user: str) -> dict[str, Any]:
+    root = _merged(made, "") if len(made) > 1 else os.open(made[0], directory_trees.READ_DIRECTORY)
+    try:
+        return accounts.find(root, user)
+    finally:
+        os.close(root)
+
+
+# -- what is known of a layer ----
+
+
+def _facts(job: _Job, made: Tree) -> bytes:
+    known = {
+        "diffID": job.image.layers[job.number].content,
+        "created": containers.now()[:19] + "Z",
+        "size": made.size,
+        "files": made.files,
+        "users": [job.owners.users, job.owners.groups],
+        "notes": made.notes.facts(),
+    }
+    return jsonio.dumps(known).encode()
+
+
+def meta(directory: str) -> dict[str, Any]:
+    """Return what is known of a layer.
+
+    Raises:
+        Failure: it cannot be read.
+
+    """
+    path = f"{directory}/{META}"
+    try:
+        value = jsonio.loads(containers.read_whole(os.open(path, os.O_RDONLY | os.O_CLOEXEC)).decode())
+    except OSError as exc:
+        raise Failure(f"read {path}", errno=exc.errno or 0) from None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Failure(f"{path} says nothing", hint=f"remove {directory}")
+    return value
+
+
+def _known(directory: str, owners: Owners) -> tuple[int, int, int, str]:
+    """Return the notes of a layer.
+
+    Raises:
+        Failure: it was unpacked for other ids.
+
+    """
+    known = meta(directory)
+    if known.get("users") != [owners.users, owners.groups]:
+        raise Failure(
+            f"{directory} was unpacked with other ids in /etc/subuid and /etc/subgid",
+            hint="remove the bundles that use it and call pyrunc layer prune, or name another --layer-root",
+        )
+    devices, others, attributes, attribute = known["notes"]
+    return devices, others, attributes, attribute
+
+
+def layers(store: str) -> list[str]:
+    """Return the layers of a store as chain ids, sorted.
+
+    Raises:
+        Failure: it cannot be read.
+
+    """
+    found = []
+    try:
+        for algorithm in sorted(os.listdir(store)):
+            if not algorithm.startswith(".") and algorithm != lowers.USERS:
+                found += [f"{algorithm}:{digits}" for digits in sorted(os.listdir(f"{store}/{algorithm}"))]
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise Failure(f"read layer store {store}", errno=exc.errno or 0) from None
+    return found
+
+
+def users(store: str) -> dict[str, list[str]]:
+    """Return who uses each layer of a store: directory of its tree -> bundles and containers.
+
+    Raises:
+        Failure: that cannot be told.
+
+    """
+    found: dict[str, list[str]] = {}
+    for who, used in sorted(lowers.claims(store).values()):
+        for layer in used:
+            found.setdefault(layer, []).append(who)
+    return found
+
+
+def prune(store: str, maps: IdMaps | None, *, dry_run: bool = False) -> tuple[list[str], int]:
+    """Remove the layers that no bundle and no container uses.
+
+    Args:
+        store: the store.
+        maps: those of an ordinary user's namespace, None for root.
+        dry_run: only tell which.
+
+    Returns:
+        Their chain ids, and how many bytes their files had.
+
+    Raises:
+        Failure: it cannot be told whether one is used, or one cannot be removed.
+
+    """
+    try:
+        lock = lowers.lock(store, fcntl.LOCK_EX)
+    except FileNotFoundError:
+        return [], 0
+    except OSError as exc:
+        raise Failure(f"open layer store {store}", errno=exc.errno or 0) from None
+    try:
+        claims = lowers.claims(store)
+        used = {layer for _who, found in claims.values() for layer in found}
+        gone = [chain for chain in layers(store) if f"{place(store, chain)}/{lowers.TREE}" not in used]
+        if dry_run:
+            return gone, sum(int(meta(place(store, chain)).get("size") or 0) for chain in gone)
+        for claim, (_who, found) in claims.items():
+            if not found:
+                lowers.forget(claim)
+        size = unpack.with_rights(lambda _owners: _remove(store, gone), maps)
+    except OSError as exc:
+        raise Failure(f"prune layer store {store}", errno=exc.errno or 0) from None
+    finally:
+        os.close(lock)
+    return gone, size
+
+
+def _remove(store: str, gone: list[str]) -> int:
+    size = 0
+    # Its lock is held alone, so what killed commands have left here is swept away as well.
+    with Staging(store) as staging:
+        for chain in gone:
+            draft = os.urandom(8).hex()
+            os.rename(place(store, chain), draft, dst_dir_fd=staging.fd)
+            size += directory_trees.remove(staging.fd, draft, f"layer {chain}")
+    for name in os.listdir(f"{store}/{_LOCKS}"):
+        os.unlink(f"{store}/{_LOCKS}/{name}")
+    return size
