@@ -329,26 +329,8 @@ class Launch(Conversation):
 
     def _serve_mounts(self, mounts: host_side.HostMounts, kind: bytes, payload: bytes, fd: int) -> bool:
         """Do what only the parent can do about mounts; return True if the message was about that."""
-        if kind == protocol.SOURCES:
-            mounts.send_batch(self.sock, payload, self.pidfd)
-        elif kind == protocol.MOUNTED:
-            mounts.note(self.program.operations if self.program else [], payload)
-        elif fd < 0:
-            return False
-        else:
-            if kind == protocol.IDMAP:
-                mounts.map_for_init(payload, fd)
-            elif kind == protocol.COVERED:
-                mounts.covered(fd)
-            elif kind == protocol.COPY_UP:
-                users = self.pidfd if "user" in self.container.namespaces else -1
-                mounts.copy_up(payload, fd, users, self.paths)
-            elif kind == protocol.TABLE:
-                mounts.verify(payload, fd)
-            else:
-                return False
-            self.tell(protocol.GO)
-        return True
+        users = self.pidfd if "user" in self.container.namespaces else -1
+        return mounts.serve(self, kind, payload, fd, users=users, paths=self.paths)
 
     def _host_hooks(self) -> None:
         from pyrunc.apply import hooks

@@ -300,10 +300,11 @@ long do_WAIT(struct state *state, const uint64_t *argument)
     do
         got = SYS3(read, state->slots[SOCKET], &kind, 1);
     while (got == -EINTR);
-    if (got != 1 || kind != (char)argument[0])
-        for (;;)
-            SYS1(exit_group, 1);
-    return 0;
+    if (got == 1 && kind == (char)argument[0])
+        return 0;
+    take_back(state);
+    for (;;)
+        SYS1(exit_group, 1);
 }
 
 static void ended(int number)

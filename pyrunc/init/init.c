@@ -102,6 +102,7 @@ static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint6
     report.detail = detail;
     memcpy(report.said, state.said, more);
     char answer;
+    take_back(&state);
     send_times(&state);
     long sent = send_message(&state, &report, sizeof(report) - MOST_SAID + more, -1);
     if (sent == 0 && !state.to_pipe)

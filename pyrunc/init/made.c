@@ -12,7 +12,6 @@ enum {
     LINE = 6 * (2 * LONGEST + LONGEST + 256) + 256,
 };
 
-static uint64_t noted; /* number of what is just being made, 0 if it is not on the list */
 static char line[LINE];
 
 struct statx_answer {
@@ -88,7 +87,7 @@ static long write_line(struct state *state, size_t size)
 static size_t begin_line(void)
 {
     line[0] = '[';
-    return put_number(1, noted);
+    return put_number(1, tree.making);
 }
 
 static long write_intention(struct state *state, int top, const char *base, const char *path, const char *name)
@@ -97,7 +96,7 @@ static long write_intention(struct state *state, int top, const char *base, cons
     long result = SYS2(fstat, top, &found);
     if (result < 0)
         return result;
-    noted = ++tree.last;
+    tree.making = ++tree.last;
     size_t at = begin_line();
     line[at++] = ',';
     line[at++] = '"';
@@ -128,7 +127,7 @@ long intend(struct state *state, const int *stack, size_t depth, const char *nam
 {
     static char path[LONGEST];
     struct mounted found;
-    noted = 0;
+    tree.making = 0;
     if (tree.list < 0)
         return 0;
     size_t top = depth + 1;
@@ -179,7 +178,7 @@ long intend_in(struct state *state, int directory, const char *name)
 {
     static char text[LONGEST];
     struct mounted found;
-    noted = 0;
+    tree.making = 0;
     if (tree.list < 0) /* most are on a tmpfs */
         return 0;
     long result = mounted_at(directory, tree.id_kind, &found);
@@ -230,7 +229,7 @@ void forget_list(void)
 void confirm(struct state *state, int directory, const char *name)
 {
     struct stat found;
-    if (!noted || SYS4(newfstatat, directory, name, &found, AT_SYMLINK_NOFOLLOW) < 0)
+    if (!tree.making || SYS4(newfstatat, directory, name, &found, AT_SYMLINK_NOFOLLOW) < 0)
         return;
     uint64_t detail = state->detail;
     size_t at = begin_line();
@@ -245,7 +244,7 @@ void confirm(struct state *state, int directory, const char *name)
 /* It was not made: somebody else was faster, or it cannot be. */
 void retract(struct state *state)
 {
-    if (!noted)
+    if (!tree.making)
         return;
     uint64_t detail = state->detail;
     write_line(state, begin_line());

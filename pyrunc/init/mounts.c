@@ -399,6 +399,9 @@ long do_ATTACH(struct state *state, const uint64_t *argument)
     if (type < 0)
         return type;
     state->slots[argument[3]] = -1;
+    long held = will_attach(mount);
+    if (held < 0)
+        return held;
     for (int attempt = 1;; attempt++) {
         long place = given >= 0 ? given : place_for(state, path, how, type == S_IFDIR);
         given = -1;

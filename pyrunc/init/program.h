@@ -77,6 +77,7 @@ long read_whole(int fd, void *buffer, size_t size);
 long write_whole(int fd, const void *data, size_t size);
 void send_times(struct state *state);
 long onto_stdio(int fd, int to);
+void take_back(struct state *state); /* live.c: what was done, where that was asked for */
 size_t write_number(char *to, uint64_t number); /* up to 20 digits, no NUL; returns how many */
 
 #define OPERATION(name, signature) long do_##name(struct state *state, const uint64_t *argument);

@@ -24,7 +24,7 @@ enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
     NR_newfstatat = 262, NR_dup3 = 292, NR_prlimit64 = 302, NR_setns = 308, NR_sched_setattr = 314,
     NR_seccomp = 317, NR_clone = 56, NR_wait4 = 61, NR_kill = 62, NR_setpgid = 109, NR_pivot_root = 155,
     NR_mount = 165, NR_umount2 = 166, NR_unshare = 272, NR_ppoll = 271, NR_pipe2 = 293,
-    NR_dup = 32, NR_socket = 41, NR_recvmsg = 47, NR_sethostname = 170, NR_setdomainname = 171,
+    NR_dup = 32, NR_socket = 41, NR_recvmsg = 47, NR_setitimer = 38, NR_sethostname = 170, NR_setdomainname = 171,
     NR_setxattr = 188, NR_mkdirat = 258, NR_mknodat = 259, NR_fchownat = 260, NR_unlinkat = 263,
     NR_symlinkat = 266, NR_readlinkat = 267, NR_statx = 332,
 };
@@ -41,7 +41,7 @@ enum { /* include/uapi/asm-generic/unistd.h */
     NR_ppoll = 73, NR_unshare = 97, NR_kill = 129, NR_setpgid = 154, NR_clone = 220, NR_wait4 = 260,
     NR_setxattr = 5, NR_dup = 23, NR_mknodat = 33, NR_mkdirat = 34, NR_unlinkat = 35, NR_symlinkat = 36,
     NR_fchownat = 54, NR_readlinkat = 78, NR_sethostname = 161, NR_setdomainname = 162, NR_socket = 198,
-    NR_recvmsg = 212, NR_statx = 291,
+    NR_recvmsg = 212, NR_setitimer = 103, NR_statx = 291,
 };
 #else
 #error "the init program does not know the system calls of this architecture"
@@ -112,7 +112,7 @@ enum { /* asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW are other bits on arm 
 #else
     O_DIRECTORY = 0200000, O_NOFOLLOW = 0400000,
 #endif
-    AT_FDCWD = -100, AT_SYMLINK_NOFOLLOW = 0x100, AT_EACCESS = 0x200, AT_NO_AUTOMOUNT = 0x800, AT_EMPTY_PATH = 0x1000,
+    AT_FDCWD = -100, AT_SYMLINK_NOFOLLOW = 0x100, AT_EACCESS = 0x200, AT_REMOVEDIR = 0x200, AT_NO_AUTOMOUNT = 0x800, AT_EMPTY_PATH = 0x1000,
     AT_RECURSIVE = 0x8000, F_SETFD = 2, F_DUPFD_CLOEXEC = 1030, FD_CLOEXEC = 1, X_OK = 1, F_OK = 0,
 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFLNK = 0120000, S_IFREG = 0100000, S_IFDIR = 0040000,

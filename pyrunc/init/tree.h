@@ -46,6 +46,7 @@ struct tree {
     int root, procfs, list; /* descriptors; -1 for none */
     uint32_t id_kind;       /* STATX_MNT_ID or STATX_MNT_ID_UNIQUE */
     uint64_t last;          /* number of the list's last note */
+    uint64_t making;        /* number of what is just being made, 0 if it is not on the list */
     uint32_t made;          /* how many mount points were made */
     int dev;                /* /dev, while nodes are made in it */
     int mask;               /* a mount of the empty directory that hides others */
@@ -84,6 +85,11 @@ long intend(struct state *state, const int *stack, size_t depth, const char *nam
 long intend_in(struct state *state, int directory, const char *name);
 void confirm(struct state *state, int directory, const char *name);
 void retract(struct state *state);
+
+/* live.c */
+long will_make(int directory, const char *name);
+void not_made(void);
+long will_attach(int mount);
 
 /* table.c; proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type, ... */
 struct row {

@@ -166,7 +166,11 @@ static long create(struct state *state, int here, const char *name)
         if (result < 0)
             return result;
     }
-    long result;
+    long result = walk.noted ? will_make(here, name) : 0;
+    if (result < 0) {
+        retract(state);
+        return result;
+    }
     if (!last || walk.directory) {
         result = SYS3(mkdirat, here, name, 0755);
     } else {
@@ -176,8 +180,10 @@ static long create(struct state *state, int here, const char *name)
             SYS1(close, result);
     }
     if (result < 0) {
-        if (walk.noted)
+        if (walk.noted) {
             retract(state);
+            not_made();
+        }
         if (result != -EEXIST)
             return result;
     } else if (walk.noted) {

@@ -282,6 +282,11 @@ def again(on: Lowering) -> None:
 
 
 def _readonly_last(on: Lowering, _step: steps.ReadonlyLast) -> None:
+    readonly_last(on)
+
+
+def readonly_last(on: Lowering) -> None:
+    """Set read-only on the mounts that had to be written to until now."""
     for slot, step in on.readonly_last:
         on.program.add(step, "ATTRIBUTES", slot, RDONLY, 0, 0, 0)
         on.program.add(step, "CLOSE", slot)

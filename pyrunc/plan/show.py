@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyrunc import text_tables
 from pyrunc.errors import printable
 from pyrunc.linux.flags import IOPRIO_CLASS_SHIFT
-from pyrunc.plan import mount_options, mount_steps, namespaces, process, steps
+from pyrunc.plan import mount_options, mount_steps, namespaces, process, program_live, steps
 from pyrunc.plan.record import Record
 
 if TYPE_CHECKING:
@@ -468,5 +468,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     steps.Identity: _identity,
     steps.MakeCwd: lambda step: f"make {step.path} if it is missing",
     steps.Cwd: lambda step: f"go to {step.path}",
+    program_live.EnterMounts: lambda _step: "enter the container's mount namespace",
+    program_live.Unmount: lambda step: f"unmount {step.path}",
     steps.Program: lambda step: "program " + " ".join(step.args),
 }

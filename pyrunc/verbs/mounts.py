@@ -176,7 +176,7 @@ class Tree:
                     _check_free(step, asked, known, found)
             self._keep({**before, "added": [*before["added"], *entries]})
             try:
-                mounting.add(self.container, new, plan, _bases(known, found))
+                mounting.add(self.container, new, _bases(known, found))
             except Failure as problem:
                 self._keep(before)
                 problem.step = ""

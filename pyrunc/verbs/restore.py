@@ -17,7 +17,6 @@ from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure
 from pyrunc.life import after_start, checkpoints, creation, planning
-from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import steps
@@ -289,11 +288,7 @@ class Restore:
         """Make the root read-only before anything in it runs on: CRIU 3.17 forgets that on Linux 6.1."""
         from pyrunc.apply.live import inside
 
-        def close(place: inside.Place) -> None:
-            only = flags.MOUNT_ATTR_RDONLY
-            _linux.mount_setattr(place.root, "", flags.AT_EMPTY_PATH, only, 0, 0, -1)
-
-        inside.run(self.container, close, as_root=False)
+        inside.close_root(self.container)
 
     def undo(self, exc: BaseException, lock: int) -> None:
         """Undo everything, as create does; poststop hooks run if the environment had begun to exist."""

@@ -52,6 +52,11 @@ static long stub(long nr, long first, long second, long third)
 #include "init.c"
 #undef __asm__
 
+void take_back(struct state *self)
+{
+    (void)self;
+}
+
 /* Touch everything that the arguments of an operation name. */
 static long touch(struct state *self, const uint64_t *argument, const char *signature)
 {

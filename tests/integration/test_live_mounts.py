@@ -12,7 +12,10 @@ import pytest
 
 from pyrunc import store
 from pyrunc.apply.live import inside
+from pyrunc.apply.mounts import verify
+from pyrunc.cli import match
 from pyrunc.errors import Failure
+from pyrunc.verbs import mounts as verb
 from tests.support.containers import Bundle, Canary, wait_for
 from tests.support.engine import FOREIGN
 from tests.support.mounted import changes, clean, enter, execute, rows
@@ -121,6 +124,56 @@ def test_when_one_fails_none_is_left(engine: Engine, bundle: Bundle, source: Pat
     assert not (bundle.rootfs / "new").exists()
     assert changes(engine, name) == {}
     clean(engine, name)
+
+
+def test_what_its_parent_refuses_is_taken_back(
+    engine: Engine, bundle: Bundle, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison at the end is the parent's. It may be killed there as well: nobody answers then."""
+    name = engine.start(bundle)
+    before = rows(engine, name)
+    container = store.open_container(str(engine.root), name)
+    tree = verb.Tree(match.match(["--root", str(engine.root), "mounts", name]), name)  # type: ignore[arg-type]
+    wanted = [(place, tree_entry(source, place)) for place in ("/new/one", "/new/two")]
+    for problem in (Failure("differs"), KeyboardInterrupt()):
+        seen: list[set[str]] = []
+
+        def compare(*_given: object, problem: BaseException = problem, seen: list[set[str]] = seen) -> None:
+            seen.append(set(rows(engine, name)) - set(before))
+            raise problem
+
+        monkeypatch.setattr(verify, "compare", compare)
+        with pytest.raises(type(problem)):
+            tree.add(wanted, force=False)
+        assert seen == [{"/new/one", "/new/two"}]
+        assert rows(engine, name) == before
+        assert not (bundle.rootfs / "new").exists()
+    assert container.pid == engine.state(name)["pid"]
+
+
+def tree_entry(source: Path, place: str) -> dict[str, object]:
+    return {"destination": place, "source": str(source), "options": ["bind"]}
+
+
+def test_tmpfs_that_are_read_only_or_filled(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
+    (bundle.rootfs / "kept").mkdir(0o750)
+    (bundle.rootfs / "kept/file").write_text("of the image\n")
+    entries = [
+        {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+        {"destination": "/kept", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]},
+    ]
+    (tmp_path / "file.json").write_text(json.dumps(entries))
+    for user in (False, True):
+        if user:
+            bundle.user_namespace()
+        name = engine.start(bundle)
+        engine.call("mounts", "add", name, str(tmp_path / "file.json")).ok()
+        assert "Read-only" in execute(engine, name, "touch /ro/x").err
+        assert execute(engine, name, "cat /kept/file; stat -c %a:%u /kept").out == "of the image\n750:0\n"
+        assert execute(engine, name, "echo x > /kept/file").code == 0
+        assert (bundle.rootfs / "kept/file").read_text() == "of the image\n"
+        clean(engine, name)
+        engine.delete(name)
 
 
 def test_a_read_only_root(engine: Engine, bundle: Bundle, source: Path) -> None:
@@ -318,17 +371,6 @@ def test_a_racing_rename(engine: Engine, bundle: Bundle, source: Path, canary: C
     pid = engine.state(name)["pid"]
     table = Path(f"/proc/{pid}/mountinfo").read_text()
     assert table.count("/place ") >= won > 0
-
-
-def test_a_helper_that_hangs(engine: Engine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that the container serves may never answer."""
-    import time
-
-    name = engine.start(bundle)
-    monkeypatch.setattr(inside, "_SECONDS", 1)
-    container = store.open_container(str(engine.root), name)
-    with pytest.raises(Failure, match="does not answer within 1 seconds"):
-        inside.run(container, lambda _place: time.sleep(30), as_root=False)
 
 
 def test_a_process_that_took_the_number(engine: Engine, bundle: Bundle) -> None:

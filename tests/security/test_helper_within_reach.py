@@ -1,29 +1,31 @@
-"""A helper in the container's mount namespace is stopped, looked through, or told too much.
+"""A process in the container's mount namespace is stopped, looked through, killed, or told too much.
 
-`mounts` looks at a container, and changes it, by a helper that joins its namespaces. In the host's pid
-namespace a container sees it, and may have the right to stop it; and what it reads is what the container has
-made.
+`mounts` looks at a container, and changes it, by the init program, which joins its namespaces. In the host's
+pid namespace a container sees it, and may have the right to stop it; and what it reads is what the container
+has made.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyrunc import store
+from pyrunc.apply import protocol
 from pyrunc.apply.live import inside
+from pyrunc.apply.live.inside import Visitor
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
+from pyrunc.plan import program_live
 from tests.support.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-    from pyrunc.apply.live.inside import Place
     from pyrunc.store import Container
     from tests.support.containers import Bundle
 
@@ -42,64 +44,126 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "_GRACE", 0.1)
 
 
+def waiting(container: Container, then: Callable[[Visitor], object]) -> None:
+    """Have a process wait in the container's mount namespace, and do something meanwhile; nobody answers."""
+    visitor = Visitor(container)
+    program = program_live.remove(visitor.visit, ["/proc"], mapped=False)
+
+    def serve(kind: bytes, _payload: bytes, fd: int) -> bool:
+        assert (kind, fd) == (protocol.LOCATED, -1)
+        then(visitor)
+        return True
+
+    try:
+        visitor.run(program, serve=serve)
+    finally:
+        visitor.close()
+
+
 @pytest.mark.usefixtures("quick")
 def test_it_is_not_waited_for_for_ever(container: Container) -> None:
     with pytest.raises(Failure, match="was stopped, and did not go on within 1 seconds"):
-        inside.run(container, lambda _place: os.kill(os.getpid(), signal.SIGSTOP), as_root=False)
+        waiting(container, lambda visitor: os.kill(visitor.pid, signal.SIGSTOP))
     # Nor is it left behind.
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_signal_that_can_be_blocked_does_not_stop_it(container: Container) -> None:
-    assert inside.run(container, lambda _place: os.kill(os.getpid(), signal.SIGTSTP), as_root=False) is None
+    def signals(visitor: Visitor) -> None:
+        for number in (signal.SIGTSTP, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(visitor.pid, number)
+        visitor.tell(protocol.GO)
+
+    before = inside.look(container, [])[0]
+    waiting(container, signals)
+    assert " /proc " in before
+    assert " /proc " not in inside.look(container, [])[0]
 
 
 @pytest.mark.usefixtures("quick")
 def test_who_is_held_up_ends_by_itself(container: Container) -> None:
-    def wait(_place: Place) -> object:
-        return os.read(os.pipe()[0], 1)
-
     with pytest.raises(Failure, match="does not answer within 1 seconds"):
-        inside.run(container, wait, as_root=False)
+        waiting(container, lambda _visitor: None)
 
 
-def test_it_has_nothing_of_the_host_open(container: Container, tmp_path: Path) -> None:
+def test_who_is_killed_is_missed(container: Container) -> None:
+    with pytest.raises(Failure, match="was ended by signal 9"):
+        waiting(container, lambda visitor: os.kill(visitor.pid, signal.SIGKILL))
+
+
+def test_it_has_nothing_of_the_host(container: Container, tmp_path: Path) -> None:
+    """It has what it needs, of the container's namespaces only those of mounts, and nobody may trace it."""
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    needed = os.open(tmp_path, os.O_PATH)
+    seen: list[dict[str, object]] = []
 
-    def look(place: Place) -> object:
-        listing = os.open("self/fd", os.O_RDONLY, dir_fd=place.procfs)
-        names = set(os.listdir(listing)) - {str(listing)}
-        os.close(listing)
-        found = {}
-        for name in names:
-            try:
-                found[name] = os.readlink(f"self/fd/{name}", dir_fd=place.procfs)
-            except FileNotFoundError:
-                continue  # what the listing itself took
-        return found
+    def look(visitor: Visitor) -> None:
+        process, own = f"/proc/{visitor.pid}", "/proc/self"
+        spaces = {name: os.readlink(f"{process}/ns/{name}") for name in os.listdir(f"{own}/ns")}
+        seen.append(
+            {
+                "open": [
+                    os.readlink(f"{process}/fd/{fd}").split(":")[0] for fd in os.listdir(f"{process}/fd")
+                ],
+                "spaces": {name for name, text in spaces.items() if text != os.readlink(f"{own}/ns/{name}")},
+                "environment": Path(f"{process}/environ").read_bytes(),
+                "program": os.readlink(f"{process}/exe"),
+                "owner": os.stat(f"{process}/mem").st_uid,
+            }
+        )
+        visitor.tell(protocol.GO)
 
     try:
-        found: dict[str, str] = inside.run(container, look, as_root=False, keep=(needed,))  # type: ignore[assignment]
+        waiting(container, look)
     finally:
         os.close(directory)
-        os.close(needed)
-    assert str(directory) not in found
-    assert str(needed) in found
-    # The first three, what was asked for; the container's init, its root, a procfs, the way back.
-    assert {found[str(fd)] for fd in range(3)} == {"/dev/null"}
-    assert len(found) == 3 + 1 + 4
+    # What is found, the container's root, a procfs, the way back.
+    (found,) = seen
+    assert sorted(found.pop("open")) == ["/", "/", "/proc", "socket"]  # type: ignore[call-overload]
+    assert found == {
+        "spaces": {"mnt"},
+        "environment": b"",
+        "program": "/memfd:pyrunc-init (deleted)",
+        "owner": 0,
+    }
 
 
 def test_a_table_without_end_is_refused(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bind_sources.read_bytes, "__defaults__", (100,))
     monkeypatch.setattr(bind_sources.read_all, "__defaults__", (100,))
-    with pytest.raises(Failure, match="look into the container: file too large"):
+    with pytest.raises(Failure, match="read the container's mount table: file too large"):
         inside.look(container, ["/"])
 
 
-def test_an_answer_without_end_is_not_read(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "_LARGEST", 1000)
+@pytest.mark.usefixtures("quick")
+def test_messages_without_end_are_not_read(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As somebody would send them who has taken over the process."""
+    monkeypatch.setattr(Visitor, "receive", lambda _self: (protocol.LOCATED, bytes(17), -1))
     with pytest.raises(Failure, match="was stopped"):
-        inside.run(container, lambda _place: "x" * (1 << 20), as_root=False)
+        waiting(container, lambda _visitor: None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "said"),
+    [
+        (b"L", b"", "a malformed message about a path"),
+        (b"L", bytes(16), "a malformed message about a path"),
+        (b"L", bytes(18), "a malformed message about a path"),
+        (b"L", (1 << 31).to_bytes(4, "little") + bytes(13), ""),
+        (b"C", bytes(4), "a message that nobody waits for"),
+        (b"v", bytes(8), "a message that nobody waits for"),
+        (b"X", bytes(3), "a malformed error report"),
+        (b"X", b"\xff" * 24, "a malformed error report"),
+    ],
+)
+def test_messages_that_are_not_believed(
+    container: Container, monkeypatch: pytest.MonkeyPatch, kind: bytes, payload: bytes, said: str
+) -> None:
+    forged = [(kind, payload, -1)]
+    real = protocol.receive
+    monkeypatch.setattr(protocol, "receive", lambda sock: forged.pop() if forged else real(sock))
+    if not said:
+        assert inside.look(container, ["/nosuch"])[1] == {}
+        return
+    with pytest.raises(Failure, match=said):
+        inside.look(container, ["/"])

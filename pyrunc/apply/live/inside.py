@@ -1,148 +1,200 @@
-"""Look at, or change, the mount tree of an existing container, by a helper process in its mount namespace.
+"""Look at, or change, the mount tree of an existing container, by the init program in its mount namespace.
 
-Law 6: the helper is a fork that imports nothing any more, and ends after its answer. Law 3: it reaches the
-container's tree through one descriptor of its root, and uses a procfs of its own that was opened before. All
-other descriptors of its parent are closed.
+Law 5: what enters the container is not Python but that program (plan/program_live); it reports what it
+finds, and the parent decides. Law 6: it has only the descriptors that it needs, and does not join the
+container's pid namespace. Law 3: it reaches the container's tree through one descriptor of its root, and uses
+a procfs of its own that was opened before.
 
-A file system that a process of the container serves, or a frozen one, can block the helper, so it has a time
-limit. If the container can see the helper (in the host's pid namespace), the container's root may also be
-able to stop it: so the parent has a second time limit.
+A file system that a process of the container serves, or a frozen one, can block the program, so it has a time
+limit. If the container can see it (in the host's pid namespace), the container's root may also be able to
+stop it: so the parent has a second time limit.
 """
 
 from __future__ import annotations
 
 import _signal
+import _struct
 import os
 import select
-import sys
 import time
 
-from pyrunc import jsonio, store
-from pyrunc.apply import foreground, identity, parent, target
+from pyrunc import store
+from pyrunc.apply import init_program, parent, protocol
+from pyrunc.apply.conversation import Conversation
 from pyrunc.apply.mounts import bind_sources
-from pyrunc.errors import Failure, from_facts, worded
-from pyrunc.linux import _linux, flags
-from pyrunc.plan import mount_table
+from pyrunc.errors import Failure
+from pyrunc.linux import flags
+from pyrunc.plan import mount_table, program_live, steps
+from pyrunc.plan.program_live import Visit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Callable, Iterable, Mapping
 
-    from pyrunc.plan.mount_table import Row
+    from pyrunc.plan.mount_steps import Mount
+    from pyrunc.plan.program import Program
 
 _SECONDS = 10  # a walk takes microseconds; only a server of a file system that does not answer takes longer
-_GRACE = 1.0  # seconds that the parent waits after the helper's own time limit
-_LARGEST = 2 * bind_sources.LARGEST  # bytes of an answer: a mount table with its escapes
-_LAST_FD = 2**32 - 1
-_BENEATH = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
+_GRACE = 1.0  # seconds that the parent waits after the program's own time limit
+_LOCATED = _struct.Struct("=IiQB")
 
 
-class Place:
-    """What the helper works on.
+class Found:
+    """Where a path in the container leads.
 
     Attributes:
-        root: descriptor of the container's root.
-        procfs: descriptor of a procfs of our own.
-        pid: name of the process in it whose mount table is the container's.
+        errno: why it leads nowhere, 0 if it does lead somewhere.
+        mount: id of the mount, in the mount table.
+        top: it leads to the root of that.
 
     """
 
-    def __init__(self, root: int, procfs: int, pid: str) -> None:
-        """Keep the descriptors."""
-        self.root = root
-        self.procfs = procfs
-        self.pid = pid
-
-    def table(self) -> str:
-        """Return the container's mount table."""
-        how = os.O_RDONLY | os.O_CLOEXEC
-        fd = _linux.openat2(self.procfs, self.pid + "/mountinfo", how, 0, _BENEATH)
-        return bind_sources.read_all(fd)
+    def __init__(self, errno: int, mount: int, *, top: bool) -> None:
+        """Keep what the program says."""
+        self.errno = errno
+        self.mount = mount
+        self.top = top
 
 
-def run(
-    container: store.Container,
-    work: Callable[[Place], object],
-    *,
-    as_root: bool,
-    before: Callable[[], None] | None = None,
-    keep: Iterable[int] = (),
-) -> object:
-    """Let a helper do something inside a container's mount namespace.
+class Visitor(Conversation):
+    """The init program in a container's mount tree, from the parent's side.
 
-    Args:
-        container: its record; its init must exist.
-        work: what to do; its result must have a JSON form. Everything it needs must have been imported.
-        as_root: use the rights of the container's user namespace, and not those of pyrunc.
-        before: what to do with these rights before that, while the host's mounts can be seen.
-        keep: descriptors that it needs; all others are closed.
-
-    Returns:
-        The value that `work` returned.
-
-    Raises:
-        Failure: `work` raised one, or the helper cannot enter the namespace, or does not answer.
+    Attributes:
+        visit: how it gets there.
+        init: pidfd of the container's init.
 
     """
-    init = _open_init(container)
-    kinds = flags.CLONE_NEWNS if "mount" in container.namespaces else 0
-    # An ordinary user has rights in the mount namespace only through the user namespace that owns it.
-    if "user" in container.namespaces and kinds and (as_root or os.geteuid() != 0):
-        kinds |= flags.CLONE_NEWUSER
-    procfs = parent.private_procfs()
-    reader, writer = os.pipe()
 
-    def help_out() -> None:
-        _help(lambda: work(_enter(container, init, kinds, procfs, before)), writer, (init, procfs, *keep))
+    status = "running"
 
-    helper, _pidfd = foreground.fork(help_out)
-    os.close(writer)
-    os.close(init)
-    os.close(procfs)
-    try:
-        answer = _listen(reader, helper, container.id)
-    finally:
-        os.close(reader)
-    _pid, status = os.waitpid(helper, 0)
-    if os.waitstatus_to_exitcode(status) == -_signal.SIGALRM:
-        raise Failure(
-            f"a file system in the container does not answer within {_SECONDS} seconds",
-            step=container.id,
-            hint="one that the container serves itself (FUSE) is in the way; resume or stop what serves it",
+    def __init__(
+        self, container: store.Container, mounts: tuple[Mount, ...] = (), *, as_root: bool = False
+    ) -> None:
+        """Find the container's init.
+
+        Args:
+            container: its record; its init must exist.
+            mounts: what will be mounted.
+            as_root: use the rights of the container's user namespace, and not those of pyrunc.
+
+        Raises:
+            Failure: it is gone.
+
+        """
+        self.init = _open_init(container)
+        kinds = flags.CLONE_NEWNS if "mount" in container.namespaces else 0
+        # An ordinary user has rights in the mount namespace only through the user namespace that owns it.
+        if "user" in container.namespaces and kinds and (as_root or os.geteuid() != 0):
+            kinds |= flags.CLONE_NEWUSER
+        self.visit = Visit(kinds=kinds, seconds=_SECONDS)
+        nothing = steps.Namespaces(flags=0, joins=())
+        plan = steps.Plan(
+            id=container.id,
+            bundle="",
+            rootfs=container.rootfs,
+            namespaces=nothing,
+            parent=(),
+            child=mounts,
+            start=(),
         )
-    value = jsonio.loads(answer) if answer else None
-    if isinstance(value, dict) and "result" in value:
-        return value["result"]
-    raise from_facts(value)
+        super().__init__(container, plan)
+        self._end = 0.0
 
+    def run(
+        self,
+        program: Program,
+        slots: Mapping[str, int] | None = None,
+        serve: Callable[[bytes, bytes, int], bool] = lambda _kind, _payload, _fd: False,
+    ) -> None:
+        """Have a program carried out.
 
-def _listen(reader: int, helper: int, what: str) -> str:
-    """Return what the helper sends until its end.
+        Args:
+            program: from program_live.
+            slots: name of a slot -> descriptor, beside those that every program has.
+            serve: handles a message (kind, payload, descriptor or -1), and returns whether it was one that
+                is expected.
 
-    Raises:
-        Failure: it sends too much, or does not end; then it is killed.
+        Raises:
+            Failure: an operation failed, what serve() raises, or the program does not come to its end.
 
-    """
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    end = time.monotonic() + _SECONDS + _GRACE
-    answer = bytearray()
-    while poll.poll(max(0.0, end - time.monotonic()) * 1000):
-        part = os.read(reader, 1 << 16)
-        if not part:
-            return answer.decode()
-        answer += part
-        if len(answer) > _LARGEST:
-            break
-    # The pid stays its own until it has been waited for.
-    os.kill(helper, _signal.SIGKILL)
-    os.waitpid(helper, 0)
-    raise Failure(
-        f"the helper that looks into the container was stopped, and did not go on within {_SECONDS} seconds",
-        step=what,
-        hint="a container in the host's pid namespace can do that: see its processes with pyrunc ps",
-    )
+        """
+        self._end = time.monotonic() + self.visit.seconds + _GRACE
+        try:
+            self._start(program, slots or {})
+            self._listen(serve)
+        finally:
+            # If it has not come to its end, it takes back what it has done when the socket is closed.
+            self.sock.close()
+            code = self._collect()
+        if code == -_signal.SIGALRM:
+            raise Failure(
+                f"a file system in the container does not answer within {self.visit.seconds} seconds",
+                step=self.container.id,
+                hint="one that the container serves itself (FUSE) is in the way; resume or stop what serves"
+                " it",
+            )
+        if code:
+            how = f"signal {-code}" if code < 0 else f"status {code}"
+            raise Failure(f"the process that looks into the container was ended by {how}")
+
+    def close(self) -> None:
+        """Close the pidfd of the container's init, and the socket."""
+        self.sock.close()
+        self.far.close()
+        os.close(self.init)
+
+    def _start(self, program: Program, slots: Mapping[str, int]) -> None:
+        opened: dict[str, int] = {}
+        try:
+            procfs = opened["proc"] = parent.private_procfs()
+            if not self.visit.kinds:
+                # It has no mount namespace of its own: its root is a directory of this one.
+                how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+                opened["root"] = os.open(f"{self.container.pid}/root", how, dir_fd=procfs)
+            self.program = program
+            given = {**slots, **opened, "init": self.init, "socket": self.far.fileno()}
+            given = {name: fd for name, fd in given.items() if fd >= 0 and name in program.slots}
+            what = "make a process that looks into the container"
+            self.pid, self.pidfd = init_program.start(program.encode(given), [*given.values()], what=what)
+        except OSError as exc:
+            raise Failure("open the container's root", errno=exc.errno or 0) from None
+        finally:
+            self.far.close()
+            for fd in opened.values():
+                os.close(fd)
+
+    def _listen(self, serve: Callable[[bytes, bytes, int], bool]) -> None:
+        while (left := self._end - time.monotonic()) > 0:
+            self.sock.settimeout(left)
+            try:
+                kind, payload, fd = self.receive()
+            except TimeoutError:
+                break
+            if not kind:
+                return
+            if not serve(kind, payload, fd):
+                if fd >= 0:
+                    os.close(fd)
+                raise Failure("the container's side sent a message that nobody waits for")
+        raise Failure(
+            "the process that looks into the container was stopped, and did not go on within"
+            f" {self.visit.seconds} seconds",
+            step=self.container.id,
+            hint="a container in the host's pid namespace can do that: see its processes with pyrunc ps",
+        )
+
+    def _collect(self) -> int:
+        """Wait until the process has ended, or end it; return its exit status, or -number of a signal."""
+        if self.pidfd < 0:
+            return 0
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(max(0.0, self._end - time.monotonic()) * 1000):
+            _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+        _pid, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+        return os.waitstatus_to_exitcode(status)
 
 
 def _open_init(container: store.Container) -> int:
@@ -167,76 +219,17 @@ def gone(container: store.Container) -> Failure:
     )
 
 
-def _help(work: Callable[[], object], writer: int, kept: tuple[int, ...]) -> None:
-    """Run as the helper; does not return."""
-    try:
-        # A process of the container must not be able to trace this one (CVE-2016-9962).
-        _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
-        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
-        _signal.alarm(_SECONDS)
-        close_door()
-        _close_others((writer, *kept))
-        os.umask(0)
-        answer: object = {"result": work()}
-    except BaseException as exc:  # noqa: BLE001 - no traceback may be printed here: it would read the container's files
-        answer = worded(exc, "look into the container").facts()
-    try:
-        text = memoryview(jsonio.dumps(answer).encode())
-        while text:
-            text = text[os.write(writer, text) :]
-    finally:
-        os._exit(0)
+def located(payload: bytes) -> tuple[int, Found]:
+    """Return the number of a path and where it leads, as the program tells.
 
+    Raises:
+        Failure: the message is malformed.
 
-def close_door() -> None:
-    """Let every later import fail: it would load the container's files with the host's rights."""
-    sys.meta_path.clear()
-    sys.path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-
-
-def _close_others(kept: tuple[int, ...]) -> None:
-    """Close all descriptors of the parent, except those to keep; stdio becomes harmless."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for number in range(3):
-        os.dup2(null, number)
-    first = 3
-    for fd in sorted(set(kept)):
-        if fd > first:
-            _linux.close_range(first, fd - 1, 0)
-        first = max(first, fd + 1)
-    _linux.close_range(first, _LAST_FD, 0)
-
-
-def _enter(
-    container: store.Container, init: int, kinds: int, procfs: int, before: Callable[[], None] | None
-) -> Place:
-    if not kinds:
-        # It has no mount namespace of its own: its root is a directory of this one.
-        how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        root = os.open(f"{container.pid}/root", how, dir_fd=procfs)
-        return Place(root, procfs, str(container.pid))
-    try:
-        if before is not None:
-            # A copy of the host's tree that the container's user namespace owns.
-            _linux.setns(init, flags.CLONE_NEWUSER)
-            _become_root()
-            _linux.unshare(flags.CLONE_NEWNS)
-            before()
-            kinds &= ~flags.CLONE_NEWUSER
-        _linux.setns(init, kinds)
-    except OSError as exc:
-        raise Failure("join the container's mount namespace", errno=exc.errno or 0) from None
-    if kinds & flags.CLONE_NEWUSER:
-        _become_root()
-    return Place(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), procfs, "self")
-
-
-def _become_root() -> None:
-    identity.become_root(0, 0)
-    _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """
+    if len(payload) != _LOCATED.size:
+        raise Failure("the container's side sent a malformed message about a path")
+    number, errno, mount, top = _LOCATED.unpack(payload)
+    return number, Found(errno, mount, top=bool(top))
 
 
 def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[str, str]]:
@@ -251,34 +244,52 @@ def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[st
             no mount point. A path that does not exist is left out.
 
     Raises:
-        Failure: as run().
+        Failure: it cannot be looked at.
 
     """
     wanted = list(paths)
+    visitor = Visitor(container)
+    table = [] if visitor.visit.kinds else [os.open(f"/proc/{container.pid}/mountinfo", os.O_RDONLY)]
+    found: dict[int, Found] = {}
 
-    def work(place: Place) -> object:
-        text = place.table()
-        return [text, locate(place.root, wanted, mount_table.parse(text))]
+    def serve(kind: bytes, payload: bytes, fd: int) -> bool:
+        if kind == protocol.TABLE and fd >= 0 and not table:
+            table.append(fd)
+            visitor.tell(protocol.GO)
+        elif kind == protocol.LOCATED and fd < 0:
+            number, where = located(payload)
+            found[number] = where
+        else:
+            return False
+        return True
 
-    answer: Any = run(container, work, as_root=False)
-    return answer[0], answer[1]
-
-
-def locate(root: int, paths: Iterable[str], rows: list[Row]) -> dict[str, str]:
-    """Return where paths lead: see look()."""
-    by_id = {row.id: row.point for row in rows}
-    points = set(by_id.values())
-    found = {}
-    for path in paths:
-        if path in points:
-            continue
-        try:
-            fd = target.resolve(root, path)
-        except OSError:
-            continue  # it does not exist
-        try:
-            number, top = _linux.statx_mnt(fd)
-        finally:
+    try:
+        visitor.run(program_live.look(visitor.visit, wanted), serve=serve)
+        text = bind_sources.read_all(table.pop())
+    except OSError as exc:
+        raise Failure("read the container's mount table", errno=exc.errno or 0) from None
+    finally:
+        visitor.close()
+        for fd in table:
             os.close(fd)
-        found[path] = by_id.get(number, "") if top else ""
-    return found
+    by_id = {row.id: row.point for row in mount_table.parse(text)}
+    points = set(by_id.values())
+    return text, {
+        wanted[number]: by_id.get(where.mount, "") if where.top else ""
+        for number, where in found.items()
+        if number < len(wanted) and not where.errno and wanted[number] not in points
+    }
+
+
+def close_root(container: store.Container) -> None:
+    """Make the root of a container read-only.
+
+    Raises:
+        Failure: it cannot be done.
+
+    """
+    visitor = Visitor(container)
+    try:
+        visitor.run(program_live.readonly_root(visitor.visit))
+    finally:
+        visitor.close()

@@ -1,139 +1,104 @@
 """Add mounts to the tree of a running container, and remove them.
 
 The container is hostile and runs meanwhile. Sources are opened on the host, and get all their attributes and
-the id mapping while they are detached. Mount points are resolved in the container's root by target.py, to a
-descriptor; after that no path inside is used (law 3). The code that mounts is the same as at creation
-(mounts.py), and so is the check of what the kernel has in the end (verify.py). If one of several mounts
-fails, none is left, nor any mount point that was made for them.
+the id mapping while they are detached. Then the init program enters the container's mount namespace with
+them: it resolves mount points in the container's root to descriptors; after that no path inside is used
+(law 3). The program that mounts is the same as at creation (init/mounts.c), and so is the check of what the
+kernel has in the end (verify.py). If one of several mounts fails, none is left, nor any mount point that was
+made for them.
 """
 
 from __future__ import annotations
 
-import _stat as stat
 import os
 
-from pyrunc.apply import target
+from pyrunc.apply import protocol
 from pyrunc.apply.live import inside
-from pyrunc.apply.mounts import bind_sources, filesystems, id_mapped, mount_points, mounts, verify
-from pyrunc.apply.mounts.mounting import Mounting
+from pyrunc.apply.live.inside import Found, Visitor
+from pyrunc.apply.mounts import bind_sources, host_side, verify
 from pyrunc.errors import Failure
-from pyrunc.linux import _linux, flags
-from pyrunc.plan import mount_origins, mount_table, steps
-from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount
+from pyrunc.plan import mount_origins, mount_table, program_live
+from pyrunc.plan.mount_steps import Bind, Mount
+from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc import store
-    from pyrunc.apply.live.inside import Place
     from pyrunc.plan.mount_origins import Knowledge, Origins
     from pyrunc.plan.mount_table import Row
 
-_EINVAL, _EROFS = 22, 30
+_EROFS = 30
 
 
-class _Made(mount_points.Made):
-    """The list of mount points that were made, which can also remove them again."""
+class _HostMounts(host_side.HostMounts):
+    """What is opened for the mounts that are added."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.mask = flags.STATX_MNT_ID  # the kind of ids in the mount table, in which the bases are looked up
-        self._undo: list[tuple[int, str, int]] = []
+    def verify(self, payload: bytes, fd: int) -> None:
+        """Compare the noted mounts with the container's mount table.
 
-    def intend(self, stack: list[int], names: list[str], name: str) -> None:
-        """Note what is about to be made, and where."""
-        super().intend(stack, names, name)
-        self._undo.append((os.dup(stack[-1]), name, self.noted))
+        Their ids are nobody else's as long as the init program holds them; their places the container may
+        rename.
 
-    def retract(self) -> None:
-        """Remove the last note: another process was faster."""
-        super().retract()
-        os.close(self._undo.pop()[0])
+        Raises:
+            Failure: one differs, or is not there any more.
 
-    def undo(self) -> None:
-        """Remove what was made, if it is still empty, and its notes."""
-        for directory, name, noted in reversed(self._undo):
-            try:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode):
-                    os.rmdir(name, dir_fd=directory)
-                elif stat.S_ISREG(found.st_mode) and not found.st_size:
-                    os.unlink(name, dir_fd=directory)
-            except OSError:
-                continue  # the container has put something there meanwhile
-            self.noted = noted
-            super().retract()
+        """
+        del payload  # the root's
+        verify.compare(self, verify.parse_table(bind_sources.read_all(fd)))
 
 
-class _Tree:
-    """The container's side, as mounts.py needs it."""
-
-    def __init__(self, plan: steps.Plan, made: _Made) -> None:
-        self.plan = plan
-        self.root = self.procfs = -1
-        self.mounts: dict[int, int] = {}
-        self.devpts = -1
-        self.mounting = Mounting()
-        self.mounting.made = made
-
-
-def add(container: store.Container, wanted: list[Mount], plan: steps.Plan, bases: dict[int, str]) -> None:
-    """Mount something in an existing container.
+def add(container: store.Container, wanted: list[Mount], bases: dict[int, str]) -> None:
+    """Mount something in a container that is there.
 
     Args:
         container: its record.
         wanted: the mounts, binds and tmpfs, in their order.
-        plan: the container's.
-        bases: mount id -> directory on the host that is mounted there, if it is one.
+        bases: mount id -> directory on the host that is mounted there, as far as it is one.
 
     Raises:
-        Failure: one cannot be made; then none is left.
+        Failure: one cannot be had; then there is none.
 
     """
-    made = _Made()
-    made.bases = dict(bases)
-    tree = _Tree(plan, made)
-    spaces = id_mapped.Spaces()
-    made.open(container.directory)
-    lock, _held = mount_points.hold(container.root, container.rootfs)
+    # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
+    ordinary = os.geteuid() != 0
     for step in wanted:
-        # A mount on a shared mount becomes shared.
+        # What is put on a shared mount becomes shared by that.
         step.attributes = step.attributes.but(after=bool(step.attributes.propagation))
-        if verify.is_lonely(step):
-            tree.mounting.lonely.add(id(step))
-        if isinstance(step, FileSystem) and step.copy_up:
-            from pyrunc.apply.mounts import tmpcopyup
-
-            tree.mounting.copy = tmpcopyup.fill
         if isinstance(step, Bind) and step.copy_symlink:
             _refuse_link(step)
+    visitor = Visitor(container, tuple(wanted), as_root=True)
+    mounts = _HostMounts(visitor.plan, None)
 
-    def open_all() -> None:
-        for step in wanted:
-            if isinstance(step, Bind):
-                fd = tree.mounts[id(step)] = bind_sources.open_source(step)
-                if step.attributes.id_mapped:
-                    spaces.map(fd, step)
+    def serve(kind: bytes, payload: bytes, fd: int) -> bool:
+        users = visitor.init if "user" in container.namespaces else -1
+        return mounts.serve(visitor, kind, payload, fd, users=users, paths=container.cgroup)
 
     try:
-        if not os.geteuid():
-            open_all()
-        # An ordinary user may copy a mount only if the container's user namespace owns the mount tree.
-        before = open_all if os.geteuid() else None
-        inside.run(
-            container,
-            lambda place: _attach_all(tree, wanted, place),
-            as_root=True,
-            before=before,
-            keep=(made.file, *tree.mounts.values()),
+        mounts.prepare(container.directory)
+        if ordinary:
+            mounts.look()
+        else:
+            mounts.open_all()
+        given = Beginning(
+            kinds=visitor.visit.kinds,
+            filters={},
+            opened=mounts.opened,
+            later=mounts.later,
+            lonely=frozenset(mounts.lonely),
         )
+        program = program_live.add(visitor.visit, visitor.plan, given, bases, copies=ordinary)
+        visitor.run(program, mounts.slots, serve)
+    except Failure as problem:
+        if problem.errno == _EROFS:
+            problem.hint = "no mount point can be made there: name a place that exists"
+        raise
     finally:
-        spaces.close()
-        for fd in (*tree.mounts.values(), made.file, *([lock] if lock >= 0 else [])):
-            os.close(fd)
+        mounts.close()
+        visitor.close()
 
 
 def _refuse_link(step: Bind) -> None:
-    """Refuse a copy of a symlink: that is no mount, so it could not be found or removed later."""
+    """Refuse what would be a copy of a symlink: no mount, so nothing that could be found or removed again."""
     if bind_sources.link(step):
         raise bind_sources.failure(
             step,
@@ -141,125 +106,73 @@ def _refuse_link(step: Bind) -> None:
             0,
             "name what it points to",
         )
-    # The helper must not look at it again: in its mount namespace the path means something else.
+    # Not looked at again: it may be one by then.
     step.copy_symlink = False
-
-
-def _attach_all(tree: _Tree, wanted: list[Mount], place: Place) -> None:
-    """Do the helper's part of add()."""
-    tree.root, tree.procfs = place.root, place.procfs
-    attached: list[int] = []
-    try:
-        for step in wanted:
-            _attach(tree, step, attached)
-        mounts.propagate_again(tree)
-        # Their ids stay unique while they are held open; the container may rename their mount points.
-        verify.compare(tree.mounting, verify.read_table(place.procfs, {}))
-    except BaseException:
-        for fd in reversed(attached):
-            try:
-                _detach(fd, place)
-            except OSError as exc:
-                if exc.errno != _EINVAL:  # the last one may not be mounted yet
-                    raise
-        tree.mounting.made.undo()  # type: ignore[attr-defined]  # _Tree gives it one of ours
-        raise
-
-
-def _attach(tree: _Tree, step: Mount, attached: list[int]) -> None:
-    """Attach one mount, and append a descriptor of it to `attached`."""
-    fd = tree.mounts.get(id(step), -1)
-    if fd < 0 and isinstance(step, InnerBind):
-        fd = bind_sources.open_inner(tree.root, step)
-    elif fd < 0 and isinstance(step, FileSystem):
-        fd = filesystems.open_new(step)
-    attached.append(os.dup(fd))  # it may be attached when a part of it fails: the propagation is changed last
-    tree.mounts[id(step)] = fd
-    try:
-        mounts.mount(tree, step)
-    except Failure as problem:
-        if problem.errno == _EROFS:
-            problem.hint = "no mount point can be made there: name a place that exists"
-        raise
-
-
-def _detach(fd: int, place: Place) -> None:
-    """Unmount the mount whose root a descriptor is; no path inside the container is resolved.
-
-    It is named through our own procfs. The last component of such a name is always followed; here it is the
-    descriptor itself.
-    """
-    os.fchdir(place.procfs)
-    _linux.umount2(f"self/fd/{fd}", flags.MNT_DETACH)
 
 
 def remove(
     container: store.Container, wanted: list[str], known: Knowledge, found: Origins, *, force: bool
 ) -> list[int]:
-    """Unmount something in an existing container, with all that is mounted below it.
+    """Unmount something in a container that is there, with all that is mounted below it.
 
     Args:
         container: its record.
         wanted: paths inside it; each must be a mount point.
         known: its mounts.
         found: where they come from.
-        force: also what is neither in its configuration nor mounted by add().
+        force: also what neither its configuration nor add() has mounted.
 
     Returns:
         The ids of the mounts that were unmounted.
 
     Raises:
-        Failure: one is no mount point, or may not be removed; then nothing has been done.
+        Failure: one of them is none, or may not be removed; then nothing has been done.
 
     """
     rows = {row.id: row for row in known.rows}
-    points = {row.point for row in known.rows}
-    hints = {path: _nearest(path, known.rows) for path in wanted if path not in points}
+    visitor = Visitor(container)
+    numbers: list[int] = []
 
-    def work(place: Place) -> object:
-        opened = []
-        for path in wanted:
-            fd = _mounted_at(place.root, path, hints.get(path, ""))
-            number = _linux.statx_mnt(fd)[0]
-            row = rows.get(number)
-            if row is None:
-                raise Failure(f"{path} has just been mounted over", hint="look again: pyrunc mounts ID")
-            _check_removable(path, row, found, force=force)
-            opened.append((number, fd))
-        for number, fd in opened:
-            try:
-                _detach(fd, place)
-            except OSError as exc:
-                raise Failure(
-                    f"unmount {rows[number].point}",
-                    errno=exc.errno or 0,
-                    hint="a mount that came with a user namespace's tree cannot be taken out of it"
-                    if "user" in container.namespaces
-                    else "",
-                ) from None
-        return [number for number, _fd in opened]
+    def serve(kind: bytes, payload: bytes, fd: int) -> bool:
+        if kind != protocol.LOCATED or fd >= 0:
+            return False
+        number, where = inside.located(payload)
+        if number != len(numbers) or number >= len(wanted):
+            return False
+        numbers.append(_removable(wanted[number], where, rows, found, force=force))
+        if len(numbers) == len(wanted):
+            visitor.tell(protocol.GO)
+        return True
 
-    numbers = inside.run(container, work, as_root=False)
-    return [number for number in numbers if isinstance(number, int)]  # type: ignore[attr-defined]
-
-
-def _mounted_at(root: int, path: str, hint: str) -> int:
-    """Open what is mounted at a path."""
     try:
-        fd = target.resolve(root, path)
-    except OSError as exc:
-        raise Failure(f"open {path} in the container", errno=exc.errno or 0, hint=hint) from None
-    if not _linux.statx_mnt(fd)[1]:
-        os.close(fd)
-        raise Failure(f"nothing is mounted on {path}", hint=hint)
-    return fd
+        visitor.run(
+            program_live.remove(visitor.visit, wanted, mapped="user" in container.namespaces), serve=serve
+        )
+    finally:
+        visitor.close()
+    return numbers
 
 
-def _nearest(path: str, rows: list[Row]) -> str:
+def _removable(path: str, where: Found, rows: dict[int, Row], found: Origins, *, force: bool) -> int:
+    """Return the id of the mount that a path leads to, if it may be removed."""
+    if where.errno:
+        raise Failure(f"open {path} in the container", errno=where.errno, hint=_nearest(path, rows))
+    if not where.top:
+        raise Failure(f"nothing is mounted on {path}", hint=_nearest(path, rows))
+    row = rows.get(where.mount)
+    if row is None:
+        raise Failure(f"{path} has just been mounted over", hint="look again: pyrunc mounts ID")
+    _check_removable(path, row, found, force=force)
+    return where.mount
+
+
+def _nearest(path: str, rows: dict[int, Row]) -> str:
     """Return the mount point that was probably meant, or the one that the path is in."""
-    from pyrunc.near import nearest  # before the helper is made: law 6
+    from pyrunc.near import nearest
 
-    points = [row.point for row in rows]
+    points = [row.point for row in rows.values()]
+    if path in points:
+        return ""
     near = nearest(path, points)
     if near:
         return f'did you mean "{near}"?'

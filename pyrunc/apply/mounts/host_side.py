@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
+    from pyrunc.apply.conversation import Conversation
     from pyrunc.apply.mounts.classic import Sources
     from pyrunc.apply.mounts.id_mapped import Spaces
     from pyrunc.apply.trace import Trace
@@ -214,6 +215,46 @@ class HostMounts:
             self._spaces = None
 
     # -- on request ----
+
+    def serve(
+        self, talk: Conversation, kind: bytes, payload: bytes, fd: int, *, users: int, paths: dict[str, str]
+    ) -> bool:
+        """Do what only the parent can do about mounts.
+
+        Args:
+            talk: the conversation with the init.
+            kind: of its message.
+            payload: the rest of the message.
+            fd: a descriptor that came with it, -1 for none.
+            users: pidfd of a process in the container's user namespace, -1 if it has none.
+            paths: the container's cgroups.
+
+        Returns:
+            Whether it was that.
+
+        Raises:
+            Failure: it cannot be done.
+
+        """
+        if kind == protocol.SOURCES:
+            self.send_batch(talk.sock, payload, talk.pidfd)
+        elif kind == protocol.MOUNTED:
+            self.note(talk.program.operations if talk.program else [], payload)
+        elif fd < 0:
+            return False
+        else:
+            if kind == protocol.IDMAP:
+                self.map_for_init(payload, fd)
+            elif kind == protocol.COVERED:
+                self.covered(fd)
+            elif kind == protocol.COPY_UP:
+                self.copy_up(payload, fd, users, paths)
+            elif kind == protocol.TABLE:
+                self.verify(payload, fd)
+            else:
+                return False
+            talk.tell(protocol.GO)
+        return True
 
     def fetch(self, number: int) -> None:
         """Open a batch of sources, if it is not open yet.

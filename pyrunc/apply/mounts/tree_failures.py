@@ -9,7 +9,7 @@ from errno import E2BIG, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 
 from pyrunc.apply.mounts import bind_sources, filesystems, mount_points, verify
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_options, program_mounts, steps
+from pyrunc.plan import mount_options, program_live, program_mounts, steps
 from pyrunc.plan.mount_steps import FileSystem, Mount, Overlay, Reconfigure, Remount
 
 TYPE_CHECKING = False
@@ -318,6 +318,11 @@ def _tree_propagation(step: Any, report: Report) -> Failure:
     return Failure("keep mount events from the host", pointer=step.pointer, errno=report.errno)
 
 
+def _unmount(step: Any, report: Report) -> Failure:
+    hint = "a mount that came with a user namespace's tree cannot be taken out of it" if step.mapped else ""
+    return Failure(f"unmount {step.path}", errno=report.errno, hint=hint)
+
+
 _STEPS: dict[type[steps.Step], Callable[[Any, Report], Failure | None]] = {
     steps.Device: _device,
     steps.Symlink: _symlink,
@@ -336,6 +341,8 @@ _STEPS: dict[type[steps.Step], Callable[[Any, Report], Failure | None]] = {
     steps.Domainname: _plain("set the domain name"),
     steps.LoopbackUp: _plain("bring up lo"),
     steps.EnterCgroupNamespace: _cgroup_namespace,
+    program_live.EnterMounts: _plain("join the container's mount namespace"),
+    program_live.Unmount: _unmount,
 }
 
 # -- verification --------------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ RESTRICTED = {
     ("CLONE", 0): st.sampled_from((0, 0x8000, 0x20000, 0x20000 | 0x200)),
     ("WAIT", 0): st.just(ord("A")),
     ("SEND", 0): st.sampled_from((ord("R"), ord("Q"))),
+    ("DEADLINE", 0): st.sampled_from((0, 1 << 16, 1 << 63)),
     ("ASK", 1): st.just(ord("I")),  # not a report, nor word of a clone
 }
 LEFT_OUT = ("AWAIT",)

@@ -14,7 +14,7 @@ from pyrunc.apply import failures
 from pyrunc.apply.mounts import tree_failures
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options as mo
-from pyrunc.plan import steps
+from pyrunc.plan import program_live, steps
 from pyrunc.plan.program import NAMES
 from tests.support.mount_kinds import mount
 from tests.unit.apply import test_failures
@@ -249,6 +249,23 @@ ROWS = [
     Row(CGROUP, report("UNSHARE", errno.EPERM), "/linux/namespaces: make a cgroup namespace"),
 ]
 # What no kernel refuses, or what failures.py says for every step.
+VISIT = program_live.EnterMounts()
+TAKEN = program_live.Unmount(path="/data", mapped=False)
+ROWS += [
+    Row(VISIT, report("SETNS", errno.EPERM), "join the container's mount namespace: operation not permitted"),
+    *(
+        Row(VISIT, report(name, errno.ENOBUFS), "join the container's mount namespace: no buffer space")
+        for name in ("DEADLINE", "ROOT_IS", "BASE", "TAKE_BACK")
+    ),
+    Row(TAKEN, report("LOCATE", errno.EPIPE), "unmount /data: broken pipe"),
+    Row(TAKEN, report("DETACH", errno.EINVAL), "unmount /data: invalid argument"),
+    Row(
+        program_live.Unmount(path="/data", mapped=True),
+        report("DETACH", errno.EINVAL),
+        "unmount /data: invalid argument",
+        "a mount that came with a user namespace's tree cannot be taken out of it",
+    ),
+]
 SILENT = {"ROOT_HERE", "CHDIR", "SEND_TABLE", "VERIFY"}
 
 
