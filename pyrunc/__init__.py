@@ -9,8 +9,6 @@ is imported when it is first asked for (PEP 562).
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 __all__ = (
     "Bundle",
     "Container",
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import Plan, Step
     from pyrunc.spec.explain import Problem
     from pyrunc.verbs.doctor import doctor
+    from pyrunc.versions import __version__
 
 _HOMES = {
     "Bundle": "pyrunc.api.bundle",
@@ -50,6 +49,7 @@ _HOMES = {
     "Process": "pyrunc.api.process",
     "Step": "pyrunc.plan.steps",
     "Volume": "pyrunc.api.volume",
+    "__version__": "pyrunc.versions",
     "containers": "pyrunc.api.run",
     "doctor": "pyrunc.verbs.doctor",
     "run": "pyrunc.api.run",

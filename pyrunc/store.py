@@ -28,7 +28,6 @@ CONFIG = "config.json"
 START = "exec.fifo"
 REPORT = "report/exec.fifo"
 
-# include/linux/sched.h: set by fork, cleared by a successful execve. /proc/PID/stat shows it in field 9.
 # What the init program is called until it executes the container's (plan/program.NAME).
 INIT_NAME = b"pyrunc:[init]"
 # Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state
@@ -479,13 +478,6 @@ def frozen(container: Container) -> bool:
         return False
 
 
-def now() -> str:
-    """Return the present time as RFC 3339 with nanoseconds, in UTC."""
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
-    t = time.gmtime(seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"
-
-
 def oci_state(container: Container, state: str) -> dict[str, object]:
     """Return the state that hooks read and `pyrunc state` prints (runtime-spec, runtime.md "State")."""
     values: dict[str, object] = {
@@ -498,3 +490,11 @@ def oci_state(container: Container, state: str) -> dict[str, object]:
     if container.annotations:
         values["annotations"] = container.annotations
     return values
+
+
+def describe(container: Container) -> dict[str, object]:
+    """Return the state as `pyrunc state` prints it, with the fields that runc adds."""
+    state = oci_state(container, status(container))
+    first = {name: state.pop(name) for name in ("ociVersion", "id", "pid", "status", "bundle")}
+    added = {"rootfs": container.rootfs, "created": container.created}
+    return {**first, **added, **state, "owner": ""}

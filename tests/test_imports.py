@@ -53,9 +53,10 @@ UNCOUNTED = {"pyrunc.__main__", "pyrunc.linux._linux"}
 # is a subject of its own (files); mounts are six subjects (sources, file systems, mount points, what both
 # sides share, the check at the end, the table of steps), none of which exec imports. Create and run have
 # grown by three of the init program's: how a program is made, how it is started, and the container's own;
-# they are to lose more than that when what prepares the mount tree is a program, too. Delete has grown by
-# one: what it shares with run, restore and checkpoint is in life/, since no verb imports a verb.
-BUDGET = {"state": 7, "start": 7, "kill": 7, "delete": 9, "exec": 34, "create": 53, "run": 56}
+# they are to lose more than that when what prepares the mount tree is a program, too. Delete
+# and kill have grown by one: what they share with run, restore, checkpoint and stop is in life/, since no
+# verb imports a verb.
+BUDGET = {"state": 7, "start": 7, "kill": 8, "delete": 9, "exec": 34, "create": 53, "run": 56}
 
 pytestmark = [
     pytest.mark.root,

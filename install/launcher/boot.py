@@ -246,7 +246,7 @@ def rehearse() -> None:
     from pyrunc.cli.match import match
     from pyrunc.plan import build, cgroups, facts, namespaces, program_exec, show_program
     from pyrunc.spec import accept, meaning
-    from pyrunc.verbs import spec as example
+    from pyrunc.spec import default as example
 
     layout = cgroups.CgroupFacts(version=2, mounts={"": "/sys/fs/cgroup"}, own={"": "/"})
     host = facts.Facts(

@@ -55,16 +55,17 @@ class Bundle:
             Failure: there is a config.json already, or it cannot be written.
 
         """
-        from pyrunc.verbs import spec
+        from pyrunc.life import config_file
+        from pyrunc.spec import default
 
-        config = spec.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
+        config = default.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
         if rootless:
-            config = spec.rootless(config, uid=os.geteuid(), gid=os.getegid())
+            config = default.rootless(config, uid=os.geteuid(), gid=os.getegid())
         if args is not None:
             config["process"].update(args=args, terminal=False)
         made = cls(path)
         directories.make(str(made.path), 0o755)
-        spec.write(made.config_path, made.config_path, config)
+        config_file.write(made.config_path, made.config_path, config)
         return made
 
     @classmethod

@@ -161,9 +161,7 @@ class Container:
     @property
     def state(self) -> dict[str, Any]:
         """What `pyrunc state` prints: ociVersion, id, status, pid, bundle, rootfs, created, annotations."""
-        from pyrunc.verbs import state
-
-        return state.describe(self._record())
+        return store.describe(self._record())
 
     @property
     def status(self) -> str:
@@ -209,9 +207,9 @@ class Container:
 
     def processes(self) -> list[int]:
         """Return the numbers of its processes on the host."""
-        from pyrunc.verbs import ps
+        from pyrunc.apply import processes
 
-        return ps.processes(self._record())
+        return processes.of(self._record())
 
     def stats(self) -> dict[str, Any]:
         """Return what it uses, in the shape of `pyrunc events --stats`."""
@@ -255,10 +253,10 @@ class Container:
             Failure: there is no such signal, or the container does not run ("container not running").
 
         """
-        from pyrunc.verbs import kill
+        from pyrunc.life import signals
 
-        number = kill.signal_number(str(int(signal) if isinstance(signal, int) else signal))
-        worker.listening(lambda: kill.send(self._record(), number, everyone=all))
+        number = signals.number(str(int(signal) if isinstance(signal, int) else signal))
+        worker.listening(lambda: signals.send(self._record(), number, everyone=all))
 
     def pause(self) -> None:
         """Freeze all its processes.
@@ -267,9 +265,9 @@ class Container:
             Failure: it does not run.
 
         """
-        from pyrunc.verbs import pause
+        from pyrunc.life import pausing
 
-        worker.listening(lambda: pause.pause(self._record()))
+        worker.listening(lambda: pausing.pause(self._record()))
 
     def resume(self) -> None:
         """Let it go on.
@@ -278,9 +276,9 @@ class Container:
             Failure: it is not paused.
 
         """
-        from pyrunc.verbs import resume
+        from pyrunc.life import pausing
 
-        worker.listening(lambda: resume.resume(self._record()))
+        worker.listening(lambda: pausing.resume(self._record()))
 
     def update(self, resources: Mapping[str, Any]) -> None:
         """Change its limits.

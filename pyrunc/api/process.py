@@ -153,9 +153,9 @@ class Process:
             Failure: there is no such signal, or it has ended ("process not running").
 
         """
-        from pyrunc.verbs.kill import signal_number
+        from pyrunc.life import signals
 
-        number = signal_number(str(int(signal) if isinstance(signal, int) else signal))
+        number = signals.number(str(int(signal) if isinstance(signal, int) else signal))
         if self.poll() is not None:
             raise Failure("process not running")
         try:

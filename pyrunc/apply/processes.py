@@ -1,7 +1,8 @@
-"""The processes of a container without a cgroup: an ordinary user had no right to make one.
+"""The processes of a container.
 
-Law 4: the kernel is asked each time. Without a cgroup there is no list of them. Found are init's descendants
-and the processes in its own pid namespace (`exec`), if pyrunc may see them.
+Law 4: the kernel is asked each time. A cgroup has a list of them. Without one (an ordinary user had no right
+to make it) init's descendants are found, and the processes in its own pid namespace (`exec`), if pyrunc may
+see them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def of(container: Container) -> list[int]:
-    """Return the process ids in ascending order; none once init has ended."""
+    """Return the process ids; without a cgroup there are none once init has ended."""
+    if container.cgroup:
+        from pyrunc.apply.cgroups import cgroup
+
+        return cgroup.pids(container.cgroup)
     if store.status(container) == "stopped":
         return []
     parents: dict[int, int] = {}

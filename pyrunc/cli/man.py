@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import sys
 
-import pyrunc
 from pyrunc.cli.help import ABOUT, NOTES, meaning
 from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, OPTIONAL, VERBS, VERSION
+from pyrunc.versions import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _file(name: str) -> str:
 
 def _title(page: str) -> str:
     # Without a date: a page is as old as its version, and the same version gives the same page.
-    return f'.TH {_escaped(page.upper())} {SECTION} "" "pyrunc {pyrunc.__version__}" "pyrunc"'
+    return f'.TH {_escaped(page.upper())} {SECTION} "" "pyrunc {__version__}" "pyrunc"'
 
 
 def _name(page: str, summary: str) -> list[str]:

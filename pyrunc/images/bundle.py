@@ -16,9 +16,9 @@ from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure
 from pyrunc.images import config, image, lowers, owners, shared, unpack
 from pyrunc.images.platforms import Platform
+from pyrunc.life import config_file
 from pyrunc.plan import annotations as known
-from pyrunc.spec import load
-from pyrunc.verbs import spec
+from pyrunc.spec import default, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,16 +156,16 @@ def _remove(scratch: str) -> None:
 
 def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
     account, warnings = job.unpack()
-    base = spec.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
+    base = default.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
     if job.maps is not None:
-        base = spec.rootless(base, uid=os.geteuid(), gid=os.getegid())
+        base = default.rootless(base, uid=os.geteuid(), gid=os.getegid())
         warnings += _map(base, account, job.maps)
     made, more = config.convert(job.image.config, base, account, args=args, tty=tty)
     if job.store:
         top = shared.chain_ids(job.image.contents())[-1]
         made.setdefault("annotations", {})[known.LAYERS] = top
     path = job.scratch + "/config.json"
-    spec.write(path, path, made)
+    config_file.write(path, path, made)
     load.load(path)
     try:
         _move(job.scratch, job.place)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 from pyrunc import directories, jsonio
@@ -279,7 +280,7 @@ def _account(made: list[str], user: str) -> dict[str, Any]:
 def _facts(job: _Job, made: Tree) -> bytes:
     known = {
         "diffID": job.image.layers[job.number].content,
-        "created": containers.now()[:19] + "Z",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "size": made.size,
         "files": made.files,
         "users": [job.owners.users, job.owners.groups],

@@ -7,6 +7,7 @@ Source: runtime-spec runtime.md "Create" and "Lifecycle".
 from __future__ import annotations
 
 import os
+import time
 
 from pyrunc import log, store
 from pyrunc.apply import conversation, descriptors, init_program, parent
@@ -263,7 +264,7 @@ def fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
     """Write into a record what is known before anything is made."""
     container.bundle = plan.bundle
     container.rootfs = plan.rootfs
-    container.created = store.now()
+    container.created = now()
     container.annotations = config.get("annotations") or {}
     container.namespaces = namespaces.paths(config)
     for kind in ("poststart", "poststop"):
@@ -271,6 +272,13 @@ def fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
             container.extra[kind] = True
     if not any(isinstance(step, steps.Keyring) for step in plan.child):
         container.extra["no_keyring"] = True
+
+
+def now() -> str:
+    """Return the present time as RFC 3339 with nanoseconds, in UTC."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    t = time.gmtime(seconds)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"
 
 
 def _make_layer(launch: parent.Launch) -> None:

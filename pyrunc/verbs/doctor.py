@@ -12,11 +12,10 @@ import sys
 from importlib.util import find_spec
 
 import pyrunc
-from pyrunc import jsonio, screen, text_tables
+from pyrunc import jsonio, screen, text_tables, versions
 from pyrunc.apply.doctor import engines, host
 from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
 from pyrunc.errors import printable
-from pyrunc.verbs import version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _command() -> Finding:
     """Which command this is, and which one engines would find."""
     home = os.path.dirname(pyrunc.__file__)
     how = "a program with Python inside" if "_pyrunc_embed" in sys.modules else f"run by {sys.executable}"
-    found = f"{pyrunc.__version__} (commit {version.commit()[:12]}) in {home}, {how}"
+    found = f"{versions.__version__} (commit {versions.commit()[:12]}) in {home}, {how}"
     path = shutil.which("pyrunc")
     if path is None:
         return Finding("pyrunc", WARNING, f"{found}; there is none in $PATH", "sudo make install")

@@ -8,13 +8,13 @@ it is another matter, except for seccomp's supportedFlags.
 
 from __future__ import annotations
 
-import pyrunc
+from pyrunc import versions
+from pyrunc.apply.seccomp import compiler
 from pyrunc.apply.seccomp import filters as seccomp_loader
 from pyrunc.cli.verbs import VERBS
 from pyrunc.jsonio import dumps_indent
 from pyrunc.plan import annotations as plan_annotations
 from pyrunc.plan import hooks, mount_options, namespaces, process, seccomp
-from pyrunc.verbs import version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def features() -> dict[str, object]:
     """Return the features structure (features.md)."""
     return {
         "ociVersionMin": _OLDEST_SPEC,
-        "ociVersionMax": version.SPEC_VERSION,
+        "ociVersionMax": versions.SPEC_VERSION,
         "hooks": list(hooks.KINDS),
         "mountOptions": sorted(mount_options.OPTIONS),
         "linux": {
@@ -60,7 +60,7 @@ def features() -> dict[str, object]:
 
 
 def _seccomp() -> dict[str, object]:
-    if not version.libseccomp():
+    if not compiler.version():
         return {"enabled": False}
     return {
         "enabled": True,
@@ -75,12 +75,12 @@ def _seccomp() -> dict[str, object]:
 def _annotations() -> dict[str, str]:
     """Return what people may want to know beside the structure, under runc's keys where it has one."""
     annotations = {
-        "pyrunc.version": pyrunc.__version__,
-        "pyrunc.commit": version.commit(),
-        "pyrunc.command": version.command(),
+        "pyrunc.version": versions.__version__,
+        "pyrunc.commit": versions.commit(),
+        "pyrunc.command": versions.command(),
         "org.opencontainers.runc.checkpoint.enabled": "true" if "checkpoint" in VERBS else "false",
     }
-    library = version.libseccomp()
+    library = compiler.version()
     if library:
         annotations["io.github.seccomp.libseccomp.version"] = library
     return annotations

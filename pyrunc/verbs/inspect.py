@@ -7,12 +7,12 @@ the configuration. A part that cannot be had is null, and said on stderr; it hid
 from __future__ import annotations
 
 from pyrunc import jsonio, log, store
-from pyrunc.apply import exit_status
+from pyrunc.apply import exit_status, processes
 from pyrunc.apply.cgroups import statistics
 from pyrunc.errors import Failure, strerror
 from pyrunc.life import planning
 from pyrunc.plan import show, show_mounts
-from pyrunc.verbs import mounts, ps, state
+from pyrunc.verbs import mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def inspect(cmd: Command) -> dict[str, object]:
 
     """
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
-    found: dict[str, object] = dict(state.describe(container))
+    found: dict[str, object] = dict(store.describe(container))
     there = found["status"] not in ("creating", "stopped")
     found["exitStatus"] = exit_status.written(container)
     found["directory"] = container.directory
@@ -61,7 +61,7 @@ def inspect(cmd: Command) -> dict[str, object]:
     parts: dict[str, Callable[[], object]] = {
         "config": lambda: store.load_config(container),
         "plan": lambda: _plan(cmd, container),
-        "processes": lambda: ps.processes(container) if there else [],
+        "processes": lambda: processes.of(container) if there else [],
         "cgroup": lambda: _cgroup(container, there=there),
         "mounts": lambda: _mounts(cmd) if there else None,
     }

@@ -6,22 +6,17 @@ exist".
 
 from __future__ import annotations
 
-import _signal
-import os
-
-from pyrunc import jsonio, store
-from pyrunc.errors import Failure
+from pyrunc import store
+from pyrunc.life import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
-_SIGKILL = 9
-
 
 def main(cmd: Command) -> int:
     """Signal a container."""
-    number = signal_number(cmd.signal or "TERM")
+    number = signals.number(cmd.signal or "TERM")
     root = cmd.root or store.default_root()
     names = [cmd.id]
     if cmd.regex:
@@ -29,101 +24,5 @@ def main(cmd: Command) -> int:
 
         names = listing.matching(root, cmd.id)
     for name in names:
-        send(store.open_container(root, name), number, everyone=cmd.all)
+        signals.send(store.open_container(root, name), number, everyone=cmd.all)
     return 0
-
-
-def signal_number(word: str) -> int:
-    """Return a signal's number from its number or name, with or without SIG, in any case.
-
-    Raises:
-        Failure: there is no such signal.
-
-    """
-    given = jsonio.decimal(word, 64)
-    if given is not None:
-        return given
-    name = word.upper()
-    found = getattr(_signal, name if name.startswith("SIG") else "SIG" + name, None)
-    if isinstance(found, int) and "_" not in name:
-        return int(found)
-    if name.startswith(("RTMIN", "SIGRTMIN", "RTMAX", "SIGRTMAX")):
-        number = _realtime(name.removeprefix("SIG"))
-        if number:
-            return number
-    raise Failure(f"unknown signal {word!r}", hint="use a name such as TERM or a number up to 64")
-
-
-def _realtime(name: str) -> int:
-    base, offset = (
-        (int(_signal.SIGRTMIN), name[5:]) if name.startswith("RTMIN") else (int(_signal.SIGRTMAX), name[5:])
-    )
-    if not offset:
-        return base
-    sign = {"+": 1, "-": -1}.get(offset[0], 0)
-    distance = jsonio.decimal(offset[1:], 64)
-    if not sign or distance is None:
-        return 0
-    number = base + sign * distance
-    return number if int(_signal.SIGRTMIN) <= number <= int(_signal.SIGRTMAX) else 0
-
-
-def send(container: store.Container, number: int, *, everyone: bool) -> None:
-    """Send a signal.
-
-    Args:
-        container: its record.
-        number: the signal, 0 only to ask whether init lives.
-        everyone: to every process in the container's cgroup; a stopped container then is no failure.
-
-    Raises:
-        Failure: "container not running".
-
-    """
-    state = store.status(container)
-    all_of_them = everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != "")
-    if all_of_them and not container.cgroup:
-        from pyrunc.apply import processes
-
-        processes.signal_others(container, number)
-        if everyone and state == "stopped":
-            return
-    elif all_of_them:
-        # Without a pid namespace of its own, init's death does not take the others along.
-        from pyrunc.apply.cgroups import cgroup
-
-        if state == "stopped" and not everyone and not cgroup.pids(container.cgroup):
-            raise Failure("container not running", step=container.id)
-        cgroup.kill_all(container.cgroup, number)
-        return
-    if state in ("stopped", "creating"):
-        raise Failure("container not running", step=container.id)
-    try:
-        pidfd = os.pidfd_open(container.pid)
-        try:
-            stat = store.process_stat(container.pid)
-            if stat is None or stat[2] != container.start:
-                raise Failure("container not running", step=container.id)
-            _signal.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
-    except ProcessLookupError:
-        raise Failure("container not running", step=container.id) from None
-    except OSError as exc:
-        raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
-    if number == _SIGKILL and (state == "paused" or _divided(container)):
-        from pyrunc.apply.cgroups import cgroup, thaw
-
-        thaw.thaw_all(container.cgroup)
-
-
-def _divided(container: store.Container) -> bool:
-    """Tell whether there are cgroups below the container's: one may be frozen and keep a process from ending.
-
-    Only in version 1, where each directory counts as a link, and two for itself.
-    """
-    freezer = container.cgroup.get("freezer")
-    try:
-        return freezer is not None and os.stat(freezer).st_nlink > 2
-    except OSError:
-        return False

@@ -8,7 +8,6 @@ from errno import ENOENT
 
 from pyrunc import jsonio, listing, log, screen, store
 from pyrunc.errors import Failure, printable, strerror
-from pyrunc.verbs import state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def containers(root: str | None) -> list[dict[str, str]]:
     for name in names:
         try:
             container = store.open_container(directory, name)
-            values = state.describe(container)
+            values = store.describe(container)
             values["owner"] = owner(container.directory)
         except (store.AbsentError, FileNotFoundError):
             continue  # deleted while we looked

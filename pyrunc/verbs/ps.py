@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import foreground
-from pyrunc.apply.cgroups import cgroup
+from pyrunc.apply import foreground, processes
 from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 
@@ -29,7 +28,7 @@ def main(cmd: Command) -> int:
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
     if cmd.format not in ("table", "json"):
         raise Failure("invalid format option", hint="use table or json")
-    pids = processes(container)
+    pids = processes.of(container)
     if cmd.json or cmd.format == "json":
         print(dumps(pids))
         return 0
@@ -45,15 +44,6 @@ def main(cmd: Command) -> int:
         if len(fields) > column and fields[column] in shown:
             print(printable(line, keep="\t"))
     return 0
-
-
-def processes(container: store.Container) -> list[int]:
-    """Return the ids of a container's processes."""
-    if container.cgroup:
-        return cgroup.pids(container.cgroup)
-    from pyrunc.apply import processes as without_cgroup
-
-    return without_cgroup.of(container)
 
 
 def _ps(options: list[str]) -> str:

@@ -17,17 +17,5 @@ if TYPE_CHECKING:
 def main(cmd: Command) -> int:
     """Print one container's state as JSON."""
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
-    sys.stdout.write(jsonio.dumps_indent(describe(container)))
+    sys.stdout.write(jsonio.dumps_indent(store.describe(container)))
     return 0
-
-
-def describe(container: store.Container) -> dict[str, object]:
-    """Return the state with the fields runc adds."""
-    state = store.oci_state(container, store.status(container))
-    values = {name: state[name] for name in ("ociVersion", "id", "pid", "status", "bundle")}
-    values["rootfs"] = container.rootfs
-    values["created"] = container.created
-    if container.annotations:
-        values["annotations"] = container.annotations
-    values["owner"] = ""
-    return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyrunc import store
 from pyrunc.apply import exit_status
 from pyrunc.errors import Failure
-from pyrunc.verbs import kill
+from pyrunc.life import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def stop(container: store.Container, *, seconds: float = 10, signal: str | None 
     """
     exit_status.settle(container)
     number = _signal(container, signal)
-    kill_number = kill.signal_number(_SIGKILL)
+    kill_number = signals.number(_SIGKILL)
     with exit_status.Watch(container) as watch:
         state = store.status(container)
         if state != "stopped":
@@ -56,16 +56,16 @@ def stop(container: store.Container, *, seconds: float = 10, signal: str | None 
             watch.status()  # now it can be learnt, and is written down for `wait`
     if container.namespaces.get("pid") != "":
         # Without a process namespace of its own, the others outlive the first.
-        kill.send(container, kill_number, everyone=True)
+        signals.send(container, kill_number, everyone=True)
 
 
 def _signal(container: store.Container, word: str | None) -> int:
     """Return the number of the signal to ask with."""
     if word is not None:
-        return kill.signal_number(word)
+        return signals.number(word)
     wanted = container.annotations.get(STOP_SIGNAL) or "TERM"
     try:
-        return kill.signal_number(wanted)
+        return signals.number(wanted)
     except Failure as problem:
         problem.step = f"annotation {STOP_SIGNAL} of {container.id}"
         problem.hint = "name another one with --signal"
@@ -76,10 +76,10 @@ def _asked(container: store.Container, number: int, watch: exit_status.Watch, se
     """Ask a container's program to end, and tell whether it has within some seconds."""
     _send(container, number)
     if store.status(container) == "paused":
-        from pyrunc.verbs import resume
+        from pyrunc.life import pausing
 
         try:
-            resume.resume(container)
+            pausing.resume(container)
         except Failure:
             if store.status(container) == "paused":
                 raise
@@ -89,7 +89,7 @@ def _asked(container: store.Container, number: int, watch: exit_status.Watch, se
 def _send(container: store.Container, number: int) -> None:
     """Send a signal; that it has ended meanwhile is what was wanted."""
     try:
-        kill.send(container, number, everyone=False)
+        signals.send(container, number, everyone=False)
     except Failure:
         if store.status(container) != "stopped":
             raise

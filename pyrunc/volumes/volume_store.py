@@ -188,7 +188,7 @@ class Store:
             return False
         volume = Volume(
             name=name,
-            created=containers.now()[:19] + "Z",
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             labels=labels or {},
             anonymous=anonymous,
             state=FRESH,

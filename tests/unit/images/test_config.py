@@ -8,13 +8,13 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.images import config
-from pyrunc.verbs import spec
+from pyrunc.spec import default
 
 
 def convert(
     settings: dict[str, Any], *args: str, tty: bool = False, **more: Any
 ) -> tuple[dict[str, Any], list[str]]:
-    base = spec.default(unified=True)
+    base = default.default(unified=True)
     image = {"os": "linux", "architecture": "amd64", "config": settings, **more}
     return config.convert(image, base, {"uid": 1, "gid": 2}, args=args, tty=tty)
 

@@ -108,3 +108,10 @@ def test_a_way_back_that_has_lost_its_directory(root: str) -> None:
     store.save(reserved(root, "c1"))
     creation.undo(Failure("the reason"), container, lock, None, ())
     assert store.open_container(root, "c1").id == "c1"
+
+
+def test_now_is_rfc3339_with_nanoseconds() -> None:
+    text = creation.now()
+    assert len(text) == len("2026-01-02T03:04:05.123456789Z")
+    assert text[10] == "T"
+    assert text.endswith("Z")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.spec import load, meaning
+from pyrunc.spec import default, load, meaning
 from pyrunc.spec.accept import accept
-from pyrunc.verbs import spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +39,9 @@ def test_configs_of_others(tmp_path: Path, command: list[str], places: list[str]
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_our_own(unified: bool) -> None:
-    config = spec.default(unified=unified)
+    config = default.default(unified=unified)
     assert accept(config)
     assert meaning.check(config) == []  # type: ignore[arg-type]
-    config = spec.rootless(config, uid=1000, gid=1000)
+    config = default.rootless(config, uid=1000, gid=1000)
     assert accept(config)
     assert meaning.check(config) == []  # type: ignore[arg-type]

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from pyrunc.spec import slips
+from pyrunc.spec import default, slips
 from pyrunc.spec.slips import NOTE, WARNING
-from pyrunc.verbs import spec
 from tests.support.specs import engine, small, with_linux, with_process
 
 
@@ -149,7 +148,7 @@ def test_a_slip(config: dict[str, Any], pointer: str, severity: str, text: str) 
         {**small(), "process": {"cwd": "/", "args": ["sh"]}},
         {key: value for key, value in small().items() if key != "process"},
         engine(),
-        json.loads(json.dumps(spec.default(unified=True))),
+        json.loads(json.dumps(default.default(unified=True))),
         mounted(("/data", []), ("/data/inner", []), ("/data", ["remount", "ro"])),
         mounted(("/data", []), ("/database", [])),
         filtered("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW"),

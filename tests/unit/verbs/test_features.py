@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
+from pyrunc import versions
 from pyrunc.plan.mount_options import OPTIONS
-from pyrunc.verbs import features, version
+from pyrunc.verbs import features
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -35,7 +36,7 @@ def test_what_engines_look_for() -> None:
     """containerd: rro, a user namespace and idmap; CRI-O: both versions, not empty."""
     found: Any = features.features()
     assert found["ociVersionMin"]
-    assert found["ociVersionMax"] == version.SPEC_VERSION
+    assert found["ociVersionMax"] == versions.SPEC_VERSION
     assert "rro" in found["mountOptions"]
     assert "user" in found["linux"]["namespaces"]
     assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is True

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pyrunc.spec import load
-from pyrunc.verbs import spec
-from pyrunc.verbs.version import SPEC_VERSION
+from pyrunc.versions import SPEC_VERSION
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -50,31 +49,3 @@ def test_where_it_is_written(pyrunc: Call, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["other.json"]
     done = pyrunc("spec", "-b", "nosuch")
     assert (done.returncode, done.stderr) == (1, "open nosuch/config.json: no such file or directory\n")
-
-
-@pytest.mark.parametrize("unified", [True, False])
-def test_namespaces(unified: bool) -> None:
-    kinds = {entry["type"] for entry in spec.default(unified=unified)["linux"]["namespaces"]}
-    assert kinds == {"pid", "network", "ipc", "uts", "mount"} | ({"cgroup"} if unified else set())
-
-
-@pytest.mark.parametrize("unified", [True, False])
-def test_rootless(unified: bool) -> None:
-    config: dict[str, Any] = spec.rootless(spec.default(unified=unified), uid=1000, gid=100)
-    kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
-    assert "user" in kinds
-    assert "network" not in kinds
-    assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 1000, "size": 1}]
-    assert config["linux"]["gidMappings"] == [{"containerID": 0, "hostID": 100, "size": 1}]
-    assert "resources" not in config["linux"]
-    mounts = {mount["destination"]: mount for mount in config["mounts"]}
-    # The host's cgroups, which the bind brings along, are closed twice.
-    assert mounts["/sys"]["options"][0] == "rbind"
-    assert "rro" in mounts["/sys"]["options"]
-    assert mounts["/sys/fs/cgroup"]["type"] == "cgroup"
-    assert "ro" in mounts["/sys/fs/cgroup"]["options"]
-    order = list(mounts)
-    assert order.index("/sys") < order.index("/sys/fs/cgroup")
-    assert not [
-        option for mount in config["mounts"] for option in mount.get("options", ()) if "id=" in option
-    ]

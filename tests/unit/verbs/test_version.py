@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
-import pyrunc
-from pyrunc import store
 from pyrunc.cli.match import Command
 from pyrunc.verbs import version
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 
 def test_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,31 +27,9 @@ def test_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line for line in lines[5:-1] if not re.fullmatch(r"libseccomp: \d+\.\d+\.\d+", line)] == []
 
 
-@pytest.mark.parametrize("kind", ["image", "program"])
-def test_which_command_this_is(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    embed = ModuleType("_pyrunc_embed")
-    monkeypatch.setitem(sys.modules, "_pyrunc_embed", embed)
-    monkeypatch.setattr(embed, "kind", lambda: kind, raising=False)
-    assert version.command() == f"{kind} ({sys.executable})"
-
-
 def test_without_libseccomp_its_line_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pyrunc.apply.seccomp.compiler.version", lambda: None)
     version.main(Command("version", {}))
     assert "libseccomp" not in capsys.readouterr().out
-
-
-def test_the_commit_an_installation_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyrunc, "__file__", str(tmp_path / "__init__.py"))
-    assert version.commit() == "unknown"
-    (tmp_path / "commit.txt").write_text("0123abc\n")
-    assert version.commit() == "0123abc"
-    (tmp_path / "commit.txt").write_text("")
-    assert version.commit() == "unknown"
-
-
-def test_state_names_the_same_version_of_the_specification() -> None:
-    state = store.oci_state(store.Container("/r", "x"), "stopped")
-    assert state["ociVersion"] == version.SPEC_VERSION

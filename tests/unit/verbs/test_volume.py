@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc import store as containers
+from pyrunc.life import creation
 from pyrunc.volumes.volume_store import Store
 from tests.support.records import reserved
 
@@ -40,7 +41,7 @@ def volume(pyrunc: Call, store: Store) -> Volume:
 def user(tmp_path: Path, store: Store, volume: str, name: str) -> None:
     """Let a container use a volume."""
     made = reserved(str(tmp_path / "state"), name)
-    made.created = containers.now()
+    made.created = creation.now()
     containers.save(made)
     holder = (made.root, made.id, made.created)
     store.use(volume, holder, labels={}, anonymous=len(volume) == 64).close()

@@ -12,6 +12,7 @@ import pytest
 from pyrunc import store as containers
 from pyrunc.cli.match import match
 from pyrunc.errors import Failure
+from pyrunc.life import creation
 from pyrunc.plan import show
 from pyrunc.volumes import attach, hosts, release
 from pyrunc.volumes.attach import Additions
@@ -45,7 +46,7 @@ class Host:
 
     def container(self, name: str) -> containers.Container:
         made = reserved(self.root, name)
-        made.created = containers.now()
+        made.created = creation.now()
         made.bundle = str(self.folder / f"bundle-{name}")
         return made
 

@@ -17,6 +17,7 @@ import pytest
 
 from pyrunc import store as containers
 from pyrunc.errors import Failure
+from pyrunc.life import creation
 from pyrunc.volumes.meta import FRESH
 from pyrunc.volumes.volume_store import (
     MissingError,
@@ -43,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def container(tmp_path: Path, name: str, root: str = "state") -> tuple[str, str, str]:
     """Make a container's record and return it as a holder."""
     made = reserved(str(tmp_path / root), name)
-    made.created = containers.now()
+    made.created = creation.now()
     containers.save(made)
     return made.root, made.id, made.created
 

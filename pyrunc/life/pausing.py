@@ -1,0 +1,45 @@
+"""A container is frozen where it is, and goes on.
+
+Law 4: nothing is recorded; that the container is paused is read from its cgroup at each question.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyrunc import store
+from pyrunc.apply.cgroups import cgroup
+from pyrunc.errors import Failure
+
+
+def pause(container: store.Container) -> None:
+    """Freeze a created or running container.
+
+    Raises:
+        Failure: it does not run ("container not running"), or it cannot be
+            frozen.
+
+    """
+    lock = store.lock(container)
+    try:
+        if store.status(container) not in ("created", "running"):
+            raise Failure("container not running", step=container.id)
+        cgroup.freeze(container.cgroup)
+    finally:
+        os.close(lock)
+
+
+def resume(container: store.Container) -> None:
+    """Thaw a paused container.
+
+    Raises:
+        Failure: it is not paused ("container not paused").
+
+    """
+    lock = store.lock(container)
+    try:
+        if store.status(container) != "paused":
+            raise Failure("container not paused", step=container.id)
+        cgroup.thaw(container.cgroup)
+    finally:
+        os.close(lock)
