@@ -12,8 +12,9 @@ import os
 import time
 from errno import ENODEV, ENOENT, ESRCH
 
-from pyrunc import jsonio
-from pyrunc.errors import Failure
+from pyrunc import files, jsonio
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ def in_user_namespace() -> bool:
 
     """
     try:
-        # In bytes: text would load a codec.
-        with open("/proc/self/uid_map", "rb") as file:
-            return file.read().split() != [b"0", b"0", b"4294967295"]
+        return files.read("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
     except FileNotFoundError:
         return False  # a kernel without user namespaces, or no /proc
     except OSError as exc:
@@ -183,11 +182,8 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
 
     """
     check_id(id)
-    directory = _open_directory(root, id)
-    try:
+    with closing(_open_directory(root, id)) as directory:
         return _read(Container(root, id), directory)
-    finally:
-        os.close(directory)
 
 
 def _open_directory(root: str, id: str) -> int:  # noqa: A002
@@ -203,7 +199,7 @@ def _read(container: Container, directory: int) -> Container:
     """Fill a record from an open state directory; the rest is as for open_container()."""
     path = f"{container.directory}/{STATE}"
     try:
-        text = read_whole(os.open(STATE, _FILE, dir_fd=directory))
+        text = files.read_whole(os.open(STATE, _FILE, dir_fd=directory))
     except OSError as exc:
         if exc.errno == ENOENT:
             raise AbsentError(container.root, container.id) from None
@@ -235,17 +231,6 @@ def _take(container: Container, name: str, values: dict[str, Any]) -> bool:
     return True
 
 
-def read_whole(fd: int) -> bytes:
-    """Return all that can be read from a descriptor, and close it."""
-    parts = []
-    try:
-        while part := os.read(fd, 1 << 20):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts)
-
-
 def write(directory: str, name: str, data: bytes) -> None:
     """Write a file of a state directory whole: readers see the old one or the new one, never a part.
 
@@ -255,20 +240,11 @@ def write(directory: str, name: str, data: bytes) -> None:
     """
     temporary = f".{name}.tmp"
     how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        place = os.open(directory, _DIRECTORY)
-        try:
-            fd = os.open(temporary, how, 0o600, dir_fd=place)
-            try:
-                while data:
-                    data = data[os.write(fd, data) :]
-            finally:
-                os.close(fd)
-            os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
-        finally:
-            os.close(place)
-    except OSError as exc:
-        raise Failure(f"write {directory}/{name}", errno=exc.errno or 0) from None
+    with failing(f"write {directory}/{name}"), closing(os.open(directory, _DIRECTORY)) as place:
+        with closing(os.open(temporary, how, 0o600, dir_fd=place)) as fd:
+            while data:
+                data = data[os.write(fd, data) :]
+        os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
 
 
 def save(container: Container) -> None:
@@ -291,7 +267,7 @@ def load_config(container: Container) -> dict[str, object]:
     """
     path = f"{container.directory}/{CONFIG}"
     try:
-        config = jsonio.loads(read_whole(os.open(path, _FILE)).decode())
+        config = jsonio.loads(files.read_whole(os.open(path, _FILE)).decode())
     except OSError as exc:
         raise Failure(f"read {path}", errno=exc.errno or 0) from None
     except ValueError:
@@ -402,7 +378,7 @@ def process_stat(pid: int) -> Stat | None:
     """
     for _attempt in range(2):
         try:
-            line = read_whole(os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
+            line = files.read(f"/proc/{pid}/stat")
         except OSError as exc:
             if exc.errno not in (ENOENT, ESRCH):
                 raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
@@ -471,7 +447,7 @@ def frozen(container: Container) -> bool:
     else:
         return False
     try:
-        return read_whole(os.open(path, os.O_RDONLY | os.O_CLOEXEC)).strip() in words
+        return files.read(path).strip() in words
     except OSError as exc:
         if exc.errno not in (ENOENT, ENODEV):  # else the cgroup is gone
             raise Failure(f"read {path}", errno=exc.errno or 0) from None

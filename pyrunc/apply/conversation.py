@@ -10,7 +10,8 @@ import os
 
 from pyrunc import log, store
 from pyrunc.apply import protocol
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.plan import steps
 
 TYPE_CHECKING = False
@@ -346,12 +347,8 @@ def write_pid_file(path: str, pid: int) -> None:
     """
     directory, _, name = path.rpartition("/")
     temporary = f"{directory}/.{name}" if directory or path.startswith("/") else f".{name}"
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with failing(f"write pid file {path}"):
+        with closing(os.open(temporary, how, 0o644)) as fd:
             os.write(fd, str(pid).encode())
-        finally:
-            os.close(fd)
         os.rename(temporary, path)
-    except OSError as exc:
-        raise Failure(f"write pid file {path}", errno=exc.errno or 0) from None

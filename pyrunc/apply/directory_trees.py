@@ -12,6 +12,7 @@ import os
 from errno import EBUSY, ELOOP, ENOTDIR, EXDEV
 
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -48,10 +49,8 @@ def remove(parent: int, name: str, what: str) -> int:
         return 0
     except OSError as exc:
         raise _failure(exc, what) from None
-    try:
+    with closing(fd):
         size = empty(fd, what)
-    finally:
-        os.close(fd)
     os.rmdir(name, dir_fd=parent)
     return size
 
@@ -65,12 +64,9 @@ def empty(top: int, what: str) -> int:
         number = 0
         while todo:
             name = todo.pop()
-            fd = _enter(top, name)
-            try:
+            with closing(_enter(top, name)) as fd:
                 number += 1
                 found, freed = _clear(fd, top, f"{prefix}{number}-", counted)
-            finally:
-                os.close(fd)
             os.rmdir(name, dir_fd=top)
             todo += found
             size += freed
@@ -279,15 +275,13 @@ def _leave(stack: list[_Level], doing: str) -> None:
 
     """
     here = stack.pop()
-    try:
+    with closing(here.fd):
         above = stack[-1] if stack else None
         if above is not None and above.fd < 0:
             above.fd = os.open("..", READ_DIRECTORY, dir_fd=here.fd)
             found = os.fstat(above.fd)
             if (found.st_dev, found.st_ino) != above.inode:
                 raise Failure(f"{doing}: a directory in it was moved meanwhile", hint="try again")
-    finally:
-        os.close(here.fd)
 
 
 def _visit(fd: int, action: Callable[[int, str], None], directories: list[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from errno import EBUSY, ENOENT
 
-from pyrunc import log, store
+from pyrunc import files, log, store
 from pyrunc.apply import init_program, protocol
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.conversation import PATIENCE, Conversation
@@ -233,12 +233,7 @@ def _unified(container: Container) -> int:
     """
     path = f"/proc/{container.pid}/cgroup"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            table = os.read(fd, 1 << 20)
-        finally:
-            os.close(fd)
-        own = next(line[3:] for line in table.split(b"\n") if line.startswith(b"0::"))
+        own = next(line[3:] for line in files.read(path).split(b"\n") if line.startswith(b"0::"))
         mount = container.cgroup[""]
         place = mount.find("/unified/")
         top = mount[: place + 8] if place >= 0 else "/sys/fs/cgroup"

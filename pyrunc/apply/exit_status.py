@@ -22,7 +22,7 @@ import sys
 import time
 from errno import ENOENT
 
-from pyrunc import store
+from pyrunc import files, store
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -258,7 +258,7 @@ def _uncollected(proc: int) -> int | None:
         if exc.errno != ENOENT:
             return None
     try:
-        line = store.read_whole(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc))
+        line = files.read("stat", dir_fd=proc)
     except OSError:
         return None
     fields = line[line.rfind(b")") + 2 :].split()

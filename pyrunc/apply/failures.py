@@ -14,6 +14,7 @@ from errno import EACCES, EINVAL, ENOSPC, EPERM
 from pyrunc import store
 from pyrunc.apply import identity, unstarted
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.plan import program, steps
 from pyrunc.plan.record import Record
 
@@ -271,7 +272,7 @@ def looking(every: Sequence[steps.Step], pid: int, *, mapped: bool, filtered: bo
             root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             return ""
-        try:
+        with closing(root):
             return unstarted.why(
                 root,
                 path,
@@ -282,8 +283,6 @@ def looking(every: Sequence[steps.Step], pid: int, *, mapped: bool, filtered: bo
                 cwd=next((step.path for step in every if isinstance(step, steps.Cwd)), "/"),
                 filtered=filtered,
             )
-        finally:
-            os.close(root)
 
     return why
 

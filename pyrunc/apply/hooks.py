@@ -14,6 +14,7 @@ import time
 from pyrunc import jsonio
 from pyrunc.apply import foreground, unstarted
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -176,12 +177,9 @@ def _environment(own: Sequence[str] | None, default: Sequence[str] | None) -> di
 
 def _unstarted(path: str, exc: OSError) -> str:
     """Return a better explanation than the kernel's error number, which may be about another file."""
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         uid, gids = os.geteuid(), {os.getegid(), *os.getgroups()}
         return unstarted.why(root, path, exc.errno or 0, uid=uid, gids=gids, override=uid == 0)
-    finally:
-        os.close(root)
 
 
 def _tail(data: bytes) -> str:

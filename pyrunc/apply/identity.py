@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EINVAL, EPERM, EROFS
 
-from pyrunc import log
+from pyrunc import files, log
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -100,11 +100,7 @@ def set_oom_score(pid: int, step: OomScore) -> None:
 
     """
     try:
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(step.value).encode())
-        finally:
-            os.close(fd)
+        files.write(f"/proc/{pid}/oom_score_adj", str(step.value).encode())
     except OSError as exc:
         from pyrunc.apply import facts
 

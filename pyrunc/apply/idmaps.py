@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from errno import EPERM
 
+from pyrunc import files
 from pyrunc.apply import foreground, identity
 from pyrunc.errors import Failure
 from pyrunc.linux import flags
@@ -124,11 +125,7 @@ def compare(pid: int, step: IdMaps) -> None:
 
 
 def _put(pid: int, file: str, text: str) -> None:
-    fd = os.open(f"/proc/{pid}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
+    files.write(f"/proc/{pid}/{file}", text.encode())
 
 
 def _refused(file: str, maps: Maps, pointer: str, errno: int) -> Failure:

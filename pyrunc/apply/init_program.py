@@ -13,7 +13,7 @@ from errno import EACCES, EINVAL, ENOSYS, EPERM
 from fcntl import fcntl
 
 from pyrunc.apply import protocol
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.program import NAME
 
@@ -62,10 +62,8 @@ def image(mode: int = 0o111) -> int:
         Failure: it cannot be made.
 
     """
-    try:
+    with failing("start the init program"):
         return sealed("pyrunc-init", _linux.init_image(), executable=True, mode=mode)
-    except OSError as exc:
-        raise Failure("start the init program", errno=exc.errno or 0) from None
 
 
 def start(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 
+from pyrunc import files
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.plan import intel_rdt
 
 TYPE_CHECKING = False
@@ -63,7 +65,7 @@ def _mkdir(plan: IntelRdtPlan, path: str) -> None:
 
 def _compare(plan: IntelRdtPlan) -> None:
     """Refuse an existing group whose values differ from those in config.json."""
-    present = _values(_read(plan.path, "schemata").splitlines())
+    present = _values(files.text(plan.path + "/schemata").splitlines())
     for name, wanted in _values(plan.compare).items():
         have = present.get(name, {})
         for domain, value in wanted.items():
@@ -107,11 +109,8 @@ def update(
 
 def _write(root: str, path: str, line: str, pointer: str) -> None:
     try:
-        fd = os.open(path + "/schemata", os.O_WRONLY | os.O_CLOEXEC)
-        try:
+        with closing(os.open(path + "/schemata", os.O_WRONLY | os.O_CLOEXEC)) as fd:
             os.write(fd, line.encode() + b"\n")
-        finally:
-            os.close(fd)
     except OSError as exc:
         raise Failure(
             f"write {line!r} to {path}/schemata", pointer=pointer, errno=exc.errno or 0, hint=_why(root)
@@ -120,13 +119,5 @@ def _write(root: str, path: str, line: str, pointer: str) -> None:
 
 def _why(root: str) -> str:
     """Return the file system's explanation of the last refusal, "" if there is none."""
-    status = _read(root, "info/last_cmd_status").strip()
+    status = files.text(root + "/info/last_cmd_status")
     return "" if status == "ok" else status
-
-
-def _read(path: str, file: str) -> str:
-    try:
-        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""

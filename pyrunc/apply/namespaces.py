@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EINVAL
 
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +19,8 @@ def open_join(join: Join) -> int:
         Failure: there is nothing at the path.
 
     """
-    try:
+    with failing(f"open {join.kind} namespace {join.path}", pointer=join.pointer):
         return os.open(join.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure(
-            f"open {join.kind} namespace {join.path}", pointer=join.pointer, errno=exc.errno or 0
-        ) from None
 
 
 def refused(join: Join, errno: int) -> Failure:

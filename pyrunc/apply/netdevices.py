@@ -16,7 +16,8 @@ import os
 from _struct import pack, unpack_from
 from errno import EEXIST, ENODEV, ENOENT, ESRCH
 
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -71,10 +72,8 @@ def move(step: NetDevice, pid: int) -> None:
         raise Failure(
             "open the container's network namespace", pointer=step.pointer, errno=exc.errno or 0
         ) from None
-    try:
+    with closing(there):
         _move(step, there)
-    finally:
-        os.close(there)
 
 
 def loopback_up(pid: int) -> None:
@@ -84,14 +83,10 @@ def loopback_up(pid: int) -> None:
         Failure: the process has ended, or the kernel refuses.
 
     """
-    try:
+    with failing("open the container's network namespace"):
         there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure("open the container's network namespace", errno=exc.errno or 0) from None
-    try:
+    with closing(there):
         talk = _Talk("", _open_in(there, ""))
-    finally:
-        os.close(there)
     try:
         talk.do("set network device lo up", _NEWLINK, _link(talk.index("lo"), up=True))
     finally:
@@ -155,20 +150,13 @@ def _open() -> _socket.socket:
 
 def _open_in(there: int, pointer: str) -> _socket.socket:
     """Open a socket in another network namespace; it stays there when this process returns."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
+    with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
+        with failing("enter the container's network namespace", pointer=pointer):
             _linux.setns(there, flags.CLONE_NEWNET)
-        except OSError as exc:
-            raise Failure(
-                "enter the container's network namespace", pointer=pointer, errno=exc.errno or 0
-            ) from None
         try:
             return _open()
         finally:
             _linux.setns(home, flags.CLONE_NEWNET)
-    finally:
-        os.close(home)
 
 
 class _Talk:

@@ -16,6 +16,7 @@ from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.apply.mounts import host_side
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
 from pyrunc.plan import process_program, program_first, steps
@@ -404,14 +405,11 @@ def private_procfs() -> int:
 
     """
     try:
-        fs = _linux.fsopen("proc", flags.FSOPEN_CLOEXEC)
-        try:
+        with closing(_linux.fsopen("proc", flags.FSOPEN_CLOEXEC)) as fs:
             _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
             return _linux.fsmount(
                 fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NOEXEC
             )
-        finally:
-            os.close(fs)
     except OSError:
         # An ordinary user may not make one. The host's is as good, once it is known to be a procfs.
         fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, ENOENT, ESRCH
 
-from pyrunc import store
+from pyrunc import files, store
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -65,8 +65,7 @@ def signal_others(container: Container, number: int) -> None:
 def _parent(pid: int) -> int:
     """Return the parent's id, 0 for a process that is gone (proc_pid_stat(5), field 4)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
+        return int(files.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1])
     except OSError as exc:
         if exc.errno in (ENOENT, ESRCH):
             return 0

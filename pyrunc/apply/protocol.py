@@ -41,7 +41,7 @@ import os
 import sys
 
 from pyrunc import jsonio, log
-from pyrunc.errors import Failure, from_facts
+from pyrunc.errors import Failure, failing, from_facts
 
 MAPPED = b"M"
 DUMPABLE = b"m"
@@ -94,10 +94,8 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
 
     """
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
-    try:
+    with failing("make the socket to the container's init"):
         return _socket.socketpair(_socket.AF_UNIX, kind, 0)
-    except OSError as exc:
-        raise Failure("make the socket to the container's init", errno=exc.errno or 0) from None
 
 
 def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:

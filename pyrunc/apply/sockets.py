@@ -11,6 +11,7 @@ import os
 import sys
 
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 
 # unix(7): sun_path has 108 bytes, one of them for the NUL at the end.
 _LONGEST = 107
@@ -56,11 +57,8 @@ def bind(sock: _socket.socket, directory: str, name: str) -> None:
         OSError: the kernel's answer.
 
     """
-    opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as opened:
         sock.bind(b"/proc/self/fd/%d/%s" % (opened, os.fsencode(name)))
-    finally:
-        os.close(opened)
 
 
 def send(sock: _socket.socket, payload: bytes, fd: int) -> None:

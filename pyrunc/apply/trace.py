@@ -11,7 +11,7 @@ import os
 from time import monotonic_ns
 
 from pyrunc import jsonio, log
-from pyrunc.errors import Failure
+from pyrunc.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ class Trace:
         self.child: dict[int, tuple[int, int]] = {}
         self._file = 2
         if target != "-":
-            try:
+            with failing(f"open {target} for --trace"):
                 how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
                 self._file = os.open(target, how, 0o644)
-            except OSError as exc:
-                raise Failure(f"open {target} for --trace", errno=exc.errno or 0) from None
 
     # -- the parent ----
 

@@ -13,6 +13,7 @@ import os
 from errno import E2BIG, EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM, ETXTBSY
 
 from pyrunc.apply import target
+from pyrunc.files import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +56,9 @@ class _Look:
             fd = target.resolve(self.root, path)
         except OSError as exc:
             return self._missing(path, depth) if exc.errno == ENOENT else ""
-        try:
+        with closing(fd):
             found = os.fstat(fd)
             noexec = os.fstatvfs(fd).f_flag & _NOEXEC
-        finally:
-            os.close(fd)
         if not stat.S_ISREG(found.st_mode):
             return f"{path} is a {_kind(found.st_mode)}"
         if not found.st_mode & 0o111:
@@ -76,10 +75,8 @@ class _Look:
             fd = target.resolve(self.root, path, follow=False)
         except OSError:
             return f"{path} is not there" if depth < _DEPTH else ""
-        try:
+        with closing(fd):
             return f"{path} is a symlink to {os.readlink('', dir_fd=fd)}, which is not there"
-        finally:
-            os.close(fd)
 
     def _way(self, path: str, errno: int) -> str:
         """Return the directory of a path that is missing, no directory, or may not be searched."""
@@ -94,10 +91,8 @@ class _Look:
                     return f"the directory {way} is not there"
                 before = way.rpartition("/")[0] or "/"
                 return f"user {self.uid} may not pass the directory {before}" if exc.errno == EACCES else ""
-            try:
+            with closing(fd):
                 found = os.fstat(fd)
-            finally:
-                os.close(fd)
             if not stat.S_ISDIR(found.st_mode):
                 return f"{way} is a {_kind(found.st_mode)}, not a directory"
             if errno == EACCES and not self._may(found):
@@ -127,11 +122,9 @@ class _Look:
             fd = target.resolve(self.root, path)
         except OSError:
             return -1, -1
-        try:
+        with closing(fd):
             # A bind mount has the file system of its source, but its flags may differ.
             return os.fstat(fd).st_dev, os.fstatvfs(fd).f_flag
-        finally:
-            os.close(fd)
 
     def _content(self, path: str, errno: int, depth: int) -> str:
         try:

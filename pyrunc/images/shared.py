@@ -15,7 +15,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pyrunc import directories, jsonio
+from pyrunc import directories, files, jsonio
 from pyrunc import store as containers
 from pyrunc.apply import directory_trees, facts
 from pyrunc.apply.mounts import filesystems
@@ -298,7 +298,7 @@ def meta(directory: str) -> dict[str, Any]:
     """
     path = f"{directory}/{META}"
     try:
-        value = jsonio.loads(containers.read_whole(os.open(path, os.O_RDONLY | os.O_CLOEXEC)).decode())
+        value = jsonio.loads(files.read(path).decode())
     except OSError as exc:
         raise Failure(f"read {path}", errno=exc.errno or 0) from None
     except ValueError:

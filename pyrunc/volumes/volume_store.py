@@ -17,6 +17,7 @@ import os
 import time
 from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
+from pyrunc import files
 from pyrunc import store as containers
 from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure, printable
@@ -120,7 +121,7 @@ class Store:
         path = f"{self.path}/{name}/{META}"
         directory = self._open(name)
         try:
-            text = containers.read_whole(os.open(META, _FILE, dir_fd=directory))
+            text = files.read_whole(os.open(META, _FILE, dir_fd=directory))
         except FileNotFoundError:
             if _has_data(directory):
                 return volume  # only its content is there; nothing else is known of it

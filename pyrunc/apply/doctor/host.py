@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 
+from pyrunc import files
 from pyrunc.apply import exit_status, facts, foreground
 from pyrunc.apply.cgroups import hierarchies as cgroups
 from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
 from pyrunc.apply.mounts import classic
 from pyrunc.apply.seccomp import compiler
 from pyrunc.errors import Failure, strerror
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces
 
@@ -37,15 +39,6 @@ def findings() -> list[Finding]:
     """Return the findings about this host, for this user."""
     found = [_kernel(), _calls(), _mounts(), _exits(), _cgroups(), *_rights_on_cgroups(), _namespaces()]
     return [*found, _user_namespaces(), *_subordinate_ids(), _modules(), _seccomp()]
-
-
-def read(path: str) -> str:
-    """Return a small file's text without white space around it, "" if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 # -- the kernel ----
@@ -79,7 +72,7 @@ def _calls() -> Finding:
             call()
         except OSError as exc:
             return Finding("system calls", MISSING, f"{name} is refused: {strerror(exc.errno or 0)}", todo)
-    if read(_NOEXEC) == "2":
+    if files.text(_NOEXEC) == "2":
         found = f"{_NOEXEC} is 2: the init program, a file in memory, cannot be executed"
         return Finding("system calls", MISSING, found, "sysctl vm.memfd_noexec=1")
     return Finding("system calls", OK, "all that have no stand-in are there")
@@ -98,12 +91,9 @@ def _mounts() -> Finding:
 
 
 def _exits() -> Finding:
-    pidfd = os.pidfd_open(os.getpid())
-    try:
+    with closing(os.pidfd_open(os.getpid())) as pidfd:
         if exit_status.keeps(pidfd):
             return Finding("exit status", OK, "kept by the kernel for who waits (pyrunc wait)")
-    finally:
-        os.close(pidfd)
     if exit_status.listens():
         return Finding("exit status", OK, "told by the process connector to who waits (pyrunc wait)")
     return Finding(
@@ -161,7 +151,7 @@ def _namespaces() -> Finding:
     none = [
         kind
         for kind in sorted(have)
-        if read(f"/proc/sys/user/max_{_FILES.get(kind, kind)}_namespaces") == "0"
+        if files.text(f"/proc/sys/user/max_{_FILES.get(kind, kind)}_namespaces") == "0"
     ]
     lacking = sorted({*namespaces.FLAGS} - have) + none
     if not lacking:
@@ -188,7 +178,7 @@ def _user_namespaces() -> Finding:
     error = _attempt(_new_user_namespace)
     if not error:
         return Finding("user namespaces", OK, "can be made")
-    switches = [word for path, off, word in _SWITCHES if read(f"/proc/sys/{path}") == off]
+    switches = [word for path, off, word in _SWITCHES if files.text(f"/proc/sys/{path}") == off]
     todo = (
         f"sysctl {switches[0]}"
         if switches
@@ -254,7 +244,7 @@ def _subordinate_ids() -> list[Finding]:
 
 def _count(path: str, names: tuple[str, ...]) -> int:
     """Return how many ids a file of subuid(5) gives to a user."""
-    fields = (line.split(":") for line in read(path).split("\n"))
+    fields = (line.split(":") for line in files.text(path).split("\n"))
     return sum(int(each[2]) for each in fields if len(each) == 3 and each[0] in names and each[2].isdigit())
 
 
@@ -263,10 +253,10 @@ def _count(path: str, names: tuple[str, ...]) -> int:
 
 def _modules() -> Finding:
     active = []
-    if read("/sys/module/apparmor/parameters/enabled") == "Y":
+    if files.text("/sys/module/apparmor/parameters/enabled") == "Y":
         active.append("AppArmor")
     if os.path.exists("/sys/fs/selinux/enforce"):
-        mode = "enforcing" if read("/sys/fs/selinux/enforce") == "1" else "permissive"
+        mode = "enforcing" if files.text("/sys/fs/selinux/enforce") == "1" else "permissive"
         active.append(f"SELinux ({mode})")
     if not active:
         return Finding("security modules", OK, "no AppArmor, no SELinux: a config.json must name no label")
@@ -274,7 +264,7 @@ def _modules() -> Finding:
 
 
 def _seccomp() -> Finding:
-    actions = read("/proc/sys/kernel/seccomp/actions_avail")
+    actions = files.text("/proc/sys/kernel/seccomp/actions_avail")
     library = compiler.version()
     if not actions and not os.path.exists("/proc/sys/kernel/seccomp"):
         todo = "use a kernel with CONFIG_SECCOMP_FILTER; engines ask for a filter by default"

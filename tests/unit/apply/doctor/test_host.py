@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrunc import files as small_files
 from pyrunc.apply import exit_status, facts
 from pyrunc.apply.cgroups import hierarchies
 from pyrunc.apply.doctor import host
@@ -30,7 +31,7 @@ V1 = {name: f"/sys/fs/cgroup/{name}" for name in ("cpu", "cpuset", "blkio", "mem
 def files(**contents: str) -> Patch:
     """Let files have these contents, and be missing else; "__" is "/" in their names."""
     named = {"/" + name.replace("__", "/"): text for name, text in contents.items()}
-    return lambda patch: patch.setattr(host, "read", lambda path: named.get(path, ""))
+    return lambda patch: patch.setattr(small_files, "text", lambda path: named.get(path, ""))
 
 
 def cgroups(version: int, mounts: dict[str, str], *controllers: str) -> Patch:
