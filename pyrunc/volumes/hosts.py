@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 
 from pyrunc import directories
-from pyrunc.apply import directory_trees
+from pyrunc.apply import directory_trees, mount_table
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux
 from pyrunc.plan import namespaces
 from pyrunc.volumes.grammar import invalid, shown
-from pyrunc.volumes.volume_store import unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,29 +106,16 @@ def _check_propagation(source: str, wanted: str) -> None:
     path = source
     while not os.path.exists(path):
         path = os.path.dirname(path)
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
         number = _linux.statx_mnt(fd)[0]
-    finally:
-        os.close(fd)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
-        for line in table:
-            fields = line.split(" ")
-            if fields[0] != str(number):
-                continue
-            tags = " ".join(fields[6 : fields.index("-")])
-            place = unescape(fields[4])
-            if wanted.endswith("shared"):
-                if "shared:" not in tags:
-                    raise Failure(
-                        f"path {source} is mounted on {place} but it is not a shared mount",
-                        hint=f"mount --make-shared {place}",
-                    )
-            elif "shared:" not in tags and "master:" not in tags:
-                raise Failure(
-                    f"path {source} is mounted on {place} but it is not a shared or slave mount",
-                    hint=f"mount --make-shared {place}",
-                )
+    row = next((row for row in mount_table.read() if row.id == number), None)
+    if row is None or row.shared or (row.master and not wanted.endswith("shared")):
+        return
+    kind = "a shared" if wanted.endswith("shared") else "a shared or slave"
+    raise Failure(
+        f"path {source} is mounted on {row.point} but it is not {kind} mount",
+        hint=f"mount --make-shared {row.point}",
+    )
 
 
 def missing(path: str) -> list[str]:

@@ -390,21 +390,14 @@ class Locked:
 
     def _refuse_mounts(self) -> None:
         """Refuse to remove a volume in which something is mounted, because that is not the volume's."""
+        from pyrunc.apply import mount_table
+
         below = os.path.realpath(f"{self.store.path}/{self.volume.name}") + "/"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
-            for line in table:
-                place = unescape(line.split(" ", 5)[4])
-                if place.startswith(below):
-                    raise Failure(
-                        f"remove {self.volume.name}: {place} is a mount point", hint=f"umount {place}"
-                    )
-
-
-def unescape(text: str) -> str:
-    """Return a path of /proc/PID/mountinfo as it is: four characters are written in octal there."""
-    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(octal, character)
-    return text
+        for row in mount_table.read():
+            if row.point.startswith(below):
+                raise Failure(
+                    f"remove {self.volume.name}: {row.point} is a mount point", hint=f"umount {row.point}"
+                )
 
 
 class Staging:

@@ -24,7 +24,6 @@ from pyrunc.volumes.volume_store import (
     Store,
     default_path,
     new_name,
-    unescape,
 )
 from tests.support.records import refuse, removed, reserved
 
@@ -323,10 +322,6 @@ def test_anonymous_names() -> None:
     names = {new_name() for _ in range(10)}
     assert len(names) == 10
     assert all(len(name) == 64 and not name.strip("0123456789abcdef") for name in names)
-
-
-def test_unescape() -> None:
-    assert unescape(r"/a\040b\011c\012d\134e") == "/a b\tc\nd\\e"
 
 
 def test_the_record_is_json(store: Store, tmp_path: Path) -> None:
