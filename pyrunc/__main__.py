@@ -12,6 +12,7 @@ import _signal
 import os
 import sys
 
+from pyrunc import files
 from pyrunc.cli.match import match
 
 TYPE_CHECKING = False
@@ -228,11 +229,7 @@ def _forget_locale() -> None:
     if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return
     try:
-        fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            given = os.read(fd, 1 << 20)
-        finally:
-            os.close(fd)
+        given = files.read("/proc/self/environ")
     except OSError:
         return
     if b"\0LC_CTYPE=" not in b"\0" + given:

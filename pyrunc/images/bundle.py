@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from pyrunc import directories
 from pyrunc import store as containers
 from pyrunc.apply import directory_trees
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.images import config, image, lowers, owners, shared, unpack
 from pyrunc.images.platforms import Platform
 from pyrunc.life import config_file
@@ -104,11 +105,9 @@ class _Job:
         if not self.store:
             return unpack.unpack(self.image, rootfs, self.user, self.maps)
         account, warnings, found = shared.fill(self.image, self.store, rootfs, self.user, self.maps)
-        try:
+        with failing(f"claim layers of {self.store}"):
             containers.write(self.scratch, lowers.LIST, lowers.text(found))
             lowers.bundle(self.store, self.place, found)
-        except OSError as exc:
-            raise Failure(f"claim layers of {self.store}", errno=exc.errno or 0) from None
         return account, warnings
 
 
@@ -133,13 +132,11 @@ def _place(directory: str) -> str:
 
 
 def _make(scratch: str) -> None:
-    try:
+    with failing(f"make {scratch}"):
         directories.make(os.path.dirname(scratch), 0o755)
         # The image's setuid programs and devices are nobody else's to use.
         os.mkdir(scratch, 0o700)
         directories.make(scratch + "/rootfs", 0o755)
-    except OSError as exc:
-        raise Failure(f"make {scratch}", errno=exc.errno or 0) from None
 
 
 def _remove(scratch: str) -> None:
@@ -148,10 +145,8 @@ def _remove(scratch: str) -> None:
         parent = os.open(os.path.dirname(scratch), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return
-    try:
+    with closing(parent):
         directory_trees.remove(parent, os.path.basename(scratch), scratch)
-    finally:
-        os.close(parent)
 
 
 def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
@@ -167,10 +162,8 @@ def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
     path = job.scratch + "/config.json"
     config_file.write(path, path, made)
     load.load(path)
-    try:
+    with failing(f"rename {job.scratch} to {job.place}"):
         _move(job.scratch, job.place)
-    except OSError as exc:
-        raise Failure(f"rename {job.scratch} to {job.place}", errno=exc.errno or 0) from None
     return warnings + more
 
 

@@ -14,7 +14,7 @@ from errno import ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING, cast
 
 from pyrunc import jsonio
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, failing, printable
 from pyrunc.images import streams, tar_entries
 from pyrunc.images.tar_entries import quoted
 from pyrunc.linux import _linux, flags
@@ -134,10 +134,8 @@ class Directory(Files):
 
         """
         super().__init__(path)
-        try:
+        with failing(f"open {path}"):
             self._top = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise Failure(f"open {path}", errno=exc.errno or 0) from None
         self._open.append(self._top)
 
     def find(self, name: str) -> Part | None:
@@ -170,10 +168,8 @@ class Archive(Files):
 
         """
         super().__init__(path)
-        try:
+        with failing(f"open {path}"):
             fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise Failure(f"open {path}", errno=exc.errno or 0) from None
         self._open.append(fd)
         size = os.fstat(fd).st_size
         plain = streams.decompressed(Part(fd, 0, size), path)

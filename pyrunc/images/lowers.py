@@ -16,7 +16,8 @@ import os
 from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
 from pyrunc import store
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, failing, printable
+from pyrunc.files import closing
 from pyrunc.linux import _linux
 
 TYPE_CHECKING = False
@@ -45,14 +46,8 @@ def read(directory: str) -> tuple[str, ...]:
 
     """
     path = f"{directory}/{LIST}"
-    try:
-        fd = os.open(path, _FILE)
-        try:
-            text = os.read(fd, _LARGEST)
-        finally:
-            os.close(fd)
-    except OSError as exc:
-        raise Failure(f"read {path}", errno=exc.errno or 0, hint=_AGAIN) from None
+    with failing(f"read {path}", hint=_AGAIN), closing(os.open(path, _FILE)) as fd:
+        text = os.read(fd, _LARGEST)
     lines = text.decode("utf-8", "surrogateescape").splitlines()
     wrong = next((line for line in lines if not line.startswith("/")), None)
     if wrong is not None or not lines:
@@ -103,15 +98,9 @@ def hold(container: Container, step: AttachRoot) -> None:
     for path in dict.fromkeys(_store(lower) for lower in lowers):
         if not _is_ours(path):
             continue  # a directory that is no store of ours, or another user's: its keeper knows
-        try:
-            fd = lock(path, fcntl.LOCK_SH)
-            try:
-                bundle(path, container.bundle, lowers)
-                _claim(container, path, lowers)
-            finally:
-                os.close(fd)
-        except OSError as exc:
-            raise Failure(f"claim layers of {path}", errno=exc.errno or 0) from None
+        with failing(f"claim layers of {path}"), closing(lock(path, fcntl.LOCK_SH)):
+            bundle(path, container.bundle, lowers)
+            _claim(container, path, lowers)
     for lower in lowers:
         if not os.path.isdir(lower):
             raise Failure(f"the layer {lower} is gone", pointer=step.pointer, hint=_AGAIN)

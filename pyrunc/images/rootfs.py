@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pyrunc.apply import directory_trees, target
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.images.notes import Notes
 from pyrunc.images.tar_entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, quoted
 
@@ -162,10 +163,8 @@ class _Layer:
                 fd = target.resolve(self.root, path or "/", mode=os.O_PATH | os.O_DIRECTORY)
             except OSError:
                 continue
-            try:
+            with closing(fd):
                 self._note(fd, self._find(fd))
-            finally:
-                os.close(fd)
             return
 
     def _note(self, fd: int, real: str) -> None:
@@ -201,11 +200,8 @@ class _Layer:
             real = real.rpartition("/")[0]
 
     def _top(self, entry: Entry) -> None:
-        fd = target.directory(self.root, "", mode=os.O_RDONLY)
-        try:
+        with closing(target.directory(self.root, "", mode=os.O_RDONLY)) as fd:
             self._dress(fd, entry, fresh=False)
-        finally:
-            os.close(fd)
         self.times[""] = entry.times
 
     def _file(self, here: int, entry: Entry) -> None:
@@ -214,12 +210,10 @@ class _Layer:
         except FileExistsError:
             self._remove(here, entry.name)
             fd = os.open(entry.name, _NEW, 0o600, dir_fd=here)
-        try:
+        with closing(fd):
             self._write(fd, entry)
             self._dress(fd, entry)
             os.utime(fd, ns=entry.times)
-        finally:
-            os.close(fd)
 
     def _write(self, fd: int, entry: Entry) -> None:
         end = 0
@@ -245,11 +239,8 @@ class _Layer:
             if fresh:
                 self._remove(here, entry.name)
                 os.mkdir(entry.name, 0o700, dir_fd=here)
-        fd = target.directory(here, entry.name, mode=os.O_RDONLY)
-        try:
+        with closing(target.directory(here, entry.name, mode=os.O_RDONLY)) as fd:
             self._dress(fd, entry, fresh=fresh)
-        finally:
-            os.close(fd)
         self.times[f"{self._real}/{entry.name}" if self._real else entry.name] = entry.times
 
     def _symlink(self, here: int, entry: Entry) -> None:
@@ -262,8 +253,7 @@ class _Layer:
 
     def _link(self, here: int, entry: Entry) -> None:
         head, _, name = entry.target.rpartition("/")
-        there = target.resolve(self.root, head or "/", mode=os.O_PATH | os.O_DIRECTORY)
-        try:
+        with closing(target.resolve(self.root, head or "/", mode=os.O_PATH | os.O_DIRECTORY)) as there:
             found = os.stat(name, dir_fd=there, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise Failure(
@@ -276,8 +266,6 @@ class _Layer:
                     return  # it is that file already
                 self._remove(here, entry.name)
                 os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
-        finally:
-            os.close(there)
 
     def _special(self, here: int, entry: Entry) -> None:
         if entry.kind != FIFO and not self.tree.owners.devices:
@@ -326,11 +314,8 @@ class _Layer:
         for name, value in entry.attributes.items():
             self._attribute(f"/proc/self/fd/{here}/{entry.name}", name, value, entry)
         if entry.kind != SYMLINK:
-            fd = os.open(entry.name, _LINK_ITSELF, dir_fd=here)
-            try:
+            with closing(os.open(entry.name, _LINK_ITSELF, dir_fd=here)) as fd:
                 os.chmod(f"/proc/self/fd/{fd}", entry.mode)
-            finally:
-                os.close(fd)
         os.utime(entry.name, ns=entry.times, dir_fd=here, follow_symlinks=False)
 
     def _attribute(self, file: int | str, name: str, value: bytes, entry: Entry) -> None:
@@ -382,8 +367,7 @@ class _Layer:
         todo = [path]
         while todo:
             path = todo.pop()
-            fd = target.directory(self.root, path, mode=os.O_RDONLY)
-            try:
+            with closing(target.directory(self.root, path, mode=os.O_RDONLY)) as fd:
                 self._note(fd, path)
                 for name in os.listdir(fd):
                     inner = f"{path}/{name}" if path else name
@@ -391,8 +375,6 @@ class _Layer:
                         self._remove(fd, name)
                     elif stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                         todo.append(inner)
-            finally:
-                os.close(fd)
 
     def _remove(self, here: int, name: str) -> None:
         found = os.stat(name, dir_fd=here, follow_symlinks=False)
@@ -412,10 +394,8 @@ class _Layer:
                 fd = target.directory(self.root, path, mode=os.O_RDONLY)
             except OSError:
                 continue  # it was replaced or hidden later
-            try:
+            with closing(fd):
                 os.utime(fd, ns=times)
-            finally:
-                os.close(fd)
 
 
 def _remove_merged(parent: int, name: str) -> None:

@@ -19,7 +19,8 @@ from pyrunc import directories, files, jsonio
 from pyrunc import store as containers
 from pyrunc.apply import directory_trees, facts
 from pyrunc.apply.mounts import filesystems
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.images import accounts, lowers, streams, unpack
 from pyrunc.images.notes import Notes
 from pyrunc.images.rootfs import Tree
@@ -71,7 +72,7 @@ def begin(store: str) -> int:
         Failure: it cannot be made, or is somebody else's.
 
     """
-    try:
+    with failing(f"make layer store {store}"):
         for path in (store, f"{store}/{lowers.USERS}", f"{store}/{_LOCKS}", f"{store}/{_TMP}"):
             directories.make(path, 0o700)
         found = os.stat(store)
@@ -80,8 +81,6 @@ def begin(store: str) -> int:
                 f"the layers in {store} can be changed by somebody else", hint="name another --layer-root"
             )
         return lowers.lock(store, fcntl.LOCK_SH)
-    except OSError as exc:
-        raise Failure(f"make layer store {store}", errno=exc.errno or 0) from None
 
 
 # -- unpacking ----
@@ -106,11 +105,8 @@ def fill(
         Failure: an entry is refused, or something cannot be made; no layer that is not whole is left.
 
     """
-    root = os.open(rootfs, directory_trees.READ_DIRECTORY)
-    try:
+    with closing(os.open(rootfs, directory_trees.READ_DIRECTORY)) as root:
         found = unpack.with_rights(lambda owners: _fill(image, store, root, user, owners), maps, mounts=True)
-    finally:
-        os.close(root)
     return found[0], found[1], found[2]
 
 
@@ -121,12 +117,9 @@ def _fill(image: Image, store: str, root: int, user: str, owners: Owners) -> lis
         with Staging(store) as staging:
             for job.number, chain in enumerate(chain_ids(image.contents())):
                 directory = place(store, chain)
-                lock = _lock(store, chain)
-                try:
+                with closing(_lock(store, chain)):
                     if not os.path.isdir(directory):
                         _make(job, staging, directory)
-                finally:
-                    os.close(lock)
                 notes.add(*_known(directory, owners))
                 job.made.insert(0, f"{directory}/{lowers.TREE}")
         _look_like(root, job.made[0])
@@ -183,18 +176,12 @@ def _make(job: _Job, staging: Staging, directory: str) -> None:
             os.mkdir(f"{top}/{name}", 0o700)
         _prepare(f"{top}/upper", job.made)
         below = job.made or [f"{top}/empty"]
-        root = _merged(below, top)
-        try:
+        with closing(_merged(below, top)) as root:
             made = Tree(root, job.owners, job.progress, merged=True)
             unpack.apply(made, job.image, job.number, sum(job.sizes[: job.number]))
-        finally:
-            os.close(root)
-        fd = os.open(top, directory_trees.READ_DIRECTORY)
-        try:
+        with closing(os.open(top, directory_trees.READ_DIRECTORY)) as fd:
             directory_trees.remove(fd, "work", f"{top}/work")
             os.rmdir("empty", dir_fd=fd)
-        finally:
-            os.close(fd)
         os.rename(f"{top}/upper", f"{top}/{lowers.TREE}")
         containers.write(top, META, _facts(job, made))
         os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
@@ -206,15 +193,12 @@ def _make(job: _Job, staging: Staging, directory: str) -> None:
 
 def _prepare(upper: str, below: list[str]) -> None:
     """Let the top of a layer look like that of the one below, as it does until an entry says otherwise."""
-    fd = os.open(upper, directory_trees.READ_DIRECTORY)
-    try:
+    with closing(os.open(upper, directory_trees.READ_DIRECTORY)) as fd:
         if below:
             _look_like(fd, below[0])
         else:
             os.fchmod(fd, 0o755)
             os.utime(fd, ns=(0, 0))
-    finally:
-        os.close(fd)
 
 
 def _look_like(fd: int, other: str) -> None:
@@ -259,19 +243,15 @@ def _merged(below: list[str], layer: str) -> int:
 
 def _check(upper: str, kind: str) -> None:
     """Make sure that a directory can hold overlayfs's notes: without them it would lose deletions."""
-    try:
+    with failing(f"there are no {kind}.* attributes"):
         os.setxattr(upper, f"{kind}.pyrunc", b"y")
         os.removexattr(upper, f"{kind}.pyrunc")
-    except OSError as exc:
-        raise Failure(f"there are no {kind}.* attributes", errno=exc.errno or 0) from None
 
 
 def _account(made: list[str], user: str) -> dict[str, Any]:
     root = _merged(made, "") if len(made) > 1 else os.open(made[0], directory_trees.READ_DIRECTORY)
-    try:
+    with closing(root):
         return accounts.find(root, user)
-    finally:
-        os.close(root)
 
 
 # -- what is known of a layer ----

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyrunc import jsonio
 from pyrunc.apply import directory_trees, foreground, identity, idmaps
-from pyrunc.errors import Failure, from_facts, worded
+from pyrunc.errors import Failure, failing, from_facts, worded
+from pyrunc.files import closing
 from pyrunc.images import accounts, streams
 from pyrunc.images.owners import Owners
 from pyrunc.images.rootfs import Tree
@@ -48,12 +49,9 @@ def unpack(image: Image, directory: str, user: str, maps: IdMaps | None) -> tupl
         Failure: an entry is refused, or something cannot be made; the directory is empty again.
 
     """
-    root = os.open(directory, directory_trees.READ_DIRECTORY)
-    try:
+    with closing(os.open(directory, directory_trees.READ_DIRECTORY)) as root:
         found, notes = with_rights(lambda owners: _fill(image, root, user, owners), maps)
         return found, notes
-    finally:
-        os.close(root)
 
 
 def with_rights(work: Callable[[Owners], Any], maps: IdMaps | None, *, mounts: bool = False) -> Any:
@@ -143,14 +141,9 @@ def _mapped(work: Callable[[Owners], Any], maps: IdMaps, more: int) -> Any:
         os.close(told[0])
         _child(work, maps, go[0], told[1])
 
-    try:
+    hint = "an ordinary user's containers need one: see sysctl user.max_user_namespaces"
+    with failing("make a user namespace", hint=hint):
         pid, pidfd = foreground.fork(child, lambda: _linux.clone3(flags.CLONE_NEWUSER | more, _SIGCHLD, -1))
-    except OSError as exc:
-        raise Failure(
-            "make a user namespace",
-            errno=exc.errno or 0,
-            hint="an ordinary user's containers need one: see sysctl user.max_user_namespaces",
-        ) from None
     os.close(go[0])
     os.close(told[1])
     try:

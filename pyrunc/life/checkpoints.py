@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import directories, log
-from pyrunc.errors import Failure
+from pyrunc.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +44,8 @@ def make(directory: str) -> None:
         Failure: it cannot be made.
 
     """
-    try:
+    with failing(f"make directory {directory}"):
         directories.make(directory, 0o700, parents=0o700)
-    except OSError as exc:
-        raise Failure(f"make directory {directory}", errno=exc.errno or 0) from None
 
 
 def debug_options(options: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import time
 
 from pyrunc import log, store
 from pyrunc.apply import conversation, descriptors, init_program, parent
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.life import planning
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import namespaces, steps
@@ -306,12 +306,10 @@ def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen:
 
 def _fifo(path: str) -> int:
     """Make a fifo and open both its ends, so that neither open nor read waits for the other side."""
-    try:
+    with failing(f"make {path}"):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         os.mkfifo(path, 0o600)
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as exc:
-        raise Failure(f"make {path}", errno=exc.errno or 0) from None
 
 
 def finish(cmd: Command, launch: parent.Launch, lock: int) -> None:

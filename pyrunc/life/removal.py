@@ -13,6 +13,7 @@ from errno import ENOENT, ENOTEMPTY
 
 from pyrunc import store
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 
 _SIGKILL = 9
 # What a deletion that is to be repeated needs.
@@ -115,11 +116,8 @@ def destroy(
 def destroy_ended(container: store.Container) -> None:
     """Remove a container whose program we have seen end; a failure is only said, the exit status counts."""
     try:
-        lock = store.lock(container)
-        try:
+        with closing(store.lock(container)) as lock:
             destroy(container, lock)
-        finally:
-            os.close(lock)
     except store.AbsentError:
         pass  # deleted by somebody else meanwhile
     except Failure as problem:

@@ -12,7 +12,8 @@ from errno import ENOENT, ENOTDIR
 
 from pyrunc import jsonio, log, store
 from pyrunc.apply.criu import external_mounts, messages, service
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.life import checkpoints, planning
 from pyrunc.plan import criu as plan_criu
 
@@ -30,11 +31,8 @@ def main(cmd: Command) -> int:
     """Checkpoint a running container; it is gone afterwards, unless told to leave it running."""
     checkpoints.warn_rootless("checkpoint")
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
-    lock = store.lock(container)
-    try:
+    with closing(store.lock(container)) as lock:
         _checkpoint(cmd, container, lock)
-    finally:
-        os.close(lock)
     return 0
 
 
@@ -91,10 +89,8 @@ def _check_parent(parent: str | None, images: str) -> None:
 def _check_status_fd(fd: int | None) -> None:
     if fd is None or fd < 0:  # -1 is how runc's users say none
         return
-    try:
+    with failing(f"invalid --status-fd argument {fd}"):
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-    except OSError as exc:
-        raise Failure(f"invalid --status-fd argument {fd}", errno=exc.errno or 0) from None
     if access == os.O_RDONLY:
         raise Failure(f"invalid --status-fd argument {fd}: not writable")
 
@@ -123,10 +119,8 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
         nonlocal status_fd
         if script == "status-ready" and status_fd >= 0:
             # The page server listens now: a client may fetch memory.
-            try:
+            with failing(f"write to --status-fd {status_fd}"):
                 os.write(status_fd, b"\0")
-            except OSError as exc:
-                raise Failure(f"write to --status-fd {status_fd}", errno=exc.errno or 0) from None
             os.close(status_fd)
             status_fd = -1
 
@@ -144,12 +138,8 @@ def _inodes(config: Config) -> dict[str, int]:
     """Return the inode numbers of the joined namespaces CRIU must leave alone."""
     found = {}
     for kind, path in plan_criu.joined(config).items():
-        try:
+        with failing(f"{kind} namespace {path}", pointer="/linux/namespaces"):
             found[kind] = os.stat(path).st_ino
-        except OSError as exc:
-            raise Failure(
-                f"{kind} namespace {path}", pointer="/linux/namespaces", errno=exc.errno or 0
-            ) from None
     return found
 
 

@@ -6,10 +6,9 @@ repeated if it fails.
 
 from __future__ import annotations
 
-import os
-
 from pyrunc import store
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.life import removal
 
 TYPE_CHECKING = False
@@ -62,7 +61,7 @@ def delete(
         if not force:
             raise
         return
-    try:
+    with closing(lock):
         container = _record(root, name, lock, force=force)
         if container is None:
             return
@@ -86,8 +85,6 @@ def delete(
             log.warn(f"{problem.message}; processes, mounts and cgroups of the container may be left")
             container.extra.clear()
             removal.destroy(container, lock, mount_points="all")
-    finally:
-        os.close(lock)
 
 
 def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container | None:

@@ -12,7 +12,7 @@ import select
 import sys
 import time
 
-from pyrunc import store
+from pyrunc import files, store
 from pyrunc.apply.cgroups import cgroup, statistics
 from pyrunc.errors import Failure
 from pyrunc.jsonio import dumps
@@ -119,11 +119,7 @@ class _Memory:
         self._fds.append(event)
         source = os.open(path + "/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         self._fds.append(source)
-        control = os.open(path + "/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(control, b"%d %d" % (event, source))
-        finally:
-            os.close(control)
+        files.write(path + "/cgroup.event_control", b"%d %d" % (event, source))
         self._path = path
         self._event = event
         poll.register(event, select.POLLIN)

@@ -15,6 +15,7 @@ from pyrunc import jsonio, store
 from pyrunc.apply.live import drift, inside
 from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.life import planning
 from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
 from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount, Remount
@@ -160,8 +161,7 @@ class Tree:
         from pyrunc.apply.live import mounting
 
         self._check_own()
-        lock = self._lock()
-        try:
+        with closing(self._lock()):
             _plan, known, found, _text = self.look()
             before = self.wishes
             entries = [entry for _asked, entry in wanted]
@@ -181,8 +181,6 @@ class Tree:
                 self._keep(before)
                 problem.step = ""
                 raise
-        finally:
-            os.close(lock)
 
     def remove(self, wanted: list[str], *, force: bool) -> None:
         """Take mounts out, each with all below it.
@@ -198,14 +196,11 @@ class Tree:
         from pyrunc.apply.live import mounting
 
         self._check_own()
-        lock = self._lock()
-        try:
+        with closing(self._lock()):
             _plan, known, found, _text = self.look()
             paths = [mounts.clean(path) for path in wanted]
             gone = mounting.remove(self.container, paths, known, found, force=force)
             self._forget(gone, known, found)
-        finally:
-            os.close(lock)
 
     def _forget(self, gone: list[int], known: Knowledge, found: Origins) -> None:
         """Note what was removed, with all below: additions are forgotten, others are listed as removed."""

@@ -15,7 +15,8 @@ from pyrunc import jsonio, store
 from pyrunc.apply import conversation, foreground
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.criu import external_mounts, messages, service
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.life import after_start, checkpoints, creation, planning
 from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
@@ -107,12 +108,8 @@ class Restore:
 
             self.console = sockets.connect(self.cmd.console_socket, "--console-socket")
         for kind, path in plan_criu.joined(self.config).items():
-            try:
+            with failing(f"requested {kind} namespace {path}", pointer="/linux/namespaces"):
                 self.namespaces[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as exc:
-                raise Failure(
-                    f"requested {kind} namespace {path}", pointer="/linux/namespaces", errno=exc.errno or 0
-                ) from None
 
     def run(self, path: str, images: str, work: str) -> None:
         """Have CRIU restore it.
@@ -209,13 +206,11 @@ class Restore:
         path = f"{images}/{checkpoints.DESCRIPTORS}"
         try:
             # Images come from elsewhere: to open a fifo among them could block us.
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
-            try:
+            how = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+            with closing(os.open(path, how)) as fd:
                 if not os.path.isfile(f"/proc/self/fd/{fd}"):
                     raise Failure(f"{path} is not a regular file")
                 names = jsonio.loads(os.fsdecode(os.read(fd, _DESCRIPTORS_LIMIT)))
-            finally:
-                os.close(fd)
         except (OSError, ValueError) as exc:
             raise Failure(f"read {path}", errno=getattr(exc, "errno", 0) or 0) from None
         if not isinstance(names, list):

@@ -11,6 +11,7 @@ from errno import ENXIO, EPIPE
 
 from pyrunc import store
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def start(container: store.Container) -> None:
         Failure: it is not in the state for it, or something about its program or hooks is wrong.
 
     """
-    lock = store.lock(container)
-    try:
+    with closing(store.lock(container)):
         state = store.status(container)
         if state != "created":
             text = _WRONG_STATE.get(state, f"cannot start a container in the {state} state")
@@ -51,8 +51,6 @@ def start(container: store.Container) -> None:
 
             relay = after_start.relay(container, container.pid, once=True)
         release(container)
-    finally:
-        os.close(lock)
     if "poststart" in container.extra:
         from pyrunc.life import after_start
 

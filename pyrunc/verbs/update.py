@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 
-from pyrunc import log, store
+from pyrunc import files, log, store
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.facts import gather
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.jsonio import dumps_indent
 from pyrunc.plan import cgroup_update
 
@@ -88,8 +89,7 @@ def update(container: store.Container, change: dict[str, Any], *schemas: str | N
     """
     for section, key in _RANGES:
         _check(section, key, (change.get(section) or {}).get(key), f"{section}.{key}")
-    lock = store.lock(container)
-    try:
+    with closing(store.lock(container)):
         if store.status(container) not in ("created", "running", "paused"):
             raise Failure("container not running", step=container.id)
         config: Any = store.load_config(container)
@@ -101,7 +101,7 @@ def update(container: store.Container, change: dict[str, Any], *schemas: str | N
             change,
             facts,
             manager=container.cgroup_manager,
-            devices_list=_text(container.cgroup.get("devices", ""), "devices.list"),
+            devices_list=files.text(container.cgroup.get("devices", "") + "/devices.list"),
         )
         if any(schemas):
             from pyrunc.apply import intel_rdt
@@ -110,8 +110,6 @@ def update(container: store.Container, change: dict[str, Any], *schemas: str | N
         _apply(plan)
         linux["resources"] = resources
         store.save_config(container, dumps_indent(config).encode())
-    finally:
-        os.close(lock)
 
 
 def parse(raw: bytes, path: str) -> dict[str, Any]:
@@ -257,18 +255,10 @@ def _present(plan: CgroupPlan) -> list[Any]:
     for write in plan.writes:
         path = plan.paths.get(write.controller, "")
         for file in (write.file, *(write.other or ())[:1]):
-            value = _text(path, file).strip()
+            value = files.text(f"{path}/{file}").strip()
             if value and (file == "cpu.max" or len(value.split()) == 1):
                 found.append(
                     CgroupWrite(controller=write.controller, file=file, value=value, pointer=write.pointer)
                 )
                 break
     return found
-
-
-def _text(path: str, file: str) -> str:
-    try:
-        with open(f"{path}/{file}", encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""

@@ -16,6 +16,7 @@ import os
 from pyrunc import jsonio
 from pyrunc import store as containers
 from pyrunc.errors import Failure, printable
+from pyrunc.files import closing
 from pyrunc.plan import annotations as known
 from pyrunc.plan import mounts, namespaces
 from pyrunc.plan.record import Record
@@ -171,29 +172,22 @@ class Additions:
                 locked.volume.state = USED
                 locked.save()
             if request.chown or request.relabel:
-                data = locked.open_data()
-                try:
+                with closing(locked.open_data()) as data:
                     source = self.store.mountpoint(item.name)
                     hosts.settle(source, request, self.config, item.asked, opened=data)
-                finally:
-                    os.close(data)
 
     def _empty(self, locked: Locked) -> None:
         """Empty a volume whose filling was killed halfway, and start again."""
         from pyrunc.apply import directory_trees
 
-        data = locked.open_data()
-        try:
+        with closing(locked.open_data()) as data:
             directory_trees.empty(data, f"the unfinished content of volume {locked.volume.name}")
-        finally:
-            os.close(data)
         locked.volume.state = FRESH
 
     def _fill(self, locked: Locked, destination: str, rootfs: str) -> None:
         from pyrunc.volumes import copyup
 
-        data = locked.open_data()
-        try:
+        with closing(locked.open_data()) as data:
             if os.listdir(data):
                 return  # somebody put something in by hand
             if self._image < 0:
@@ -209,8 +203,6 @@ class Additions:
                 except Failure:
                     pass  # found FILLING with its lock free, it is filled anew all the same
                 raise
-        finally:
-            os.close(data)
 
 
 # -- deciding ----

@@ -21,7 +21,8 @@ import stat  # noqa: TID253 - os imports it
 from errno import EINVAL, ENOENT, ENOTDIR, ENXIO, EXDEV
 
 from pyrunc.apply import directory_trees, target
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, failing, printable
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.volumes.progress import Progress
 
@@ -53,7 +54,7 @@ def open_image(rootfs: str) -> int:
     """
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC | flags.AT_RECURSIVE
     quiet = flags.MOUNT_ATTR_RDONLY | flags.MOUNT_ATTR_NODEV | flags.MOUNT_ATTR_NOEXEC
-    try:
+    with failing(f"root file system {rootfs}", pointer="/root/path"):
         try:
             fd = _linux.open_tree(flags.AT_FDCWD, rootfs, how)
         except OSError as exc:
@@ -61,8 +62,6 @@ def open_image(rootfs: str) -> int:
                 raise
             return os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH | flags.AT_RECURSIVE, quiet, 0, flags.MS_PRIVATE, -1)
-    except OSError as exc:
-        raise Failure(f"root file system {rootfs}", pointer="/root/path", errno=exc.errno or 0) from None
     return fd
 
 
@@ -225,16 +224,14 @@ class _Copy:
     # -- regular files ---------------------------------------------------------------------------------------
 
     def _file(self, here: _Directory, name: str) -> None:
-        source = os.open(name, _READ, dir_fd=here.source)
-        try:
+        with closing(os.open(name, _READ, dir_fd=here.source)) as source:
             found = os.fstat(source)
             mode = found.st_mode
             if not stat.S_ISREG(mode):
                 raise self._failure(here, name, "it changed while it was copied")
             if found.st_nlink > 1 and self._linked(here, name, found):
                 return
-            made = os.open(name, _WRITE, mode & 0o777, dir_fd=here.target)
-            try:
+            with closing(os.open(name, _WRITE, mode & 0o777, dir_fd=here.target)) as made:
                 if found.st_size:
                     self._content(source, made, found)
                 self._own(made, found)
@@ -243,10 +240,6 @@ class _Copy:
                 if mode & 0o7000:
                     os.fchmod(made, mode & 0o7777)
                 os.utime(made, ns=(found.st_atime_ns, found.st_mtime_ns))
-            finally:
-                os.close(made)
-        finally:
-            os.close(source)
 
     def _linked(self, here: _Directory, name: str, found: os.stat_result) -> bool:
         """Make a further name of a file that has been copied; note the first one."""
@@ -346,11 +339,8 @@ class _Copy:
         if not stat.S_ISLNK(mode) and mode & 0o7000:
             # A device's node, which must not be opened, and which another user of the volume may have changed
             # into a symlink by now.
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.target)
-            try:
+            with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.target)) as fd:
                 os.chmod(f"/proc/self/fd/{fd}", mode & 0o7777)
-            finally:
-                os.close(fd)
         if self.attributes:
             way = f"/proc/self/fd/{here.source}/{name}", f"/proc/self/fd/{here.target}/{name}"
             for key in self._names(way[0], follow=False):

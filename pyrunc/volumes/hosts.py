@@ -174,15 +174,13 @@ def settle(source: str, request: Request, config: Config, asked: str, *, opened:
         fd = os.dup(opened) if opened >= 0 else os.open(source, how)
     except OSError as exc:
         raise Failure(f"{shown(asked, quote='')}: open {source}", errno=exc.errno or 0) from None
-    try:
+    with closing(fd):
         _refuse_system(os.fstat(fd), request, asked)
         if request.chown:
             uid, gid = owner(config)
             directory_trees.chown(fd, uid, gid, source)
         if context:
             directory_trees.label(fd, context, source)
-    finally:
-        os.close(fd)
 
 
 def owner(config: Config) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -78,10 +79,7 @@ def write(directory: int, volume: Volume) -> None:
     }
     data = jsonio.dumps(values).encode()
     how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(f".{META}", how, 0o600, dir_fd=directory)
-    try:
+    with closing(os.open(f".{META}", how, 0o600, dir_fd=directory)) as fd:
         while data:
             data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
     os.rename(f".{META}", META, src_dir_fd=directory, dst_dir_fd=directory)

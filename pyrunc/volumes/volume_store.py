@@ -20,7 +20,8 @@ from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 from pyrunc import files
 from pyrunc import store as containers
 from pyrunc.apply import directory_trees
-from pyrunc.errors import Failure, printable
+from pyrunc.errors import Failure, failing, printable
+from pyrunc.files import closing
 from pyrunc.volumes.grammar import check_name
 from pyrunc.volumes.meta import FRESH, META, Volume, interpret, write
 
@@ -149,10 +150,8 @@ class Store:
             directory = self._open(name)
         except MissingError:
             return False
-        try:
+        with closing(directory):
             return _has_data(directory)
-        finally:
-            os.close(directory)
 
     def users(self, volume: Volume) -> list[tuple[str, ...]]:
         """Return the containers that use a volume, stopped ones too: those holders that there still are."""
@@ -196,11 +195,8 @@ class Store:
             maker=maker or (),
             holders=[maker] if maker else [],
         )
-        try:
-            with Staging(self.path) as staging:
-                return self._stage(staging.fd, volume)
-        except OSError as exc:
-            raise Failure(f"make volume {name} in {self.path}", errno=exc.errno or 0) from None
+        with failing(f"make volume {name} in {self.path}"), Staging(self.path) as staging:
+            return self._stage(staging.fd, volume)
 
     def _stage(self, tmp: int, volume: Volume) -> bool:
         """Prepare a volume's directory, then give it its name; of several makers of one name one succeeds."""
@@ -350,12 +346,8 @@ class Locked:
             Failure: it cannot be written.
 
         """
-        try:
+        with failing(f"write {self.store.path}/{self.volume.name}/{META}"):
             write(self.fd, self.volume)
-        except OSError as exc:
-            raise Failure(
-                f"write {self.store.path}/{self.volume.name}/{META}", errno=exc.errno or 0
-            ) from None
 
     def open_data(self) -> int:
         """Return a descriptor of the volume's content.
@@ -379,13 +371,10 @@ class Locked:
         name, path = self.volume.name, self.store.path
         self._refuse_mounts()
         draft = os.urandom(8).hex()
-        try:
-            with Staging(path) as staging:
-                os.rename(f"{path}/{name}", draft, dst_dir_fd=staging.fd)
-                size = directory_trees.remove(self.fd, DATA, f"volume {name}")
-                directory_trees.remove(staging.fd, draft, f"volume {name}")
-        except OSError as exc:
-            raise Failure(f"remove volume {name}", errno=exc.errno or 0) from None
+        with failing(f"remove volume {name}"), Staging(path) as staging:
+            os.rename(f"{path}/{name}", draft, dst_dir_fd=staging.fd)
+            size = directory_trees.remove(self.fd, DATA, f"volume {name}")
+            directory_trees.remove(staging.fd, draft, f"volume {name}")
         return size
 
     def _refuse_mounts(self) -> None:
