@@ -164,6 +164,24 @@ def variants(leaf: Leaf, number: int, *, around: bool = False) -> list[dict[str,
         for one, other in (("uidMappings", "gidMappings"), ("gidMappings", "uidMappings")):
             if one in owner:
                 owner.setdefault(other, copy.deepcopy(owner[one]))
+    _complete(linux)
+    found = [value]
+    for place, name, words in (
+        ("scheduler", "policy", ("SCHED_OTHER", "SCHED_FIFO", "SCHED_DEADLINE")),
+        ("rlimits", "type", ("RLIMIT_NOFILE", "RLIMIT_AS", "RLIMIT_RTTIME")),
+    ):
+        if place in value.get("process", {}):
+            found = []
+            for word in words:
+                other = copy.deepcopy(value)
+                inner = other["process"][place]
+                (inner[0] if isinstance(inner, list) else inner)[name] = word
+                found.append(other)
+    return found
+
+
+def _complete(linux: dict[str, Any]) -> None:
+    """Give a linux section what belongs to what is there."""
     spaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
     if "uidMappings" in linux:
         linux["namespaces"] = [*spaces, {"type": "user"}]
@@ -184,16 +202,3 @@ def variants(leaf: Leaf, number: int, *, around: bool = False) -> list[dict[str,
             linux["seccomp"]["syscalls"] = []
         for rule in linux["seccomp"].get("syscalls", ()):
             rule["action"] = "SCMP_ACT_ERRNO"
-    found = [value]
-    for place, name, words in (
-        ("scheduler", "policy", ("SCHED_OTHER", "SCHED_FIFO", "SCHED_DEADLINE")),
-        ("rlimits", "type", ("RLIMIT_NOFILE", "RLIMIT_AS", "RLIMIT_RTTIME")),
-    ):
-        if place in value.get("process", {}):
-            found = []
-            for word in words:
-                other = copy.deepcopy(value)
-                inner = other["process"][place]
-                (inner[0] if isinstance(inner, list) else inner)[name] = word
-                found.append(other)
-    return found
