@@ -37,17 +37,17 @@ def run(
     state: Mapping[str, Any],
     *,
     cwd: str | None = None,
-    env: Sequence[str] | None = None,
 ) -> None:
     """Run the hooks of one kind in order, up to the first that fails.
+
+    A hook that sets its environment, even an empty one, gets only that; another one gets pyrunc's, as with
+    runc and crun.
 
     Args:
         kind: prestart, createRuntime, createContainer, startContainer, poststart or poststop.
         hooks: the entries of /hooks/KIND.
         state: the state of the container, written to each one's stdin (runtime.md, "State").
         cwd: the directory they start in, the bundle; / if it is gone; None for the current one.
-        env: the environment, as KEY=VALUE, of a hook that does not set its own; None for that of pyrunc, as
-            runc and crun do. A hook that sets its environment, even an empty one, gets only that.
 
     Raises:
         Failure: a hook could not be started, did not exit with 0, or ran out of time; the message names it
@@ -57,7 +57,7 @@ def run(
     text = jsonio.dumps(state).encode()
     logs = _logs(kind, state)
     for index, hook in enumerate(hooks):
-        _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env), logs=logs)
+        _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, cwd, logs=logs)
 
 
 def run_all_warn(
@@ -66,7 +66,6 @@ def run_all_warn(
     state: Mapping[str, Any],
     *,
     cwd: str | None = None,
-    env: Sequence[str] | None = None,
 ) -> list[Failure]:
     """Run the hooks of one kind, and go on after a failure (poststop).
 
@@ -81,7 +80,7 @@ def run_all_warn(
     failures = []
     for index, hook in enumerate(hooks):
         try:
-            _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, (cwd, env), logs=logs)
+            _run_one(f"{kind} hook #{index}", f"/hooks/{kind}/{index}", hook, text, cwd, logs=logs)
         except Failure as failure:
             failures.append(failure)
     return failures
@@ -103,11 +102,10 @@ def _run_one(
     pointer: str,
     hook: Mapping[str, Any],
     text: bytes,
-    start: tuple[str | None, Sequence[str] | None],
+    cwd: str | None,
     *,
     logs: tuple[str, str],
 ) -> None:
-    cwd, env = start
     path = hook["path"]
     args = hook.get("args") or [path]
     if not args[0]:  # posix_spawn(3) accepts an empty list, Python's posix_spawn does not
@@ -115,7 +113,7 @@ def _run_one(
     began = time.monotonic()
     child = _Child(hook.get("timeout"), text, logs)
     try:
-        child.spawn(path, args, _environment(hook.get("env"), env), cwd)
+        child.spawn(path, args, _environment(hook.get("env")), cwd)
         problem = child.wait()
     except OSError as exc:
         raise not_started(name, pointer, hook, exc.errno or 0, _unstarted(path, exc)) from exc
@@ -167,11 +165,10 @@ def late(hook: Mapping[str, Any]) -> str:
     return f"hook ran past specified timeout of {hook.get('timeout') or 0:.1f}s"
 
 
-def _environment(own: Sequence[str] | None, default: Sequence[str] | None) -> dict[str, str]:
-    entries = default if own is None else own
-    if entries is None:
+def _environment(own: Sequence[str] | None) -> dict[str, str]:
+    if own is None:
         return dict(os.environ)
-    pairs = [entry.partition("=") for entry in entries]
+    pairs = [entry.partition("=") for entry in own]
     return {key: value for key, equals, value in pairs if key and equals}
 
 

@@ -25,34 +25,23 @@ _INFINITY = (1 << 64) - 1  # RLIM_INFINITY
 _LAST = 63  # the kernel's capability sets have 64 bits
 
 
-def become_root(uid: int, gid: int, *, keep_groups: bool = False) -> None:
+def become_root() -> None:
     """Become user and group 0 of the user namespace that was just entered; drop the caller's groups.
 
-    If the namespace denies setgroups (user_namespaces(7)), the groups stay, without names inside.
-
-    Args:
-        uid: the user id to use in a namespace that does not map 0. A process whose id is not mapped can make
-            no files (EOVERFLOW). Capabilities stay: they are dropped only by a change from 0 to another id
-            (capabilities(7)).
-        gid: the same for the group.
-        keep_groups: keep the groups, although the namespace would let them go.
-
+    If the namespace denies setgroups (user_namespaces(7)), the groups stay, without names inside. If it does
+    not map 0, so do user and group: such a process keeps its capabilities, but can make no files (EOVERFLOW).
     """
     try:
-        if not keep_groups:
-            os.setgroups([])
+        os.setgroups([])
     except OSError as exc:
         if exc.errno != EPERM:
             raise
-    for change, own in ((os.setresgid, gid), (os.setresuid, uid)):
-        for number in (0, own):
-            try:
-                change(number, number, number)
-            except OSError as exc:
-                if exc.errno != EINVAL:
-                    raise
-            else:
-                break
+    for change in (os.setresgid, os.setresuid):
+        try:
+            change(0, 0, 0)
+        except OSError as exc:
+            if exc.errno != EINVAL:
+                raise
 
 
 def cwd_failure(path: str, errno: int) -> Failure:

@@ -175,7 +175,7 @@ def _child(work: Callable[[Owners], Any], maps: IdMaps, go: int, told: int) -> N
     """Be the child: do the work, say what came of it, end."""
     try:
         if os.read(go, 1) == b"y":
-            identity.become_root(0, 0)
+            identity.become_root()
             interruptible()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             counts = (sum(line[2] for line in lines) for lines in (maps.uids, maps.gids))

@@ -60,11 +60,35 @@ class DeviceRule(Record):
         return f"{self.type} {major}:{minor} {letters}"
 
 
-def parse(rules: list[dict[str, Any]], *, defaults: bool = True) -> list[DeviceRule]:
+def parse(rules: list[dict[str, Any]]) -> list[DeviceRule]:
     """Return the rules in force: nothing allowed, then the configuration's, then the default devices.
 
     Raises:
         Failure: a type, number or access that is none.
+
+    """
+    parsed = asked(rules)
+    for line in DEFAULT_DEVICES:
+        kind, numbers, letters = line.split(" ")
+        major, _, minor = numbers.partition(":")
+        parsed.append(
+            DeviceRule(
+                allow=True,
+                type=kind,
+                major=-1 if major == "*" else int(major),
+                minor=-1 if minor == "*" else int(minor),
+                access=_bits(letters, RESOURCES + "/devices"),
+                pointer=RESOURCES + "/devices",
+            )
+        )
+    return parsed
+
+
+def asked(rules: list[dict[str, Any]]) -> list[DeviceRule]:
+    """Return the configuration's rules, after one that allows nothing.
+
+    Raises:
+        Failure: as parse().
 
     """
     parsed = [
@@ -72,20 +96,6 @@ def parse(rules: list[dict[str, Any]], *, defaults: bool = True) -> list[DeviceR
     ]
     for index, rule in enumerate(rules):
         parsed += _parse_one(rule, f"{RESOURCES}/devices/{index}")
-    if defaults:
-        for line in DEFAULT_DEVICES:
-            kind, numbers, letters = line.split(" ")
-            major, _, minor = numbers.partition(":")
-            parsed.append(
-                DeviceRule(
-                    allow=True,
-                    type=kind,
-                    major=-1 if major == "*" else int(major),
-                    minor=-1 if minor == "*" else int(minor),
-                    access=_bits(letters, RESOURCES + "/devices"),
-                    pointer=RESOURCES + "/devices",
-                )
-            )
     return parsed
 
 
@@ -168,15 +178,13 @@ def exceptions(rules: list[DeviceRule]) -> tuple[bool, dict[Key, int]]:
 
 
 def _covers(wide: Key, narrow: Key) -> bool:
-    return wide[0] == narrow[0] and wide[1] in (-1, narrow[1]) and wide[2] in (-1, narrow[2])
+    (kind, major, minor), (other, other_major, other_minor) = wide, narrow
+    return kind == other and major in (-1, other_major) and minor in (-1, other_minor)
 
 
 def _overlap(one: Key, two: Key) -> bool:
-    return (
-        one[0] == two[0]
-        and (one[1] == two[1] or -1 in (one[1], two[1]))
-        and (one[2] == two[2] or -1 in (one[2], two[2]))
-    )
+    kinds, *numbers = zip(one, two, strict=True)
+    return len({*kinds}) == 1 and all(each == other or -1 in (each, other) for each, other in numbers)
 
 
 def lines(rules: list[DeviceRule]) -> list[tuple[str, str]]:
@@ -190,7 +198,8 @@ def lines(rules: list[DeviceRule]) -> list[tuple[str, str]]:
 
 
 def _words(key: Key, bits: int) -> str:
-    return DeviceRule(allow=True, type=key[0], major=key[1], minor=key[2], access=bits, pointer="").words()
+    kind, major, minor = key
+    return DeviceRule(allow=True, type=kind, major=major, minor=minor, access=bits, pointer="").words()
 
 
 def transition(present: str, rules: list[DeviceRule]) -> list[tuple[str, str]]:

@@ -51,8 +51,8 @@ def lower(mount: Mount, entry: MountEntry, config: Config) -> None:
             )
         maps: tuple[IdMap, IdMap] | None = namespaces.id_maps(users), namespaces.id_maps(groups)
     elif text:
-        own = namespaces.own_ids(config)
-        maps = _parse(text, {"uids": own[0], "gids": own[1]}, mount.pointer)
+        own_users, own_groups = namespaces.own_ids(config)
+        maps = _parse(text, {"uids": own_users, "gids": own_groups}, mount.pointer)
     else:
         maps, space = _container(mount, word, config)
     attributes = mount.attributes

@@ -207,7 +207,8 @@ def _came_along(row: Row, top: Row, origin: Origin, tables: _Tables) -> bool:
     elif isinstance(step, InnerBind) and step.attributes.recursive:
         wanted, table = mounts.clean(step.source) + rest, tables.own
     elif isinstance(step, Bind) and step.attributes.recursive:
-        wanted, table = tables.sources.get(id(step), ("", "", ""))[2] + rest, tables.host
+        _device, _part, path = tables.sources.get(id(step), ("", "", ""))
+        wanted, table = path + rest, tables.host
     else:
         return False
     return any(_same(row, other) for other in table.get(wanted, ()))

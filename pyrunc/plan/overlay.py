@@ -62,10 +62,10 @@ def parse(mount: Overlay) -> tuple[list[tuple[str, str]], list[str]]:
         name, _, value = word.partition("=")
         if name == "lowerdir":
             # A later lowerdir= takes the place of an earlier one, as any other option.
-            found = [layer for layer in found if layer[0] not in ("lowerdir+", "datadir+")]
+            found = [(have, path) for have, path in found if have not in ("lowerdir+", "datadir+")]
             found += _split(value)
         elif name in ("upperdir", "workdir"):
-            found = [layer for layer in found if layer[0] != name]
+            found = [(have, path) for have, path in found if have != name]
             found.append((name, value))
         elif name in _LAYERS:
             found.append((name, value))
@@ -146,9 +146,10 @@ def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts
         layer_fds=facts.kernel >= LAYER_FDS,
     )
     attach.overlay.pointer = attach.pointer
-    maps = namespaces.own_ids(config)
-    if host and maps[0] and not _maps_to(maps[0], request.root_owner[0]) and facts.kernel >= DETACHED:
-        attach.layer_ids = maps
+    users, groups = namespaces.own_ids(config)
+    owner, _group = request.root_owner
+    if host and users and not _maps_to(users, owner) and facts.kernel >= DETACHED:
+        attach.layer_ids = users, groups
 
 
 def made_of(lowers: tuple[str, ...], layer: str, words: tuple[str, ...], *, layer_fds: bool) -> Overlay:

@@ -220,55 +220,54 @@ def over(given: Process, own: Process) -> Process:
 _UMASK = 0o022
 
 
-def identity(process: Process, *, available: int, at: str = "/process") -> steps.Identity:
+def identity(process: Process, *, available: int) -> steps.Identity:
     """Return who the process will be.
 
     Args:
         process: config.json's process object.
         available: the capabilities the runtime can grant.
-        at: the JSON pointer of the process object.
 
     """
     user = process.get("user") or {}
     capabilities = process.get("capabilities")
     bounding: int | None = None
-    sets = [0, 0, 0, 0]
+    effective = permitted = inheritable = ambient = 0
     if capabilities is not None:
         bounding = capability_mask(capabilities.get("bounding"), available)
         named: Mapping[str, Any] = capabilities
-        sets = [
+        effective, permitted, inheritable, ambient = (
             capability_mask(named.get(name), available)
             for name in ("effective", "permitted", "inheritable", "ambient")
-        ]
+        )
         # The kernel refuses effective bits that are not permitted, and raises ambient bits only from
         # inheritable and permitted ones.
-        sets[0] &= sets[1]
-        sets[3] &= sets[1] & sets[2]
+        effective &= permitted
+        ambient &= permitted & inheritable
     given = user.get("umask")
     groups = tuple(user.get("additionalGids") or ())
     if len(groups) > MAX_GROUPS:
         text = f"{len(groups)} groups, where Linux takes {MAX_GROUPS} (setgroups(2))"
-        raise Failure(text, pointer=at + "/user/additionalGids")
+        raise Failure(text, pointer="/process/user/additionalGids")
     return steps.Identity(
         uid=user.get("uid") or 0,
         gid=user.get("gid") or 0,
         gids=groups,
         umask=_UMASK if given is None else given & 0o777,  # as umask(2) takes it
         bounding=bounding,
-        effective=sets[0],
-        permitted=sets[1],
-        inheritable=sets[2],
-        ambient=sets[3],
+        effective=effective,
+        permitted=permitted,
+        inheritable=inheritable,
+        ambient=ambient,
         no_new_privileges=bool(process.get("noNewPrivileges")),
-        pointer=at,
+        pointer="/process",
     )
 
 
-def rlimits(process: Process, at: str = "/process") -> list[steps.Step]:
+def rlimits(process: Process) -> list[steps.Step]:
     """Return the resource limits, which the parent sets because the child may lack the right to."""
     found: list[steps.Step] = []
     for index, limit in enumerate(process.get("rlimits") or ()):
-        pointer = f"{at}/rlimits/{index}"
+        pointer = f"/process/rlimits/{index}"
         name = limit["type"]
         if name not in RLIMITS:
             raise Failure(f"wrong rlimit value: {name}", pointer=pointer + "/type")
@@ -280,7 +279,7 @@ def rlimits(process: Process, at: str = "/process") -> list[steps.Step]:
     return found
 
 
-def attributes(process: Process, *, cpuset: bool = False, at: str = "/process") -> list[steps.Step]:
+def attributes(process: Process, *, cpuset: bool = False) -> list[steps.Step]:
     """Return the steps that need no order among themselves: scheduler, I/O priority."""
     found: list[steps.Step] = []
     scheduler = process.get("scheduler")
@@ -295,31 +294,33 @@ def attributes(process: Process, *, cpuset: bool = False, at: str = "/process") 
                 deadline=scheduler.get("deadline") or 0,
                 period=scheduler.get("period") or 0,
                 cpuset=cpuset,
-                pointer=at + "/scheduler",
+                pointer="/process/scheduler",
             )
         )
     priority = process.get("ioPriority")
     if priority:
         value = IO_CLASSES[priority["class"]] << IOPRIO_CLASS_SHIFT | (priority.get("priority") or 0)
-        found.append(steps.IoPriority(value=value, pointer=at + "/ioPriority"))
+        found.append(steps.IoPriority(value=value, pointer="/process/ioPriority"))
     return found
 
 
-def labels(process: Process, at: str = "/process") -> list[steps.Step]:
+def labels(process: Process) -> list[steps.Step]:
     """Return the LSM labels the process asks for."""
     found: list[steps.Step] = []
     if process.get("apparmorProfile"):
         found.append(
-            steps.LsmLabel(lsm="apparmor", label=process["apparmorProfile"], pointer=at + "/apparmorProfile")
+            steps.LsmLabel(
+                lsm="apparmor", label=process["apparmorProfile"], pointer="/process/apparmorProfile"
+            )
         )
     if process.get("selinuxLabel"):
         found.append(
-            steps.LsmLabel(lsm="selinux", label=process["selinuxLabel"], pointer=at + "/selinuxLabel")
+            steps.LsmLabel(lsm="selinux", label=process["selinuxLabel"], pointer="/process/selinuxLabel")
         )
     return found
 
 
-def terminal(process: Process, *, console: bool, at: str = "/process") -> list[steps.Step]:
+def terminal(process: Process, *, console: bool) -> list[steps.Step]:
     """Return the terminal step when the process has one."""
     if not process.get("terminal"):
         return []
@@ -329,21 +330,21 @@ def terminal(process: Process, *, console: bool, at: str = "/process") -> list[s
             width=size.get("width") or 0,
             height=size.get("height") or 0,
             console=console,
-            pointer=at + "/terminal",
+            pointer="/process/terminal",
         )
     ]
 
 
-def program(process: Process, extra_env: tuple[str, ...] = (), at: str = "/process") -> steps.Program:
+def program(process: Process) -> steps.Program:
     """Return the program; of a variable given twice the last one counts."""
     env: dict[str, str] = {}
-    for word in (*(process.get("env") or ()), *extra_env):
+    for word in process.get("env") or ():
         name, _, value = word.partition("=")
         env[name] = value
     return steps.Program(
         args=tuple(process.get("args") or ()),
         env=tuple(f"{name}={value}" for name, value in env.items()),
-        pointer=at + "/args",
+        pointer="/process/args",
     )
 
 

@@ -267,7 +267,8 @@ class Program:
             return
         every = self.blob(b"\xff" * (len(self.slots) // 8 + 1))
         for number in self._keep_all:
-            self.operations[number].arguments = (self.operations[number].arguments[0], every)
+            first, _none = self.operations[number].arguments
+            self.operations[number].arguments = first, every
         self._keep_all.clear()
 
     def encode(self, descriptors: Mapping[str, int], *, trace: bool = False) -> bytes:

@@ -120,7 +120,7 @@ class Filter(Record):
 
     def describe(self) -> str:
         """Return the filter as one line for `pyrunc plan`."""
-        calls = sum(len(rule[1]) for rule in self.rules)
+        calls = sum(len(names) for _action, names, _conditions, _errno in self.rules)
         words = [f"default {action_name(self.default)}", f"{len(self.rules)} rules for {calls} system calls"]
         words.append("for " + ", ".join(self.architectures or ("the native architecture",)))
         flags = [name for name, bit in FLAGS.items() if bit & self.flags]
@@ -299,7 +299,7 @@ def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tupl
             text = f"a system call has no argument {arg['index']}: they are numbered 0 to {MAX_ARGUMENT}"
             raise Failure(text, pointer=f"{pointer}/args/{index}/index")
         conditions.append((arg["index"], operator, arg["value"], arg.get("valueTwo") or 0))
-    if len({condition[0] for condition in conditions}) < len(conditions):
+    if len({arg["index"] for arg in args}) < len(args):
         return tuple((condition,) for condition in conditions)
     return (tuple(conditions),)
 

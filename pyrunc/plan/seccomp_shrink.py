@@ -56,12 +56,13 @@ def _rebuild(code: list[Instruction]) -> list[Instruction]:
     if len(otherwise) > 1:
         raise _UnknownError
     blocks = [(token, _stretches(code, token)) for token in dict.fromkeys(seen)]
-    blocks = [block for block in blocks if block[1] != otherwise]
-    entries = {each[1][0] for _token, stretches in [*blocks, (0, otherwise)] for each in stretches}
+    blocks = [(token, stretches) for token, stretches in blocks if stretches != otherwise]
+    every = [*blocks, (_STRANGER, otherwise)]
+    entries = {place for _token, stretches in every for _first, (place, _answer) in stretches}
     tail = _reachable(code, entries - {-1})
     made = _assemble(blocks, otherwise, code, tail)
     moved = {old: len(made) - len(tail) + new for new, old in enumerate(tail)}
-    for token, stretches in [*blocks, (_STRANGER, otherwise)]:
+    for token, stretches in every:
         if _stretches(made, token) != [
             (first, (moved.get(place, -1), answer)) for first, (place, answer) in stretches
         ]:
@@ -106,8 +107,13 @@ def _stretches(code: list[Instruction], architecture: int, seen: list[int] | Non
             if seen is not None:
                 seen.append(constant)
             todo.append((index + 1 + (yes if architecture == constant else no), has, first, end))
-    found.sort()
-    return [each for index, each in enumerate(found) if index == 0 or each[1] != found[index - 1][1]]
+    joined: list[Stretch] = []
+    before: Outcome | None = None
+    for number, outcome in sorted(found):
+        if outcome != before:
+            joined.append((number, outcome))
+        before = outcome
+    return joined
 
 
 def _divide(kind: int, constant: int, first: int, end: int) -> list[tuple[int, int, bool]]:
@@ -122,7 +128,7 @@ def _divide(kind: int, constant: int, first: int, end: int) -> list[tuple[int, i
         border = constant + (kind == _IF_ABOVE)
         parts = [(0, border, False), (border, _END, True)]
     cut = [(max(start, first), min(stop, end), taken) for start, stop, taken in parts]
-    return [part for part in cut if part[0] < part[1]]
+    return [(start, stop, taken) for start, stop, taken in cut if start < stop]
 
 
 def _reachable(code: list[Instruction], entries: set[int]) -> list[int]:
@@ -163,7 +169,8 @@ def _assemble(
             made += [(_IF_EQUAL, 1, 0, architecture), (_JUMP, 0, 0, len(body)), *body]
         else:
             made += [(_IF_EQUAL, 0, len(body), architecture), *body]
-    made.append(_leaf(otherwise[0][1]))
+    ((_first, outcome),) = otherwise
+    made.append(_leaf(outcome))
     start = len(made)
     place = {old: start + new for new, old in enumerate(tail)}
     made = [
@@ -182,11 +189,11 @@ def _assemble(
 
 
 def _bisect(stretches: list[Stretch]) -> list[Instruction]:
-    if len(stretches) == 1:
-        return [_leaf(stretches[0][1])]
     middle = len(stretches) // 2
+    border, outcome = stretches[middle]
+    if not middle:
+        return [_leaf(outcome)]
     low, high = _bisect(stretches[:middle]), _bisect(stretches[middle:])
-    border = stretches[middle][0]
     if len(low) > _FAR:
         return [(_IF_NOT_BELOW, 0, 1, border), (_JUMP, 0, 0, len(low)), *low, *high]
     return [(_IF_NOT_BELOW, len(low), 0, border), *low, *high]

@@ -288,7 +288,8 @@ def _defaults(step: mount_steps.Mount) -> list[str]:
     asked = step.attributes
     words = []
     if asked.propagation and not step.options.propagation:
-        words.append(f"r{mount_options.PROPAGATIONS[asked.propagation[0][0]]} by default")
+        flag, _recursive = asked.propagation[0]
+        words.append(f"r{mount_options.PROPAGATIONS[flag]} by default")
     if asked.below:
         words.append(f"below it {mount_options.PROPAGATIONS[asked.below]}")
     return words
@@ -348,7 +349,8 @@ def _provide(step: steps.Provide) -> str:
     if step.fill:
         words.append(f"fill it with the image's {step.fill}")
     if step.owner:
-        words.append(f"give it to uid={step.owner[0]} gid={step.owner[1]}")
+        uid, gid = step.owner
+        words.append(f"give it to uid={uid} gid={gid}")
     if step.label:
         words.append(f"label it {step.label}")
     if step.layer:
@@ -391,7 +393,10 @@ def _attach_root(step: steps.AttachRoot) -> str:
     what = f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
     if step.overlay is None:
         return what
-    maps = f" seen through ids {_maps(step.layer_ids[0])}" if step.layer_ids else ""
+    maps = ""
+    if step.layer_ids:
+        users, _groups = step.layer_ids
+        maps = f" seen through ids {_maps(users)}"
     shared = sum(name == "lowerdir+" for name, _, _ in step.overlay.layers) - 1
     below = f" over {shared} shared layer{'s' if shared > 1 else ''}" if shared else ""
     return f"{what}{below}{maps}, under a writable layer in {step.layer} ({' '.join(step.overlay.data)})"

@@ -50,7 +50,7 @@ def copy(step: FileSystem, cover: int, fd: int, users: int, paths: dict[str, str
             cgroup.join_self(tasks)
             if users >= 0:
                 _linux.setns(users, flags.CLONE_NEWUSER)
-                identity.become_root(0, 0)
+                identity.become_root()
                 _linux.prctl(flags.PR_SET_DUMPABLE, 0, 0, 0, 0)
             os.umask(0)
             fill(step, cover, fd)

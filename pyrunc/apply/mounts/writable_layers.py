@@ -272,6 +272,6 @@ def _end(places: list[str], directory: int, reader: int, writer: int) -> None:
 
     os.close(writer)
     os.read(reader, 1)
-    identity.become_root(0, 0)
+    identity.become_root()
     _remove(places, directory)
     os._exit(0)

@@ -154,20 +154,19 @@ def check_listener(fd: int) -> None:
         raise Failure(f"the container's side sent {kind} in place of a seccomp listener")
 
 
-def send_notify_fd(path: str, fd: int, state: dict[str, object], *, pointer: str = "/linux/seccomp") -> None:
+def send_notify_fd(path: str, fd: int, state: dict[str, object]) -> None:
     """Send a listener to the seccomp agent: one connection, one message, one descriptor.
 
     Args:
         path: listenerPath, a SOCK_STREAM socket of the host.
         fd: the listener; it stays open here.
         state: the container process state (plan.seccomp.process_state).
-        pointer: the section's place in config.json.
 
     Raises:
         Failure: nobody listens, or the agent does not take the message within ten seconds.
 
     """
-    place = pointer + "/listenerPath"
+    place = "/linux/seccomp/listenerPath"
     text = f"failed to connect with seccomp agent at {path}"
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:

@@ -30,7 +30,7 @@ def rule(words: str, *, allow: bool) -> dict[str, Any]:
 def rules(text: str, *, defaults: bool = False) -> list[cd.DeviceRule]:
     """Parse "+c 1:3 rw; -a" into rules."""
     found = [rule(part.strip()[1:], allow=part.strip()[0] == "+") for part in text.split(";") if part.strip()]
-    return cd.parse(found, defaults=defaults)
+    return cd.parse(found) if defaults else cd.asked(found)
 
 
 def model(parsed: list[cd.DeviceRule], kind: str, major: int, minor: int, access: int) -> bool:
@@ -123,7 +123,7 @@ DEVICE = st.tuples(st.sampled_from("bc"), st.integers(0, 3), st.integers(0, 3), 
 def test_the_program_does_what_the_rules_mean(
     given_rules: list[dict[str, Any]], device: tuple[str, int, int, int], defaults: bool
 ) -> None:
-    parsed = cd.parse(given_rules, defaults=defaults)
+    parsed = cd.parse(given_rules) if defaults else cd.asked(given_rules)
     assert run(cd.program(parsed), *device) is model(parsed, *device)
 
 
@@ -131,7 +131,7 @@ def test_the_program_does_what_the_rules_mean(
 def test_version_1_does_the_same_where_it_can_at_all(
     given_rules: list[dict[str, Any]], device: tuple[str, int, int, int]
 ) -> None:
-    parsed = cd.parse(given_rules, defaults=False)
+    parsed = cd.asked(given_rules)
     try:
         writes = cd.lines(parsed)
     except Failure:
@@ -148,7 +148,7 @@ def test_version_1_does_the_same_where_it_can_at_all(
 def test_a_transition_ends_where_a_fresh_list_would(
     before: list[dict[str, Any]], after: list[dict[str, Any]], device: tuple[str, int, int, int]
 ) -> None:
-    old, new = cd.parse(before, defaults=False), cd.parse(after, defaults=False)
+    old, new = cd.asked(before), cd.asked(after)
     try:
         fresh, first = cd.lines(new), cd.lines(old)
     except Failure:
@@ -236,14 +236,11 @@ class TestParse:
         "limited", [{"access": "r"}, {"access": "rwm", "major": 1}, {"access": "rwm", "minor": 0}]
     )
     def test_all_devices_with_a_limit_are_two_rules(self, limited: dict[str, Any]) -> None:
-        parsed = cd.parse([{"allow": True, "type": "a", **limited}], defaults=False)[1:]
+        parsed = cd.asked([{"allow": True, "type": "a", **limited}])[1:]
         assert [one.type for one in parsed] == ["c", "b"]
 
     def test_letters_may_repeat_and_an_a_adds_nothing(self) -> None:
-        assert (
-            cd.parse([{"allow": False, "type": "c", "access": "rwar"}], defaults=False)[1].access
-            == cd.READ | cd.WRITE
-        )
+        assert cd.asked([{"allow": False, "type": "c", "access": "rwar"}])[1].access == cd.READ | cd.WRITE
 
 
 def test_a_container_cannot_open_disks_by_default_but_null() -> None:

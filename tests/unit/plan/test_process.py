@@ -197,8 +197,8 @@ def test_terminal() -> None:
 
 
 def test_of_a_variable_given_twice_the_last_counts() -> None:
-    command: Process = {"cwd": "/", "args": ["a", "b"], "env": ["A=1", "B=2", "A=3=4"]}
-    program = process.program(command, ("C=5",))
+    command: Process = {"cwd": "/", "args": ["a", "b"], "env": ["A=1", "B=2", "A=3=4", "C=5"]}
+    program = process.program(command)
     assert (program.args, program.env) == (("a", "b"), ("A=3=4", "B=2", "C=5"))
 
 
