@@ -1,10 +1,10 @@
 """pyrunc: an OCI low-level container runtime.
 
 `import pyrunc` gives the Python interface (docs/python.md): bundles, plans, containers, volumes, and Failure.
-It is the command's own: each name here leads to the functions of pyrunc/verbs that the command line calls.
+Its functions call those of pyrunc/verbs, as the command line does.
 
-This file stays free of imports: it is on the way to every verb, and every import costs start-up time. A name
-is imported when it is first asked for (PEP 562).
+This file imports nothing: every verb imports it, and every import costs start-up time. A name is imported
+when it is first used (PEP 562).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # else a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # without this a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         home = _HOMES.get(name)

@@ -1,9 +1,9 @@
 """The command: argv -> Command -> verb -> exit status.
 
-Law 2: a command line the strict matcher takes goes straight to its verb's module; any other goes to cli/app,
-which may import anything. The installed command starts Python with -I -S (no site-packages, no environment),
-so the slow path first runs `site`, and the process ends with os._exit: nothing here needs the interpreter's
-own ending.
+Law 2: a command line that the strict matcher accepts goes straight to its verb's module. Any other goes to
+cli/app.py, which may import anything. The installed command starts Python with -I -S (no site-packages, no
+environment), so the slow path first runs `site`. The process ends with os._exit: it needs none of the
+interpreter's clean-up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
-# Engines that name a log give these verbs the container's own stderr.
+# Engines that give these verbs a log also give them the container's stderr.
 _SHARE_STDERR = ("create", "run", "exec", "restore")
 
 _SIGINT, _SIGPIPE = 2, 13
 
 
 class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
-    """Nobody reads standard output any more. Only then: a pipe to an init that died breaks too."""
+    """The reader of standard output is gone. Not for other pipes, such as one to an init that died."""
 
 
 class Out:
-    """Standard output: writing to it may fail like anything else, and then says that it was this.
+    """Standard output; a failed write is a Failure that says so.
 
     It wraps sys.stdout, so that no verb has to handle a full disk.
 
     Attributes:
-        stream: where it goes; None when the caller has closed it.
+        stream: the wrapped stream; None if the caller has closed it.
 
     """
 
@@ -53,7 +53,7 @@ class Out:
         """Write a text.
 
         Raises:
-            ReaderGone: nobody reads it.
+            ReaderGone: the reader is gone.
             Failure: it cannot be written.
 
         """
@@ -63,13 +63,14 @@ class Out:
             except OSError as exc:
                 raise _unwritten(exc) from exc
             except UnicodeEncodeError:
-                # A name that is not text, or a locale that is not UTF-8: names are bytes, and go out as such.
+                # A name that is not text, or a locale that is not UTF-8: names are bytes, and are written as
+                # such.
                 self.stream.reconfigure(encoding="utf-8", errors="surrogateescape")
                 self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write what is left in the buffer; raises what write() does."""
+        """Write the rest of the buffer; raises the same as write()."""
         if self.stream is not None:
             try:
                 self.stream.flush()
@@ -78,7 +79,7 @@ class Out:
 
 
 def _unwritten(exc: OSError) -> Exception:
-    """Return what a failed write to standard output is to its caller."""
+    """Return the exception for a failed write to standard output."""
     if isinstance(exc, BrokenPipeError):
         return ReaderGone()
     from pyrunc.errors import Failure
@@ -87,12 +88,12 @@ def _unwritten(exc: OSError) -> Exception:
 
 
 def main() -> NoReturn:
-    """Do what the command line says and end the process."""
+    """Carry out the command line and end the process."""
     verb, code = "", 1
     try:
         _open_standard_descriptors()
-        # A caller that ignores SIGCHLD passes that on through execve, and the kernel then throws the exit
-        # statuses of hooks and helpers away (waitpid(2), NOTES).
+        # A caller's ignored SIGCHLD stays ignored across execve, and then the kernel keeps no exit statuses
+        # of hooks and helpers (waitpid(2), NOTES).
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         _forget_locale()
         out: Any = Out(sys.stdout)
@@ -107,8 +108,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _die_of(_SIGINT)
     except ReaderGone:
-        # The reader has seen enough (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime that
-        # talks to sockets needs; so die of it only now, as any other command would have.
+        # The reader has ended (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime with sockets
+        # needs; so end by that signal only now, as other commands do.
         _die_of(_SIGPIPE)
     except Exception as exc:  # noqa: BLE001 - the last place: whatever it was becomes one line and an exit status
         code = _explain(verb, exc)
@@ -116,10 +117,10 @@ def main() -> NoReturn:
 
 
 def _explain(verb: str, exc: Exception) -> int:
-    """Say why a verb failed, and return the exit status.
+    """Report why a verb failed, and return the exit status.
 
-    What failed may be what a good message needs: descriptors or memory for an import, or the directory with
-    the modules. Then the message is short, made with what is loaded already.
+    The failure may be of a kind that also prevents a good message: no descriptors or memory for an import, or
+    the directory with the modules is gone. Then the message is short, and made with what is loaded already.
     """
     try:
         from pyrunc.cli import report
@@ -134,14 +135,14 @@ def _explain(verb: str, exc: Exception) -> int:
 
 
 def _command(argv: list[str]) -> Command | int:
-    """Return what argv asks for, or an exit status when it has been answered (help, a usage error)."""
+    """Return the Command for argv, or an exit status if it has been answered (help, a usage error)."""
     command = match(argv)
     if command is not None:
         return command
     if sys.flags.no_site:
         import site
 
-        # What others have installed for all of Python may complain, which is not what was asked for.
+        # Other packages in this Python may print warnings, which are not part of the answer.
         stderr, silence = sys.stderr, Out(None)
         sys.stderr = silence
         try:
@@ -169,10 +170,10 @@ def _run(command: Command) -> int:
 
 
 def _settle_log(command: Command) -> None:
-    """Open the log now, while relative paths mean what the caller meant.
+    """Open the log now, while relative paths still have the caller's meaning.
 
-    Engines name a log in every call, so the usual case is done here; cli/log_options.py costs an import and
-    knows the rest.
+    Engines name a log in every call, so the usual case is handled here. The rest is in cli/log_options.py,
+    which costs an import.
     """
     from pyrunc import log
 
@@ -198,12 +199,11 @@ def _state_root(root: str) -> str:
     """Return --root as an absolute path.
 
     Raises:
-        Failure: it is the root directory, which "" and ".." can mean by accident; runc refuses it in these
-        words.
+        Failure: it is the root directory, which "" and ".." may mean by accident; the words are runc's.
 
     """
     path = os.path.abspath(root)
-    if not path.strip("/"):  # POSIX lets "//" mean something else than "/"; Linux does not
+    if not path.strip("/"):  # "//" may be another directory in POSIX, but not in Linux
         from pyrunc.errors import Failure
 
         raise Failure("Option --root argument should not be set to /")
@@ -211,20 +211,20 @@ def _state_root(root: str) -> str:
 
 
 def _open_standard_descriptors() -> None:
-    """Fill 0, 1 and 2 if the caller closed them: no file opened later may become the container's stdout."""
+    """Open 0, 1 and 2 if the caller has closed them, so that no other file becomes the container's stdout."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free number is taken, which is fd, because those below it are open by now.
+            # The lowest free number is used: that is fd, because those below it are open by now.
             os.open("/dev/null", os.O_RDWR)
             os.set_inheritable(fd, True)
 
 
 def _forget_locale() -> None:
-    """Take back the LC_CTYPE that the interpreter has set itself for want of a locale (PEP 538).
+    """Remove the LC_CTYPE that the interpreter sets if there is no locale (PEP 538).
 
-    Hooks, ps and CRIU have the caller's environment, of which it is no part.
+    Hooks, ps and CRIU get the caller's environment, and this is not part of it.
     """
     if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return
@@ -237,10 +237,10 @@ def _forget_locale() -> None:
 
 
 def _die_of(signum: int) -> NoReturn:
-    """End as a signal ends a process: a shell sees 128 + signum, and stops its script where it should."""
+    """End by a signal: a shell sees 128 + signum, and stops its script if it should."""
     _signal.signal(signum, _signal.SIG_DFL)
     os.kill(os.getpid(), signum)
-    os._exit(128 + signum)  # still here: the first process of a pid namespace does not die of its own signals
+    os._exit(128 + signum)  # still running: its own signals do not end the first process of a pid namespace
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Directories made on the host with their parents, each with the mode it is meant to have.
+"""Make directories on the host with their parents, each with the right mode.
 
-os.makedirs() leaves parents to the umask, which may be 0: then they are everybody's to write. Here a mode is
-set through a descriptor of what was made, whatever the umask is. Slow path: only when something is missing.
+os.makedirs() uses the umask for parents, which may be 0: then everybody could write to them. Here the mode is
+set through a descriptor, whatever the umask is. Slow path: only if something is missing.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _MADE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def make(
     path: str, mode: int, *, parents: int = 0o755, made: list[tuple[str, int, int]] | None = None
 ) -> None:
-    """Make a directory and whatever is missing above it; one that is there stays as it is.
+    """Make a directory and its missing parents; existing ones stay unchanged.
 
     Args:
-        path: the directory. What is there already may be a symlink, as the path is its maker's own word.
+        path: the directory. An existing part may be a symlink: the path comes from a trusted caller.
         mode: its mode.
-        parents: the mode of those above it that are made as well.
-        made: gets the path, device and inode of each that is made.
+        parents: the mode of parents that are made.
+        made: is extended by path, device and inode of each that is made.
 
     Raises:
         OSError: one cannot be made.
@@ -49,7 +49,7 @@ def make(
 
 
 def _step(here: int, name: str, mode: int, path: str, noted: list[tuple[str, int, int]] | None) -> int:
-    """Make one directory and return its descriptor; one that somebody else makes meanwhile is theirs."""
+    """Make one directory and return its descriptor; one that another process makes meanwhile is kept."""
     try:
         os.mkdir(name, 0o700, dir_fd=here)
     except FileExistsError:

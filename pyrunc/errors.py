@@ -1,7 +1,6 @@
-"""What goes wrong, said once: Failure carries the facts, cli/report.py decides how to print them.
+"""Failure: the facts about an error. cli/report.py decides how to print them.
 
-Law 2: this module is on the hot path, so it only holds the facts; sentences are built when somebody reads
-them.
+Law 2: this module is on the hot path, so it only keeps the facts; messages are made when they are read.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ import os
 
 
 class Failure(Exception):  # noqa: N818 - it is what happened, and the word of the whole project
-    """A step that could not be done.
+    """An operation that failed.
 
     Args:
-        message: one line, complete in itself, that names the object ("bind source /srv/data").
-        step: the name of the plan step or verb that failed, "" when the message says it all.
-        pointer: JSON pointer into config.json ("/mounts/3"), "" when no place in it is to blame.
-        errno: the kernel's answer, 0 when the kernel was not asked.
-        hint: what to do about it, "" when nothing is certain to help.
+        message: one line, complete in itself, that names its object ("bind source /srv/data").
+        step: the name of the plan step or verb that failed, "" if the message is enough.
+        pointer: JSON pointer into config.json ("/mounts/3"), "" if no place in it is the cause.
+        errno: the kernel's error number, 0 if there is none.
+        hint: what to do about it, "" if that is not certain.
         code: exit status of the command.
 
     Attributes:
-        lines: the message is a report of several lines, all of them ours.
+        lines: the message is a report of several lines, all of them pyrunc's own.
 
     """
 
@@ -51,14 +50,14 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         return self.text()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep all facts through pickle, which else keeps only the message."""
+        """Keep all facts through pickle, which otherwise keeps only the message."""
         return from_facts, (self.facts(),), {"lines": self.lines}
 
     def text(self) -> str:
-        """Return the one line a person reads.
+        """Return the one line for a person.
 
-        The kernel's answer is written with a small first letter ("no such file or directory"): engines
-        match on that spelling.
+        The kernel's error begins with a small letter ("no such file or directory"): engines match on that
+        spelling.
         """
         parts = [part for part in (self.step, self.pointer) if part]
         line = " ".join(parts)
@@ -70,7 +69,7 @@ class Failure(Exception):  # noqa: N818 - it is what happened, and the word of t
         return line
 
     def facts(self) -> list[object]:
-        """Return the facts as a JSON-able list, for the way from the container's side to the parent."""
+        """Return the facts as a list for JSON, to be sent from the container's side to the parent."""
         return [self.message, self.step, self.pointer, self.errno, self.hint, self.code]
 
 
@@ -113,14 +112,14 @@ class failing:  # noqa: N801 - reads as a sentence: with failing("open cgroup /x
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return words that somebody else chose as they may be shown: what is no printable character, escaped.
+    r"""Return a text from outside for printing: characters that are not printable are escaped.
 
-    A path of an image, a source or an option must not steer the terminal it is shown on, nor begin a line
-    that looks like one of ours. All that is printed for people goes through here; JSON has its own escapes.
+    A path of an image, a source or an option must not control the terminal, and must not begin a line that
+    looks like one of pyrunc's. All that is printed for people passes through here; JSON has its own escapes.
 
     Args:
-        text: the words.
-        keep: characters that are left, as "\n" where lines are ours.
+        text: the text.
+        keep: characters that stay, such as "\n" in text of several lines of pyrunc's own.
 
     """
     if text.isprintable():
@@ -129,11 +128,11 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def worded(problem: BaseException, what: str) -> Failure:
-    """Return the Failure that an exception is.
+    """Return the Failure for an exception.
 
     Args:
         problem: what was raised.
-        what: what was being done, for an answer of the kernel's that nobody has worded.
+        what: what was being done, for an OSError without a message of its own.
 
     """
     if isinstance(problem, Failure):
@@ -144,14 +143,14 @@ def worded(problem: BaseException, what: str) -> Failure:
 
 
 def from_facts(facts: object) -> Failure:
-    """Rebuild a Failure from what facts() gave.
+    """Make a Failure from what facts() returned.
 
-    The sender may be under a container's control, so a malformed message is itself a Failure.
+    A container may control the sender, so a malformed message also becomes a Failure.
     """
     if isinstance(facts, list) and len(facts) == 6:
         message, step, pointer, errno, hint, code = facts
         if isinstance(message, str) and isinstance(step, str) and isinstance(pointer, str):
-            # No error ends as success, and no number is too large for exit or for strerror.
+            # No error exits with 0, and no number is too large for exit or for strerror.
             known = isinstance(errno, int) and 0 <= errno < 4096 and isinstance(code, int) and 0 < code < 256
             if known and isinstance(hint, str):
                 return Failure(message, step=step, pointer=pointer, errno=errno, hint=hint, code=code)
@@ -159,22 +158,22 @@ def from_facts(facts: object) -> Failure:
 
 
 def strerror(errno: int) -> str:
-    """Return the kernel's words for an error number, in the lower-case spelling engines match on."""
+    """Return the kernel's message for an error number, in the lower-case spelling that engines match on."""
     text = os.strerror(errno)
     if len(text) > 1 and text[1].islower():
         return text[0].lower() + text[1:]
     return text
 
 
-_LONG = 400  # characters of a word; paths are shorter, but for those that are somebody's mistake
-_QUOTES = 20  # of a message are looked at: ours have few, and all of somebody's book would take time
+_LONG = 400  # characters of a word; a path is shorter, unless it is a mistake
+_QUOTES = 20  # quotes of a message that are looked at: pyrunc's have few, and many would take time
 _VALUE = 80  # characters of a value that a message repeats: a line on a terminal
 
 
 def excerpt(value: str, most: int = _VALUE) -> str:
-    """Return a value that somebody wrote at a length one can read: what is longer loses its middle.
+    """Return a value at a readable length: a longer one loses its middle.
 
-    All messages that repeat a value do it with this; a path is no such value, since its whole is needed.
+    All messages that repeat a value use it. Paths are not shortened, because the whole is needed.
     """
     if len(value) <= most:
         return value
@@ -183,10 +182,10 @@ def excerpt(value: str, most: int = _VALUE) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text for people whose longest words, which repeat what somebody wrote, lose their middle.
+    """Return a text for people; its longest words, which repeat values from outside, lose their middle.
 
-    Values stand between quotes, and are cut where they are longer than two lines; blanks are a part of them.
-    All that is printed goes through here, so whoever words a message need not think of it.
+    A value between quotes is shortened if it is longer than two lines; blanks are part of it. All that is
+    printed passes through here, so the code that makes a message need not do it.
     """
     if len(text) <= 2 * _VALUE:
         return text
@@ -209,7 +208,7 @@ def shortened(text: str) -> str:
 
 
 def _closing(text: str, at: int) -> int:
-    """Return where the quote at a place is closed in its line, -1 if it is none: an apostrophe, an inch."""
+    """Return where a quote is closed in its line, -1 if it is none: an apostrophe, an inch."""
     if at and text[at - 1].isalnum():
         return -1
     line = text.find("\n", at)

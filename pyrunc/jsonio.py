@@ -1,8 +1,7 @@
 """JSON without the json module.
 
-Law 2 (accept fast): json imports re and costs about 8 ms of start-up; its C scanner and escaper cost nothing.
-Anything the scanner does not take at once is a ValueError: the slow path then finds out, with json itself,
-why.
+Law 2: json imports re and costs about 8 ms of start-up; its C scanner and escaper cost nothing. What the
+scanner refuses is a ValueError; the slow path then uses json itself to find out why.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class _Context:
         raise ValueError(name)
 
 
-# Levels of arrays and objects around a value. Whoever walks through it later has the 1000 calls of Python's
-# stack, and json_slow.py makes two a level.
+# The deepest nesting of arrays and objects. Code that walks through it has the 1000 calls of Python's stack,
+# and json_slow.py makes two for each level.
 MAX_DEPTH = 200
 _SHOWN = 120  # characters of a text that a message repeats
 
@@ -43,7 +42,7 @@ def loads(text: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: the text is not JSON (no position is given; ask json for one), or too deep.
+        ValueError: the text is not JSON (json can tell the position), or nested too deeply.
 
     """
     stripped = text.strip(_WHITE)
@@ -52,7 +51,7 @@ def loads(text: str) -> object:
     try:
         value, end = _scanner[0](stripped, 0)
     except (StopIteration, ValueError, RecursionError, SystemError) as exc:
-        # The scanner tries to import json.decoder to word its errors, and on 3.11 may answer SystemError
+        # The scanner tries to import json.decoder for its messages, and on 3.11 may raise SystemError
         # instead.
         msg = "not JSON"
         raise ValueError(msg) from exc
@@ -81,7 +80,7 @@ def _too_deep(value: object) -> bool:
 
 
 def decimal(text: str, most: int) -> int | None:
-    """Return a number in plain decimal digits, None for anything else or beyond most.
+    """Return a number from plain decimal digits, None for anything else or more than `most`.
 
     isdecimal() alone takes digits of other scripts, and int() refuses more than 4300.
     """

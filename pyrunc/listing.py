@@ -1,4 +1,4 @@
-"""Which containers there are: what has an id for a name and a record in it, below a state root.
+"""Which containers exist: directories below a state root with a valid id as their name, and a record.
 
 For verbs about more than one container; those about one do not look at the others.
 """
@@ -33,10 +33,10 @@ def matching(root: str, pattern: str) -> list[str]:
     """Return the ids under a root in which a regular expression is found (crun's --regex).
 
     Raises:
-        Failure: it is no regular expression, or the root cannot be read.
+        Failure: the expression is not valid, or the root cannot be read.
 
     """
-    import re  # an option of people, not of engines
+    import re  # an option for people, not for engines
 
     try:
         expression = re.compile(pattern)

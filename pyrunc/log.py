@@ -1,7 +1,7 @@
-"""What is said beside the answer of a verb: debug() and warn(), and where that goes.
+"""Messages beside the answer of a verb: debug() and warn(), and where they are written.
 
-Law 2: a verb that says nothing pays for nothing. log_records.py, which writes, is only imported when there is
-something to write.
+Law 2: a verb without messages pays for nothing. log_records.py, which writes them, is imported only when
+there is one.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-fd = -1  # where log records go; -1: there is no log, everything goes to stderr
+fd = -1  # the descriptor of the log; -1: there is no log, everything is written to stderr
 as_json = False
 service = ""  # "syslog:ID" or "journald:ID" when fd is a socket of one of these
 debugging = False
-holding = False  # with a log, stderr is the container's: keep warnings from it unless the call fails
-warnings = False  # log warnings too; without it a log holds nothing but the error of a call that failed
+holding = False  # with a log, stderr is the container's: show warnings on it only if the command fails
+warnings = False  # log warnings too; without it a log has only the error of a failed command
 listener: Callable[[str], object] | None = (
     None  # set by the Python interface: warnings are passed to it, not written to stderr
 )
 
 
 def debug(message: str) -> None:
-    """Log one line of what is being done, if --debug asks for it."""
+    """Log one line about what is being done, with --debug."""
     if debugging:
         record("debug", message)
 
 
 def warn(message: str) -> None:
-    """Say what the user should know although nothing has failed."""
+    """Print a warning: nothing has failed, but the user should know."""
     if listener is not None:
         listener(message)
         return
@@ -36,7 +36,7 @@ def warn(message: str) -> None:
 
 
 def record(level: str, message: str) -> None:
-    """Write one record ("debug", "warning" or "error") to wherever it belongs."""
+    """Write one record ("debug", "warning" or "error") to the log or to stderr."""
     from pyrunc import log_records
 
     way = "logged" if warnings else "held" if holding else "shown"

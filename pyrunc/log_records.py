@@ -1,9 +1,9 @@
-"""Log records: what one looks like, and where it goes.
+"""Log records: their format, and where they are written.
 
-Engines read the log of a failed call and expect exactly one JSON object in it (Podman decodes the whole
-file), so at the default level a log holds nothing but errors. Warnings go to stderr; where that is the
-container's own they wait here, and are shown if the call fails. Imported when there is something to say (law
-2). What is set for a call is in log.py, and handed over with each record.
+Engines read the log of a failed command and expect exactly one JSON object in it (Podman decodes the whole
+file). So at the default level a log has nothing but errors. Warnings are written to stderr. If that is the
+container's own, they are kept here and shown if the command fails. Imported only when there is a record (law
+2). The settings of a command are in log.py, and passed with each record.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def _connect(path: str) -> int:
 
 
 def write(level: str, message: str, *, fd: int, as_json: bool, service: str, warnings: str) -> None:
-    """Write one record to wherever it belongs.
+    """Write one record to the log or to stderr.
 
     Args:
         level: "debug", "warning" or "error".
-        message: what is said.
-        fd: the log, -1 without one: then everything goes to stderr.
+        message: the text.
+        fd: the log, -1 without one: then everything is written to stderr.
         as_json: records are JSON objects.
-        service: what open_log() returned beside the descriptor.
-        warnings: with a log, a warning is "logged", "shown" on stderr, or "held" until a call has failed.
+        service: the second value that open_log() returned.
+        warnings: with a log, a warning is "logged", "shown" on stderr, or "held" until the command fails.
 
     """
     message = shortened(message)
@@ -87,7 +87,7 @@ def write(level: str, message: str, *, fd: int, as_json: bool, service: str, war
 
 
 def _plain(level: str, message: str) -> str:
-    """Return what a person reads on stderr; only an error may have several lines (report.py)."""
+    """Return the text for stderr; only an error may have several lines (report.py)."""
     from pyrunc import screen
 
     paint = screen.painter(2)
@@ -96,14 +96,14 @@ def _plain(level: str, message: str) -> str:
         return f"{word} {printable(message, keep=chr(9))}\n"
     text = printable(message, keep="\n\t")
     if paint:
-        # What it is about stands before the first colon of each line.
+        # The subject is before the first colon of each line.
         parts = [line.partition(": ") for line in text.split("\n")]
         text = "\n".join(paint(what, "error") + colon + rest for what, colon, rest in parts)
     return text + "\n"
 
 
 def _line(level: str, message: str, *, as_json: bool) -> str:
-    """Return a record of a log file, in one line, in the format --log-format names."""
+    """Return a record for a log file, in one line, in the format of --log-format."""
     stamp = rfc3339(time.time())
     if as_json:
         return dumps({"level": level, "msg": message, "time": stamp}) + "\n"
@@ -111,20 +111,20 @@ def _line(level: str, message: str, *, as_json: bool) -> str:
 
 
 def _framed(level: str, message: str, service: str) -> str:
-    """Return a record as a service wants it, "" without one."""
+    """Return a record as the service wants it, "" without one."""
     kind, _, name = service.partition(":")
     if kind == "syslog":
         text = printable(message, keep="\n\t")
         return f"<{_FACILITY_DAEMON | _PRIORITIES[level]}>{name or 'pyrunc'}[{os.getpid()}]: {text}"
     if kind == "journald":
-        # The journal's own protocol: one NAME=value a line, so the message must not hold a line end.
+        # The journal's protocol: one NAME=value in each line, so the message must not have a newline.
         text = printable(message, keep="\t")
         return f"PRIORITY={_PRIORITIES[level]}\nSYSLOG_IDENTIFIER={name or 'pyrunc'}\nMESSAGE={text}\n"
     return ""
 
 
 def _write(fd: int, text: str) -> None:
-    """Write a record in one call, so that those of two processes do not mix. Failures cannot be reported."""
+    """Write a record with one call, so that those of two processes do not mix; ignore failures."""
     try:
         os.write(fd, text.encode("utf-8", "backslashreplace"))
     except OSError:

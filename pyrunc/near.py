@@ -1,7 +1,7 @@
 """The word that was probably meant: one guess for verbs, options, properties, mount options and paths.
 
-Law 2, the slow side: asked only when something is refused. Two letters that changed places are one mistake
-("strat" is start, not state), which difflib alone counts as two.
+Law 2, the slow path: used only when something is refused. Two letters that changed places are one mistake
+("strat" is start, not state); difflib alone counts two.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONG = 64  # letters; beyond it the number of mistakes is not counted, which takes their square
+_LONG = 64  # letters; for longer words mistakes are not counted, because that takes the square of the length
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the known word that was probably meant, or "".
 
     Args:
-        word: what was written; capital letters do not matter.
-        known: what could have been.
-        cutoff: how much alike two words must be for difflib, where more than two letters are wrong.
+        word: the word that was written, in any case.
+        known: the possible words.
+        cutoff: the similarity (0 to 1) that difflib must find if more than two letters are wrong.
 
     """
     import difflib
@@ -29,7 +29,7 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
         folded.setdefault(other.casefold(), other)
     word = word.casefold()
     if len(word) <= _LONG:
-        # One mistake in three letters, two in eight: in more there is another word behind it.
+        # One mistake in three letters, two in eight: with more another word was meant.
         most = 0 if len(word) < 3 else 1 if len(word) < 8 else 2
         counted = [
             (count, -_alike(word, other), other)
@@ -43,7 +43,7 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def mistakes(one: str, other: str) -> int:
-    """Return how many letters are missing, too many, wrong, or changed places with the next."""
+    """Return how many letters are missing, too many, wrong, or exchanged with the next one."""
     rows = [list(range(len(other) + 1))]
     for at, letter in enumerate(one, 1):
         row = [at]
@@ -57,7 +57,7 @@ def mistakes(one: str, other: str) -> int:
 
 
 def _alike(one: str, other: str) -> int:
-    """Return how many letters two words have in common at their beginning."""
+    """Return how many letters two words have in common at the beginning."""
     return next(
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

@@ -1,7 +1,7 @@
-"""The terminal that somebody looks at: how wide it is, and whether it is coloured.
+"""The terminal of a user: how wide it is, and whether it has colours.
 
-Law 2: imported where words for people are made, on slow paths, and there only for a terminal. Into pipes and
-files nothing of this goes, unless --color=always asks for colours: other programs read them.
+Law 2: imported only for text for people, on slow paths. Nothing of this is written into pipes and files,
+unless --color=always asks for colours: other programs read them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ STYLES = {
 }
 _USUAL = 80
 
-color = ""  # "always" or "never" (--color); else as the terminal has it
+color = ""  # "always" or "never" (--color); else it depends on the terminal
 
 
 def width(fd: int = 1) -> int:
-    """Return the columns of the terminal that a descriptor is, 0 where it is none: then nothing is cut."""
+    """Return the columns of a descriptor's terminal, 0 if it is none: then nothing is shortened."""
     try:
         if not os.isatty(fd):
             return 0
@@ -47,7 +47,7 @@ def colored(fd: int = 1) -> bool:
 
 
 def painter(fd: int = 1) -> Callable[[str, str], str] | None:
-    """Return what colours a text in a style, None where there are no colours."""
+    """Return a function that colours a text in a style, None if there are no colours."""
     return paint if colored(fd) else None
 
 

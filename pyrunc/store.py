@@ -1,8 +1,8 @@
-"""The state record on disk: the minimum that cannot be asked of the kernel.
+"""The record of a container on disk: only what the kernel cannot be asked.
 
-Law 4 (the kernel holds the truth): a record says which process was the init and when it started; whether that
-process still lives, has executed its program or is frozen is read from the kernel at each question. Records
-are written whole (temporary file, rename) and changed only under the container's lock.
+Law 4: a record has init's process id and start time. Whether that process still exists, has executed its
+program or is frozen is asked of the kernel each time. A record is replaced as a whole (temporary file,
+rename), and changed only under the container's lock.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 CONFIG = "config.json"
-# `start` writes to the first what init waits for, and reads from the second why init could not go on, or the
-# end of file. Both have the base name of runc's: checks for leaked descriptors know it.
+# `start` writes to the first one to let init continue, and reads from the second one why init failed, or the
+# end of file. Both have the base name of runc's, which checks for leaked descriptors know.
 START = "exec.fifo"
 REPORT = "report/exec.fifo"
 
-# What the init program is called until it executes the container's (plan/program.NAME).
+# the name of the init program until it executes the container's (plan/program.NAME).
 INIT_NAME = b"pyrunc:[init]"
 # Set when a task begins to end. The init of a pid namespace stays in that state, with an ordinary state
-# letter, until the last of its descendants has been collected by whoever that is.
+# letter, until the last of its descendants has been waited for.
 PF_EXITING = 0x4
 
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
-# A directory itself, never what a symlink in its place leads to.
+# A directory itself, never the target of a symlink in its place.
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AbsentError(Failure):
-    """There is no such container: the kernel said so, which is more than that it could not be asked."""
+    """There is no such container: the kernel has said so; it is not just unknown."""
 
     def __init__(self, root: str, id: str) -> None:  # noqa: A002 - the specification's name
-        """Say so in the words that engines know."""
+        """Make the message, with the words that engines know."""
         hint = f"there is none in {root}"
         if os.geteuid() != 0:
             hint += "; those of root are found with sudo"
@@ -53,7 +53,7 @@ class AbsentError(Failure):
 
 
 class GarbledError(Failure):
-    """A record was read to its end and is none."""
+    """A record that was read to its end and is not valid."""
 
 
 class Container:
@@ -66,7 +66,7 @@ class Container:
         start: init's start time in clock ticks since boot (/proc/PID/stat field 22).
         cgroup: controller name ("" for the unified hierarchy) -> absolute cgroup directory.
         namespaces: type -> path joined, "" for one made for the container.
-        restored: the init came from a checkpoint, so it never shows PF_FORKNOEXEC truthfully.
+        restored: the init came from a checkpoint, so PF_FORKNOEXEC says nothing about it.
 
     """
 
@@ -88,7 +88,7 @@ class Container:
     )
 
     def __init__(self, root: str, id: str) -> None:  # noqa: A002 - the specification's name
-        """Begin an empty record."""
+        """Make an empty record."""
         self.root = root
         self.id = id
         self.pid = 0
@@ -116,7 +116,7 @@ _TABLES = ("annotations", "cgroup", "namespaces")
 
 
 def default_root() -> str:
-    """Return where state lives when --root is not given.
+    """Return the state root when --root is not given.
 
     Raises:
         Failure: an ordinary user without XDG_RUNTIME_DIR.
@@ -124,8 +124,8 @@ def default_root() -> str:
     """
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.geteuid() == 0 and (
-        # Root of a user namespace may still be called root, by `unshare -r` in a root shell; Podman, which is
-        # an ordinary user's, calls us without USER, and without a directory when it is root itself.
+        # Root of a user namespace may still be called root, by `unshare -r` in a root shell. Podman of an
+        # ordinary user calls pyrunc without USER, and without a directory when it is root itself.
         not runtime_dir or os.environ.get("USER") == "root" or not in_user_namespace()
     ):
         return "/run/pyrunc"
@@ -136,7 +136,7 @@ def default_root() -> str:
 
 
 def in_user_namespace() -> bool:
-    """Tell whether we are in another user namespace than the host's initial one.
+    """Tell whether this process is in another user namespace than the host's initial one.
 
     Raises:
         Failure: the kernel cannot be asked.
@@ -151,7 +151,7 @@ def in_user_namespace() -> bool:
 
 
 def check_id(id: str) -> None:  # noqa: A002
-    """Refuse an id that could be anything but one plain file name.
+    """Refuse an id that is not one plain file name.
 
     Raises:
         Failure: empty, ".", ".." or a character outside [A-Za-z0-9_+.-].
@@ -164,7 +164,7 @@ def check_id(id: str) -> None:  # noqa: A002
 
 
 def has_record(directory: str) -> bool:
-    """Tell whether a state directory has a record, as containers do; an OSError if it cannot be told."""
+    """Tell whether a state directory has a record, as containers do; raise OSError if that is unknown."""
     try:
         os.stat(f"{directory}/{STATE}", follow_symlinks=False)
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def open_container(root: str, id: str) -> Container:  # noqa: A002
 
     Raises:
         AbsentError: there is none.
-        GarbledError: what is there is no record.
+        GarbledError: the record is not valid.
         Failure: it cannot be read.
 
     """
@@ -196,7 +196,7 @@ def _open_directory(root: str, id: str) -> int:  # noqa: A002
 
 
 def _read(container: Container, directory: int) -> Container:
-    """Fill a record from an open state directory; the rest is as for open_container()."""
+    """Fill a record from an open state directory; the same errors as open_container()."""
     path = f"{container.directory}/{STATE}"
     try:
         text = files.read_whole(os.open(STATE, _FILE, dir_fd=directory))
@@ -218,7 +218,7 @@ def _read(container: Container, directory: int) -> Container:
 
 
 def _take(container: Container, name: str, values: dict[str, Any]) -> bool:
-    """Take a field over from a record, if it is of the type that an empty one has."""
+    """Take a field from a record, if it has the type of the field in an empty one."""
     empty: Any = getattr(container, name)
     value: Any = values.get(name, None if name in _NEEDED else empty)
     if type(value) is not type(empty):
@@ -232,7 +232,7 @@ def _take(container: Container, name: str, values: dict[str, Any]) -> bool:
 
 
 def write(directory: str, name: str, data: bytes) -> None:
-    """Write a file of a state directory whole: readers see the old one or the new one, never a part.
+    """Replace a file of a state directory as a whole: readers see the old or the new one, never a part.
 
     Raises:
         Failure: it cannot be written.
@@ -254,15 +254,15 @@ def save(container: Container) -> None:
 
 
 def save_config(container: Container, raw: bytes) -> None:
-    """Keep the configuration the container was created from: later edits of the bundle do not matter."""
+    """Keep the configuration of the creation: later changes of the bundle have no effect."""
     write(container.directory, CONFIG, raw)
 
 
 def load_config(container: Container) -> dict[str, object]:
-    """Return the configuration the container was created from.
+    """Return the configuration with which the container was created.
 
     Raises:
-        Failure: it is not there or not readable.
+        Failure: it does not exist or cannot be read.
 
     """
     path = f"{container.directory}/{CONFIG}"
@@ -278,13 +278,13 @@ def load_config(container: Container) -> dict[str, object]:
 
 
 def hold(root: str, id: str, *, seconds: float = 10.0) -> int:  # noqa: A002
-    """Take the lock of an id's state directory and return the descriptor that holds it (close it to let go).
+    """Lock an id's state directory and return the descriptor that holds the lock (closing it releases it).
 
-    The lock is on the state directory itself, so that it vanishes with it. A creator holds it until the
+    The lock is on the state directory itself, so that it disappears with it. create holds it until the
     container is created.
 
     Raises:
-        AbsentError: there is no such directory, or none any more once the lock was had.
+        AbsentError: there is no such directory, or it was removed while waiting.
         Failure: the lock stays taken for that long.
 
     """
@@ -320,10 +320,10 @@ def _flock(fd: int, id: str, seconds: float) -> None:  # noqa: A002
 
 
 def lock(container: Container, *, seconds: float = 10.0) -> int:
-    """Take a container's lock, see hold(), and bring its record up to date.
+    """Take a container's lock, see hold(), and read its record again.
 
     Raises:
-        AbsentError: the container is gone; that another one has its id by now is no help.
+        AbsentError: the container is gone, even if another one has its id now.
         Failure: the lock stays taken for that long, or the record cannot be read.
 
     """
@@ -342,7 +342,7 @@ def lock(container: Container, *, seconds: float = 10.0) -> int:
 
 
 def is_at(fd: int, path: str) -> bool:
-    """Tell whether an open directory still is the one of a name."""
+    """Tell whether an open directory still is the one with that name."""
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
@@ -373,7 +373,7 @@ def process_stat(pid: int) -> Stat | None:
     Source: proc_pid_stat(5), fields 3, 9, 22 and 2.
 
     Raises:
-        Failure: the kernel could not be asked.
+        Failure: the kernel cannot be asked.
 
     """
     for _attempt in range(2):
@@ -383,7 +383,7 @@ def process_stat(pid: int) -> Stat | None:
             if exc.errno not in (ENOENT, ESRCH):
                 raise Failure(f"read /proc/{pid}/stat", errno=exc.errno or 0) from None
         else:
-            # The command name in parentheses may hold anything, parentheses included.
+            # The command name in parentheses may have any characters, also parentheses.
             end = line.rfind(b")")
             fields = line[end + 2 :].split()
             return fields[0].decode(), int(fields[6]), int(fields[19]), line[line.find(b"(") + 1 : end]
@@ -393,13 +393,13 @@ def process_stat(pid: int) -> Stat | None:
             return None
         except PermissionError:
             continue
-    # It lives, and twice it was not there: without /proc, or with one that hides it, nothing is known of it.
+    # It exists, and twice it was not found: without /proc, or with one that hides it, nothing is known.
     hint = "is a procfs mounted on /proc, and without hidepid?"
     raise Failure(f"read /proc/{pid}/stat", errno=ENOENT, hint=f"process {pid} lives; {hint}")
 
 
 def status(container: Container) -> str:
-    """Return "creating", "created", "running", "paused" or "stopped", from the kernel's answers."""
+    """Return "creating", "created", "running", "paused" or "stopped", as the kernel has it."""
     if container.pid == 0:
         return "creating" if _creator_lives(container) else "stopped"
     stat = process_stat(container.pid)
@@ -413,8 +413,8 @@ def status(container: Container) -> str:
 def waits(container: Container, stat: Stat) -> bool:
     """Tell whether a container's init waits for `start`.
 
-    It is called as the init program is, and the fifo of `start` is there; a program of the same name does not
-    bring that back.
+    Then it has the name of the init program, and the fifo of `start` exists. The fifo is removed at the
+    start, so a later program with that name does not count.
 
     Raises:
         Failure: the kernel could not be asked.
@@ -432,7 +432,7 @@ def waits(container: Container, stat: Stat) -> bool:
 
 
 def frozen(container: Container) -> bool:
-    """Tell whether the container's cgroup is frozen (or about to be).
+    """Tell whether the container's cgroup is frozen or being frozen.
 
     Raises:
         Failure: the kernel could not be asked.

@@ -1,8 +1,8 @@
-"""Rows of words that fit a width: what tables for people on a terminal are laid out with.
+"""Lay out rows of words for a width: tables for people on a terminal.
 
-Pure, and imported only when somebody looks at a terminal: into a pipe tables go as wide as they are, so that
-programs find every cell whole. What does not fit is folded first, then paths lose their middle, and only then
-are columns left out.
+Pure, and imported only for a terminal. Into a pipe tables are as wide as they need, so that programs find
+every cell whole. What does not fit is folded first, then paths lose their middle, and only then are columns
+left out.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     # (text with its blanks, number of the row, number of the column) -> the same, with colours.
     Paint = Callable[[str, int, int], str]
 
-# What may be done to a column: nothing; go on in the next line; lose the middle (of paths, where both ends
-# say most); lose the end.
+# What may be done to a column: nothing; continue in the next line; remove the middle (of paths, whose ends
+# say most); remove the end.
 WHOLE, FOLD, MIDDLE, END = range(4)
 
-ENDLESS = 1 << 30  # characters: the width of what is no terminal
+ENDLESS = 1 << 30  # characters: the width if there is no terminal
 
 _GAP = 2
 _LEAST = {FOLD: 24, MIDDLE: 16, END: 10}
-# What is narrowed, and how far, one after the other: no column is at its least while another has room.
+# What is narrowed, and how far, one after the other: no column is at its minimum while another has room.
 _STAGES = ((FOLD, 40), (MIDDLE, 28), (END, 0), (FOLD, 0), (MIDDLE, 0))
 _INDENTED = 30  # in narrower cells no room is spent on showing that a line goes on
 

@@ -1,12 +1,12 @@
-"""The slow path of the command line: help, and what is wrong with an argv the strict matcher did not take.
+"""The slow path of the command line: help, and messages for an argv that the strict matcher refused.
 
-Law 2: a click application made from the verbs table. It gives the same Command as cli/match.py for whatever
-that accepts (tests/property/test_match.py), accepts the rarer spellings (--debug=T, --interval=1m30s,
---preserve-fds 0x3), and explains the rest in runc's words, because engines look for some of them: "flag needs
-an argument: --X".
+Law 2: a click application made from the verbs table. It returns the same Command as cli/match.py for all that
+this accepts (tests/property/test_match.py). It also accepts rarer spellings (--debug=T, --interval=1m30s,
+--preserve-fds 0x3), and reports errors in runc's words, because engines look for some of them: "flag needs an
+argument: --X".
 
-click reads one spelling of everything, so the words are sorted first: global options, verb, its options, and
-behind a "--" the positional words. Where options may stand is decided in that one place.
+click is given one spelling of everything. So the words are sorted first: global options, verb, its options
+and, after a "--", the positional words. The places where options may be are decided only there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN_VERB = 3  # runc's exit status for it
 
-# The words Go's strconv.ParseBool takes: what runc takes after "=".
+# The words that Go's strconv.ParseBool accepts: what runc accepts after "=".
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
@@ -58,7 +58,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0
 
 
 def read(argv: list[str]) -> Command | int:
-    """Return what argv asks for; or answer it (help, a usage error) and return the exit status.
+    """Return the Command for argv; or answer it (help, a usage error) and return the exit status.
 
     Raises:
         Failure: a usage error should be logged, and the log cannot be opened.
@@ -81,15 +81,15 @@ class Words:
         verb: the first word that is no option, "" if there is none.
         after: the verb's options, spelled likewise.
         positional: the words for the verb's positional attributes.
-        given: global option -> last value given, for whoever must report before click has parsed anything.
+        given: global option -> last value given, for messages before click has parsed anything.
         lacking: the last word, when it is an option that wants a value.
-        version: --version stood among the global options.
-        meant: the first word that is a verb's name, wherever it stands, for explaining what is out of place.
+        version: --version was among the global options.
+        meant: the first word that is a verb's name, at any place, for the message about misplaced words.
 
     """
 
     def __init__(self, argv: list[str]) -> None:
-        """Sort argv; options that no table knows stay in their place, for click to explain."""
+        """Sort argv; unknown options stay in their place, for click's message."""
         self.before: list[str] = []
         self.verb = ""
         self.after: list[str] = []
@@ -120,7 +120,7 @@ class Words:
                     break
 
     def _option(self, word: str, rest: list[str]) -> None:
-        """Put one option, with its value from rest, where it belongs."""
+        """Put one option, with its value from rest, into its list."""
         name, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
         own = VERBS[self.verb][6] if self.verb in VERBS else ()
         option = _find(name, own)
@@ -164,10 +164,10 @@ def _find(name: str, options: tuple[Option, ...]) -> Option | None:
 
 
 def parse(words: Words) -> Command:
-    """Return the Command that sorted words mean.
+    """Return the Command for sorted words.
 
     Raises:
-        click.UsageError: they mean none.
+        click.UsageError: they are no valid command line.
         click.exceptions.Exit: they asked for help, which has been printed.
 
     """
@@ -190,17 +190,17 @@ def parse(words: Words) -> Command:
 
 
 class Wrong(click.UsageError):
-    """A usage error in its final words.
+    """A usage error with its final message.
 
     Args:
         message: what is wrong.
         code: the exit status.
-        helps: whether the help of the verb is printed as well, as runc does when the form of a call is wrong.
+        helps: whether the help of the verb is printed, too, as runc does for a wrong number of words.
 
     """
 
     def __init__(self, message: str, *, code: int = 1, helps: bool = False) -> None:
-        """Keep what is wrong and how to show it."""
+        """Keep the message and how to show it."""
         super().__init__(message)
         self.code = code
         self.helps = helps
@@ -222,7 +222,7 @@ class _Program(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Make a verb's command when it is asked for."""
+        """Make a verb's command when it is needed."""
         if cmd_name in GROUPS:
             return _Group(cmd_name)
         return _Verb(cmd_name) if cmd_name in VERBS else None
@@ -230,7 +230,7 @@ class _Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, or say in runc's words that there is none."""
+        """Find the verb, or raise runc's message that there is none."""
         if args[0] in VERBS or args[0] in GROUPS:
             return super().resolve_command(ctx, args)
         message = f"No help topic for '{excerpt(args[0])}'"
@@ -248,7 +248,7 @@ class _Group(click.Command):
     """The first word of several verbs: it only lists them."""
 
     def __init__(self, name: str) -> None:
-        """Take nothing but --help."""
+        """Accept nothing but --help."""
         super().__init__(name, context_settings={"help_option_names": ["--help"]})
 
     def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
@@ -260,13 +260,13 @@ class _Verb(click.Command):
     """One verb."""
 
     def __init__(self, name: str) -> None:
-        """Make the options of the verb's row; invoke counts the positional words, in runc's words."""
+        """Make the options of the verb's row; invoke() counts the positional words, with runc's messages."""
         parameters: list[click.Parameter] = [_parameter(option) for option in VERBS[name][6]]
         parameters.append(click.Argument(["words"], nargs=-1, type=click.UNPROCESSED))
         super().__init__(name, params=parameters, context_settings={"help_option_names": ["--help"]})
 
     def invoke(self, ctx: click.Context) -> Command:
-        """Return the Command: the globals' values, over them the verb's, and the positional words."""
+        """Return the Command: the globals' values, overridden by the verb's, and the positional words."""
         name = str(self.name)
         _, _, attributes, least, most, _, _ = VERBS[name]
         words: tuple[str, ...] = ctx.params.pop("words")
@@ -294,7 +294,7 @@ def _width() -> int:
 
 
 def _miscount(verb: str, words: tuple[str, ...]) -> str:
-    """Return runc's sentence about a wrong number of words, and which is one too many."""
+    """Return runc's message about a wrong number of words, and the first one too many."""
     _, _, _, least, most, _, _ = VERBS[verb]
     if len(words) < least:
         how = "exactly" if least == most else "a minimum of"
@@ -323,11 +323,11 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # not generic in older
     name = "value"
 
     def __init__(self, option: Option) -> None:
-        """Remember the option, for its kind and for messages."""
+        """Keep the option, for its kind and for messages."""
         self.option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value of a text; defaults are values already."""
+        """Return the value of a text; a default is a value already."""
         names, kind, _, metavar, _ = self.option
         if not isinstance(value, str):
             return value
@@ -361,7 +361,7 @@ def _tristate(text: str) -> str:
 
 
 def _integer(text: str) -> int:
-    """Read an integer as Go writes them: decimal, 0x, 0o or 0b, of 64 bits."""
+    """Read an integer as Go does: decimal, 0x, 0o or 0b, of 64 bits."""
     try:
         number = int(text, 0)
     except ValueError:
@@ -372,7 +372,7 @@ def _integer(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    """Read a duration as Go writes them (1m30s) and return seconds."""
+    """Read a duration as Go does (1m30s) and return seconds."""
     parts = _DURATION.findall(text)
     if not parts or "".join(parts) != text or any(part[0] in "+-" for part in parts[1:]):
         raise ValueError('not a duration, such as "5s" or "1m30s"')
@@ -396,17 +396,17 @@ _READERS: Mapping[int, Callable[[str], object]] = {
 
 
 def _suggestion(word: str, known: list[str]) -> str:
-    """Return '; did you mean "X"?' for the nearest known word, "" if none is near."""
+    """Return '; did you mean "X"?' for the nearest known word, "" if none is similar."""
     near = nearest(word, known)
     return f'; did you mean "{near}"?' if near else ""
 
 
 def _explain(exc: click.UsageError, words: Words) -> int:
-    """Say what is wrong with a command line and return the exit status.
+    """Report what is wrong with a command line and return the exit status.
 
-    It is one line on stderr, and where the form of the call is wrong two more on standard output, as runc's
-    users know it: how the verb is called, and where the rest stands. A whole page of help would push the line
-    that matters off the screen.
+    It is one line on stderr. If the number of words is wrong, two lines on standard output follow, as with
+    runc: how the verb is called, and how to get its help. A whole page of help would move the message off the
+    screen.
     """
     from pyrunc.cli import log_options, report
 
@@ -423,7 +423,7 @@ def _explain(exc: click.UsageError, words: Words) -> int:
 
 
 def _logging(words: Words) -> dict[str, object]:
-    """Return what is certain about logging in a command line that is wrong."""
+    """Return the options about logging of a wrong command line, as far as they are certain."""
     fields: dict[str, object] = {option[0][0].replace("-", "_"): option[2] for option in GLOBALS}
     given = words.given
     fields["debug"] = given.get("debug") in _TRUE
@@ -434,7 +434,7 @@ def _logging(words: Words) -> dict[str, object]:
 
 
 def _undefined(exc: click.NoSuchOption, words: Words) -> str:
-    """Return runc's sentence about an unknown option, and what was probably meant."""
+    """Return runc's message about an unknown option, and what was probably meant."""
     name = exc.option_name.lstrip("-")
     message = f"flag provided but not defined: -{excerpt(name)}"
     if exc.ctx is not None and exc.ctx.parent is None and words.meant:

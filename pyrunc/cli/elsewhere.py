@@ -1,12 +1,12 @@
-"""Words of other tools about containers, and what to write here instead.
+"""Words of other container tools, and what to write with pyrunc instead.
 
-Law 2, the slow side: looked up when a word is refused. Docker's users are the most who come from elsewhere;
-pyrunc has no images, networks or logs, and what docker's options of `run` say stands in config.json.
+Law 2, the slow path: used when a word is refused. Most of these words are Docker's. pyrunc has no images,
+networks or logs, and config.json has what the options of `docker run` set.
 """
 
 from __future__ import annotations
 
-# A verb elsewhere -> our verb of that meaning.
+# A verb of another tool -> pyrunc's verb with that meaning.
 SAME = {
     "ls": "list",
     "rm": "delete",
@@ -21,7 +21,7 @@ _NETWORKS = (
     "pyrunc makes no networks: see /linux/namespaces in config.json, or use an engine (podman, docker)"
 )
 
-# A verb elsewhere for which there is none here -> what to do.
+# A verb of another tool for which pyrunc has none -> what to do.
 INSTEAD = {
     "attach": "pyrunc run stays in front of its container; pyrunc exec runs a further program in it",
     "build": _IMAGES,
@@ -96,7 +96,7 @@ _RUN = {
 
 _ALL_CONTAINERS = "pyrunc list shows all containers; pyrunc ps ID shows the processes of one"
 
-# Verb -> option elsewhere -> what to do.
+# Verb -> option of another tool -> what to do.
 OPTIONS: dict[str, dict[str, str]] = {
     "run": _RUN,
     "create": _RUN,
@@ -132,7 +132,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 
 
 def option(verb: str, name: str) -> str:
-    """Return what to do instead of an option that another tool has, "" if none is known."""
+    """Return what to do instead of an option of another tool, "" if nothing is known."""
     known = OPTIONS.get(verb, {})
     if name not in known and len(name) > 1 and set(name) <= set("itd") and "i" in name:
         name = "it"  # in any order, and with the d of --detach

@@ -1,7 +1,7 @@
-"""Help texts, laid out from the verbs table.
+"""Help texts, made from the verbs table.
 
-Law 2: slow, and generated from the one table, so that help cannot promise what the matcher does not take. The
-layout (NAME, USAGE, OPTIONS) is the one runc's users, and its test suite, know.
+Law 2: slow, and generated from the one table, so help cannot list what the matcher refuses. The layout (NAME,
+USAGE, OPTIONS) is known to runc's users and its test suite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyrunc.cli.verbs import Option
 
 _WIDTH = 110
-_NARROW = 90  # below it the meaning needs the room more than the spelling
+_NARROW = 90  # columns; below that the meaning goes below the option
 _USAGE = "pyrunc [global options] command [command options] [arguments...]"
 
 ABOUT = """
@@ -25,7 +25,7 @@ pyrunc makes containers from bundles, as the Open Container Initiative's runtime
 A bundle is a directory with a file config.json and the container's root file system; "pyrunc spec" writes a
 config.json to begin with, "pyrunc run -b DIR ID" runs it. Engines call pyrunc as they call runc or crun."""
 
-# What a verb's one line and its options do not say.
+# What a verb's summary and its options do not say.
 NOTES = {
     "create": """
 Everything is made, but the program of the container waits for "pyrunc start".""",
@@ -103,7 +103,7 @@ def brief(name: str) -> str:
 
 
 def group(name: str, width: int) -> str:
-    """Return the help of verbs that begin with the same word."""
+    """Return the help of the verbs that begin with the same word."""
     page = _page(width)
     _paragraph(page, "NAME", f"pyrunc {name} - {GROUPS[name]}")
     _paragraph(page, "USAGE", f"pyrunc {name} command [command options] [arguments...]")
@@ -124,7 +124,7 @@ def verb(name: str, width: int) -> str:
 
 
 def _page(width: int) -> click.HelpFormatter:
-    import click  # here: the manual pages are written where nothing but Python is installed
+    import click  # here: the manual pages are written without any package besides Python
 
     return click.HelpFormatter(indent_increment=3, width=min(width, _WIDTH))
 
@@ -141,13 +141,13 @@ def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option])
 def _list(page: click.HelpFormatter, heading: str, rows: list[tuple[str, str]]) -> None:
     with page.section(heading):
         width = page.width
-        page.width += 2 - page.current_indent  # click's lists, unlike its texts, take no account of it
+        page.width += 2 - page.current_indent  # click counts it in texts, but not in lists
         page.write_dl(rows, col_max=30 if width > _NARROW else 22)
         page.width = width
 
 
 def spelling(option: Option) -> str:
-    """Return how an option is written: "-b, --bundle DIR", "--trace[=FILE]"."""
+    """Return the spelling of an option: "-b, --bundle DIR", "--trace[=FILE]"."""
     names, kind, _, metavar, _ = option
     dashed = [f"-{name}" for name in names if len(name) == 1] + [
         f"--{name}" for name in names if len(name) > 1
@@ -158,7 +158,7 @@ def spelling(option: Option) -> str:
 
 
 def meaning(option: Option) -> str:
-    """Return what an option means, with the default where the text does not name it."""
+    """Return an option's meaning, with the default if the text does not have it."""
     _, kind, default, _, text = option
     if kind in (FLAG, MANY, INTEGERS) or default is None or "default" in text:
         return text

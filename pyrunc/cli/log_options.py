@@ -1,4 +1,4 @@
-"""What the global options say about logging, carried out. Law 2: only for more than engines say."""
+"""Carry out the global options about logging. Law 2: imported only for unusual ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def settle(command: Command) -> None:
-    """Do what the global options say about logging, from here on.
+    """Carry out the global options about logging.
 
-    The log is opened at once, while relative paths still mean what the caller meant.
+    The log is opened at once, while relative paths still have the caller's meaning.
 
     Raises:
         Failure: the log cannot be opened.

@@ -27,7 +27,7 @@ SECTION = 8
 _FAILED = ("1", "It could not be done; standard error says why, and so does the log.")
 _DONE = ("0", "It was done.")
 
-# What differs from "0: it was done, 1: it could not be done".
+# Exit statuses other than "0: it was done, 1: it could not be done".
 STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
     "run": (
         ("0-255", "That of the container's program; 128 and the number of the signal that ended it."),
@@ -261,7 +261,7 @@ def verb(name: str) -> str:
 
 
 def write(directory: str) -> None:
-    """Write all pages to a directory, which is made if it is not there."""
+    """Write all pages to a directory, and make it if it is missing."""
     os.makedirs(directory, exist_ok=True)
     for name, text in pages().items():
         with open(f"{directory}/{name}", "w", encoding="ascii") as file:
@@ -272,20 +272,20 @@ def write(directory: str) -> None:
 
 
 def _escaped(text: str) -> str:
-    """Return text as it is to be read; a hyphen of an option stays one that can be copied."""
+    """Return text for man(7): the hyphen of an option can be copied."""
     text = text.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq").replace("'", r"\(aq")
     return text.replace("^", r"\(ha").replace("~", r"\(ti").replace("`", r"\(ga")
 
 
 def _text(text: str, *, paragraph: bool = False) -> list[str]:
-    """Return running text, each sentence on a line of its own; no line begins with a control character."""
+    """Return running text, one sentence in each line; no line begins with a control character."""
     words = _escaped(" ".join(text.split())).replace(". ", ".\n")
     lines = [rf"\&{line}" if line[:1] in (".", "'") else line for line in words.splitlines() if line]
     return [".PP", *lines] if paragraph else lines
 
 
 def _sentence(summary: str) -> str:
-    # A first word that is a name ("linux.resources") is written as it is.
+    # A first word that is a name ("linux.resources") keeps its small letter.
     first = summary[:1].upper() if summary.partition(" ")[0].isalpha() else summary[:1]
     return first + summary[1:] + "."
 
@@ -299,7 +299,7 @@ def _file(name: str) -> str:
 
 
 def _title(page: str) -> str:
-    # Without a date: a page is as old as its version, and the same version gives the same page.
+    # Without a date, so that the same version always gives the same page.
     return f'.TH {_escaped(page.upper())} {SECTION} "" "pyrunc {__version__}" "pyrunc"'
 
 

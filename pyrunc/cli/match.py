@@ -1,11 +1,10 @@
 """argv -> Command, or None: the strict matcher, for command lines that are certainly right.
 
-Law 2 (accept fast): it never raises, never prints and never guesses. None costs time, never meaning:
-cli/app.py then reads the same words with the same table, and accepts or explains. Help is one of the things
-it leaves to app.
+Law 2: it never raises, never prints and never guesses. None costs time, never meaning: then cli/app.py reads
+the same words with the same table, and accepts or explains. Help is left to app.py.
 
-What it takes is what engines send: options before or after the verb and the id, long options with one dash or
-two, --name=value or --name value, repeated ones (the last wins), flags with =true or =false.
+It accepts what engines send: options before or after the verb and the id, long options with one dash or two,
+--name=value or --name value, repeated ones (the last wins), flags with =true or =false.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.verbs import Option, Verb
 
-# More digits than any id, count or limit has: beyond it, let the slow path judge.
+# More digits than any id, count or limit has: with more, the slow path decides.
 _DIGITS = 18
 
 
 class Command:
-    """A command line that has been understood: the verb, and one attribute per option and positional of it.
+    """A valid command line: the verb, and one attribute per option and positional of it.
 
     pyrunc/cli/verbs.py lists the attributes. Options that were not given have the table's default: None for
     values, False for flags, an empty tuple for repeatable ones. A positional that was not given is None.
@@ -171,7 +170,7 @@ class Command:
 
 
 def match(argv: Sequence[str]) -> Command | None:
-    """Return what the words after the program's name mean, or None if that is not certain."""
+    """Return the Command for the words after the program's name, or None if that is not certain."""
     fields: dict[str, Any] = {}
     options = declare(GLOBALS, fields)
     name, row = "", None
@@ -202,8 +201,8 @@ def match(argv: Sequence[str]) -> Command | None:
         else:
             found.append(word)
             if row[5]:
-                # What follows belongs to another program; one "--" right after the id is ours, as runc has
-                # it.
+                # What follows belongs to another program; one "--" right after the id is pyrunc's, as in
+                # runc.
                 found += argv[index + (argv[index : index + 1] == ["--"]) :]
                 break
     if row is None or not _place(row, found, fields):
@@ -212,7 +211,7 @@ def match(argv: Sequence[str]) -> Command | None:
 
 
 def declare(rows: tuple[Option, ...], fields: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
-    """Give the options of rows their defaults, and return their names -> (attribute, kind, metavar)."""
+    """Set the defaults of the options of rows, and return their names -> (attribute, kind, metavar)."""
     options = {}
     for names, kind, default, metavar, _ in rows:
         attribute = names[0].replace("-", "_")
@@ -229,7 +228,7 @@ def _option(
     options: dict[str, tuple[str, int, str]],
     fields: dict[str, Any],
 ) -> int:
-    """Read one option, whose value may be argv[index]; return where to go on, 0 if it is not certain."""
+    """Read one option, whose value may be argv[index]; return the next index, 0 if it is not certain."""
     name, equals, text = word[2 if word[1:2] == "-" else 1 :].partition("=")
     option = options.get(name)
     if option is None:
@@ -263,7 +262,7 @@ def _option(
 
 
 def _integer(text: str) -> int | None:
-    """Read a plain decimal number; anything else (hexadecimal, a sign, blanks) is left to the slow path."""
+    """Read a plain decimal number; the rest (hexadecimal, a sign, blanks) is left to the slow path."""
     digits = text[1:] if text[:1] == "-" else text
     if digits.isdigit() and digits.isascii() and len(digits) <= _DIGITS and (digits[0] != "0" or text == "0"):
         return int(text)
@@ -271,7 +270,7 @@ def _integer(text: str) -> int | None:
 
 
 def _place(row: Verb, found: list[str], fields: dict[str, Any]) -> bool:
-    """Give the positional words to their attributes; False if there are too few or too many."""
+    """Store the positional words in their attributes; False if there are too few or too many."""
     _, _, attributes, least, most, _, _ = row
     if len(found) < least or 0 <= most < len(found):
         return False

@@ -1,8 +1,8 @@
-"""The end of a call that failed: the error is reported here, once, and becomes an exit status.
+"""Report the failure of a command, and return its exit status.
 
-Law 2 (explain slowly): imported when something has failed. One line for people, one record for engines;
-wording is an interface, because engines match on it. There is no traceback without --debug, because engines
-show our message as a part of theirs.
+Law 2: imported after a failure. One line for people, one record for engines. The wording is an interface,
+because engines match on it. There is no traceback without --debug, because engines show the message as a part
+of theirs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-# What runc says before the reason; engines' users search for these words.
+# runc's words before the reason; users of engines search for them.
 _PREFIXES = {"create": "pyrunc create failed: ", "run": "pyrunc run failed: ", "exec": "exec failed: "}
 
-# `exec` and `wait` hand on the status of a process, so a failure of their own is told apart by this one (for
-# `exec` as runc does).
+# `exec` and `wait` return the exit status of a process; this one means that they failed themselves (for
+# `exec` as in runc).
 _HANDED_ON, _FAILED = ("exec", "wait"), 255
 
-# Errors that any system call may return when the machine is short of something, and what to do about them.
+# Errors of any system call when the machine is short of something, and what to do about them.
 _SHORT = {
     EMFILE: "pyrunc needs more open files than its limit allows: raise it (ulimit -n)",
     ENFILE: "no process may open more files on this machine: see fs.file-max",
@@ -34,18 +34,18 @@ _SHORT = {
     EIO: "a device or file system does not work as it should: see dmesg",
 }
 
-# How dlopen(3) and the installed command's interpreter (embed.c) say that something was short.
+# Messages of dlopen(3) and of the installed command's interpreter (embed.c) about a shortage.
 _NO_ROOM = ("shared object", "the interpreter did not start")
 
 _PACKAGE = __file__.rpartition("/cli/")[0]
 
 
 def failure(verb: str, exc: BaseException) -> int:
-    """Say why a verb failed, to the log and to stderr, and return the exit status.
+    """Report why a verb failed, to the log and to stderr, and return the exit status.
 
     Args:
         verb: the verb that was running, "" before one was known.
-        exc: what it raised; anything but a Failure is a fault of pyrunc itself.
+        exc: what it raised; anything but a Failure is a bug of pyrunc.
 
     """
     if isinstance(exc, Failure):
@@ -63,13 +63,13 @@ def failure(verb: str, exc: BaseException) -> int:
 
 
 def usage(message: str, code: int = 1) -> int:
-    """Say what is wrong with a command line, and return the exit status."""
+    """Report what is wrong with a command line, and return the exit status."""
     log.record("error", message)
     return code
 
 
 def _internal(exc: BaseException) -> str:
-    """Return one line about an exception nobody expected: what, and where in pyrunc."""
+    """Return one line about an unexpected exception: what, and where in pyrunc."""
     if isinstance(exc, OSError) and exc.errno == ENOSYS:
         return (
             f"a system call that pyrunc needs is not there ({_place(exc.__traceback__)}): it takes Linux 5.9,"
@@ -90,13 +90,13 @@ def _internal(exc: BaseException) -> str:
             return f"{what}; {_SHORT[exc.errno]}"
     else:
         what = " ".join(f"{type(exc).__name__}: {exc}".split()).rstrip(":")
-    if _memory_is_short():  # other libraries turn it into any exception
+    if _memory_is_short():  # libraries may raise any exception then
         return f"{what}; {_SHORT[ENOMEM]}"
     return f"internal error: {what} ({_place(exc.__traceback__)}); --debug shows the traceback"
 
 
 def _memory_is_short() -> bool:
-    """Tell whether there is not even a little memory left."""
+    """Tell whether even a little memory cannot be allocated."""
     try:
         bytearray(4 << 20)
     except MemoryError:
@@ -105,7 +105,7 @@ def _memory_is_short() -> bool:
 
 
 def _directory_is_gone() -> bool:
-    """Tell whether somebody has removed the directory we were called in: relative paths mean nothing then."""
+    """Tell whether the current directory has been removed: then relative paths mean nothing."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def _directory_is_gone() -> bool:
 
 
 def _place(frame: TracebackType | None) -> str:
-    """Return file:line of the innermost frame that is pyrunc's own."""
+    """Return file:line of the innermost frame in pyrunc."""
     place = "pyrunc"
     while frame is not None:
         path = frame.tb_frame.f_code.co_filename

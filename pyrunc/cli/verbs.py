@@ -1,14 +1,16 @@
-"""THE table of the command line: every global option, every verb, every option of a verb.
+"""The table of the command line: every global option, every verb, every option of a verb.
 
-Law 2: one source of truth. cli/match.py reads it in microseconds, cli/app.py makes help and error messages of
+Law 2: the only source. cli/match.py reads it in microseconds, cli/app.py makes help and error messages from
 it, verbs/completion.py the shells' completions. A new verb is one entry here and one module
-pyrunc/verbs/<verb>.py. On the hot path, so it is constants only: Python folds the tuples when it compiles.
+pyrunc/verbs/<verb>.py. This module is on the hot path, so it has only constants: Python folds the tuples when
+it compiles.
 
-An option is (names, kind, default, metavar, help): names without dashes, the long one first; its attribute is
-the long name with "_" for "-"; no help text means: accepted, not advertised. A verb is (summary, usage,
-positionals, least, most, stops, options): the attributes its words go to, how many words it needs and takes
-at most (-1: the last attribute is a list of all that remain), and whether options end at the first word. A
-verb of two words ("volume ls") belongs to a group, whose one module, pyrunc/verbs/volume.py, serves them all.
+An option is (names, kind, default, metavar, help). The names are without dashes, the long one first; its
+attribute is the long name with "_" for "-". Without a help text it is accepted, but not listed. A verb is
+(summary, usage, positionals, least, most, stops, options): the attributes for its positional words, the least
+and the greatest number of words (-1: the last attribute is a list of all that remain), and whether options
+end at the first word. A verb of two words ("volume ls") belongs to a group, which has one module,
+pyrunc/verbs/volume.py.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     Option: TypeAlias = tuple[tuple[str, ...], int, str | int | float | bool | tuple[()] | None, str, str]
     Verb: TypeAlias = tuple[str, str, tuple[str, ...], int, int, bool, tuple[Option, ...]]
 
-# Kinds of option. CHOICE finds its words in the metavar ("table|json"). SECONDS is written as a duration
-# ("5s"). OPTIONAL has a value only behind "=", and means "-" without one.
+# Kinds of options. CHOICE has its words in the metavar ("table|json"). SECONDS is written as a duration
+# ("5s"). OPTIONAL has a value only after "=", and means "-" without one.
 FLAG, TEXT, MANY, INTEGER, INTEGERS, SECONDS, CHOICE, TRISTATE, OPTIONAL = range(9)
 
 GLOBALS: tuple[Option, ...] = (
@@ -54,7 +56,7 @@ GLOBALS: tuple[Option, ...] = (
         "of create, run and exec: say what each step of the plan took, on stderr or appended to FILE",
     ),
     (("color",), CHOICE, None, "auto|always|never", "colours for people (default: auto, on a terminal)"),
-    # runc before 1.2 had it; engines of that time still pass it.
+    # runc before 1.2 had it; engines of that time still use it.
     (("criu",), TEXT, None, "PATH", ""),
 )
 
@@ -117,8 +119,8 @@ _REGEX: Option = (
     "the id is a regular expression, for all containers it matches",
 )
 
-# What checkpoint and restore have in common. An engine builds both command lines from one set of options,
-# so each also takes, and ignores, what only concerns the other.
+# Options of both checkpoint and restore. An engine builds both command lines from one set of options, so each
+# also accepts, and ignores, those of the other.
 _CRIU: tuple[Option, ...] = (
     (("image-path",), TEXT, None, "DIR", "directory of the image files (default: ./checkpoint)"),
     (("work-path",), TEXT, None, "DIR", "directory for CRIU's log (default: that of the image files)"),
@@ -159,7 +161,7 @@ _ID = ("id",)
 _ONE = "<container-id>"
 _FILTER: Option = (("filter",), MANY, (), "KEY=VALUE", "only those that fit; may be repeated")
 
-# The first words of verbs of two words.
+# The first words of verbs with two words.
 GROUPS: dict[str, str] = {
     "volume": "manage volumes: data that outlives containers",
     "layer": "manage layers: of images, unpacked once and shared by bundles",

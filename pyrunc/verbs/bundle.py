@@ -1,4 +1,4 @@
-"""bundle: make a bundle of an image that is there as a directory or a tar (docs/images.md)."""
+"""bundle: make a bundle from an image, which is a directory or a tar archive (docs/images.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Make the bundle; a signal ends that, and takes away what was begun."""
+    """Make the bundle; after a signal, remove what was made and stop."""
     try:
         args = [word for text in cmd.args for word in shlex.split(text)]
     except ValueError as exc:
@@ -27,14 +27,14 @@ def main(cmd: Command) -> int:
 
 
 def make(cmd: Command, args: Sequence[str]) -> None:
-    """Make the bundle; what cannot be as the image has it is a warning.
+    """Make the bundle; what cannot be done as the image has it is a warning.
 
     Args:
         cmd: the options of bundle.
-        args: the command in place of the image's, if there are any words.
+        args: the command instead of the image's, if not empty.
 
     Raises:
-        Failure: nothing is made.
+        Failure: the bundle cannot be made; nothing is left of it.
 
     """
     layers = cmd.layer_root or (shared.default_path() if cmd.shared_layers else None)

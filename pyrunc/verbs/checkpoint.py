@@ -1,7 +1,7 @@
-"""checkpoint: write a running container's processes to image files, by CRIU.
+"""checkpoint: write a running container's processes to image files, with CRIU.
 
-In short: find the container, say what CRIU must know of it, have it dumped, take away what it was.
-Off the hot path. Law 1: what CRIU is asked for is decided in plan/criu.py.
+It finds the container, tells CRIU what is outside of it, lets CRIU dump it, and removes the container. Off
+the hot path. Law 1: plan/criu.py decides what CRIU is asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOG = "dump.log"
 
 
 def main(cmd: Command) -> int:
-    """Checkpoint a running container; it is gone afterwards, unless told to leave it running."""
+    """Checkpoint a running container, and remove it, unless it is to be left running."""
     checkpoints.warn_rootless("checkpoint")
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
     with closing(store.lock(container)) as lock:
@@ -56,7 +56,7 @@ def _checkpoint(cmd: Command, container: store.Container, lock: int) -> None:
         from pyrunc.life import removal
 
         try:
-            removal.destroy(container, lock, mount_points="none")  # a restore needs them
+            removal.destroy(container, lock, mount_points="none")  # a restore needs the mount points
         except Failure as problem:
             log.warn(problem.text())
 
@@ -87,7 +87,7 @@ def _check_parent(parent: str | None, images: str) -> None:
 
 
 def _check_status_fd(fd: int | None) -> None:
-    if fd is None or fd < 0:  # -1 is how runc's users say none
+    if fd is None or fd < 0:  # -1 means none for users of runc
         return
     with failing(f"invalid --status-fd argument {fd}"):
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
@@ -135,7 +135,7 @@ def _dump(cmd: Command, path: str, container: store.Container, images: str) -> N
 
 
 def _inodes(config: Config) -> dict[str, int]:
-    """Return the inode numbers of the joined namespaces CRIU must leave alone."""
+    """Return the inode numbers of the joined namespaces, which CRIU must leave alone."""
     found = {}
     for kind, path in plan_criu.joined(config).items():
         with failing(f"{kind} namespace {path}", pointer="/linux/namespaces"):
@@ -150,7 +150,7 @@ def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
 
 
 def _write_descriptors(images: str, pid: int) -> None:
-    """Keep the names of init's stdio, as they are now, beside the images."""
+    """Write the names of init's stdio, as they are now, beside the images."""
     names = []
     for number in range(3):
         try:

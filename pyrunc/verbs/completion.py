@@ -1,6 +1,6 @@
 """completion: the shell's completions, generated from the verbs table.
 
-They are plain scripts: pressing the tab key starts no interpreter, except to list containers and volumes.
+They are plain scripts: the tab key starts no interpreter, except to list containers and volumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyrunc.cli.verbs import Option
 
 _GLOBALS = (*GLOBALS, HELP, VERSION)
-_ALONE = (FLAG, OPTIONAL)  # kinds that take no word after them
+_ALONE = (FLAG, OPTIONAL)  # kinds of options without a separate value
 
 
 def main(cmd: Command) -> int:
@@ -36,7 +36,7 @@ def _shown(options: Iterable[Option]) -> list[Option]:
 
 
 def _takes_known_id(verb: str) -> bool:
-    """Tell whether the first word is the id of a container that exists already."""
+    """Tell whether the first positional word is the id of an existing container."""
     return VERBS[verb][2][:1] == ("id",) and verb not in ("create", "run")
 
 
@@ -46,7 +46,7 @@ def _takes_volumes(verb: str) -> bool:
 
 
 def _first_words() -> list[str]:
-    """Return what may stand first: verbs of one word, and groups."""
+    """Return the possible first words: verbs of one word, and groups."""
     return [*(verb for verb in VERBS if " " not in verb), *GROUPS]
 
 
@@ -250,7 +250,7 @@ def _fish_options(condition: str, options: Iterable[Option]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Return text in single quotes that all three shells read back as it was."""
+    """Return text in single quotes that all three shells read back unchanged."""
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 

@@ -1,4 +1,4 @@
-"""create: everything up to the program's execve, then leave.
+"""create: make a container, up to its program's execve, and exit.
 
 Source: runtime-spec runtime.md "Create".
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Create a container and leave it waiting for `start`."""
+    """Create a container that waits for `start`."""
     launch, lock = creation.begin(cmd, detach=True, listen=True)
     creation.finish(cmd, launch, lock)
     launch.report()

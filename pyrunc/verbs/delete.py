@@ -1,7 +1,7 @@
 """delete: remove a container and everything that was made for it.
 
-Source: runtime-spec runtime.md "Delete". Law 4: with --force it works from any half-made state. It can be
-repeated if it fails.
+Source: runtime-spec runtime.md "Delete". Law 4: with --force it works whatever part of the container exists.
+It can be repeated if it fails.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
-# How long to wait for another command that is at work on the container. It may be a `delete --force`, which
-# waits ten seconds each for init and for the cgroups.
+# How long to wait for another command that holds the container's lock. It may be a `delete --force`, which
+# waits ten seconds for init and ten for the cgroups.
 _PATIENCE = 30.0
 
 
@@ -32,7 +32,7 @@ def main(cmd: Command) -> int:
         try:
             delete(root, name, force=cmd.force, volumes=cmd.volumes)
         except store.AbsentError:
-            continue  # somebody else was faster
+            continue  # another command has deleted it
     return 0
 
 
@@ -44,16 +44,16 @@ def delete(
     Args:
         root: the state root.
         name: its id.
-        force: kill it first if it runs, and be content if there is none.
-        volumes: remove the anonymous volumes that were made for it, too.
-        seconds: how long to wait for another command that is at work on it.
+        force: kill it first if it runs; a missing container is no error.
+        volumes: also remove the anonymous volumes that were made for it.
+        seconds: how long to wait for another command that holds its lock.
 
     Raises:
         AbsentError: there is none.
-        Failure: it runs, or something of it cannot be removed or not be asked for.
+        Failure: it runs, or a part of it cannot be removed or found out.
 
     """
-    # Before anything else: what is no id must not become a directory to be removed ("../..").
+    # Before anything else: a word that is no id must not become a directory to remove ("../..").
     store.check_id(name)
     try:
         lock = store.hold(root, name, seconds=seconds)
@@ -65,9 +65,10 @@ def delete(
         container = _record(root, name, lock, force=force)
         if container is None:
             return
-        # Without a pid its creation was killed; we have its lock, so nobody else continues it.
+        # Without a pid its creation was killed. This command has the lock, so no other one continues it.
         state = store.status(container) if container.pid else "stopped"
-        # A created one is deleted without --force, too, as in runc and crun: its program has not begun.
+        # A created container is deleted without --force, too, as in runc and crun: its program does not run
+        # yet.
         if state in ("running", "paused") and not force:
             raise Failure(
                 f"cannot delete container {name} that is not stopped: {state}",
@@ -88,7 +89,7 @@ def delete(
 
 
 def _record(root: str, name: str, lock: int, *, force: bool) -> store.Container | None:
-    """Return the record; without a good one nothing but its directory is known, which then is removed."""
+    """Return the record; without a good one only the directory is known, and is removed."""
     try:
         return store.open_container(root, name)
     except store.AbsentError:

@@ -1,7 +1,7 @@
 """doctor: can this machine run containers, and what to do if it cannot.
 
-Each line is about one subject and says what to do. It needs no rights, and what depends on the caller is told
-as it is for this caller.
+Each line is about one subject and says what to do. It needs no rights; what depends on the caller is checked
+for this caller.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
-# What pyrunc imports, and what one installs for it; what only some containers take.
+# What pyrunc imports, and the packages to install for it; the last ones only some containers need.
 _PACKAGES = (("click", "click"), ("jsonschema", "jsonschema"), ("_prctl", "python-prctl"))
 _STYLES = {OK: "good", WARNING: "warning", MISSING: "error"}
 _OPTIONAL = (("jeepney", "jeepney", "--systemd-cgroup"),)
 
 
 def main(cmd: Command) -> int:
-    """Print what was found; the exit status is 1 if something needed is missing."""
+    """Print the findings; the exit status is 1 if something needed is missing."""
     found = doctor()
     if cmd.json or cmd.format == "json":
         print(jsonio.dumps_indent([dict(zip(Finding._fields, each, strict=True)) for each in found]))
@@ -40,17 +40,17 @@ def main(cmd: Command) -> int:
 
 
 def doctor() -> list[Finding]:
-    """Return what there is to say of this machine, as `pyrunc doctor` does."""
+    """Return the findings about this machine, as `pyrunc doctor` does."""
     return [_command(), *_packages(), *host.findings(), *engines.findings()]
 
 
 def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], str] | None = None) -> str:
-    """Return findings as lines; what to do stands below.
+    """Return findings as lines, each with what to do below it.
 
     Args:
-        found: them.
-        width: of the terminal, which the lines are to fit; 0: there is none.
-        paint: colours a text in a style.
+        found: the findings.
+        width: width of the terminal in columns, which the lines fit; 0: no terminal.
+        paint: a function that colours a text in a style.
 
     """
     subjects = max(len(each.subject) for each in found)
@@ -68,7 +68,7 @@ def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], s
 
 
 def _command() -> Finding:
-    """Which command this is, and which one engines would find."""
+    """Which command this is, and which one an engine finds."""
     home = os.path.dirname(pyrunc.__file__)
     how = "a program with Python inside" if "_pyrunc_embed" in sys.modules else f"run by {sys.executable}"
     found = f"{versions.__version__} (commit {versions.commit()[:12]}) in {home}, {how}"

@@ -1,8 +1,8 @@
-"""events: what a container uses and when it runs out of memory, one JSON object a line.
+"""events: what a container uses and when it runs out of memory, as one JSON object in each line.
 
-Law 4: everything comes from the cgroup. The kernel says itself when memory ran out (an eventfd on version 1,
-POLLPRI on memory.events on version 2) and a pidfd when init is gone, so nothing is polled between two
-records.
+Law 4: everything comes from the cgroup. The kernel reports that memory ran out (an eventfd on version 1,
+POLLPRI on memory.events on version 2), and a pidfd reports that init has ended, so nothing is polled between
+two records.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
 
 
 def main(cmd: Command) -> int:
-    """Print one record (--stats), or one each interval until the container is gone.
+    """Print one record (--stats), or one in each interval until the container is gone.
 
     Raises:
         Failure: there is no such container, or it does not run.
@@ -55,14 +55,14 @@ def _emit(kind: str, name: str, data: dict[str, object] | None = None) -> None:
 
 
 def stream(container: store.Container, interval: float) -> Iterator[tuple[str, dict[str, object] | None]]:
-    """Tell what a container uses, and when it runs out of memory, until none of its processes is left.
+    """Yield what a container uses, and when it runs out of memory, until none of its processes is left.
 
     Args:
         container: its record.
         interval: seconds between two records of what it uses.
 
     Yields:
-        "stats" and what it uses, in the shape of runc's events; or "oom" and None.
+        "stats" and what it uses, in the format of runc's events; or "oom" and None.
 
     """
     paths = container.cgroup
@@ -72,7 +72,7 @@ def stream(container: store.Container, interval: float) -> Iterator[tuple[str, d
     except OSError:
         return
     if store.status(container) == "stopped":
-        # The id was somebody else's by the time it was opened.
+        # The id belonged to another container by the time it was opened.
         os.close(init)
         return
     poll.register(init, select.POLLIN)
@@ -98,7 +98,7 @@ def stream(container: store.Container, interval: float) -> Iterator[tuple[str, d
 
 
 class _Memory:
-    """The kernel's notice that a container ran out of memory."""
+    """The kernel's reports that a container ran out of memory."""
 
     def __init__(self, paths: dict[str, str], poll: select.poll) -> None:
         self._fds: list[int] = []
@@ -109,7 +109,7 @@ class _Memory:
             elif "" in paths:
                 self._watch_v2(paths[""], poll)
         except OSError:
-            # No memory controller here, or the cgroup is just being removed: then there is nothing to report.
+            # There is no memory controller, or the cgroup is being removed: nothing to report.
             self._event = self._count_fd = -1
         self._seen = self._count()
 
@@ -142,7 +142,7 @@ class _Memory:
         return 0
 
     def events(self) -> int:
-        """Return how often memory ran out since the last question."""
+        """Return how often memory ran out since the last call."""
         if self._event >= 0:
             try:
                 count = os.eventfd_read(self._event)

@@ -1,7 +1,7 @@
-"""exec: one more process in a container.
+"""exec: run one more process in a container.
 
-It starts from the configuration the container was created with: later edits of the bundle do not affect it
-(runtime.md). pyrunc's own failures exit with 255, so that they can be told from the process's status.
+It uses the configuration with which the container was created: later changes of the bundle have no effect
+(runtime.md). pyrunc's own failures exit with 255, to tell them from the process's exit status.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Run a process in a container; the exit status is its own, 128+n when signal n ended it."""
+    """Run a process in a container; the exit status is its own, 128+n if signal n ended it."""
     entry = begin(cmd)
     if cmd.detach:
         return 0
@@ -36,16 +36,16 @@ def main(cmd: Command) -> int:
 
 
 def begin(cmd: Command) -> exec_process.Entry:
-    """Bring a process to its program in a container.
+    """Start a process in a container, up to its program.
 
     Args:
         cmd: the options of exec.
 
     Returns:
-        The entry; the process is our child.
+        The entry; the process is a child of this one.
 
     Raises:
-        Failure: anything; everything done has been undone.
+        Failure: it cannot be started; everything done has been undone.
 
     """
     trace = conversation.traced(cmd.trace)
@@ -96,7 +96,7 @@ def begin(cmd: Command) -> exec_process.Entry:
 
 
 def _process(cmd: Command, config: Config) -> Process:
-    """Return the process: the one from --process, or the container's with what the options change."""
+    """Return the process: the one from --process, or the container's changed by the options."""
     base: Process = {**(config.get("process") or {"cwd": "/"})}
     if cmd.process:
         from pyrunc.plan import process
@@ -128,7 +128,7 @@ def _process(cmd: Command, config: Config) -> Process:
 
 
 def _user(text: str) -> dict[str, int]:
-    """Return uid, and gid when given, from UID[:GID]; what is not given stays what it is (CVE-2026-30892)."""
+    """Return uid, and gid if given, from UID[:GID]; what is not given stays unchanged (CVE-2026-30892)."""
     uid, colon, gid = text.partition(":")
     found = {}
     for name, word, wanted in (("uid", uid, True), ("gid", gid, bool(colon))):
@@ -143,7 +143,7 @@ def _user(text: str) -> dict[str, int]:
 
 
 def _capabilities(base: Process, added: object) -> dict[str, list[str]]:
-    """Add to bounding, effective and permitted, never to the inheritable set (CVE-2022-29162)."""
+    """Add to the bounding, effective and permitted sets, never to the inheritable one (CVE-2022-29162)."""
     have = base.get("capabilities") or {}
     names = [*added]  # type: ignore[misc] # one that is unknown is warned of, see plan/process
     sets = {key: [*(value or ())] for key, value in have.items()}  # type: ignore[misc]
@@ -155,7 +155,7 @@ def _capabilities(base: Process, added: object) -> dict[str, list[str]]:
 
 
 def _cgroup(cmd: Command, container: store.Container) -> dict[str, str]:
-    """Return where the process is born: the container's cgroups, or directories below them for --cgroup."""
+    """Return the cgroups for the process: the container's, or directories below them for --cgroup."""
     paths = dict(container.cgroup)
     for text in cmd.cgroup:
         names, colon, path = text.rpartition(":")

@@ -1,7 +1,7 @@
 """explain: what a property of config.json means, or what a container is and may do, in sentences.
 
-Laws 1 and 2: nothing is known here that is not in the tables of the schemas and of the planner. A topic that
-begins with "/" is a pointer; any other one is a container's id if there is such a container, else a name.
+Laws 1 and 2: all information comes from the tables of the schemas and of the planner. A topic that begins
+with "/" is a pointer. Any other one is a container's id if there is such a container, else a name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
 _USUAL = 80
-_LEAD = 11  # characters before the text of a line with a title
+_LEAD = 11  # columns before the text of a line with a title
 
 
 def main(cmd: Command) -> int:
     """Explain a topic.
 
     Raises:
-        Failure: there is no such thing.
+        Failure: the topic is unknown.
 
     """
     json = cmd.json or cmd.format == "json"
@@ -54,10 +54,10 @@ def main(cmd: Command) -> int:
 
 
 def _pages(topic: str) -> list[teach.Page]:
-    """Return what is known of a pointer or a name; nothing for a word that is explained in a line.
+    """Return what is known of a pointer or a name; nothing for a word that is explained in one line.
 
     Raises:
-        Failure: nothing is.
+        Failure: nothing is known.
 
     """
     if topic.startswith("/"):
@@ -82,7 +82,7 @@ def _capability(topic: str) -> str:
 
 
 def _here(cmd: Command, pointer: str) -> tuple[str, Any] | None:
-    """Return where the value at a pointer stands in the bundle that was named, and the value.
+    """Return the place and the value of a pointer in the bundle's config.json.
 
     Raises:
         Failure: its config.json cannot be read, or has nothing there.
@@ -142,14 +142,14 @@ def _print_page(page: teach.Page, here: tuple[str, Any] | None) -> None:
 
 
 def _joined(values: tuple[str, ...]) -> list[str]:
-    """Return values as lines: those with a title of their own one by one, words together."""
+    """Return values as lines: those with a title one by one, words together."""
     if any(": " in value for value in values):
         return list(values)
     return [", ".join(values)] if values else []
 
 
 def _lines(rows: Iterable[tuple[str, str]]) -> None:
-    """Print titles and texts, folded to the terminal; into a pipe each text is a line."""
+    """Print titles and texts, folded to the width of the terminal; into a pipe each text is one line."""
     from pyrunc import text_tables
 
     width, paint = screen.width(), screen.painter()

@@ -1,9 +1,9 @@
-"""features: what this runtime supports, as the specification's features structure.
+"""features: what pyrunc supports, as the specification's features structure.
 
-Source: runtime-spec features.md and features-linux.md (1.3). Everything is read from the tables the runtime
-itself works with, so it cannot claim what is not there: containerd grants pods recursive read-only mounts and
-user namespaces according to this. A property that is present says "known to pyrunc"; whether the kernel has
-it is another matter, except for seccomp's supportedFlags.
+Source: runtime-spec features.md and features-linux.md (1.3). Everything comes from the tables that pyrunc
+works with, so it cannot list what is not there. containerd reads it before it gives pods recursive read-only
+mounts and user namespaces. A property that is present is known to pyrunc; whether the kernel supports it is
+not said, except for seccomp's supportedFlags.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _seccomp() -> dict[str, object]:
 
 
 def _annotations() -> dict[str, str]:
-    """Return what people may want to know beside the structure, under runc's keys where it has one."""
+    """Return the annotations: information beside the structure, under runc's keys if there are such."""
     annotations = {
         "pyrunc.version": versions.__version__,
         "pyrunc.commit": versions.commit(),
@@ -87,5 +87,5 @@ def _annotations() -> dict[str, str]:
 
 
 def _unsafe() -> list[str]:
-    """Return the annotations of a config.json that change what pyrunc does; "x." means all under x."""
+    """Return the annotations of a config.json that change what pyrunc does; "x." means all below x."""
     return sorted(plan_annotations.APPLIED)

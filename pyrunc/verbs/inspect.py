@@ -1,7 +1,7 @@
 """inspect: all that is known of a container, in one JSON object.
 
-Law 4: record and configuration are what is kept; the rest is asked of the kernel now, or planned anew from
-the configuration. A part that cannot be had is null, and said on stderr; it hides no other.
+Law 4: record and configuration are kept. The rest is asked of the kernel now, or planned again from the
+configuration. A part that cannot be found out is null, with a warning on stderr; the others are printed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
-# What the state says already, or a part of its own.
+# What the state has already, or a part of this object has.
 _NOT_OF_RECORD = (
     "annotations",
     "bundle",
@@ -35,13 +35,13 @@ _NOT_OF_RECORD = (
 
 
 def main(cmd: Command) -> int:
-    """Print all about one container."""
+    """Print all that is known of one container."""
     print(jsonio.dumps_indent(inspect(cmd)))
     return 0
 
 
 def inspect(cmd: Command) -> dict[str, object]:
-    """Return all about one container.
+    """Return all that is known of one container.
 
     Args:
         cmd: the options of inspect, with an id.
@@ -71,7 +71,7 @@ def inspect(cmd: Command) -> dict[str, object]:
 
 
 def _part(id: str, name: str, part: Callable[[], object]) -> object:  # noqa: A002 - the specification's name
-    """Return a part; None, and say why, when it cannot be had."""
+    """Return a part; None, with a warning, if it cannot be found out."""
     try:
         return part()
     except Failure as problem:

@@ -1,4 +1,4 @@
-"""list: the containers under a root; one that cannot be read is named on stderr and hides no other."""
+"""list: the containers under a state root; one that cannot be read is a warning on stderr."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def main(cmd: Command) -> int:
 
 
 def containers(root: str | None) -> list[dict[str, str]]:
-    """Return the state of every container under a root.
+    """Return the state of every container under a state root.
 
     Raises:
-        Failure: a root that was named does not exist; the default one that does not is simply empty.
+        Failure: the state root that --root names does not exist. A missing default one is empty.
 
     """
     directory = root or store.default_root()
@@ -53,7 +53,7 @@ def containers(root: str | None) -> list[dict[str, str]]:
             values = store.describe(container)
             values["owner"] = owner(container.directory)
         except (store.AbsentError, FileNotFoundError):
-            continue  # deleted while we looked
+            continue  # deleted meanwhile
         except Failure as problem:
             log.warn(f"load container {name}: {problem.text()}")
         except OSError as exc:
@@ -64,8 +64,8 @@ def containers(root: str | None) -> list[dict[str, str]]:
 
 
 def owner(directory: str) -> str:
-    """Return the name of the user a state directory belongs to, #UID without one."""
-    import pwd  # on the host, in the parent: there is no container in sight
+    """Return the name of the user who owns a state directory, #UID if there is no name."""
+    import pwd  # on the host, in the parent: no container is involved
 
     uid = os.stat(directory).st_uid
     try:
@@ -75,7 +75,7 @@ def owner(directory: str) -> str:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows as runc's tab writer aligns them: cells at least 12 wide, 3 spaces between."""
+    """Return rows aligned as runc does: cells at least 12 wide, 3 spaces between."""
     rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(12, max(len(row[at]) for row in rows) + 3) for at in range(len(rows[0]) - 1)]
     lines = []
@@ -89,7 +89,7 @@ _STYLES = {"running": "good", "paused": "warning", "stopped": "dim"}
 
 
 def _fitted(rows: list[tuple[str, ...]]) -> str:
-    """Return rows as a table for a terminal. Ids and numbers stay whole: they are what one copies."""
+    """Return rows as a table for a terminal. Ids and numbers are not shortened, because they are copied."""
     from pyrunc import text_tables
 
     rows = [tuple(map(printable, row)) for row in rows]

@@ -1,8 +1,8 @@
 """mounts: a container's mounts as the kernel has them, where each comes from, what has changed.
 
-Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time anew. Only
-what --add and --remove asked for is kept (in the record's `extra`), so that it counts as configured. It is
-written down before it is done.
+Law 4: the tree and the answer to --check come from the kernel, the plan and the host, each time. Only what
+--add and --remove asked for is kept (in the record's `extra`), so that it counts as configured. It is written
+before it is done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
 
 _ADD, _REMOVE = "add", "remove"
-# The types that can be added while a container runs. Others would be made of its own files, or hide what it
+# The types that can be added while a container runs. Other types would use its own files, or hide what it
 # needs.
 _FILE_SYSTEMS = ("tmpfs",)
 
@@ -59,7 +59,7 @@ def main(cmd: Command) -> int:
             rootfs = tree.container.rootfs
             tree.remove([mounts.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
     elif added or removed:
-        # Removals come first: they make room for additions.
+        # Removals come first, so that an addition can take the mount point.
         wishes = [(f"--add {text}", _entry(text, tree)) for text in added]
         if removed:
             tree.remove(removed, force=cmd.force)
@@ -88,7 +88,7 @@ class Tree:
 
     Attributes:
         container: its record.
-        config: its configuration, as it was created from, and as it is with what was added.
+        config: its configuration, as it was created with, plus what was added.
         configured: how many entries of `mounts` the configuration has.
 
     """
@@ -117,7 +117,7 @@ class Tree:
         return {"added": list(kept.get("added", ())), "removed": list(kept.get("removed", ()))}
 
     def plan(self, more: list[Any]) -> steps.Plan:
-        """Return the container's plan with entries behind its own; their steps have no pointer."""
+        """Return the container's plan with more entries after its own; their steps have no pointer."""
         entries: Any = [*(self.config.get("mounts") or ()), *more]
         config: Config = {**self.config, "mounts": entries}
         made = planning.again(config, self.container, self.container.cgroup_manager, self.rootless)
@@ -148,11 +148,11 @@ class Tree:
         }
 
     def add(self, wanted: list[tuple[str, dict[str, Any]]], *, force: bool) -> None:
-        """Mount something more.
+        """Add mounts.
 
         Args:
-            wanted: how it was asked for, and the entry of `mounts` that it is.
-            force: also where something is mounted already.
+            wanted: pairs of the text that asked for it, and its entry of `mounts`.
+            force: also on a mount point that is in use.
 
         Raises:
             Failure: one cannot be mounted; then none is.
@@ -183,11 +183,11 @@ class Tree:
                 raise
 
     def remove(self, wanted: list[str], *, force: bool) -> None:
-        """Take mounts out, each with all below it.
+        """Remove mounts, each with all below it.
 
         Args:
             wanted: paths in the container.
-            force: also those that are not the configuration's.
+            force: also those that are not in the configuration.
 
         Raises:
             Failure: one is no mount point, or must stay; then nothing has been done.
@@ -229,7 +229,7 @@ class Tree:
         store.save(self.container)
 
     def _lock(self) -> int:
-        """Take the container's lock, and its record as it is now: somebody else may have changed it."""
+        """Take the container's lock, and read its record again: another command may have changed it."""
         return store.lock(self.container)
 
     def _check_own(self) -> None:

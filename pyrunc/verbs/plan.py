@@ -1,8 +1,8 @@
-"""plan: print the steps a container would be made with, and do none of them.
+"""plan: print the steps with which a container would be made, and carry out none.
 
-Law 1 made visible: the very list that create carries out, in its order, each step with the place in
-config.json that asked for it. Needs no rights and makes nothing; what depends on the caller (an ordinary
-user's devices are bound, not made) is shown as it would be for this caller.
+Law 1: this is the same list that create carries out, in the same order. Each step has the place in
+config.json that asks for it. It needs no rights and makes nothing. What depends on the caller is shown for
+this caller (an ordinary user's devices are bound and not made).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.cli.match import Command
     from pyrunc.plan.steps import Plan
 
-# They stand for what is only known when a container is created: its id, the names of anonymous volumes.
+# Placeholders for what is known only when a container is created: its id, the names of anonymous volumes.
 _ID = "ID"
 _ANONYMOUS = "ANONYMOUS"
 
@@ -42,11 +42,11 @@ def plan(cmd: Command) -> Plan:
     """Return the plan for a bundle.
 
     Raises:
-        Failure: create would refuse the configuration; the same message.
+        Failure: create would refuse the configuration; the message is the same.
 
     """
     cmd.id = getattr(cmd, "id", None) or _ID
     bundle, config, raw = planning.read(cmd)
-    numbers = iter(range(1, 1 << 20))  # a flag, or a note of an image, each
+    numbers = iter(range(1, 1 << 20))  # a volume option, or a volume of an image, each
     volumes = planning.additions(cmd, config, lambda: f"{_ANONYMOUS}-{next(numbers)}")
     return planning.planned(cmd, config, raw, bundle, volumes)

@@ -1,7 +1,7 @@
 """ps: the processes of a container, as ids or as the host's ps shows them.
 
-Law 4: the cgroup is asked, with all that is below it. The table is the host's own `ps`, whose options the
-user means (as with runc); its lines are filtered by the PID column.
+Law 4: the ids come from the cgroup and all below it. The table is made by the host's `ps` with the user's
+options (as with runc); its lines are filtered by the PID column.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _ps(options: list[str]) -> str:
     """Run the host's ps and return what it prints.
 
     Raises:
-        Failure: there is none, or it does not like its options.
+        Failure: there is no ps, or it refuses its options.
 
     """
     reader, writer = os.pipe()

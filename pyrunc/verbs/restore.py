@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LOG = "restore.log"
 _DESCRIPTORS_LIMIT = 1 << 20  # bytes; there are three short names in it
 _INVENTORY = "inventory.img"
-# Directories of the state, as long as CRIU works, that something is mounted on in its mount namespace.
+# Directories in the state directory that are mount points in CRIU's mount namespace while it works.
 _ROOT = "criu-root"
 _IMAGES = "criu-images"
 
@@ -69,17 +69,17 @@ def main(cmd: Command) -> int:
 
 
 class Restore:
-    """The restoring of one container.
+    """The restore of one container.
 
     Attributes:
         container: its record.
         pidfd: of the restored init, -1 before there is one.
-        master: the master of its terminal, -1 without one or once it was handed over.
+        master: the master of its terminal, -1 without one, or after it was sent to the console socket.
 
     """
 
     def __init__(self, cmd: Command, config: Config, container: store.Container) -> None:
-        """Take the record; nothing is opened yet."""
+        """Keep the record; nothing is opened yet."""
         self.cmd = cmd
         self.config = config
         self.container = container
@@ -91,7 +91,7 @@ class Restore:
         self.forked = False
 
     def prepare(self, bundle: str) -> None:
-        """Plan it and open what it joins, while nothing has been made.
+        """Plan the container and open what it joins; nothing has been made yet.
 
         Raises:
             Failure: something is missing on the host.
@@ -112,15 +112,15 @@ class Restore:
                 self.namespaces[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def run(self, path: str, images: str, work: str) -> None:
-        """Have CRIU restore it.
+        """Let CRIU restore the container.
 
         Args:
-            path: of criu.
+            path: of the criu program.
             images: directory of the image files.
             work: directory for the log.
 
         Raises:
-            Failure: CRIU's, a hook's, or the host's.
+            Failure: CRIU or a hook failed, or the host refuses something.
 
         """
         home = os.path.realpath(self.container.directory)
@@ -153,7 +153,7 @@ class Restore:
         service.expect_success(messages.RESTORE, answer, f"{work}/{LOG}")
 
     def _start(self, path: str, place: str, shown: str, directories: tuple[str, str]) -> service.Worker:
-        """Make the cgroups and start criu in them, where the root file system is mounted for it."""
+        """Make the cgroups and start criu in them; there the root file system is mounted for it."""
         container, plan = self.container, self.plan
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
         found = cgroup.intend(container, step.plan)
@@ -180,7 +180,7 @@ class Restore:
 
         worker = service.Worker(
             path,
-            # Without a terminal of its own the container's stdio is ours.
+            # Without a terminal of its own the container uses the stdio of this command.
             own_stdio=not plan.terminal,
             directories=directories,
             fds=list(self.namespaces.values()),
@@ -193,7 +193,7 @@ class Restore:
         return worker
 
     def _inherited(self, images: str, first: int) -> list[dict[str, Any]]:
-        """Return the descriptors that take the place of what was outside the container when it was dumped.
+        """Return the descriptors that replace what was outside the container when it was dumped.
 
         Args:
             images: directory of the image files.
@@ -205,7 +205,7 @@ class Restore:
         ]
         path = f"{images}/{checkpoints.DESCRIPTORS}"
         try:
-            # Images come from elsewhere: to open a fifo among them could block us.
+            # Images come from elsewhere: to open a fifo among them could block.
             how = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
             with closing(os.open(path, how)) as fd:
                 if not os.path.isfile(f"/proc/self/fd/{fd}"):
@@ -231,7 +231,7 @@ class Restore:
         return plan_criu.restored_mounts(self.plan, located, sources, rows)  # type: ignore[arg-type]
 
     def _notified(self, script: str, pid: int, fd: int) -> None:
-        """Do the runtime's part when CRIU asks for it."""
+        """Do the runtime's part when CRIU sends an event."""
         if script == "setup-namespaces":
             self._set_up(pid)
         elif script == "post-restore":
@@ -246,7 +246,7 @@ class Restore:
             self.console = None
 
     def _set_up(self, pid: int) -> None:
-        """Do what a parent does beside a new init: its namespaces are there, nothing runs in them yet."""
+        """Do what a parent does for a new init: its namespaces exist, nothing runs in them yet."""
         self.forked = True
         self.container.pid = pid
         if "network" not in self.namespaces and "network" in self.container.namespaces:
@@ -264,7 +264,7 @@ class Restore:
                 hooks.run(step.kind, step.hooks, state, cwd=self.plan.bundle)
 
     def _restored(self, pid: int) -> None:
-        """Record the restored init."""
+        """Write the restored init into the record."""
         container = self.container
         stat = store.process_stat(pid)
         if stat is None:
@@ -273,20 +273,20 @@ class Restore:
         container.pid = pid
         container.start = stat[2]
         if "time" not in container.namespaces and _namespace(pid, "time") != _namespace("self", "time"):
-            # CRIU gives what it restores a time namespace, so that its clocks go on where they stopped.
+            # CRIU makes a time namespace for the restored processes, so that their clocks continue.
             container.namespaces["time"] = ""
         store.save(container)
         if any(isinstance(step, steps.ReadonlyRoot) for step in self.plan.child):
             self._close_root()
 
     def _close_root(self) -> None:
-        """Make the root read-only before anything in it runs on: CRIU 3.17 forgets that on Linux 6.1."""
+        """Make the root read-only before any process continues: CRIU 3.17 does not on Linux 6.1."""
         from pyrunc.apply.live import inside
 
         inside.close_root(self.container)
 
     def undo(self, exc: BaseException, lock: int) -> None:
-        """Undo everything, as create does; poststop hooks run if the environment had begun to exist."""
+        """Undo everything, as create does; poststop hooks run if the environment existed."""
         hooks = plan_hooks.of(self.config, "poststop") if self.forked else ()
         creation.undo(exc, self.container, lock, self._abort, hooks)
 
@@ -297,7 +297,7 @@ class Restore:
                 _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
                 os.waitpid(container.pid, 0)
             except OSError:
-                pass  # it has ended, or CRIU has collected it
+                pass  # it has ended, or CRIU has waited for it
         if container.cgroup:
             paths = cgroup.made(container)
             cgroup.kill_all(paths, int(_signal.SIGKILL))
@@ -305,7 +305,7 @@ class Restore:
 
 
 def _cgroup_roots(pid: int) -> list[dict[str, str]]:
-    """Return where CRIU puts what it restores: the cgroups it has been started in, by controller."""
+    """Return the cgroups for CRIU's processes: those in which it was started, by controller."""
     with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         rows = [line.rstrip("\n").split(":", 2) for line in table]
     return [{"ctrl": name, "path": path} for _number, names, path in rows for name in names.split(",")]

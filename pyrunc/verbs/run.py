@@ -1,4 +1,4 @@
-"""run: create and start in one, and stay in front of the container unless told to detach."""
+"""run: create and start in one, then wait in the foreground, or detach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Run a container; the exit status is its program's, 128+n when signal n ended it."""
+    """Run a container; the exit status is its program's, 128+n if signal n ended it."""
     detach = bool(cmd.detach)
     launch, lock = creation.begin(cmd, detach=detach, listen=False)
     container = launch.container

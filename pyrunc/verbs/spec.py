@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Write the file; one that is there already is never overwritten."""
+    """Write the file; an existing one is never overwritten."""
     config = spec_default.default(unified=os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
     if cmd.rootless:
         config = spec_default.rootless(config, uid=os.geteuid(), gid=os.getegid())

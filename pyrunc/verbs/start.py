@@ -1,7 +1,7 @@
 """start: let a created container's init execute its program.
 
-Source: runtime-spec runtime.md "Start". Init waits on one fifo and answers on another: end-of-file there
-means that execve succeeded, anything else is the reason why not.
+Source: runtime-spec runtime.md "Start". Init waits on one fifo and answers on another: end-of-file means that
+execve succeeded, anything else is a report of the failure.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def main(cmd: Command) -> int:
 
 
 def start(container: store.Container) -> None:
-    """Start a created container, and wait until its program runs and its poststart hooks have.
+    """Start a created container; return when its program runs and the poststart hooks have ended.
 
     Raises:
-        Failure: it is not in the state for it, or something about its program or hooks is wrong.
+        Failure: its status is not "created", or its program or a hook failed.
 
     """
     with closing(store.lock(container)):
@@ -62,7 +62,7 @@ def start(container: store.Container) -> None:
 
 
 def release(container: store.Container) -> None:
-    """Tell init to go on, and wait until it has executed its program.
+    """Tell init to continue, and wait until it has executed its program.
 
     Raises:
         Failure: what init reports: a startContainer hook or execve failed.
@@ -78,7 +78,7 @@ def release(container: store.Container) -> None:
         if answer[:1] == b"X":
             raise _failed(container, answer, report)
     except OSError as exc:
-        if exc.errno in (ENXIO, EPIPE):  # nobody reads: init is gone
+        if exc.errno in (ENXIO, EPIPE):  # no reader: init is gone
             raise Failure("cannot start a container that has stopped", step=container.id) from None
         raise Failure(f"reach the container's init in {container.directory}", errno=exc.errno or 0) from None
     finally:
@@ -96,7 +96,7 @@ def release(container: store.Container) -> None:
 
 
 def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
-    """Return the Failure for a report; init waits a while, so that one can look what its program lacks."""
+    """Return the Failure for a report; init waits a while, so that its files can be looked at."""
     import _signal
     import select
 
@@ -114,7 +114,7 @@ def _failed(container: store.Container, answer: bytes, report: int) -> Failure:
     stat = store.process_stat(container.pid)
     if stat is not None and stat[2] == container.start:
         _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
-        # An engine, its parent, must know of its end before it knows that `start` failed: it deletes then.
+        # The parent (an engine) must know of init's end before it knows that `start` failed: then it deletes.
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.poll(_DEATH)

@@ -1,6 +1,6 @@
-"""state: what a container is now.
+"""state: the present state of a container.
 
-Source: runtime-spec runtime.md "Query State"; the shape is runc's: two spaces, no newline at the end.
+Source: runtime-spec runtime.md "Query State"; the format is runc's: two spaces, no newline at the end.
 """
 
 from __future__ import annotations

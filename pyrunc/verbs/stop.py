@@ -1,7 +1,6 @@
 """stop: ask a container's program to end, and kill it if it does not.
 
-The signal is what the image wants (its StopSignal, which becomes an annotation of config.json: image-spec,
-conversion.md), else SIGTERM.
+The signal is the image's StopSignal, an annotation of config.json (image-spec, conversion.md), else SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 STOP_SIGNAL = "org.opencontainers.image.stopSignal"
 
 _SIGKILL = "KILL"
-_DEATH = 10.0  # seconds a killed init may take: what `delete --force` gives it
+_DEATH = 10.0  # seconds that a killed init may take: as in `delete --force`
 
 
 def main(cmd: Command) -> int:
@@ -32,8 +31,8 @@ def stop(container: store.Container, *, seconds: float = 10, signal: str | None 
 
     Args:
         container: its record.
-        seconds: what its program has to end by itself; 0 for none, a negative number for as long as it takes.
-        signal: what it is asked with, instead of what its configuration says.
+        seconds: how long its program may take to end by itself; 0: kill it at once, negative: no limit.
+        signal: name or number of the signal, instead of the one in its configuration.
 
     Raises:
         Failure: there is no such signal, or it does not die.
@@ -45,7 +44,8 @@ def stop(container: store.Container, *, seconds: float = 10, signal: str | None 
     with exit_status.Watch(container) as watch:
         state = store.status(container)
         if state != "stopped":
-            # The program of a created one has not begun, and its init is deaf to anything but SIGKILL.
+            # The program of a created container does not run yet, and its init ignores all signals but
+            # SIGKILL.
             patient = seconds != 0 and state != "created"
             if not (patient and _asked(container, number, watch, seconds)):
                 _send(container, kill_number)
@@ -53,14 +53,14 @@ def stop(container: store.Container, *, seconds: float = 10, signal: str | None 
                 hint = f"process {container.pid} does not die: see /proc/{container.pid}/stack"
                 raise Failure("container init still running", step=container.id, hint=hint)
         if watch.ended(0):
-            watch.status()  # now it can be learnt, and is written down for `wait`
+            watch.status()  # it can be found out now, and is written down for `wait`
     if container.namespaces.get("pid") != "":
-        # Without a process namespace of its own, the others outlive the first.
+        # Without a pid namespace of its own the other processes outlive the first one.
         signals.send(container, kill_number, everyone=True)
 
 
 def _signal(container: store.Container, word: str | None) -> int:
-    """Return the number of the signal to ask with."""
+    """Return the number of the signal that asks the program to end."""
     if word is not None:
         return signals.number(word)
     wanted = container.annotations.get(STOP_SIGNAL) or "TERM"
@@ -73,7 +73,7 @@ def _signal(container: store.Container, word: str | None) -> int:
 
 
 def _asked(container: store.Container, number: int, watch: exit_status.Watch, seconds: float) -> bool:
-    """Ask a container's program to end, and tell whether it has within some seconds."""
+    """Ask a container's program to end; tell whether it has ended within some seconds."""
     _send(container, number)
     if store.status(container) == "paused":
         from pyrunc.life import pausing
@@ -87,7 +87,7 @@ def _asked(container: store.Container, number: int, watch: exit_status.Watch, se
 
 
 def _send(container: store.Container, number: int) -> None:
-    """Send a signal; that it has ended meanwhile is what was wanted."""
+    """Send a signal; a container that has ended meanwhile is no failure."""
     try:
         signals.send(container, number, everyone=False)
     except Failure:

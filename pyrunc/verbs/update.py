@@ -1,8 +1,7 @@
 """update: change a container's limits while it runs.
 
-Laws 1 and 4: the change is planned as data, applied to the cgroup, and kept in the state directory's
-configuration, which is what exec and the next update start from. If the kernel refuses one value, the others
-are set back.
+Laws 1 and 4: the change is planned as data, written to the cgroup, and kept in the state directory's
+configuration, which exec and the next update use. If the kernel refuses one value, the others are restored.
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ _MOST = 2**63 - 1
 _TIME = (-1, _MOST, "microseconds, or -1 for no limit")
 _BYTES = (-1, _MOST, "bytes, also with k, m or g after the number, or -1 for no limit")
 _WEIGHT = (10, 1000, "10 to 1000")
-# Least, largest and what it is, where a number of 64 bits may still be none: a typing error is no limit.
+# Least and greatest value and a name, for 64-bit numbers that would have no meaning: a typing error must not
+# become a limit.
 _RANGES: dict[tuple[str, str], tuple[int, int, str]] = {
     ("blockIO", "weight"): _WEIGHT,
     ("blockIO", "leafWeight"): _WEIGHT,
@@ -66,7 +66,7 @@ def main(cmd: Command) -> int:
     """Apply new limits.
 
     Raises:
-        Failure: there is no such container, it does not run, a value is none, or the kernel refuses one.
+        Failure: there is no such container, it does not run, a value is invalid, or the kernel refuses one.
 
     """
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
@@ -80,11 +80,11 @@ def update(container: store.Container, change: dict[str, Any], *schemas: str | N
 
     Args:
         container: its record.
-        change: what changes, with the members of linux.resources; what is left out stays as it is.
-        schemas: Intel RDT's for the cache and for memory bandwidth.
+        change: what changes, as in linux.resources; the rest stays.
+        schemas: the Intel RDT schemata for the cache and for memory bandwidth.
 
     Raises:
-        Failure: it does not run, a value is none, or the kernel refuses one.
+        Failure: it does not run, a value is invalid, or the kernel refuses one.
 
     """
     for section, key in _RANGES:
@@ -117,10 +117,10 @@ def parse(raw: bytes, path: str) -> dict[str, Any]:
 
     Args:
         raw: JSON.
-        path: what to call it in messages.
+        path: its name in messages.
 
     Raises:
-        Failure: it is none; one line for each problem.
+        Failure: it is not valid; one line for each problem.
 
     """
     from pyrunc.spec import load
@@ -128,7 +128,8 @@ def parse(raw: bytes, path: str) -> dict[str, Any]:
     change: Any = load.parse_resources(raw, path)
     unknown = [key for key in change if key not in _SECTIONS]
     if unknown:
-        # The specification has a configuration's unknown properties ignored; here nothing else would be left.
+        # In a configuration unknown properties are ignored (the specification). Here nothing else would be
+        # left.
         log.warn(f"unknown resources are ignored: {', '.join(map(repr, unknown))}")
     found: dict[str, Any] = change
     return found
@@ -153,7 +154,7 @@ _SECTIONS = frozenset(
 
 
 def _from_options(cmd: Command) -> dict[str, Any]:
-    """Put the section together from the options.
+    """Make the section from the options.
 
     Raises:
         Failure: "invalid value for cpu-quota: ...".
@@ -162,7 +163,7 @@ def _from_options(cmd: Command) -> dict[str, Any]:
     change: dict[str, Any] = {}
     for option, (section, key) in _NUMBERS.items():
         number = getattr(cmd, option)
-        if number is not None and not (number == 0 and option == "blkio_weight"):  # 0: as it is, as with runc
+        if number is not None and not (number == 0 and option == "blkio_weight"):  # 0: unchanged (runc)
             _check(section, key, number, option)
             change[section] = {key: number}
     if cmd.kernel_memory or cmd.kernel_memory_tcp:
@@ -187,9 +188,9 @@ def _from_options(cmd: Command) -> dict[str, Any]:
 
 
 def _check(section: str, key: str, value: object, name: str) -> None:
-    """Raise Failure if a number is outside its range; name is what it was written as.
+    """Raise Failure if a number is out of range; name is the option or property.
 
-    A weight of 0 stands for none: engines send it with every change of something else.
+    A weight of 0 means that none is given: engines send it with every other change.
     """
     least, most, _ = _RANGES.get((section, key), (0, 0, ""))
     if section == "blockIO" and value == 0:
@@ -216,7 +217,7 @@ def _signed(text: str) -> int:
 
 
 def _apply(plan: CgroupPlan) -> None:
-    """Write the values, or leave everything as it was.
+    """Write the values; after a failure restore all of them.
 
     Raises:
         Failure: the kernel refuses one.
@@ -244,10 +245,9 @@ def _apply(plan: CgroupPlan) -> None:
 
 
 def _present(plan: CgroupPlan) -> list[Any]:
-    """Return the writes that would bring back the present values.
+    """Return the writes that restore the present values.
 
-    Only for files of one value, which read as they are written; the entries of lists by device stay as they
-    are.
+    Only for files with one value, which can be written as they are read. Lists by device are left alone.
     """
     from pyrunc.plan.cgroups import CgroupWrite
 

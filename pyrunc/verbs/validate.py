@@ -1,9 +1,8 @@
-"""validate: everything that is wrong with a config.json at once, as a compiler would say it.
+"""validate: print everything that is wrong with a config.json, in the form of a compiler's messages.
 
-Law 2: the same judgement as create's, without its limit on how much is said. What has no effect (misspelled
-names of properties, which the specification wants ignored, and names that are there twice) counts as an error
-here: whoever asks wants to know. Of a file without errors what it says and hardly means is told, too
-(spec/slips.py).
+Law 2: the check is create's, without its limit on the number of messages. What has no effect counts as an
+error here: misspelled property names, which the specification wants ignored, and names that occur twice. For
+a file without errors, values that are probably not meant are warnings (spec/slips.py).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Print a line for each problem; the exit status says whether the file is one to use."""
+    """Print a line for each problem; the exit status is 1 if the file cannot be used."""
     from pyrunc.spec import slips
 
     path = cmd.file or os.path.join(cmd.bundle or "", "config.json")
@@ -98,9 +97,9 @@ def _print_json(rows: list[tuple[str, Problem]]) -> None:
 
 
 def _without_directory(config: Any, bundle: str) -> list[Slip]:
-    """Look whether the working directory is there, where it cannot be made: the root is read-only.
+    """Check that the working directory exists, if it cannot be made because the root is read-only.
 
-    Only where there is a root file system to look at, and nothing is mounted that may bring the directory.
+    Only if there is a root file system to look at, and no mount that could bring the directory.
     """
     from pyrunc.spec.slips import WARNING, Slip
 

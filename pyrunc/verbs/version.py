@@ -1,6 +1,6 @@
-"""version: who this is, for people and for engines.
+"""version: the version, for people and for engines.
 
-Docker and containerd look for "version X" in the first line and for a line that begins with "commit:", so the
+Docker and containerd look for "version X" in the first line and for a line that begins with "commit:". So the
 lines and their order are an interface, the same as runc's.
 """
 
@@ -15,12 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cli.match import Command
 
-# What pip makes of [project.scripts] starts Python with all that is installed beside it.
+# pip's command for [project.scripts] starts Python with all installed packages.
 FASTER = "unpack the source archive, and there sudo make install (this is pip's script)"
 
 
 def main(cmd: Command) -> int:  # noqa: ARG001 - every verb is called alike
-    """Print the versions of pyrunc and of what its behaviour depends on."""
+    """Print the versions of pyrunc and of what it depends on."""
     lines = [
         f"pyrunc version {versions.__version__}",
         f"commit: {versions.commit()}",

@@ -1,6 +1,6 @@
-"""volume: the volume store, in Docker's words and shapes.
+"""volume: the volume store, with Docker's words and formats.
 
-Law 4: who uses a volume is answered from the containers' own records each time, stopped ones too.
+Law 4: the containers that use a volume are found in their records each time, also stopped ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Do what the second word says."""
+    """Carry out the second word."""
     store = Store(os.path.abspath(cmd.volume_root) if cmd.volume_root else default_path())
     return ACTIONS[cmd.verb.partition(" ")[2]](cmd, store)
 
 
 def create(cmd: Command, store: Store) -> int:
-    """Make a volume and print its name; one that is there already is as good."""
+    """Make a volume and print its name; an existing one is no failure."""
     if cmd.driver != DRIVER:
         raise Failure(f"create volume: no driver {cmd.driver!a}", hint=f"the only one is {DRIVER}")
     labels = dict(text.partition("=")[::2] for text in cmd.label)
@@ -50,7 +50,7 @@ def ls(cmd: Command, store: Store) -> int:
         from pyrunc import screen
 
         shown = [printable(name) for name in names]
-        # A name is what one copies; without room for all, the driver goes, which is always the same.
+        # Names are copied. If not all columns fit, the driver is left out, which is always the same.
         narrow = 0 < screen.width() < 10 + max(map(len, shown), default=0)
         paint = screen.painter()
         title = ("" if narrow else f"{'DRIVER':<10}") + "VOLUME NAME"
@@ -61,7 +61,7 @@ def ls(cmd: Command, store: Store) -> int:
 
 
 def inspect(cmd: Command, store: Store) -> int:
-    """Print all about volumes as a JSON array; those that are not there make the exit status 1."""
+    """Print all about volumes as a JSON array; missing ones make the exit status 1."""
     from pyrunc import jsonio
 
     found = []
@@ -76,7 +76,7 @@ def inspect(cmd: Command, store: Store) -> int:
 
 
 def rm(cmd: Command, store: Store) -> int:
-    """Remove volumes and print their names; what is in use stays, whatever --force says."""
+    """Remove volumes and print their names; one that is in use stays, even with --force."""
     problems: list[Failure] = []
     for name in cmd.names:
         try:
@@ -108,9 +108,9 @@ def prune(cmd: Command, store: Store) -> int:
             size += 0 if cmd.dry_run else store.remove(name)
             removed.append(name)
         except MissingError:
-            continue  # somebody else was faster
+            continue  # another command has removed it
         except Failure as problem:
-            # In use by now is no problem; anything else is.
+            # If it is in use by now, that is no problem; all else is.
             if "volume is in use" not in problem.message:
                 problems.append(problem)
     if cmd.dry_run:
@@ -136,7 +136,7 @@ ACTIONS: dict[str, Callable[[Command, Store], int]] = {
 
 
 def _report(problems: list[Failure]) -> int:
-    """Return the exit status; several problems become one failure, which is what a log may hold.
+    """Return the exit status; several problems become one failure, because a log may have only one.
 
     Raises:
         Failure: there are problems.
@@ -157,8 +157,7 @@ def _confirmed(*, everything: bool) -> bool:
     print(f"WARNING! This will remove {which} local volumes not used by at least one container.")
     print("Are you sure you want to continue? [y/N] ", end="")
     sys.stdout.flush()
-    # Read without sys.stdin, which the installed command does not set up for one word; a line is all there
-    # can be.
+    # Not through sys.stdin, which the installed command does not set up for one word; a line is enough.
     answer = b""
     while not answer.endswith(b"\n") and (part := os.read(0, 256)):
         answer += part
@@ -166,13 +165,13 @@ def _confirmed(*, everything: bool) -> bool:
 
 
 class _Filters:
-    """The --filter words: all keys and all labels have to fit; of other keys one of several values does."""
+    """The --filter words: all keys and all labels must match; of other keys one of several values."""
 
     def __init__(self, words: Iterable[str], known: tuple[str, ...]) -> None:
         """Read KEY=VALUE words.
 
         Raises:
-            Failure: an unknown key, or a value that says nothing.
+            Failure: an unknown key, or an invalid value.
 
         """
         self.values: dict[str, list[str]] = {key: [] for key in known}
@@ -187,7 +186,7 @@ class _Filters:
             self.values[key].append(value)
 
     def flag(self, key: str) -> bool:
-        """Return the last value of a key that is true or false."""
+        """Return the last value of a boolean key."""
         return self.values[key][-1:] in (["true"], ["1"])
 
     def __getitem__(self, key: str) -> list[str]:
@@ -195,7 +194,7 @@ class _Filters:
 
 
 def _found(store: Store, filters: _Filters) -> Iterable[tuple[str, Volume | None]]:
-    """Give the volumes that fit; what is written about them is only read if a filter asks for it."""
+    """Yield the volumes that match; their metadata is only read if a filter needs it."""
     for name in store.names():
         if filters["name"] and not any(part in name for part in filters["name"]):
             continue
@@ -235,7 +234,7 @@ def _row(store: Store, volume: Volume) -> dict[str, str]:
 
 
 def _details(store: Store, volume: Volume) -> dict[str, object]:
-    """Return a volume as `inspect` prints it: Docker's keys, and two of ours."""
+    """Return a volume as `inspect` prints it: Docker's keys, and two of pyrunc's own."""
     return {
         "CreatedAt": volume.created,
         "Driver": DRIVER,

@@ -1,7 +1,7 @@
-"""wait: until a container's program has ended, and how it did; also of one that runs in the background.
+"""wait: wait until a container's program has ended, also one in the background, and report how.
 
-The kernel tells a status to the parent, and since Linux 6.15 to who held on to the process meanwhile: see
-pyrunc/apply/exit_status.py for what else there is.
+The kernel gives the status to the parent and, since Linux 6.15, to processes that hold a pidfd: see
+pyrunc/apply/exit_status.py for the other ways.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def main(cmd: Command) -> int:
-    """Wait, print the exit status as `run` would have given it, and end with it.
+    """Wait, print the exit status as `run` would return it, and exit with it.
 
     Raises:
-        Failure: there is no such container, or nobody knows how it ended.
+        Failure: there is no such container, or its status cannot be found out.
 
     """
     container = store.open_container(cmd.root or store.default_root(), cmd.id)
