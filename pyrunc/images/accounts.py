@@ -1,7 +1,7 @@
-"""Who the process of an image is: its configuration's User, looked up in the image's own accounts.
+"""The user of an image's process: the configuration's User, looked up in the image's own accounts.
 
-Source: the image specification, config.md. The files are the image's: they are read through target.py, and
-bounded; a line that is none is passed over.
+Source: the image specification, config.md. The files belong to the image: they are read through target.py,
+with a limit; a line in another form is skipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Archives as `docker save` and `podman save` write them: manifest.json, and names of files for everything.
 
-Docker has never written the form down; what is here is in image/tarexport/save.go of moby. The names are the
-archive's own words, and digests are known for the plain layers only; a configuration's is its file's name.
+Docker has never documented the format; this follows image/tarexport/save.go of moby. The names come from the
+archive. Digests are known only of the uncompressed layers; a configuration's digest is its file's name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find(files: Files, manifest: Any, tag: str, wanted: Platform) -> Image:
         files: the archive's.
         manifest: its manifest.json.
         tag: its name, whole ("localhost/box:latest") or short ("box:latest", "latest"); "" for the only one.
-        wanted: which platform.
+        wanted: the platform.
 
     Raises:
         Failure: there is none, or more than one; or it is damaged.
@@ -61,10 +61,10 @@ def _config(files: Files, name: str) -> Any:
 
 
 def _choose(files: Files, manifest: Any, tag: str) -> dict[str, Any]:
-    """Return the entry of a name.
+    """Return the entry with a name.
 
     Raises:
-        Failure: there is none, or the name is needed.
+        Failure: there is none, or a name is needed.
 
     """
     entries: list[dict[str, Any]] = checked(manifest, list, f"manifest.json of {files.path}")

@@ -1,7 +1,7 @@
-"""A bundle of an image: its layers become rootfs/, its configuration config.json.
+"""Make a bundle from an image: its layers become rootfs/, its configuration config.json.
 
-What is made is made beside its place, in a directory that only its maker can enter, and gets its name when it
-is whole: a bundle is there with everything, or not at all.
+Everything is made in a directory beside the bundle that only its maker can enter, and renamed when it is
+complete: a bundle exists as a whole, or not at all.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ def make(
         reference: IMAGE[:TAG].
         directory: the bundle; it must not exist, or be empty.
         platform: OS/ARCH[/VARIANT], None for this machine's.
-        args: the command in place of the image's.
-        user: USER[:GROUP] in place of the image's.
+        args: the command instead of the image's.
+        user: USER[:GROUP] instead of the image's.
         tty: the process has a terminal.
         layers: the layer store; None: the bundle has all files itself.
 
     Returns:
-        What could not be as the image has it.
+        Warnings about what differs from the image.
 
     Raises:
-        Failure: nothing is made.
+        Failure: the bundle cannot be made; nothing is left of it.
 
     """
     place = _place(directory)
@@ -115,7 +115,7 @@ def _place(directory: str) -> str:
     """Return the absolute path of the bundle.
 
     Raises:
-        Failure: something is there already.
+        Failure: it exists already.
 
     """
     place = os.path.abspath(directory)
@@ -134,13 +134,13 @@ def _place(directory: str) -> str:
 def _make(scratch: str) -> None:
     with failing(f"make {scratch}"):
         directories.make(os.path.dirname(scratch), 0o755)
-        # The image's setuid programs and devices are nobody else's to use.
+        # No other user may use the image's setuid programs and devices.
         os.mkdir(scratch, 0o700)
         directories.make(scratch + "/rootfs", 0o755)
 
 
 def _remove(scratch: str) -> None:
-    """Take away what was begun; the layers have done so already."""
+    """Remove what was begun; the unpacked layers have been removed already."""
     try:
         parent = os.open(os.path.dirname(scratch), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -168,7 +168,7 @@ def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
 
 
 def _map(base: dict[str, Any], account: dict[str, Any], maps: IdMaps) -> list[str]:
-    """Give a configuration the mappings the files have; return a warning for a user without one."""
+    """Give a configuration the mappings of the files' owners; return a warning for a user without one."""
     for key, lines in (("uidMappings", maps.uids), ("gidMappings", maps.gids)):
         base["linux"][key] = [
             {"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in lines
@@ -178,7 +178,7 @@ def _map(base: dict[str, Any], account: dict[str, Any], maps: IdMaps) -> list[st
     known = account["uid"] < users and account["gid"] < groups
     if not known:
         account.update(uid=0, gid=0, additionalGids=[0])
-    # A namespace of one's own group alone denies setgroups (user_namespaces(7)).
+    # A mapping of only one's own group denies setgroups (user_namespaces(7)).
     account["additionalGids"] = [gid for gid in account["additionalGids"] if gid < groups and groups > 1]
     return (
         []
@@ -188,7 +188,7 @@ def _map(base: dict[str, Any], account: dict[str, Any], maps: IdMaps) -> list[st
 
 
 def _move(scratch: str, place: str) -> None:
-    """Let the bundle have its name; an empty directory in its place gives it its mode and owner."""
+    """Rename the bundle; an empty directory in its place gives it its mode and owner."""
     try:
         found = os.stat(place)
     except FileNotFoundError:

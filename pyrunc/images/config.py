@@ -1,11 +1,11 @@
-"""An image's configuration as config.json of a container.
+"""An image's configuration as a container's config.json.
 
-Source: the image specification, conversion.md, and config.md for what the fields mean. What the image says
-nothing about is as `pyrunc spec` has it, but for two things: the root file system can be written to, and the
-process has the capabilities that engines give by default, since images are written for them.
+Source: the image specification, conversion.md, and config.md for the fields. What the image does not set is
+as in `pyrunc spec`, with two exceptions: the root file system is writable, and the process has the
+capabilities that engines give by default, because images are written for them.
 
-An image's labels become annotations, but for those that a runtime obeys: an image is not trusted, and they
-reach the host (docs/annotations.md).
+An image's labels become annotations, except those that runtimes obey: an image is not trusted, and these have
+an effect on the host (docs/annotations.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PREFIX = "org.opencontainers.image."
-# What Podman gives. An entrypoint that begins as root to give its files to somebody else takes most of them.
+# Podman's set. An entrypoint that begins as root and changes owners of files needs most of them.
 CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -37,7 +37,7 @@ CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Annotations by which a runtime is told what to do, this one or another that the bundle may be given to.
+# Annotations that tell a runtime what to do, pyrunc or another one that may get the bundle.
 _ORDERS = (
     *known.APPLIED,
     *known.REFUSED,
@@ -65,13 +65,13 @@ def convert(
 
     Args:
         image: the image's configuration.
-        base: what `pyrunc spec` writes; it is changed in place.
+        base: the configuration of `pyrunc spec`; it is changed in place.
         account: process.user.
-        args: the command in place of the image's, if there are any words.
+        args: the command instead of the image's, if not empty.
         tty: the process has a terminal.
 
     Raises:
-        Failure: the image's configuration makes no sense.
+        Failure: the image's configuration is invalid.
 
     """
     settings = _settings(image)
@@ -108,7 +108,7 @@ def _settings(image: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(settings: dict[str, Any], name: str) -> list[str]:
-    """Return a list of words; one word alone is as Docker once wrote it.
+    """Return a list of strings; a single string is Docker's old form.
 
     Raises:
         Failure: it is something else.
@@ -127,7 +127,7 @@ def _texts(settings: dict[str, Any], name: str) -> list[str]:
 
 
 def _notes(image: dict[str, Any], settings: dict[str, Any], warnings: list[str]) -> dict[str, str]:
-    """Return the annotations: what the specification wants, then the labels, which win."""
+    """Return the annotations: those of the specification, overridden by the labels."""
     said = {
         "os": image.get("os"),
         "architecture": image.get("architecture"),
@@ -158,7 +158,7 @@ def _keys(settings: dict[str, Any], name: str) -> list[str]:
 
 
 def _volumes(settings: dict[str, Any], warnings: list[str]) -> list[str]:
-    """Return the places of the image's volumes."""
+    """Return the destinations of the image's volumes."""
     found = set()
     for key in _keys(settings, "Volumes"):
         place = posixpath.normpath("/" + key.lstrip("/"))

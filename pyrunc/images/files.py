@@ -1,6 +1,6 @@
-"""The files an image is made of: a directory, or a tar of one.
+"""The files of an image: a directory, or a tar archive of one.
 
-Whoever made them is not trusted: a name that one of them gives for another leads nowhere but into the image.
+Their maker is not trusted: a name in one of them leads only to files of the image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pyrunc.images.streams import Source
 
-# Bytes a manifest or a configuration may have; registries take 4 MiB.
+# The largest manifest or configuration, in bytes; registries accept 4 MiB.
 LARGEST = 4 << 20
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
@@ -33,15 +33,15 @@ _MISSING = (ENOENT, ENOTDIR)
 
 
 class Part:
-    """A piece of a file, read from its beginning, whatever others read from it."""
+    """A piece of a file, read from its beginning, independent of other readers."""
 
     def __init__(self, fd: int, first: int, size: int) -> None:
-        """Begin.
+        """Keep the range of bytes.
 
         Args:
-            fd: descriptor of the file; it stays the caller's.
-            first: where the piece begins.
-            size: how long it is.
+            fd: descriptor of the file; the caller closes it.
+            first: its offset.
+            size: its length.
 
         """
         self._fd = fd
@@ -51,11 +51,11 @@ class Part:
 
     @property
     def count(self) -> int:
-        """How many bytes have been read."""
+        """The number of bytes that have been read."""
         return self._at - self._first
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer or none at the end."""
+        """Return so many bytes; fewer or none at the end."""
         data = os.pread(self._fd, max(0, min(size, self._end - self._at)), self._at)
         self._at += len(data)
         return data
@@ -65,12 +65,12 @@ class Files:
     """The files of an image.
 
     Attributes:
-        path: what its user calls it.
+        path: its path, as the user gave it.
 
     """
 
     def __init__(self, path: str) -> None:
-        """Name them."""
+        """Keep the path."""
         self.path = path
         self._open: list[int] = []
 
@@ -78,7 +78,7 @@ class Files:
         """Return a file, None if there is none.
 
         Raises:
-            Failure: it is no file, or cannot be read.
+            Failure: it is no regular file, or cannot be read.
 
         """
         raise NotImplementedError
@@ -96,14 +96,14 @@ class Files:
         return found
 
     def json(self, name: str, source: Source | None = None) -> Any:
-        """Return what a file has to say.
+        """Return the JSON value of a file.
 
         Args:
             name: its name, also for messages.
-            source: its bytes, if they are being watched.
+            source: the source of its bytes, if not the file itself.
 
         Raises:
-            Failure: it has nothing that can be read.
+            Failure: it is not valid.
 
         """
         source = source or self.open(name)
@@ -118,7 +118,7 @@ class Files:
             raise Failure(f"{printable(name)} of {self.path} is no JSON: {printable(str(exc))}") from None
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         while self._open:
             os.close(self._open.pop())
 
@@ -139,7 +139,7 @@ class Directory(Files):
         self._open.append(self._top)
 
     def find(self, name: str) -> Part | None:
-        """Return a file, None if there is none; links may lead to others of the image, but not out of it."""
+        """Return a file, None if there is none; links may lead to others of the image, but not outside."""
         try:
             fd = _linux.openat2(self._top, name, _READ, 0, _INSIDE)
         except OSError as exc:
@@ -147,7 +147,7 @@ class Directory(Files):
                 return None
             hint = "it leads out of the image" if exc.errno == EXDEV else ""
             raise Failure(f"open {printable(name)} of {self.path}", errno=exc.errno or 0, hint=hint) from None
-        except ValueError:  # a NUL
+        except ValueError:  # a NUL character
             return None
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -158,10 +158,10 @@ class Directory(Files):
 
 
 class Archive(Files):
-    """An image as a tar; a compressed one is unpacked into a file without a name first."""
+    """An image as a tar archive; a compressed one is first decompressed into an unnamed file."""
 
     def __init__(self, path: str) -> None:
-        """Open it, and look where each of its files is.
+        """Open it, and find the offset of each file.
 
         Raises:
             Failure: it is no tar, or cannot be read.
@@ -221,7 +221,7 @@ class Archive(Files):
 
 
 class _Bounded:
-    """A file that is never asked for much at a time: tarfile believes what a header says of its size."""
+    """A file that is read in limited pieces: tarfile believes the size in a header."""
 
     def __init__(self, file: IO[bytes], what: str) -> None:
         self._file = file

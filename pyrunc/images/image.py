@@ -1,4 +1,4 @@
-"""An image that has been found: its configuration, and where its layers are."""
+"""An image that was found: its configuration, and its layers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Layer:
 
     Attributes:
         file: its name among the image's files.
-        digest: of the file, "" where nobody says.
-        size: of the file, -1 where nobody says.
-        content: digest of the plain tar (diffID).
+        digest: of the file, "" if unknown.
+        size: of the file, -1 if unknown.
+        content: digest of the uncompressed tar (diffID).
 
     """
 
     def __init__(self, file: str, content: str, digest: str = "", size: int = -1) -> None:
-        """Keep it."""
+        """Keep the values."""
         self.file = file
         self.content = content
         self.digest = digest
@@ -42,17 +42,17 @@ class Image:
     """An image.
 
     Attributes:
-        files: what it is made of.
+        files: its files.
         config: its configuration (config.md of the image specification).
-        layers: lowest first.
+        layers: its layers, the lowest first.
 
     """
 
     def __init__(self, files: Files, config: Any, layers: list[Layer]) -> None:
-        """Keep it.
+        """Keep the values.
 
         Raises:
-            Failure: its configuration is none.
+            Failure: its configuration is invalid.
 
         """
         self.files = files
@@ -60,15 +60,15 @@ class Image:
         self.layers = layers
 
     def contents(self) -> list[str]:
-        """Return the digests of the layers' plain tars, which name the tree they make."""
+        """Return the digests of the layers' uncompressed tars, which identify the tree."""
         return [layer.content for layer in self.layers]
 
 
 def checked(value: Any, kind: type, what: str) -> Any:
-    """Return a value of an image's JSON that must be of a kind.
+    """Return a value of an image's JSON, after a check of its type.
 
     Raises:
-        Failure: it is not.
+        Failure: it has another type.
 
     """
     if not isinstance(value, kind):
@@ -77,15 +77,15 @@ def checked(value: Any, kind: type, what: str) -> Any:
 
 
 def content_digests(config: Any, count: int, what: str) -> list[str]:
-    """Return the digests of the plain layers that a configuration names.
+    """Return the digests of the uncompressed layers that a configuration names.
 
     Args:
         config: the configuration.
         count: how many layers there are.
-        what: what to call the image in messages.
+        what: the image's name in messages.
 
     Raises:
-        Failure: it does not name so many.
+        Failure: it names another number of them.
 
     """
     checked(config, dict, f"the configuration of {what}")
@@ -99,10 +99,10 @@ def content_digests(config: Any, count: int, what: str) -> list[str]:
 
 
 def check_platform(config: Any, wanted: Platform, what: str) -> None:
-    """Insist that an image is for a platform; one that does not say for which is taken.
+    """Check that an image is for a platform; one that names none is accepted.
 
     Raises:
-        Failure: it is for another.
+        Failure: it is for another one.
 
     """
     if not config.get("os") and not config.get("architecture"):
@@ -113,10 +113,10 @@ def check_platform(config: Any, wanted: Platform, what: str) -> None:
 
 
 def split(reference: str) -> tuple[str, str]:
-    """Return path and tag of IMAGE[:TAG]; both may have colons in them.
+    """Return path and tag of IMAGE[:TAG]; both may have colons.
 
     Raises:
-        Failure: nothing is there.
+        Failure: it does not exist.
 
     """
     path, tag = reference, ""
@@ -134,12 +134,12 @@ def find(path: str, tag: str, platform: Platform) -> Image:
     """Return an image; its files stay open until it is closed.
 
     Args:
-        path: of a directory or a tar.
-        tag: its name there, "" for the only one.
-        platform: which of several.
+        path: path of a directory or a tar archive.
+        tag: its name in there, "" for the only one.
+        platform: which one of several.
 
     Raises:
-        Failure: there is none, or not one that can be read.
+        Failure: there is none, or it cannot be read.
 
     """
     from pyrunc.images import archive, files, layout

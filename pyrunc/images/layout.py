@@ -1,8 +1,8 @@
 """OCI image layouts: index.json, and blobs that are named by their digests.
 
-Source: the image specification, image-layout.md, image-index.md, manifest.md. What `skopeo copy oci:`,
-`podman save --format oci-dir`, buildah and umoci write; as a tar `podman save --format oci-archive`. Docker's
-media types mean the same.
+Source: the image specification, image-layout.md, image-index.md, manifest.md. `skopeo copy oci:`, `podman
+save --format oci-dir`, buildah and umoci write them; `podman save --format oci-archive` writes a tar.
+Docker's media types mean the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"
-_DEEPEST = 4  # indexes in indexes
+_DEEPEST = 4  # levels of indexes in indexes
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -36,7 +36,7 @@ _LAYERS = (
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 )
-_ATTESTATION = "vnd.docker.reference.type"  # buildkit's papers about an image, not an image
+_ATTESTATION = "vnd.docker.reference.type"  # buildkit's information about an image, not an image
 
 
 def find(files: Files, tag: str, wanted: Platform) -> Image:
@@ -45,7 +45,7 @@ def find(files: Files, tag: str, wanted: Platform) -> Image:
     Args:
         files: the layout's.
         tag: its name, "" for the only one.
-        wanted: which platform.
+        wanted: the platform.
 
     Raises:
         Failure: there is none, or more than one; or it is damaged.
@@ -59,13 +59,13 @@ def find(files: Files, tag: str, wanted: Platform) -> Image:
 
 
 def of_directory(files: Files, manifest: dict[str, Any], tag: str, wanted: Platform) -> Image:
-    """Return the image of a directory as skopeo's `dir:` and `podman save --format docker-dir` write it.
+    """Return the image of a directory that skopeo's `dir:` or `podman save --format docker-dir` has written.
 
     Args:
         files: the directory's; blobs are named by the digits of their digests.
         manifest: its manifest.json.
-        tag: must be "": there is but one image, without a name.
-        wanted: which platform.
+        tag: must be "": there is only one image, without a name.
+        wanted: the platform.
 
     Raises:
         Failure: it is no image.
@@ -93,7 +93,7 @@ def _notes(descriptor: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(files: Files, manifests: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
-    """Return the manifests of a name.
+    """Return the manifests with a name.
 
     Raises:
         Failure: there are none, or the name is needed.
@@ -120,7 +120,7 @@ def _named(files: Files, manifests: list[dict[str, Any]], tag: str) -> list[dict
 
 
 def _choose(files: Files, found: list[dict[str, Any]], wanted: Platform, what: str) -> dict[str, Any]:
-    """Return the descriptor of the manifest for a platform, through any index on the way.
+    """Return the descriptor of the manifest for a platform, through nested indexes.
 
     Raises:
         Failure: there is none.

@@ -1,7 +1,8 @@
-"""Who the users of an image are on this host.
+"""The owners of an image's files on this host.
 
-Root gives each file to the image's number. An ordinary user is root of a user namespace of his own: with
-subordinate ids (subuid(5), newuidmap(1)) the image's users are those, without them everything is the user's.
+Root gives each file the image's owner. An ordinary user is root in a user namespace of his own. With
+subordinate ids (subuid(5), newuidmap(1)) the image's users are these; without them every file belongs to the
+user.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _ALL = 1 << 32
 
 
 class Owners:
-    """The rules.
+    """The rules for owners.
 
     Attributes:
         devices: devices can be made.
@@ -33,7 +34,7 @@ class Owners:
         """Set them.
 
         Args:
-            users: the numbers below this one are users here; with 1 all are taken for the first.
+            users: the ids below this one exist here; with 1 every file gets id 0.
             groups: the same for groups.
             devices: devices can be made.
 
@@ -43,10 +44,10 @@ class Owners:
         self.devices = devices
 
     def of(self, entry: Entry) -> tuple[int, int]:
-        """Return whose file an entry becomes.
+        """Return the owner of an entry's file.
 
         Raises:
-            Failure: there are subordinate ids, but not so many.
+            Failure: there are not enough subordinate ids.
 
         """
         if self.users == 1 or self.groups == 1:
@@ -83,7 +84,7 @@ def _found(helper: str) -> bool:
 
 
 def _ranges(path: str, name: str, uid: int) -> tuple[tuple[int, int, int], ...]:
-    """Return somebody's ranges of a file as lines of a mapping that goes on from 1."""
+    """Return a user's ranges in a file as lines of a mapping that continues from 1."""
     found = []
     inside = 1
     try:

@@ -1,4 +1,4 @@
-"""Which of the images behind one name is this machine's.
+"""Choose the image for this machine among those with one name.
 
 Source: the image specification, image-index.md: names are Go's (GOOS, GOARCH).
 """
@@ -28,12 +28,12 @@ _MACHINES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Platform:
-    """What is wanted.
+    """The platform that is wanted.
 
     Attributes:
         system: Go's name of it, "linux".
         machine: Go's name of it.
-        variants: those that do, best first; any if there are none.
+        variants: the variants that will do, best first; () for any.
 
     """
 
@@ -41,7 +41,7 @@ class Platform:
         """Read OS/ARCH[/VARIANT], or ask the machine.
 
         Raises:
-            Failure: it is not written so.
+            Failure: it has another form.
 
         """
         self.asked = bool(asked)
@@ -62,7 +62,7 @@ class Platform:
         """Return how well an image's platform fits (0 is best), None if it does not.
 
         Args:
-            found: the object of a descriptor, or an image's configuration; names in it are the same.
+            found: the object of a descriptor, or an image's configuration; both have the same names.
 
         """
         if not isinstance(found, dict):
@@ -75,12 +75,12 @@ class Platform:
         return None if self.variants else 0
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
+        """Return it as written on the command line."""
         return "/".join((self.system, self.machine, *(self.variants if self.asked else ())))
 
 
 def name(found: Any) -> str:
-    """Return a platform of an image as it is written on the command line."""
+    """Return the platform of an image as written on the command line."""
     if not isinstance(found, dict):
         return "?"
     parts = [str(found[key]) for key in ("os", "architecture", "variant") if found.get(key)]

@@ -1,12 +1,12 @@
-"""A root file system that grows layer by layer.
+"""A root file system that is built layer by layer.
 
-Source: the image specification, layer.md. Law 3: a layer is hostile, and so is what earlier layers have put
-into the tree. Each file is made by one name in a directory's descriptor, which target.py has found inside the
-root; what is there already is never opened or followed but taken away. The tree is private while it grows:
-nobody else can exchange anything in it.
+Source: the image specification, layer.md. Law 3: a layer is hostile, and so are the files of the layers
+before it. Each file is made by its name below the descriptor of its directory, which target.py has found
+inside the root. An existing file is removed, and never opened or followed. No other process can reach the
+tree while it is built.
 
-What a layer has brought itself is known by its real path: a whiteout hides what earlier layers have brought,
-wherever in the tar it stands.
+The files of the layer itself are known by their real paths: a whiteout hides only files of earlier layers,
+wherever in the tar it is.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK_ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _HIDE = ".wh."
 _OPAQUE = ".wh..wh..opq"
-_META = ".wh..wh."  # aufs's own books
-# Attributes that are the host's, or orders to an overlay that is put over the tree.
+_META = ".wh..wh."  # names that aufs uses itself
+# Attributes that belong to the host, or would control an overlay over the tree.
 _NOT_OURS = (
     "security.selinux",
     "security.SMACK64",
@@ -44,28 +44,28 @@ _NOT_OURS = (
     "user.overlay.",
 )
 _DEEPEST = directory_trees.DEEPEST
-# Also an access list with a user who is nobody here.
+# Also an access list with a user who does not exist here.
 _CANNOT = (EPERM, EINVAL, ENOTSUP)
 
 
 class Tree:
-    """The tree.
+    """The tree that is built.
 
     Attributes:
         merged: the tree is an overlay.
         notes: what could not be made.
         files: how many entries have been made.
-        size: bytes in its files.
+        size: bytes of its files.
 
     """
 
     def __init__(self, root: int, owners: Owners, progress: Progress, *, merged: bool = False) -> None:
-        """Begin with an empty directory, to which nobody else may write.
+        """Use an empty directory to which no other process may write.
 
         Args:
             root: its descriptor.
-            owners: whose files are whose.
-            progress: the bar.
+            owners: the rules for owners.
+            progress: the progress bar.
             merged: it is an overlay, whose lower layers have what earlier layers have brought.
 
         """
@@ -78,14 +78,14 @@ class Tree:
         self.size = 0
 
     def apply(self, reader: Reader, done: Callable[[], int]) -> None:
-        """Put a layer on it.
+        """Add a layer.
 
         Args:
             reader: the layer.
-            done: for the bar: how much of the image has been read.
+            done: for the bar: a function that returns how much of the image has been read.
 
         Raises:
-            Failure: it is refused, or cannot be made; the tree is worth nothing then.
+            Failure: it is refused, or cannot be made; then the tree must be removed.
 
         """
         before = os.umask(0)
@@ -102,23 +102,23 @@ class Tree:
 
 
 class _Layer:
-    """One layer on its way into the tree."""
+    """One layer while it is added to the tree."""
 
     def __init__(self, whole: Tree, reader: Reader, done: Callable[[], int]) -> None:
         self.tree = whole
         self.root = whole.root
         self.reader = reader
         self.done = done
-        # Real paths of all that it has brought, with the directories they are in.
+        # Real paths of all its files, and of their directories.
         self.brought: set[str] = set()
-        # What directories' times will be: those of an entry, or as they were before something was put in.
+        # Times to set on directories: from an entry, or as they were before a file was made in them.
         self.times: dict[str, tuple[int, int]] = {}
-        self._asked: str | None = None  # the directory that is open: as the tar names it
-        self._real = ""  # and as it is
+        self._asked: str | None = None  # the open directory: its path in the tar
+        self._real = ""  # and its real path
         self._fd = -1
 
     def tick(self) -> None:
-        """Let the bar grow."""
+        """Update the progress bar."""
         self.tree.progress.tick(self.tree.files, self.tree.size, self.done)
 
     def close(self) -> None:
@@ -152,11 +152,11 @@ class _Layer:
         top = os.readlink(f"/proc/self/fd/{self.root}")
         found = os.readlink(f"/proc/self/fd/{fd}")
         if found != top and not found.startswith(top.rstrip("/") + "/"):
-            raise Failure("its directory was moved out of the root")  # nobody but us is there
+            raise Failure("its directory was moved out of the root")  # no other process works there
         return found[len(top) :].strip("/")
 
     def _remember(self, path: str) -> None:
-        """Note the times of the directory in which a missing one will be made."""
+        """Remember the times of the directory in which a missing one will be made."""
         while path:
             path = path.rpartition("/")[0]
             try:
@@ -178,7 +178,7 @@ class _Layer:
         """Make one entry.
 
         Raises:
-            Failure: it cannot be made; it is named.
+            Failure: it cannot be made; the message names it.
 
         """
         try:
@@ -194,7 +194,7 @@ class _Layer:
             raise Failure(f"{self.reader.what}: {quoted(entry.path)}", errno=exc.errno or 0) from None
 
     def _bring(self, real: str) -> None:
-        """Note what the layer has brought, with the directories it is in."""
+        """Remember an entry of the layer, and its directories."""
         while real not in self.brought:
             self.brought.add(real)
             real = real.rpartition("/")[0]
@@ -263,7 +263,7 @@ class _Layer:
                 os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
             except FileExistsError:
                 if os.path.samestat(found, os.stat(entry.name, dir_fd=here, follow_symlinks=False)):
-                    return  # it is that file already
+                    return  # it is the same file already
                 self._remove(here, entry.name)
                 os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
 
@@ -292,7 +292,7 @@ class _Layer:
     # -- what belongs to a file ----
 
     def _dress(self, fd: int, entry: Entry, *, fresh: bool = True) -> None:
-        """Give what is open its owner, attributes and mode, in the order they survive in."""
+        """Set owner, attributes and mode of an open file, in an order in which all last."""
         owner = self.tree.owners.of(entry)
         if owner != (entry.uid, entry.gid):
             self.tree.notes.owners += 1
@@ -306,7 +306,7 @@ class _Layer:
         os.fchmod(fd, entry.mode)
 
     def _dress_name(self, here: int, entry: Entry) -> None:
-        """The same for what must not be opened, with its times."""
+        """The same for a file that must not be opened, with its times."""
         owner = self.tree.owners.of(entry)
         if owner != (entry.uid, entry.gid):
             self.tree.notes.owners += 1
@@ -336,14 +336,14 @@ class _Layer:
     # -- what goes ----
 
     def _whiteout(self, entry: Entry) -> None:
-        """Hide what earlier layers have brought."""
+        """Hide files of earlier layers."""
         if entry.name != _OPAQUE and entry.name.startswith(_META):
             return
         name = entry.name[len(_HIDE) :]
         if entry.name != _OPAQUE and name in ("", ".", ".."):
             raise Failure(f"{self.reader.what}: {quoted(entry.path)} is refused: it hides no file")
         try:
-            # Where nothing is, nothing is hidden; no directory is made for it.
+            # If it does not exist, nothing is hidden, and no directory is made for it.
             os.close(target.resolve(self.root, entry.directory or "/", mode=os.O_PATH | os.O_DIRECTORY))
         except OSError as exc:
             if exc.errno in (ENOENT, ENOTDIR):
@@ -363,7 +363,7 @@ class _Layer:
             self._clear(path)
 
     def _clear(self, path: str) -> None:
-        """Take away what a directory has from earlier layers, also below what this one has put there."""
+        """Remove what a directory has from earlier layers, also below directories of this one."""
         todo = [path]
         while todo:
             path = todo.pop()
@@ -384,10 +384,10 @@ class _Layer:
             _remove_merged(here, name)
         else:
             directory_trees.remove(here, name, quoted(name))
-        self._asked = None  # the way there may have led through it
+        self._asked = None  # its path may have led through what was removed
 
     def finish(self) -> None:
-        """Give directories their times, now that nothing is put into them any more."""
+        """Set the times of directories, after all files have been made."""
         self.close()
         for path, times in self.times.items():
             try:

@@ -1,7 +1,7 @@
-"""Bytes of an image on their way: counted, digested, decompressed, and read forward only.
+"""The bytes of an image: counted, digested, decompressed, and read forward only.
 
-An image is hostile, and whether a layer has its digest is known only at its end. So what is read is bounded:
-a blob by the size its descriptor gives, a tar's headers by a number of our own; data goes on in pieces.
+An image is hostile, and whether a layer has its digest is known only at its end. So reading is limited: a
+blob by the size in its descriptor, the headers of a tar by a limit of pyrunc's; data is read in pieces.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
         """Something to read from."""
 
         def read(self, size: int, /) -> bytes:
-            """Return so many bytes, fewer or none at the end."""
+            """Return so many bytes; fewer or none at the end."""
 
 
 PIECE = 1 << 18
-# What the headers of one entry may take: names of 4 KiB, some attributes of 64 KiB each, the map of a sparse
-# file. tarfile reads them into memory.
+# The largest headers of one entry: names of 4 KiB, some attributes of 64 KiB each, the map of a sparse file.
+# tarfile reads them into memory.
 _HEADERS = 8 << 20
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-# zstd's skippable frames, which zstd:chunked images begin or end with (RFC 8878, 3.1.2).
+# zstd's skippable frames, at the beginning or end of zstd:chunked images (RFC 8878, 3.1.2).
 _SKIPPABLE = b"\x2a\x4d\x18"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
@@ -53,7 +53,7 @@ def digest(text: object, what: str) -> tuple[str, str]:
 
 
 class Digesting:
-    """A source that is digested while it is read.
+    """A source whose digest is computed while it is read.
 
     Attributes:
         count: bytes read so far.
@@ -61,13 +61,13 @@ class Digesting:
     """
 
     def __init__(self, source: Source, wanted: str, what: str, size: int = -1) -> None:
-        """Begin.
+        """Prepare the digest.
 
         Args:
-            source: where the bytes come from.
+            source: the source of the bytes.
             wanted: the digest they must have.
-            what: what to call them in messages.
-            size: how many they must be, -1 if nobody has said.
+            what: their name in messages.
+            size: their number, -1 if unknown.
 
         Raises:
             Failure: the digest cannot be checked.
@@ -81,10 +81,10 @@ class Digesting:
         self.count = 0
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer or none at the end.
+        """Return so many bytes; fewer or none at the end.
 
         Raises:
-            Failure: there are more than there may be.
+            Failure: there are more than the size allows.
 
         """
         data = self._source.read(size)
@@ -95,7 +95,7 @@ class Digesting:
         return data
 
     def finish(self) -> None:
-        """Read what is left, and insist on the digest.
+        """Read the rest, and check size and digest.
 
         Raises:
             Failure: size or digest differ.
@@ -116,15 +116,15 @@ class Digesting:
 
 
 class Joined:
-    """Bytes that were read to look at them, then the rest."""
+    """Bytes that have been read already, then the rest of a source."""
 
     def __init__(self, head: bytes, source: Source) -> None:
-        """Put them back."""
+        """Keep both."""
         self._head = head
         self._source = source
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer or none at the end."""
+        """Return so many bytes; fewer or none at the end."""
         if self._head:
             found, self._head = self._head[:size], self._head[size:]
             return found
@@ -132,10 +132,10 @@ class Joined:
 
 
 def decompressed(source: Source, what: str) -> Source:
-    """Return the plain bytes of a source that may be compressed; its first bytes say how.
+    """Return the plain bytes of a source that may be compressed; its first bytes tell how.
 
     Raises:
-        Failure: in a way that cannot be read here.
+        Failure: the compression is not supported here.
 
     """
     head = b""
@@ -156,7 +156,7 @@ def decompressed(source: Source, what: str) -> Source:
 
 
 class _Gunzip:
-    """gzip(1), also of several members one after another, as pigz and stargz write it."""
+    """gzip(1), also with several members one after another, as pigz and stargz write it."""
 
     def __init__(self, source: Source, what: str) -> None:
         self._source = source
@@ -168,7 +168,7 @@ class _Gunzip:
         while True:
             if self._member.eof:
                 rest = self._member.unused_data
-                while not rest.lstrip(b"\0"):  # tapes are filled up with zeros
+                while not rest.lstrip(b"\0"):  # zeros fill up the end of a tape
                     rest = self._source.read(PIECE)
                     if not rest:
                         return b""
@@ -201,7 +201,7 @@ class _Unzstd:
 
 
 def _zstd(source: Source, what: str) -> tuple[Source, type[Exception]]:
-    """Return a reader of zstd, and what it raises.
+    """Return a reader for zstd, and the exception that it raises.
 
     Raises:
         Failure: there is none.
@@ -216,7 +216,7 @@ def _zstd(source: Source, what: str) -> tuple[Source, type[Exception]]:
     try:
         import zstandard
     except ImportError:
-        # The installed command is no Python that one could call with -m pip.
+        # The installed command has no pip of its own.
         place = next((path for path in sys.path if path.endswith("-packages")), "")
         raise Failure(
             f"{what} is compressed with zstd, which this Python cannot read by itself",
@@ -229,15 +229,15 @@ def _zstd(source: Source, what: str) -> tuple[Source, type[Exception]]:
 
 
 class Forward:
-    """A source as the file that tarfile reads: in one direction, and never much at a time.
+    """A source as the file that tarfile reads: forward only, in limited pieces.
 
     Attributes:
-        zeros: the last block read was empty, or there was none: where a tar may end.
+        zeros: the last block had only zeros, or there was none: here a tar may end.
 
     """
 
     def __init__(self, source: Source, what: str) -> None:
-        """Begin at its first byte."""
+        """Start at the first byte."""
         self._source = source
         self._what = what
         self._data = b""
@@ -251,14 +251,14 @@ class Forward:
         return self._before + self._at
 
     def fresh(self) -> None:
-        """Let the next entry's headers have their share."""
+        """Reset the limit for the headers of the next entry."""
         self._budget = _HEADERS
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes of headers, fewer at the end.
+        """Return so many bytes of headers; fewer at the end.
 
         Raises:
-            Failure: more than headers may have.
+            Failure: the headers are too large.
 
         """
         self._budget -= size
@@ -294,10 +294,10 @@ class Forward:
         return found
 
     def seek(self, position: int) -> None:
-        """Go on to a position.
+        """Go to a later position.
 
         Raises:
-            Failure: it lies behind us, or there is nothing.
+            Failure: the position has been passed, or the data ends before it.
 
         """
         left = position - self.tell()

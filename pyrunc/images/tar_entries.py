@@ -1,7 +1,7 @@
-"""What a layer's tar says of one file, checked before anything is done with it.
+"""A file in a layer's tar, checked before it is used.
 
-tarfile reads the format (ustar, pax, GNU's, sparse files); what it has read is a stranger's word. Law 3
-begins here: a name is a list of components without "..", and the root is none of them.
+tarfile reads the format (ustar, pax, GNU's, sparse files); its values come from the image and are not
+trusted. Law 3 begins here: a name is a list of components without "..", and the root has none.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _KINDS = {
     tarfile.BLKTYPE: BLOCK,
 }
 _XATTR = "SCHILY.xattr."
-_IDS = 0xFFFFFFFE  # the last user id there can be: -1 means "leave it" to chown(2)
-# What tarfile raises for a header that is none; it is not written for strangers' files.
+_IDS = 0xFFFFFFFE  # the largest user id: -1 means "unchanged" to chown(2)
+# What tarfile raises for invalid headers; it is not written for hostile files.
 DAMAGE = (tarfile.TarError, ValueError, ArithmeticError, LookupError, EOFError, RecursionError, TypeError)
 
 
@@ -45,15 +45,15 @@ class Entry:
         directory: path of the directory it is in, "" for the root.
         name: its name there, "" for the root itself.
         kind: FILE, DIRECTORY, ...
-        mode: permissions, setuid and their like.
+        mode: permissions, with setuid, setgid and sticky.
         uid, gid: its owner, in the image.
         times: last access and last change, in nanoseconds.
         size: of a file.
-        target: text of a symlink; what a hard link leads to, relative to the root.
+        target: text of a symlink; path of a hard link's file, relative to the root.
         device: of a device.
         attributes: extended attributes.
-        parts: where a sparse file has data: pairs of position and size. None: it is whole.
-        at: where its data is.
+        parts: the data of a sparse file: pairs of position and size. None: no holes.
+        at: position of its data in the tar.
 
     """
 
@@ -96,11 +96,11 @@ class Reader:
     """A layer's tar, entry by entry."""
 
     def __init__(self, source: Source, what: str) -> None:
-        """Begin.
+        """Keep the source.
 
         Args:
-            source: its plain bytes.
-            what: what to call it in messages.
+            source: its uncompressed bytes.
+            what: its name in messages.
 
         """
         self.what = what
@@ -108,7 +108,7 @@ class Reader:
         self._tar: tarfile.TarFile | None = None
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield the entries; the data of one has to be read before the next is asked for.
+        """Yield the entries; the data of one has to be read before the next one.
 
         Raises:
             Failure: one is refused, or the tar is damaged.
@@ -135,28 +135,28 @@ class Reader:
             self._tar.members = []  # type: ignore[attr-defined] # it would keep all
         except DAMAGE as exc:
             if self._tar is None and not self.stream.tell():
-                return None  # nothing at all: an empty layer
+                return None  # no bytes at all: an empty layer
             raise Failure(
                 f"{self.what} is damaged: {printable(str(exc))}", hint="copy the image again"
             ) from None
         if info is None and not self.stream.zeros:
-            # tarfile takes a header that is none for the end.
+            # tarfile takes an invalid header for the end.
             place = self.stream.tell() - tarfile.BLOCKSIZE
             raise Failure(f"{self.what} is damaged: no header at byte {place}", hint="copy the image again")
         return info
 
     def data(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
-        """Yield what a file contains, in pieces with their positions in it.
+        """Yield the content of a file, in pieces with their positions in it.
 
         Raises:
-            Failure: the tar ends too soon, or says what cannot be.
+            Failure: the tar ends too soon, or has invalid positions.
 
         """
         self.stream.seek(entry.at)
         end = 0
         for first, size in ((0, entry.size),) if entry.parts is None else entry.parts:
             if not size:
-                continue  # the end of a map, or what fills it up
+                continue  # the end of a map, or padding
             if first < end or size < 0 or first + size > entry.size:
                 raise Failure(
                     f"{self.what}: {quoted(entry.path)} is refused: its map of holes makes no sense"
@@ -171,7 +171,7 @@ class Reader:
 
 
 def quoted(name: str) -> str:
-    """Return a name of an image as messages show it."""
+    """Return a name from an image for a message."""
     return f'"{printable(name)}"'
 
 
@@ -179,7 +179,7 @@ def check(info: tarfile.TarInfo) -> Entry:
     """Return an entry that can be made as it is.
 
     Raises:
-        Failure: why not.
+        Failure: it cannot; with the reason.
 
     """
     kind = _KINDS.get(info.type)
@@ -223,10 +223,10 @@ def components(path: str, what: str = "its name") -> list[str]:
 
     Args:
         path: the path.
-        what: what to call it in messages.
+        what: its name in messages.
 
     Raises:
-        Failure: it leads elsewhere, or is no path.
+        Failure: it leads outside, or is no path.
 
     """
     parts = [part for part in _text(path).split("/") if part not in ("", ".")]
@@ -238,7 +238,7 @@ def components(path: str, what: str = "its name") -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Return a name as Python has file names, whatever the locale is.
+    """Return a name as Python has file names, independent of the locale.
 
     Raises:
         Failure: no file can have it.
@@ -250,10 +250,10 @@ def _text(text: str) -> str:
 
 
 def _stays(entry: Entry, text: str) -> None:
-    """Refuse a symlink that climbs out of the tree. An absolute one is meant to be the container's own path.
+    """Refuse a symlink with too many "..". An absolute one means a path in the container.
 
     Raises:
-        Failure: it does.
+        Failure: it leads outside the tree.
 
     """
     if text.startswith("/"):
@@ -275,7 +275,7 @@ def _number(value: int, most: int, what: str) -> int:
 
 
 def _times(info: tarfile.TarInfo) -> tuple[int, int]:
-    """Return access time and change time; tarfile's own has passed through a float."""
+    """Return access time and change time; tarfile's own value was a float."""
     headers = info.pax_headers
     if "mtime" in headers:
         changed = _nanoseconds(headers["mtime"])
@@ -286,10 +286,10 @@ def _times(info: tarfile.TarInfo) -> tuple[int, int]:
 
 
 def _nanoseconds(text: str) -> int:
-    """Return the number of a pax time: decimal, with a sign and any number of digits behind the point.
+    """Return the number of a pax time: decimal, with a sign and any number of digits after the point.
 
     Raises:
-        Failure: it is none, or no file system has such a time.
+        Failure: it is invalid, or no file system has such a time.
 
     """
     whole, _, part = text.partition(".")

@@ -1,8 +1,7 @@
-"""Unpack an image into an empty directory: as root, or as root of a user namespace of one's own.
+"""Unpack an image into an empty directory: as root, or as root of a new user namespace.
 
-An ordinary user's files can have other owners, and be written where their modes forbid it, only in a user
-namespace; so a child in one does the same work. What it has made it takes away itself when it fails: nobody
-outside could.
+Only in a user namespace can an ordinary user give files other owners, and write where modes forbid it. So a
+child in one does the work. If it fails it removes what it has made, because nobody outside can.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ def unpack(image: Image, directory: str, user: str, maps: IdMaps | None) -> tupl
 
     Args:
         image: the image.
-        directory: an empty directory that is the caller's alone.
-        user: whom to look up in it, as accounts.find().
-        maps: those of an ordinary user's namespace, None for root.
+        directory: an empty directory that only the caller uses.
+        user: the user to look up in it, see accounts.find().
+        maps: the id mappings of an ordinary user's namespace, None for root.
 
     Returns:
         process.user, and warnings.
@@ -73,7 +72,7 @@ def with_rights(work: Callable[[Owners], Any], maps: IdMaps | None, *, mounts: b
 
 
 def interruptible() -> None:
-    """Let a signal end the work as a failure, which takes away what was begun; further ones are too late."""
+    """Turn a signal into a failure, which removes what was begun; further signals are ignored."""
     for number in _ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupted)
@@ -91,7 +90,8 @@ def _fill(image: Image, root: int, user: str, owners: Owners) -> tuple[dict[str,
     progress = Progress(f"unpack {image.files.path}", lambda: sum(sizes))
     made = Tree(root, owners, progress)
     try:
-        # Many images say nothing of their root, and two bundles of an image should be alike (umoci's idea).
+        # Many images have no entry for their root, and two bundles of one image should be equal (as in
+        # umoci).
         os.utime(root, ns=(0, 0))
         for number in range(len(image.layers)):
             apply(made, image, number, sum(sizes[:number]))
@@ -172,7 +172,7 @@ def _listen(reader: int) -> str:
 
 
 def _child(work: Callable[[Owners], Any], maps: IdMaps, go: int, told: int) -> None:
-    """Be the child: do the work, say what came of it, end."""
+    """Run as the child: do the work, send the result, exit."""
     try:
         if os.read(go, 1) == b"y":
             identity.become_root()

@@ -1,7 +1,7 @@
 """build.py DIRECTORY: compile the init program, write DIRECTORY/init_image.h for the extension.
 
-The program is linked with nothing: see sys.h. It is small enough to be part of the extension, so that there
-is one file to install and nothing to find at run time.
+The program is linked with no library: see sys.h. It is small enough to be part of the extension, so that one
+file is installed and none has to be found at run time.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ FLAGS = [
     "-Wextra",
     "-Werror",
     "-ffreestanding",
-    "-fno-stack-protector",  # its canary is in thread-local storage, which there is none of
+    "-fno-stack-protector",  # it needs thread-local storage, which there is none of
     "-fno-asynchronous-unwind-tables",
-    "-fno-unwind-tables",  # the ABI of aarch64 has them otherwise
+    "-fno-unwind-tables",  # they are part of the ABI of aarch64 otherwise
     "-fno-pic",
     "-no-pie",
     "-static",
     "-nostdlib",
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
-    "-Wl,-z,noseparate-code",  # one mapping for all that is not written to
-    "-Wl,-z,max-page-size=65536",  # kernels for aarch64 may have pages that large
+    "-Wl,-z,noseparate-code",  # one mapping for everything that is only read
+    "-Wl,-z,max-page-size=65536",  # kernels for aarch64 may have pages of that size
     "-s",
 ]
 
@@ -50,7 +50,7 @@ def compile_init(output: Path) -> None:
 
 
 def write_header(directory: Path) -> None:
-    """Compile the program and write it down as a C array."""
+    """Compile the program and write it as a C array."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         program = Path(work) / "init"

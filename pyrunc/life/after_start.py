@@ -1,4 +1,4 @@
-"""What follows when a container's program has been started: its own word that it is ready, hooks, its end.
+"""After a container's program has been started: its notify messages, hooks, its end.
 
 Shared by start, run and restore. Source: runtime-spec runtime.md "Lifecycle", steps 8 and 9.
 """
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def relay(container: store.Container, main_pid: int, *, once: bool) -> Relay | None:
-    """Pass on what the container's program says to its notify socket, if somebody listens to ours.
+    """Forward the messages of the container's program to the service manager, if one listens.
 
     Args:
         container: its record.
-        main_pid: whom a service manager takes for the main process.
-        once: only until it is ready.
+        main_pid: the process that the service manager takes for the main one.
+        once: stop when it is ready.
 
     """
     host = os.environ.get("NOTIFY_SOCKET")
@@ -34,10 +34,10 @@ def relay(container: store.Container, main_pid: int, *, once: bool) -> Relay | N
 
 
 def poststart(container: store.Container) -> None:
-    """Run the poststart hooks; when one fails the container is killed (runtime-spec 1.3), all of it.
+    """Run the poststart hooks; if one fails, the whole container is killed (runtime-spec 1.3).
 
     Raises:
-        Failure: the hook's.
+        Failure: a hook failed.
 
     """
     from pyrunc.apply import hooks as apply_hooks
@@ -67,15 +67,15 @@ def stay(
     notify: Relay | None = None,
     keep: bool = False,
 ) -> int:
-    """Stay in front of a container until its program has ended, then delete it; return the exit status.
+    """Wait in the foreground until a container's program has ended, then delete it; return the exit status.
 
     Args:
         container: its record.
         pidfd: of its init.
         master: the master of its terminal, -1 without one.
         subreaper: become the reaper of orphaned processes.
-        notify: what relay() returned.
-        keep: leave it there, with its exit status.
+        notify: the return value of relay().
+        keep: do not delete it; its exit status is written into the record.
 
     """
     from pyrunc.apply import foreground

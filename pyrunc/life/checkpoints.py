@@ -1,4 +1,4 @@
-"""What checkpoint and restore have in common: where the images and CRIU's log are, and what is said."""
+"""What checkpoint and restore share: the directories of the images and of CRIU's log, and messages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
     from pyrunc.cli.match import Command
 
-# Names of the container's stdin, stdout and stderr: a restore puts its own in the place of pipes. As runc's.
+# Names of the container's stdin, stdout and stderr: a restore puts its own in place of pipes. The file is
+# runc's.
 DESCRIPTORS = "descriptors.json"
 
 
 def warn_rootless(verb: str) -> None:
-    """Say that CRIU needs the rights of root."""
+    """Warn that CRIU needs the rights of root."""
     if os.geteuid() != 0:
         log.warn(f"{verb} is untested with rootless containers")
 
@@ -29,7 +30,7 @@ def image_path(cmd: Command) -> str:
 
 
 def work_path(cmd: Command, images: str) -> str:
-    """Return the directory of the log, made when it is not there; CRIU's default is that of the images."""
+    """Return the directory of the log, and make it if it is missing; CRIU's default is that of the images."""
     if not cmd.work_path:
         return images
     work = os.path.abspath(cmd.work_path)
@@ -38,7 +39,7 @@ def work_path(cmd: Command, images: str) -> str:
 
 
 def make(directory: str) -> None:
-    """Make a directory for images or a log, if it is not there.
+    """Make a directory for images or a log, if it is missing.
 
     Raises:
         Failure: it cannot be made.

@@ -1,7 +1,7 @@
-"""A container is made: all that create, run and restore have in common, and the way back.
+"""Make a container: what create, run and restore share, and how to undo it.
 
-In short: take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state.
-Source: runtime-spec runtime.md "Create" and "Lifecycle".
+Take the bundle, accept the spec, build a plan, reserve the id, apply the plan, store the state. Source:
+runtime-spec runtime.md "Create" and "Lifecycle".
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Process
 
 
-# Descriptors in reserve for undoing a creation. Counted with strace: 5 are open at once while volumes are
-# left, as many while mount points are taken away, 7 while a hook runs.
+# Descriptors in reserve for undo(). Counted with strace: 5 are open at once while volumes are left, as many
+# while mount points are removed, 7 while a hook runs.
 _SPARE = 8
-# Bytes of address space. Measured: an error in config.json is explained with 40 MB, and not with 30.
+# Bytes of address space. Measured: 40 MB are enough to explain an error in config.json, 30 are not.
 _ROOM = 48 << 20
 
 
 def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, int]:
-    """Bring a container to the point where only start is left.
+    """Make a container, up to the point where only start is left.
 
     Args:
         cmd: the options of create or run.
-        detach: nobody will stay in the foreground.
-        listen: init waits for `start` (create), not for us (run).
+        detach: pyrunc does not wait in the foreground.
+        listen: init waits for `start` (create), and not for this command (run).
 
     Returns:
         The launch and the descriptor of the container's lock.
 
     Raises:
-        Failure: anything; everything done has been undone.
+        Failure: it cannot be made; everything done has been undone.
 
     """
     store.check_id(cmd.id)
@@ -101,9 +101,9 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
 
 
 def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None:
-    """Say what only root's rights could carry out, before anything else fails for want of them.
+    """Refuse what only root could do, before anything else fails for want of its rights.
 
-    Without sudo there is no place for the state either, but that is not what is to be mended.
+    Without sudo the state root cannot be made either, but that is not the cause to report.
     """
     from pyrunc.plan import rootless
 
@@ -116,10 +116,10 @@ def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None
 
 
 def check_terminal(cmd: Command, config: Config, *, detach: bool) -> None:
-    """Refuse a terminal, or a --console-socket, that would lead nowhere.
+    """Refuse a terminal without a console socket, or a --console-socket without a terminal.
 
     Raises:
-        Failure: the terminal has no taker, or the socket gets nothing.
+        Failure: one without the other.
 
     """
     process: Process = config.get("process") or {"cwd": "/"}
@@ -131,10 +131,10 @@ def check_terminal(cmd: Command, config: Config, *, detach: bool) -> None:
 
 
 def check_root(path: str) -> None:
-    """The root file system must be a directory under its own name: as a symlink it could change under us.
+    """Check that the root file system is a directory and no symlink, which could be changed meanwhile.
 
     Raises:
-        Failure: it is something else, or nothing.
+        Failure: it is something else, or missing.
 
     """
     if os.path.islink(path):
@@ -160,18 +160,17 @@ def _warn_of_lack(launch: parent.Launch, config: Config, wanted: CgroupPlan) -> 
 
 
 def _poststop(config: Config, launch: parent.Launch | None) -> tuple[dict[str, object], ...]:
-    """Return the poststop hooks, which run if the container's environment had begun to exist."""
+    """Return the poststop hooks, which run if the container's environment existed."""
     return plan_hooks.of(config, "poststop") if launch is not None and launch.forked else ()
 
 
 def _spare() -> list[int]:
-    """Return descriptors in reserve: undoing a creation needs some, and there may be no more by then.
+    """Return descriptors in reserve: undo() needs some, and there may be none free by then.
 
-    It reads directories and mount tables, imports modules, and gives hooks three pipes. It needs memory as
-    well.
+    It reads directories and mount tables, imports modules, and gives hooks three pipes. It also needs memory.
 
     Raises:
-        Failure: there is not that much.
+        Failure: there are not enough.
 
     """
     import resource
@@ -195,16 +194,17 @@ def _spare() -> list[int]:
 
 
 def let_go(spare: list[int]) -> None:
-    """Close descriptors that were kept in reserve."""
+    """Close the descriptors in reserve."""
     while spare:
         os.close(spare.pop())
 
 
 def reserve(root: str, id: str) -> tuple[store.Container, int]:  # noqa: A002
-    """Make the container's state directory: of several creators of one id exactly one gets it.
+    """Make the container's state directory: of several commands that create one id, exactly one gets it.
 
-    Whoever has the lock of a directory without a record owns it. So a directory that `delete --force` takes
-    away before its maker has locked it is made anew, and one that somebody else has locked by then is left.
+    The holder of the lock of a directory without a record owns it. If `delete --force` removes a directory
+    before its maker has locked it, it is made again. If another command has locked it by then, this one
+    fails.
 
     Returns:
         An empty record, and the descriptor that holds the container's lock.
@@ -217,7 +217,8 @@ def reserve(root: str, id: str) -> tuple[store.Container, int]:  # noqa: A002
     directory = f"{root}/{id}"
     while True:
         try:
-            # A descriptor in reserve: what is made here must be openable, or nothing could be taken back.
+            # A descriptor in reserve: it must be possible to open what is made here, or it could not be
+            # removed.
             slot = os.open("/", os.O_PATH | os.O_CLOEXEC)
             try:
                 os.mkdir(directory, 0o700)
@@ -234,7 +235,7 @@ def reserve(root: str, id: str) -> tuple[store.Container, int]:  # noqa: A002
         except OSError as exc:
             raise Failure(f"make state directory {directory}", errno=exc.errno or 0) from None
         try:
-            os.fchmod(lock, 0o700)  # the umask may have taken something away
+            os.fchmod(lock, 0o700)  # the umask may have removed some bits
             if not store.has_record(directory):
                 return store.Container(root, id), lock
         except OSError as exc:
@@ -249,7 +250,7 @@ def _make_root(root: str) -> None:
     try:
         os.mkdir(root, 0o1711)
     except FileExistsError:
-        os.stat(root)  # made by somebody else meanwhile; or a symlink to nothing, which this says
+        os.stat(root)  # made by another command meanwhile; or a symlink to nothing, then stat fails
     except FileNotFoundError:
         from pyrunc import directories
 
@@ -261,7 +262,7 @@ def _taken(id: str) -> Failure:  # noqa: A002
 
 
 def fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
-    """Write into a record what is known before anything is made."""
+    """Write what is known before anything is made into a record."""
     container.bundle = plan.bundle
     container.rootfs = plan.rootfs
     container.created = now()
@@ -305,7 +306,7 @@ def _open_channels(cmd: Command, launch: parent.Launch, *, detach: bool, listen:
 
 
 def _fifo(path: str) -> int:
-    """Make a fifo and open both its ends, so that neither open nor read waits for the other side."""
+    """Make a fifo and open both ends, so that neither open nor read blocks."""
     with failing(f"make {path}"):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         os.mkfifo(path, 0o600)
@@ -313,7 +314,7 @@ def _fifo(path: str) -> int:
 
 
 def finish(cmd: Command, launch: parent.Launch, lock: int) -> None:
-    """Store the state and tell who wants to know; on failure undo everything."""
+    """Store the state, pidfile and such; after a failure undo everything."""
     try:
         launch.hand_pidfd("standard")
         launch.stored()
@@ -344,10 +345,10 @@ def undo(
     caller can report why the creation failed.
 
     Args:
-        exc: why; a Failure also says what is left.
+        exc: the failure; if it is a Failure, its message also says what is left.
         container: its record.
         lock: the descriptor that holds its lock; closed at the end.
-        abort: takes away processes and cgroups.
+        abort: a function that removes processes and cgroups.
         poststop: hooks to run.
 
     """

@@ -1,7 +1,6 @@
-"""The plan for a container: from the bundle and the command line, or from what is kept of it.
+"""The plan for a container: from the bundle and the command line, or from the stored configuration.
 
-Nothing is made here. Shared by the verbs that make containers, show plans, and ask what a container was made
-by.
+Nothing is made here. Shared by the verbs that make containers, show plans, or look up a container's plan.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def read(cmd: Command) -> tuple[str, Config, bytes]:
 
 
 def config_path(cmd: Command, bundle: str) -> str:
-    """Return the configuration to read; it is named as short as people know it when the bundle is here."""
+    """Return the path of config.json for messages: short if the bundle is the current directory."""
     if getattr(cmd, "config", None):
         return str(cmd.config)
     if not os.path.isdir(bundle):
@@ -61,7 +60,7 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
         volumes: what additions() returned.
 
     Raises:
-        Failure: what no plan can hold, with its line in the file.
+        Failure: the configuration cannot be planned; with the line in the file.
 
     """
     if os.environ.get("NOTIFY_SOCKET"):
@@ -96,12 +95,12 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
 def again(
     config: Config, container: store.Container, manager: str, rootless: str | None = None
 ) -> steps.Plan:
-    """Return the plan a container was made by, or will be, from the configuration that is kept of it.
+    """Return the plan with which a container was or will be made, from its stored configuration.
 
     Args:
         config: that configuration.
         container: its record.
-        manager: who makes its cgroups.
+        manager: the cgroup manager.
         rootless: as facts.gather() has it.
 
     """
@@ -117,7 +116,7 @@ def again(
 
 
 def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = None) -> Additions | None:
-    """Turn the flags about mounts into entries of the configuration; nothing is made.
+    """Turn the options about mounts into entries of the configuration; nothing is made.
 
     Args:
         cmd: the options of create, run or plan, with an id.
@@ -125,7 +124,7 @@ def additions(cmd: Command, config: Config, draw: Callable[[], str] | None = Non
         draw: returns a name for an anonymous volume; by default names are random.
 
     Raises:
-        Failure: a flag makes no sense, or what it names is missing.
+        Failure: an option is invalid, or what it names is missing.
 
     """
     noted = config.get("annotations") or ()
@@ -143,14 +142,14 @@ def wants_layer(cmd: Command, config: Config) -> bool:
 
 
 def manager(cmd: Command) -> str:
-    """Return who makes the cgroups."""
+    """Return the cgroup manager."""
     if cmd.cgroup_manager:
         return cmd.cgroup_manager
     return "systemd" if cmd.systemd_cgroup else "cgroupfs"
 
 
 def is_rootless(cmd: Command) -> bool:
-    """Tell whether missing rights are to be expected."""
+    """Tell whether rights may be missing, and that is no failure."""
     if cmd.rootless in ("true", "false"):
         return bool(cmd.rootless == "true")
     return os.geteuid() != 0

@@ -1,8 +1,8 @@
-"""A container is removed, with everything that was made for it.
+"""Remove a container, with everything that was made for it.
 
-Source: runtime-spec runtime.md "Delete". Law 4: if the kernel cannot be asked about something, that is not
-assumed to be gone: it stays, with the record, and it is said what is left. All of it can be repeated, because
-the record is removed last.
+Source: runtime-spec runtime.md "Delete". Law 4: if the kernel cannot be asked about something, it is not
+assumed to be gone: it stays, with the record, and the message says what is left. Everything can be repeated,
+because the record is removed last.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pyrunc.errors import Failure
 from pyrunc.files import closing
 
 _SIGKILL = 9
-# What a deletion that is to be repeated needs.
+# What is needed to repeat a deletion.
 _LAST = (store.CONFIG, store.STATE)
-# Milliseconds that a killed init may take, before it is supposed to be frozen from within the container.
+# Milliseconds that a killed init may take before it is thawed, because the container may have frozen it.
 _AT_ONCE = 100
 
 
 def kill_init(container: store.Container) -> None:
-    """Kill init and wait until it is gone.
+    """Kill init and wait until it has ended.
 
     Raises:
         Failure: it has not ended after ten seconds.
@@ -44,7 +44,7 @@ def kill_init(container: store.Container) -> None:
 
             processes.signal_others(container, _SIGKILL)
         _signal.pidfd_send_signal(pidfd, _SIGKILL)
-        # The pidfd becomes readable when the process has ended, whoever its parent is (pidfd_open(2)).
+        # The pidfd becomes readable when the process ends, for any process that holds it (pidfd_open(2)).
         import select
 
         poll = select.poll()
@@ -75,13 +75,13 @@ def destroy(
     Args:
         container: its record; its init has ended.
         lock: the descriptor that holds its lock.
-        volumes: remove the anonymous volumes that were made for it, too.
-        mount_points: which of those that were made for it are removed: "all", those on "volumes", or "none".
-            What `run` in the foreground makes in a root file system stays: its callers look at it (runc's
-            tests do), and the next container of the bundle will want it again.
+        volumes: also remove the anonymous volumes that were made for it.
+        mount_points: which ones to remove: "all", those on "volumes", or "none". Those that `run` in the
+            foreground makes in a root file system stay: its callers look at them (runc's tests do), and the
+            next container of the bundle needs them again.
 
     Raises:
-        Failure: something is left, and with it the record; it says what.
+        Failure: something is left, and the record with it; the message says what.
 
     """
     hooks = _poststop(container)
@@ -90,7 +90,7 @@ def destroy(
 
         made = cgroup.made(container)
         if not own_pids(container):
-            # Without a pid nothing of ours was ever in those that were there before.
+            # Without a pid no process was ever put into the cgroups that existed before.
             cgroup.kill_all(container.cgroup if container.pid else made, _SIGKILL)
         cgroup.remove(made, manager=container.cgroup_manager)
     if "volumes" in container.extra:
@@ -114,12 +114,15 @@ def destroy(
 
 
 def destroy_ended(container: store.Container) -> None:
-    """Remove a container whose program we have seen end; a failure is only said, the exit status counts."""
+    """Remove a container whose program has ended in the foreground.
+
+    A failure is only a warning, because the exit status is what counts.
+    """
     try:
         with closing(store.lock(container)) as lock:
             destroy(container, lock)
     except store.AbsentError:
-        pass  # deleted by somebody else meanwhile
+        pass  # another command has deleted it
     except Failure as problem:
         from pyrunc import log
 
@@ -127,7 +130,7 @@ def destroy_ended(container: store.Container) -> None:
 
 
 def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
-    """Return the poststop hooks. They are lost with a configuration, not with one that cannot be read."""
+    """Return the poststop hooks; none if the configuration is missing, a Failure if it cannot be read."""
     if "poststop" not in container.extra:
         return ()
     from pyrunc.plan import hooks as plan_hooks
@@ -144,19 +147,18 @@ def _poststop(container: store.Container) -> tuple[dict[str, object], ...]:
 
 
 def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = False) -> None:
-    """Take away the mount points that were made for a container and are empty.
+    """Remove the mount points that were made for a container and are empty.
 
-    Without a pid its creation was killed, and may only just begin to notice.
+    Without a pid its creation was killed, and its init may still run.
 
     Args:
         container: its record.
         lock: the descriptor that holds its lock.
-        rootfs: also those in its root file system.
-        undo: its creation failed: what else was made in it is removed as well; also if its creation was
-            killed.
+        rootfs: also remove those in its root file system.
+        undo: its creation failed or was killed: also remove what else was made in it.
 
     Raises:
-        Failure: it cannot be told what was made or is used; the list of it is still there.
+        Failure: it cannot be found out what was made or is in use; the list is kept.
 
     """
     try:
@@ -168,7 +170,7 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
     try:
         if container.pid and not os.fstat(file).st_size:
             os.unlink("made", dir_fd=lock)
-            # Others may have added entries until that moment.
+            # Other commands may have added entries until that moment.
             if not os.fstat(file).st_size:
                 return
         from pyrunc.apply.mounts import mount_point_removal as apply_sweep
@@ -182,12 +184,12 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
 
 
 def remove(container: store.Container, lock: int) -> None:
-    """Remove the state directory and what is in it; what is already gone is no error.
+    """Remove the state directory and what is in it; missing files are no error.
 
-    The record is removed last: as long as anything is left, the container is there and can be deleted again.
+    The record is removed last: as long as anything is left, the container exists and can be deleted again.
 
     Args:
-        container: whose it is.
+        container: the container.
         lock: the descriptor that holds its lock. Everything is removed through it, so that nothing else can
             be removed by mistake.
 
@@ -200,7 +202,7 @@ def remove(container: store.Container, lock: int) -> None:
             return
         names = os.listdir(lock)
         if "overlay" in names:
-            # First: an ordinary user's can only be removed as long as the configuration is there.
+            # First: those of an ordinary user can be removed only while the configuration exists.
             from pyrunc.apply.mounts import writable_layers
 
             writable_layers.remove(container, lock)
@@ -213,10 +215,10 @@ def remove(container: store.Container, lock: int) -> None:
 
 
 def _remove_empty(container: store.Container, lock: int) -> bool:
-    """Remove the directory if it is empty, which takes no descriptor, and still is the one of its name.
+    """Remove the directory if it is empty, which needs no descriptor, and still is the one with its name.
 
     Returns:
-        Whether there is nothing to be removed any more.
+        True if nothing is left to remove.
 
     """
     if store.is_at(lock, container.directory):
@@ -247,8 +249,8 @@ def _remove_entry(container: store.Container, lock: int, name: str) -> None:
 
 
 def own_pids(container: store.Container) -> bool:
-    """Tell whether all processes died with init, because it was the first of their pid namespace.
+    """Tell whether all processes end with init, because it is the first of their pid namespace.
 
-    Not after a restore: CRIU works in the container's cgroups, and would stay there if we were killed.
+    Not after a restore: CRIU runs in the container's cgroups, and would stay there if pyrunc were killed.
     """
     return container.pid > 0 and container.namespaces.get("pid") == "" and not container.restored

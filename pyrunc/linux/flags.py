@@ -1,14 +1,13 @@
-"""Linux constants by the kernel's names.
+"""Linux constants, with the kernel's names.
 
-Purpose: the one place where a number of the kernel's ABI is written down, so that no other module says
-0x20000. plan/ and spec/ may import it as well: it holds numbers only, and imports nothing (law 1 and law 2).
-Three kinds of numbers are elsewhere: errors in `errno`, signals in `_signal`, and those of a format that one
-module alone reads or writes (netlink, ELF, BPF instructions) in that module. What only slow code wants is in
-flags_slow.py.
+The one place for numbers of the kernel's ABI, so that no other module has 0x20000. plan/ and spec/ may import
+it, too: it has only numbers, and imports nothing (law 1 and law 2). Three kinds of numbers are elsewhere:
+errors in `errno`, signals in `_signal`, and those of a format that only one module reads or writes (netlink,
+ELF, BPF instructions) in that module. Those that only slow code needs are in flags_slow.py.
 
 The values are those of asm-generic, which x86, arm, riscv, s390 and loongarch share for everything listed
-here (powerpc for all but the ioctls of terminals); `_linux.h` refuses to build on alpha and mips, where more
-differ. O_* that differ between architectures come from `os`.
+here (powerpc for all except the ioctls of terminals). `_linux.h` refuses to build on alpha and mips, where
+more differ. O_* values that differ between architectures come from `os`.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ SECCOMP_FILTER_FLAG_SPEC_ALLOW = 0x4
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 
-# What a filter answers the kernel, the upper 16 bits of its return value
+# A filter's answer to the kernel, the upper 16 bits of its return value
 SECCOMP_RET_KILL_PROCESS = 0x80000000
 SECCOMP_RET_KILL_THREAD = 0x0
 SECCOMP_RET_TRAP = 0x30000

@@ -1,7 +1,6 @@
-"""Linux constants that only slow code wants: messages, `features`, `plan`, tests.
+"""Linux constants that only slow code needs: messages, `features`, `plan`, tests.
 
-Purpose: tables for explaining (law 2: accept fast, explain slowly), kept out of flags.py so that no engine
-call pays for them.
+Law 2: these tables are for explanations, and not in flags.py, so that no engine's call has to load them.
 """
 
 from __future__ import annotations
@@ -46,5 +45,5 @@ FILESYSTEMS: dict[int, str] = {
 
 
 def filesystem(magic: int) -> str:
-    """Name a filesystem by the f_type of statfs(2), or give the number in hexadecimal."""
+    """Return the name of a file system for the f_type of statfs(2), or the number in hexadecimal."""
     return FILESYSTEMS.get(magic, f"filesystem {magic:#x}")

@@ -1,12 +1,12 @@
-"""From the flags of create and run to entries of config.json's `mounts`, and what these need on the host.
+"""From the options of create and run to entries of config.json's `mounts`, and what these need on the host.
 
-Two stages, as everywhere (law 1): prepare() decides and only looks; realize() makes volumes and host
-directories, fills, labels and gives away. In between the plan is made, from a configuration in which the
-flags' mounts are entries like any other; that configuration is also the one that is kept.
+Two stages (law 1): prepare() decides and only looks; realize() makes volumes and host directories, fills
+them, labels them and changes owners. In between the plan is made, from a configuration with the additional
+mounts; that configuration is also stored.
 
-What is asked for is stored separately from what is mounted: the record has each flag as it was written, each
-mount as a --mount text that can be asked for again (--volumes-from), and the saved configuration has the
-entry that was mounted.
+What was asked for is stored separately from what is mounted. The record has each option as it was written,
+and each mount as the text of a --mount, for --volumes-from. The stored configuration has the entry that was
+mounted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyrunc.volumes.grammar import Request
     from pyrunc.volumes.volume_store import Holder, Locked
 
-# --volumes-from takes over all binds of a container's config.json, except those for /dev, /proc and /sys.
+# --volumes-from takes all binds of a container's config.json, except those for /dev, /proc and /sys.
 _NEVER_LENT = ("/dev", "/proc", "/sys")
 
 
@@ -46,16 +46,17 @@ def _do(_step: Provide, function: Callable[..., object], *arguments: object) -> 
 
 
 class Item(Record):
-    """One mount that is added.
+    """One additional mount.
 
     Attributes:
-        request: what it is; None for a bind that stands in a lender's config.json.
-        asked: the flag, for messages.
-        name: the volume's, "" for what is no volume.
-        anonymous: nobody chose the name.
-        lender: id of the container it is borrowed from.
+        request: what was asked for; None for a bind from the config.json of the container named by
+            --volumes-from.
+        asked: the option, for messages.
+        name: the volume's name, "" if it is no volume.
+        anonymous: the volume has a random name.
+        lender: id of the container named by --volumes-from.
         entry: the entry of `mounts`.
-        step: what has to be done on the host first, None for nothing.
+        step: the step to carry out on the host before, or None.
 
     """
 
@@ -70,10 +71,10 @@ class Item(Record):
 
 
 class Additions:
-    """What the flags add to one container.
+    """The additional mounts of one container.
 
     Attributes:
-        raw: the amended configuration, as it is to be kept.
+        raw: the configuration with the additional mounts, to be stored.
 
     """
 
@@ -90,7 +91,7 @@ class Additions:
         self._image = -1
 
     def steps(self) -> tuple[Provide, ...]:
-        """Return what realize() will do, for the plan: the same steps."""
+        """Return what realize() will do, as steps for the plan."""
         return tuple(item.step for item in self.items if item.step)
 
     def record(self) -> dict[str, object]:
@@ -120,7 +121,7 @@ class Additions:
         }
 
     def realize(self, container: Container, rootfs: str, do: Callable[..., object] = _do) -> None:
-        """Make on the host what the mounts need. What it does is in the container's record before it is done.
+        """Make on the host what the mounts need; each thing is in the container's record before it is made.
 
         Args:
             container: its record, otherwise complete.
@@ -128,7 +129,7 @@ class Additions:
             do: called with each step, and with a function and arguments that carry it out.
 
         Raises:
-            Failure: something cannot be had; release.leave() undoes the rest.
+            Failure: something cannot be made; release.leave() undoes the rest.
 
         """
         container.extra["volumes"] = record = self.record()
@@ -142,7 +143,7 @@ class Additions:
                         record["made"] = [*self.made]
                         containers.save(container)
         finally:
-            # From now on it is known what was made here; the rest was made by somebody else, or not at all.
+            # From now on the record knows what was made here; the rest existed, or was not made.
             record["directories"], record["made"] = [], self.made
             if self._image >= 0:
                 os.close(self._image)
@@ -177,7 +178,7 @@ class Additions:
                     hosts.settle(source, request, self.config, item.asked, opened=data)
 
     def _empty(self, locked: Locked) -> None:
-        """Empty a volume whose filling was killed halfway, and start again."""
+        """Empty a volume whose filling was killed, and start again."""
         from pyrunc.apply import directory_trees
 
         with closing(locked.open_data()) as data:
@@ -189,7 +190,7 @@ class Additions:
 
         with closing(locked.open_data()) as data:
             if os.listdir(data):
-                return  # somebody put something in by hand
+                return  # a user has put something in
             if self._image < 0:
                 self._image = copyup.open_image(rootfs)
             locked.volume.state = FILLING
@@ -201,7 +202,7 @@ class Additions:
                 try:
                     locked.save()
                 except Failure:
-                    pass  # found FILLING with its lock free, it is filled anew all the same
+                    pass  # an unlocked volume in state FILLING is filled again anyway
                 raise
 
 
@@ -209,16 +210,16 @@ class Additions:
 
 
 def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | None = None) -> Additions:
-    """Add to a configuration what the flags of create, run or plan ask for; nothing is made.
+    """Add to a configuration what the options of create, run or plan ask for; nothing is made.
 
     Args:
         cmd: the command.
         config: an accepted config.json; its `mounts` grow.
-        root: the state root, where lenders are looked for.
+        root: the state root, for --volumes-from.
         draw: returns a name for an anonymous volume; by default names are random.
 
     Raises:
-        Failure: a flag makes no sense, or two of them want the same place; or a lender or source is missing.
+        Failure: an option is invalid, two have the same destination, or a container or source is missing.
 
     """
     store = Store(os.path.abspath(cmd.volume_root) if cmd.volume_root else default_path())
@@ -233,7 +234,8 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
         _claim(item, taken)
     items += _borrow(cmd, root, taken)
     items += _noted(config, {*taken, *(item.destination for item in items)}, draw or new_name)
-    # Those nearer to the root first, or they would hide the others; else in the order of the flags.
+    # Destinations nearer to the root first, because they would hide the others; else in the order of the
+    # options.
     items.sort(key=lambda item: item.destination.count("/"))
     state = f"{root}/{cmd.id}"
     uids, gids = namespaces.own_ids(config)
@@ -264,10 +266,10 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
 
 
 def _noted(config: Config, taken: set[str], draw: Callable[[], str]) -> list[Item]:
-    """Return the anonymous volumes that an image wants, but where something else is mounted.
+    """Return the anonymous volumes that an image asks for, except where something else is mounted.
 
     Raises:
-        Failure: what is noted is no list of places.
+        Failure: the annotation is no list of paths.
 
     """
     text = (config.get("annotations") or {}).get(known.VOLUMES)
@@ -301,7 +303,7 @@ def _item(asked: str, request: Request, draw: Callable[[], str]) -> Item:
 
 
 def _step(item: Item, request: Request, store: Store, config: Config, *, layer: str) -> Provide:
-    """Return what has to be done on the host for a mount."""
+    """Return the step on the host for a mount, or None."""
     step = Provide(what=item.name or request.source, volume=bool(item.name), anonymous=item.anonymous)
     if item.name:
         try:
@@ -322,7 +324,7 @@ def _step(item: Item, request: Request, store: Store, config: Config, *, layer: 
 
 
 def _taken(config: Config) -> dict[str, str]:
-    """Return the destinations of config.json, each with who wants it."""
+    """Return the destinations of config.json, each with the place that asks for it."""
     found = {}
     for number, mount in enumerate(config.get("mounts") or ()):
         found[mounts.clean(mount["destination"])] = f"/mounts/{number} of config.json"
@@ -336,7 +338,7 @@ def _claim(item: Item, taken: dict[str, str]) -> None:
         raise Failure(f"Duplicate mount point: {item.destination} is wanted by {both}")
 
 
-# -- borrowing ----
+# -- --volumes-from ----
 
 
 def _borrow(cmd: Command, root: str, taken: dict[str, str]) -> list[Item]:

@@ -1,16 +1,16 @@
-"""Copy-up: an empty volume gets a copy of what the image has at its place, with all attributes.
+"""Copy-up: an empty volume gets a copy of what the image has at its mount point, with all attributes.
 
-Law 3: the image is read through a copy of its mount that is read-only and where devices cannot be opened, its
-path is resolved inside the root (target.py), and every name below is opened from its directory's descriptor
-without following it. Nothing is written but below the volume's own descriptor.
+Law 3: the image is read through a copy of its mount that is read-only and in which devices cannot be opened.
+Its path is resolved inside the root (target.py), and every file below is opened from its directory's
+descriptor without following symlinks. Only files below the volume's own descriptor are written.
 
-Kept: type, owner, mode, times, extended attributes with ACLs and file capabilities, hard links, holes, device
-numbers. Shared instead of copied where the file system can (FICLONE), else copied inside the kernel
+Kept are type, owner, mode, times, extended attributes with ACLs and file capabilities, hard links, holes,
+device numbers. Data is shared if the file system can do that (FICLONE), else copied inside the kernel
 (copy_file_range(2)).
 
-It has to be as fast as `cp -a` (bench/volumes.py), although it is Python: by making fewer system calls.
-Owners and modes that are right already are not set again, and a read-only source keeps the kernel from
-writing access times.
+It has to be as fast as `cp -a` (bench/volumes.py) although it is Python, so it makes fewer system calls.
+Owners and modes that are right already are not set again, and with a read-only source the kernel writes no
+access times.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from pyrunc.volumes.progress import Progress
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409  # include/uapi/linux/fs.h
-_CHUNK = 1 << 26  # bytes between two looks at the clock
-# Up to here reading and writing is quicker than copy_file_range(2), which sets up a pipe in the kernel;
-# measured on tmpfs and ext4, Linux 6.18: 100,000 files of 200 bytes took 0.8 of the CPU time, files of 64 KiB
-# as long either way.
+_CHUNK = 1 << 26  # bytes between two checks of the time
+# Up to this size reading and writing is faster than copy_file_range(2), which sets up a pipe in the kernel.
+# Measured on tmpfs and ext4, Linux 6.18: 100,000 files of 200 bytes took 0.8 of the CPU time, files of 64 KiB
+# the same either way.
 _SMALL = 16384
 _NO_CLONE = (1, 13, 38)  # EPERM, EACCES, ENOSYS
-# What kernels say when two files cannot share, or have no attributes; also ENOTTY, ETXTBSY, ENOSYS, ENOTSUP.
+# Error numbers for files that cannot share data, or have no attributes; also ENOTTY, ETXTBSY, ENOSYS,
+# ENOTSUP.
 _CANNOT = frozenset((EXDEV, EINVAL, 25, 26, 38, 95))
-# Attributes that belong to the host and not to the file: they are set anew where they are wanted.
+# Attributes of the host, not of the file: they are set again where they are needed.
 _HOSTS_OWN = ("security.selinux", "security.SMACK64", "security.ima", "security.evm", "trusted.overlay.")
 
 
 def open_image(rootfs: str) -> int:
-    """Return the root file system as a mount of our own: read-only, and its devices cannot be opened.
+    """Return the root file system as a read-only mount in which devices cannot be opened.
 
-    An ordinary user cannot make mounts, and could not open devices of an image anyway: the directory itself.
-    So it is where the kernel, or a filter around us, has no such mounts; only files that are looked at before
-    are opened then, too.
+    For an ordinary user, who cannot make mounts and could not open an image's devices either, it is the
+    directory itself. So it is where the kernel, or a filter of a surrounding container, has no such mounts;
+    then files are checked before they are opened.
 
     Raises:
         Failure: it cannot be opened.
@@ -66,16 +67,16 @@ def open_image(rootfs: str) -> int:
 
 
 def fill(image: int, path: str, volume: int, what: str) -> bool:
-    """Copy a directory of the image into an empty volume; the volume's own attributes become the directory's.
+    """Copy a directory of the image into an empty volume; the volume gets the directory's attributes.
 
     Args:
         image: descriptor of the root file system.
-        path: where the volume will be mounted.
-        volume: descriptor of the volume's directory, to which nobody else writes.
-        what: what to call the volume in messages.
+        path: the destination of the volume.
+        volume: descriptor of the volume's directory, to which no other process writes.
+        what: the volume's name in messages.
 
     Returns:
-        Whether the image has a directory there.
+        True if the image has a directory there.
 
     Raises:
         Failure: it cannot be copied as it is (a fifo, no space...): the volume is empty then.
@@ -85,7 +86,7 @@ def fill(image: int, path: str, volume: int, what: str) -> bool:
         source = target.resolve(image, path, mode=os.O_RDONLY | os.O_DIRECTORY)
     except OSError as exc:
         if exc.errno in (ENOENT, ENOTDIR):
-            return False  # a file there is a matter for the mount, which says what does not fit
+            return False  # for a file there, the code that mounts reports that it does not fit
         raise Failure(f"open {path} in the image for volume {what}", errno=exc.errno or 0) from None
     before = os.fstat(volume)
     progress = Progress(f"{path} -> {what}", lambda: directory_trees.count(source, seconds=0.5))
@@ -109,12 +110,12 @@ def fill(image: int, path: str, volume: int, what: str) -> bool:
 def copy(source: int, made: int, path: str) -> None:
     """Copy a directory into an empty file system of the container's own (tmpfs with tmpcopyup), in its init.
 
-    Whatever has no content is made anew, and attributes that the file system cannot have are left out.
+    Fifos, devices and so on are made again; attributes that the file system does not have are left out.
 
     Args:
         source: descriptor of the directory, open for reading.
         made: descriptor of the other one.
-        path: what to call it in messages.
+        path: its name in messages.
 
     Raises:
         Failure: something cannot be copied.
@@ -124,7 +125,7 @@ def copy(source: int, made: int, path: str) -> None:
 
 
 class _Directory:
-    """A directory on the way down: both sides, and which of its directories are still to be done."""
+    """A directory on the way down: both sides, and the subdirectories still to be copied."""
 
     __slots__ = ("path", "source", "target", "todo")
 
@@ -136,7 +137,7 @@ class _Directory:
 
 
 class _Copy:
-    """One copy, with what it has learned about the two file systems."""
+    """One copy, with what has been found out about the two file systems."""
 
     def __init__(
         self, source: int, volume: int, path: str, progress: Progress, *, into: str = "the volume"
@@ -149,10 +150,10 @@ class _Copy:
         self.files = 0
         self.size = 0
         self.links: dict[tuple[int, int], str] = {}
-        self.clone = True  # until the kernel says no
+        self.clone = True  # until the kernel refuses it
         self.ranges = True
         self.attributes = True
-        os.fchmod(volume, 0o700)  # no setgid that new files would inherit a group from
+        os.fchmod(volume, 0o700)  # no setgid bit: new files would get their group from it
         self.uid = os.geteuid()
         self.gid = os.getegid()
         # On a file system mounted with grpid new files have the group of their directory.
@@ -160,7 +161,7 @@ class _Copy:
         self.forgiving = self.uid != 0 or self.lenient
 
     def run(self) -> None:
-        """Copy everything: depth first, with no recursion that a deep tree could exhaust."""
+        """Copy everything: depth first, without recursion, which a deep tree could exhaust."""
         stack = [self.top]
         try:
             self._fill(self.top)
@@ -202,10 +203,10 @@ class _Copy:
         return _Directory(source, made, f"{here.path}/{name}" if here.path else name)
 
     def _fill(self, here: _Directory) -> None:
-        """Copy all of a directory but its directories, which are noted."""
+        """Copy all of a directory except its subdirectories, which are kept for later."""
         with os.scandir(here.source) as found:
-            # In the order of inodes the source's metadata is read from a disk without seeking (cp of
-            # coreutils too).
+            # In the order of inodes the source's metadata is read from a disk without seeking (as cp of
+            # coreutils does).
             entries = sorted(found, key=lambda entry: entry.inode())
         for entry in entries:
             try:
@@ -242,13 +243,13 @@ class _Copy:
                 os.utime(made, ns=(found.st_atime_ns, found.st_mtime_ns))
 
     def _linked(self, here: _Directory, name: str, found: os.stat_result) -> bool:
-        """Make a further name of a file that has been copied; note the first one."""
+        """Make a further link to a file that has been copied; remember the first one."""
         inode = (found.st_dev, found.st_ino)
         first = self.links.get(inode)
         if first is None:
             self.links[inode] = f"{here.path}/{name}" if here.path else name
             return False
-        # A path, but one below the volume's descriptor through directories that were made here a moment ago.
+        # A path, but below the volume's descriptor, through directories that were just made here.
         os.link(first, name, src_dir_fd=self.top.target, dst_dir_fd=here.target, follow_symlinks=False)
         return True
 
@@ -273,7 +274,7 @@ class _Copy:
         if found.st_blocks * 512 >= size:
             self._range(source, made, 0, size)
             return
-        # Fewer blocks than bytes: holes, or a file system that compresses; either way it knows where data is.
+        # Fewer blocks than bytes: there are holes, or the file system compresses; it knows where data is.
         os.ftruncate(made, size)
         end = 0
         while end < size:
@@ -287,7 +288,7 @@ class _Copy:
             self._range(source, made, start, min(end, size))
 
     def _range(self, source: int, made: int, start: int, end: int) -> None:
-        """Copy bytes; a file that has become shorter meanwhile ends where it ends."""
+        """Copy bytes; if the file has become shorter meanwhile, copy up to its end."""
         while start < end:
             count = min(end - start, _CHUNK)
             if self.ranges:
@@ -337,8 +338,8 @@ class _Copy:
                 if not self.forgiving:
                     raise
         if not stat.S_ISLNK(mode) and mode & 0o7000:
-            # A device's node, which must not be opened, and which another user of the volume may have changed
-            # into a symlink by now.
+            # A device node, which must not be opened, and which another user of the volume may have replaced
+            # by a symlink.
             with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.target)) as fd:
                 os.chmod(f"/proc/self/fd/{fd}", mode & 0o7777)
         if self.attributes:
@@ -350,7 +351,7 @@ class _Copy:
         os.utime(name, ns=times, dir_fd=here.target, follow_symlinks=False)
 
     def _finish(self, here: _Directory) -> None:
-        """Give a directory its attributes, now that nothing is put into it any more."""
+        """Set a directory's attributes, after all its files have been made."""
         try:
             found = os.fstat(here.source)
             self._own(here.target, found, always=here is self.top)
@@ -369,7 +370,7 @@ class _Copy:
         try:
             os.fchown(made, found.st_uid, found.st_gid)
         except PermissionError:
-            # An ordinary user owns what he makes; others' files he can only take over by reading them.
+            # An ordinary user owns what he makes; other users' files he can only read.
             if not self.forgiving:
                 raise
 
@@ -394,7 +395,7 @@ class _Copy:
         names = self._names(source)
         if not names:
             return
-        os.fchmod(made, mode & 0o777 | 0o600)  # user.* wants a writable file, whoever asks
+        os.fchmod(made, mode & 0o777 | 0o600)  # user.* attributes need a writable file, even for root
         for name in names:
             self._set(made, name, os.getxattr(source, name))
         os.fchmod(made, mode & 0o7777)

@@ -1,13 +1,11 @@
-"""The words of -v, --mount, --tmpfs and --volumes-from -> what they ask for; and back to words.
+"""Parse the words of -v, --mount, --tmpfs and --volumes-from; and write them.
 
-Pure: no file is looked at here. What a container gets is kept as the text of a --mount, so that another
-container can borrow it (--volumes-from) and people can read it: parse_mount(spell(x)) == x for every x that
-any of the flags can ask for (tests/property/test_volumes.py). A refusal is one line that quotes what was
-asked.
+Pure: no file is looked at here. A container's mount is stored as the text of a --mount, so that another
+container can use it (--volumes-from) and people can read it: parse_mount(spell(x)) == x for every x that any
+option can ask for (tests/property/test_volumes.py). An error is one line that quotes the option.
 
-Sources: docker-run(1) of Docker 28 and podman-run(1) of Podman 5 for the words; where the two differ Docker's
-meaning is taken, because -v began there: a missing host directory is made, `ro` holds for everything below
-the mount.
+Sources: docker-run(1) of Docker 28 and podman-run(1) of Podman 5. Where they differ, Docker's meaning is
+used, because -v is Docker's: a missing host directory is made, `ro` is for everything below the mount.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ _ALNUM = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _NAME = _ALNUM | frozenset("_.-")
 _LONGEST_NAME = 255  # NAME_MAX
 
-# The options of -v, in groups: of one group only one word may be given.
+# The options of -v, in groups: only one word of each group may be given.
 WORDS = {
     "rw": "mode",
     "ro": "mode",
@@ -45,14 +43,14 @@ WORDS = {
     "noexec": "exec",
     "suid": "suid",
     "nosuid": "suid",
-    # How Docker keeps a Mac's files in step with its virtual machine's; on Linux they are the same files.
+    # Docker for Mac: how files are shared with its virtual machine. On Linux they are the same files.
     "cached": "consistency",
     "consistent": "consistency",
     "default": "consistency",
     "delegated": "consistency",
 }
 
-# What a tmpfs takes beside the options of every mount: tmpfs(5).
+# What a tmpfs accepts besides the options of every mount: tmpfs(5).
 _TMPFS_DATA = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol")
 _TMPFS_WORDS = frozenset(
     (
@@ -74,13 +72,13 @@ _SIZE_UNITS = "kmgKMG%"
 
 
 class Request(Record):
-    """One mount that a flag asks for.
+    """One mount that an option asks for.
 
     Attributes:
         kind: "bind", "volume" or "tmpfs".
         source: host path of a bind, made absolute later; name of a volume, "" for an anonymous one.
         destination: absolute, clean path in the container.
-        mode: "" (as it is), "rw", "ro" or "rro"; ro of a recursive mount is recursive, as Docker's.
+        mode: "" (unchanged), "rw", "ro" or "rro"; ro of a recursive mount is recursive, as Docker's.
         recursion: "" (recursive), "off", or "writable": recursive, but ro only for the top.
         propagation: "" or one of PROPAGATION.
         relabel: "", "z" (shared between containers) or "Z" (private).
@@ -92,7 +90,7 @@ class Request(Record):
         flags: exec/noexec, dev/nodev, suid/nosuid, for a tmpfs any option.
         idmap: None, or the mapping: "" (the container's own) or "uids=0-1-10#...;gids=...".
         subpath: directory inside the volume.
-        labels: for a volume that has to be made.
+        labels: labels of a new volume.
         nofollow: mount a symlink itself.
 
     """
@@ -118,7 +116,7 @@ class Request(Record):
 
 
 class Loan(Record):
-    """One --volumes-from: a container, "" or "ro" or "rw" for all it lends, "" or "z" or "Z"."""
+    """One --volumes-from: a container; "", "ro" or "rw" for all its mounts; "", "z" or "Z"."""
 
     container: str
     mode: str = ""
@@ -132,7 +130,7 @@ def parse_volume(text: str) -> Request:
     """Return what -v TEXT asks for: DST, NAME:DST[:OPTS] or PATH:DST[:OPTS].
 
     Raises:
-        Failure: it asks for nothing that makes sense; it says why.
+        Failure: it is invalid; with the reason.
 
     """
     parts = text.split(":")
@@ -162,7 +160,7 @@ def is_path(source: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Return what stands between commas; nothing is no word: scripts put lists together."""
+    """Return the words between commas; empty ones are left out, because scripts join lists."""
     return [word for word in text.split(",") if word]
 
 
@@ -201,7 +199,7 @@ def _options(request: Request, words: list[str], text: str) -> None:
 
 
 def check(request: Request, text: str) -> None:
-    """Refuse what cannot go together, whichever flag asked for it.
+    """Refuse options that cannot be combined, for each way to ask for a mount.
 
     Raises:
         Failure: with the reason.
@@ -246,10 +244,10 @@ def parse_tmpfs(text: str) -> Request:
 
 
 def check_tmpfs(word: str, text: str) -> None:
-    """Refuse what is no option of a tmpfs.
+    """Refuse a word that is no option of a tmpfs.
 
     Raises:
-        Failure: with the nearest word that is one.
+        Failure: with the most similar option.
 
     """
     name, equals, value = word.partition("=")
@@ -303,7 +301,7 @@ def parse_loan(text: str) -> Loan:
 
 
 def spell_loan(loan: Loan) -> str:
-    """Return the words that ask for a loan."""
+    """Return the words for a --volumes-from."""
     words = [word for word in (loan.mode, loan.relabel) if word]
     return loan.container + (":" + ",".join(words) if words else "")
 
@@ -312,7 +310,7 @@ def spell_loan(loan: Loan) -> str:
 
 
 def destination(path: str, text: str) -> str:
-    """Return a destination in its plain form: "/a//b/../c/" is "/a/c".
+    """Return a destination in its normal form: "/a//b/../c/" is "/a/c".
 
     Raises:
         Failure: it is not absolute, or is the root.
@@ -332,7 +330,7 @@ def destination(path: str, text: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no volume's name.
+    """Refuse a word that is no name of a volume.
 
     Raises:
         Failure: in Docker's words, which people search for.
@@ -349,7 +347,7 @@ def check_name(name: str) -> None:
             f"volume name is too short, names should be at least two alphanumeric characters: {shown(name)}"
         )
     hint = ""
-    if name.startswith("/"):  # --mount alone comes here with it
+    if name.startswith("/"):  # only --mount allows it
         hint = "add type=bind"
     elif name.startswith("~"):
         hint = "the shell has left the ~ as it is: write $HOME"
@@ -366,8 +364,8 @@ def check_name(name: str) -> None:
 def id_maps(text: str, asked: str) -> dict[str, list[tuple[int, int, int, bool]]]:
     """Return an idmap's ranges: "uids" and "gids" -> (id on the file system, host id, count, is relative).
 
-    The form is "uids=0-1000-10#20-2000-1;gids=..."; an @ before a range makes its second number an id of the
-    container.
+    The form is "uids=0-1000-10#20-2000-1;gids=...". After an @ before a range the second number is an id of
+    the container.
 
     Raises:
         Failure: it has another form.
@@ -391,12 +389,12 @@ def id_maps(text: str, asked: str) -> dict[str, list[tuple[int, int, int, bool]]
 
 
 def invalid(text: str, why: str, hint: str = "") -> Failure:
-    """Return the refusal of a flag's words, in the phrase that Docker's users search for."""
+    """Return the Failure for an option's words, in the phrase that Docker's users search for."""
     return Failure(f"invalid volume specification: {shown(text, quote=chr(39))}: {why}", hint=hint)
 
 
 def shown(text: str, quote: str = '"') -> str:
-    """Return a word in quotes, on one line whatever is in it."""
+    """Return a word in quotes, in one line."""
     return f"{quote}{text}{quote}" if text.isprintable() else ascii(text)
 
 

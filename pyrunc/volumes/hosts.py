@@ -1,7 +1,7 @@
-"""The host's side of a mount: its source is looked at, made where it may be, labelled, given away.
+"""The host's side of a mount: check the source, make it if allowed, set label and owner.
 
-Sources of binds are the caller's words and trusted as such; their content may have been changed by a
-container, so trees are only changed through descriptors (apply/directory_trees.py).
+The path of a bind's source comes from the caller and is trusted. Its content may have been changed by a
+container, so trees are changed only through descriptors (apply/directory_trees.py).
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.volumes.grammar import Request
 
-# To label these, or to change the owner of all that is in them, is never intended; Docker and Podman refuse
-# to.
+# Nobody means to label these, or to change the owner of all that is in them; Docker and Podman refuse, too.
 _SYSTEM = frozenset(
     (
         *(
@@ -66,7 +65,7 @@ def check(request: Request, asked: str) -> None:
 
     Args:
         request: the mount.
-        asked: the flag, for messages.
+        asked: the option, for messages.
 
     Raises: Failure: the source is missing and may not be made; its mount cannot have the propagation; it is
         the system's own.
@@ -89,7 +88,7 @@ def check(request: Request, asked: str) -> None:
 
 
 def _refuse_system(found: os.stat_result, request: Request, asked: str) -> None:
-    """Refuse to change what is the host's, by whatever path it was reached."""
+    """Refuse to change the system's own directories, whatever path leads to them."""
     for path in _SYSTEM:
         try:
             same = os.path.samestat(found, os.stat(path))
@@ -102,7 +101,7 @@ def _refuse_system(found: os.stat_result, request: Request, asked: str) -> None:
 
 
 def _check_propagation(source: str, wanted: str) -> None:
-    """A mount can only receive or send mount events if the one it is copied from does."""
+    """A mount can receive or send mount events only if its source does."""
     path = source
     while not os.path.exists(path):
         path = os.path.dirname(path)
@@ -119,7 +118,7 @@ def _check_propagation(source: str, wanted: str) -> None:
 
 
 def missing(path: str) -> list[str]:
-    """Return a path and its parents as far as they do not exist, the outermost first."""
+    """Return the parts of a path that do not exist, the outermost first."""
     found: list[str] = []
     while not os.path.lexists(path):
         found.insert(0, path)
@@ -128,12 +127,12 @@ def missing(path: str) -> list[str]:
 
 
 def ready(request: Request, asked: str, made: list[tuple[str, int, int]]) -> None:
-    """Make a missing host directory, if the flag is one that does.
+    """Make a missing host directory, if the option allows it.
 
     Args:
         request: the mount.
-        asked: the flag, for messages.
-        made: gets what is made: path, device and inode.
+        asked: the option, for messages.
+        made: is extended by path, device and inode of what is made.
 
     Raises:
         Failure: it cannot be made.
@@ -150,20 +149,20 @@ def ready(request: Request, asked: str, made: list[tuple[str, int, int]]) -> Non
 
 
 def settle(source: str, request: Request, config: Config, asked: str, *, opened: int = -1) -> None:
-    """Give a source to the container's user (U) and label it (z, Z), where that is asked for.
+    """Give a source to the container's user (U) and label it (z, Z), if asked for.
 
-    It may lie where another container can change what its path leads to. So it is opened once, and what was
-    opened is what is looked at and changed.
+    Another container may be able to change what its path leads to. So it is opened once, and the open file is
+    checked and changed.
 
     Args:
         source: the directory or file.
         request: what is asked for.
-        config: tells the container's user and label.
-        asked: the flag, for messages.
-        opened: its descriptor, where the caller has one.
+        config: the configuration, with the container's user and label.
+        asked: the option, for messages.
+        opened: its descriptor, if the caller has one.
 
     Raises:
-        Failure: it cannot be done, or it is the system's own.
+        Failure: it cannot be done, or the source is one of the system's own directories.
 
     """
     context = label(request.relabel, config) if request.relabel else ""
@@ -184,7 +183,7 @@ def settle(source: str, request: Request, config: Config, asked: str, *, opened:
 
 
 def owner(config: Config) -> tuple[int, int]:
-    """Return the container's user and group as the host sees them.
+    """Return the container's user and group as ids of the host.
 
     Raises:
         Failure: the user namespace has no such id.
@@ -209,10 +208,10 @@ def owner(config: Config) -> tuple[int, int]:
 
 
 def label(word: str, config: Config) -> str:
-    """Return the SELinux context that z or Z stands for, "" where no labels are in force.
+    """Return the SELinux context for z or Z, "" if labels have no effect.
 
-    They are if the host has SELinux and the container a mount label; elsewhere z and Z are accepted and do
-    nothing, as in every engine.
+    They have one if the host has SELinux and the container a mount label. Otherwise z and Z are accepted and
+    do nothing, as in every engine.
     """
     own = (config.get("linux") or {}).get("mountLabel") or ""
     if not own or not os.path.exists(_SELINUX):

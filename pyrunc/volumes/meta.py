@@ -1,4 +1,4 @@
-"""The file beside a volume's content: JSON, checked when it is read, and written as a whole."""
+"""The file beside a volume's content: JSON, checked when it is read, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FRESH, FILLING, USED = "fresh", "filling", "used"
 
 
 class Volume(Record):
-    """What is written about a volume.
+    """The metadata of a volume.
 
     Attributes:
         name: its directory's name.
-        created: when, RFC 3339 in UTC, whole seconds.
-        labels: what its creator wanted to note.
+        created: time of creation: RFC 3339 in UTC, whole seconds.
+        labels: labels from its creation.
         anonymous: it was made without a name.
-        state: FRESH until a container uses it, FILLING while the image's content is copied, then USED. One
-            found FILLING with its lock free was left so by a command that was killed.
+        state: FRESH until a container uses it, FILLING while the image's content is copied, then USED.
+            FILLING with a free lock means that the filling command was killed.
         maker: the container whose creation made it, () for one made by hand.
         holders: the containers that use it, or did.
 
@@ -42,10 +42,10 @@ class Volume(Record):
 
 
 def interpret(volume: Volume, text: bytes, path: str) -> None:
-    """Take over what is written.
+    """Take the values of a parsed file.
 
     Raises:
-        Failure: it was not written by us.
+        Failure: it was not written by pyrunc.
 
     """
     try:
@@ -63,7 +63,7 @@ def interpret(volume: Volume, text: bytes, path: str) -> None:
 
 
 def write(directory: int, volume: Volume) -> None:
-    """Write what is known of a volume into its directory.
+    """Write the metadata of a volume into its directory.
 
     Raises:
         OSError: it cannot be written.

@@ -1,7 +1,7 @@
-"""A Request as an entry of config.json's `mounts`. Pure.
+"""Write a Request as an entry of config.json's `mounts`. Pure.
 
-`ro` becomes `rro`, read-only for everything below, as Docker means it since version 25: a read-only mount
-with a writable one inside is seldom what somebody wanted. The same holds for noexec, nodev and nosuid.
+`ro` becomes `rro`, read-only for everything below, as in Docker since version 25: a read-only mount with a
+writable one inside is rarely intended. The same is true for noexec, nodev and nosuid.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     Maps = tuple[tuple[int, int, int], ...]
 
-# Docker's for a tmpfs; what a flag says comes after them and wins.
+# Docker's options for a tmpfs; those of the command line come after them and take precedence.
 _TMPFS = ("nosuid", "nodev", "noexec")
 _MODE = "mode=1777"
 
 
 def layer(state: str, number: int) -> str:
-    """Return where an overlay of a container's own keeps its two directories: in the state directory."""
+    """Return the directory for an overlay's upper and work directories: in the state directory."""
     return f"{state}/overlay/{number}"
 
 
@@ -34,9 +34,9 @@ def entry(
     """Return the entry of `mounts` for a request.
 
     Args:
-        request: what is wanted.
+        request: what is asked for.
         source: the directory (or file) of the host.
-        layer: where an overlay's own directories are, unless the request names some.
+        layer: directory of an overlay's upper and work directories, unless the request names some.
         uids: the container's user namespace, for an idmap that is relative to it.
         gids: the same for groups.
 
@@ -96,7 +96,7 @@ def _overlay(request: Request, source: str, layer: str) -> dict[str, object]:
 
 
 def _escaped(path: str) -> str:
-    """Return a path for lowerdir=, where a colon separates layers and a comma options."""
+    """Return a path for lowerdir=, where a colon separates directories and a comma options."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
@@ -115,12 +115,12 @@ def _range(one: tuple[int, int, int, bool], maps: Maps) -> dict[str, int]:
 
 
 def lend(mount: dict[str, object], bundle: str, mode: str) -> dict[str, object] | None:
-    """Return a bind of a lender's config.json for its borrower, None for what is no bind.
+    """Return a bind of another container's config.json for --volumes-from, None if it is no bind.
 
     Args:
         mount: the entry.
-        bundle: the lender's, where relative sources begin.
-        mode: "" (as it is), "ro" or "rw".
+        bundle: the other container's, for relative sources.
+        mode: "" (unchanged), "ro" or "rw".
 
     """
     words = mount.get("options") or []

@@ -1,9 +1,9 @@
-"""--mount type=bind|volume|tmpfs,key=value,...: parsed, and spelled for any Request.
+"""--mount type=bind|volume|tmpfs,key=value,...: parse it, and write it for any Request.
 
-Pure, like grammar.py, whose Requests it makes. The text is one line of CSV, as Docker reads it: a field with
-a comma in it is written in double quotes. Docker's and Podman's keys and their aliases are one table; the
-last three rows are ours, so that what only -v can say (O, U, a directory to be made) has a spelling here as
-well.
+Pure, as grammar.py, whose Requests it makes. The text is one line of CSV, as Docker reads it: a field with a
+comma is written in double quotes. Docker's and Podman's keys and their aliases are one table. Its last three
+rows are pyrunc's own, so that the options that only -v has (O, U, a directory to be made) can be written here
+as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = ("bind", "volume", "tmpfs")
 _TRUE = ("", "true", "1")
 _FALSE = ("false", "0")
 
-# key -> (its plain name, the kinds of mount it belongs to)
+# key -> (its main name, the kinds of mounts that have it)
 _ANY = ("bind", "volume", "tmpfs")
 _DATA = ("bind", "volume")
 KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -89,7 +89,7 @@ def parse_mount(text: str) -> Request:
     """Return what --mount TEXT asks for.
 
     Raises:
-        Failure: it asks for nothing that makes sense; it says why.
+        Failure: it is invalid; with the reason.
 
     """
     fields = split(text)
@@ -184,7 +184,7 @@ def _volume(request: Request, given: dict[str, str], many: dict[str, list[str]],
 
 
 def _data(request: Request, given: dict[str, str], many: dict[str, list[str]], text: str) -> None:
-    """Read what binds and volumes have in common."""
+    """Read the keys that binds and volumes share."""
     del many
     request.mode = _mode(given, text)
     label = given.get("relabel", given.get("selinux", ""))
@@ -225,7 +225,7 @@ def _tmpfs(request: Request, given: dict[str, str], many: dict[str, list[str]], 
 
 
 def _bytes(value: str, text: str) -> str:
-    """Return a tmpfs-size as tmpfs takes it: Docker also writes 64mb and 64MiB."""
+    """Return a tmpfs-size as tmpfs accepts it: Docker also writes 64mb and 64MiB."""
     short = value
     for end in ("ib", "iB", "IB", "b", "B"):
         if short.endswith(end) and short[: -len(end)][-1:] in ("k", "m", "g", "K", "M", "G"):
@@ -318,11 +318,11 @@ def _field(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
-# -- and back ----
+# -- writing ----
 
 
 def spell(request: Request) -> str:
-    """Return the --mount text that asks for a request."""
+    """Return the --mount text for a request."""
     fields = [f"type={request.kind}"]
     if request.source:
         fields.append(f"source={request.source}")

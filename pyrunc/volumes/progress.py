@@ -1,6 +1,6 @@
-"""A progress bar on standard error, for whatever takes longer than a second on a terminal.
+"""A progress bar on standard error, for work that takes longer than a second, on a terminal.
 
-It costs nothing before that second is over: what there is to do in all is counted only then.
+It costs nothing during that second: the total is counted only after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE = 1.0  # seconds before anything is shown
-_EVERY = 0.1  # seconds between two pictures: ten a second look alive
+_EVERY = 0.1  # seconds between two updates
 _WIDTH = 30
 _STDERR = 2
 
@@ -24,14 +24,14 @@ class Progress:
     """One bar.
 
     Args:
-        title: what is being done, shortly.
-        total: returns how many files there are (or whatever else is counted), 0 if that is not known; called
-            once, when the bar appears.
+        title: a short description of the work.
+        total: a function that returns the number of files (or of what is counted), 0 if unknown; called once,
+            when the bar appears.
 
     """
 
     def __init__(self, title: str, total: Callable[[], int]) -> None:
-        """Begin to count the time."""
+        """Start the clock."""
         self.title = printable(title)
         self._count = total
         self._total = -1
@@ -40,12 +40,12 @@ class Progress:
         self._terminal = os.isatty(_STDERR)
 
     def tick(self, files: int, size: int, done: Callable[[], int] | None = None) -> None:
-        """Show how far it is, if it is time to.
+        """Update the bar, if it is time to.
 
         Args:
             files: files done.
             size: bytes done.
-            done: returns what part of the total is done, where that does not count files.
+            done: a function that returns how much of the total is done, if the total is not in files.
 
         """
         if not self._terminal or time.monotonic() < self._next:
@@ -68,17 +68,17 @@ class Progress:
         try:
             os.write(_STDERR, text.encode("utf-8", "replace"))
         except OSError:
-            pass  # nobody looks any more; the work goes on
+            pass  # the terminal is gone; the work continues
 
 
 def picture(title: str, files: int, size: int, total: int, done: int) -> str:
-    """Return the line: a bar where the total is known, numbers in any case.
+    """Return the line: a bar if the total is known, and numbers.
 
     Args:
-        title: what is being done.
+        title: a description of the work.
         files: files done.
         size: bytes done.
-        total: how much there is to do, 0 if that is not known.
+        total: the total, 0 if unknown.
         done: how much of it is done.
 
     """

@@ -1,8 +1,8 @@
-"""The end of a container's use of its volumes; those that were made for it are removed, if asked for.
+"""Release a container's volumes, and remove those that were made for it, if asked for.
 
-Anonymous volumes outlive their container unless it was told otherwise (delete --volumes, run --rm-volumes);
-named and borrowed ones always do. A creation that failed removes what it made, and no more: a volume knows
-which creation made it.
+Anonymous volumes stay after their container, unless told otherwise (delete --volumes, run --rm-volumes);
+named ones and those of other containers always stay. A creation that failed removes what it has made, and no
+more: a volume knows which creation made it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def leave(container: Container, *, unfinished: bool, anonymous: bool = False) ->
         try:
             store.leave(name, holder, remove=unfinished or (anonymous_own and goes))
         except Failure as problem:
-            # A problem with a volume must not keep its container from being deleted.
+            # A problem with a volume must not prevent the deletion of its container.
             from pyrunc import log
 
             log.warn(problem.text())
@@ -61,15 +61,15 @@ def _remove_directories(made: list[tuple[str, int, int]], intended: list[str]) -
     """Remove the host directories that a creation has made.
 
     Args:
-        made: which these are: path, device and inode.
-        intended: what else it may have made when it was killed.
+        made: path, device and inode of each.
+        intended: what else it may have made before it was killed.
 
     """
     for path in reversed(intended):
         try:
             os.rmdir(path)
         except OSError:
-            continue  # somebody else uses it by now
+            continue  # it is in use by another container now
     for path, device, inode in reversed(made):
         try:
             found = os.stat(path, follow_symlinks=False)

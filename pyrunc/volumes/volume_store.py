@@ -1,13 +1,13 @@
-"""The volume store: STORE/NAME/_data with its book-keeping, STORE/NAME/volume.json, beside it.
+"""The volume store: a volume's content is in STORE/NAME/_data, its metadata in STORE/NAME/volume.json.
 
-A store stays valid when a command is killed at any instruction. A volume is made by one rename of a directory
+The store stays valid if a command is killed at any instruction. A volume is made by one rename of a directory
 that was prepared in STORE/.tmp, and removed by one rename back into it; the next command removes what a
-killed one has left there. What is known of a volume is one file, replaced as a whole (temporary file, rename)
-under the volume's lock, which is on its directory.
+killed one has left there. The metadata is one file, replaced as a whole (temporary file, rename) under the
+volume's lock, which is on its directory.
 
-Who uses a volume is written in it as (state root, id, time of creation) of the container, so that containers
-of every state root count. What is written there is a claim, not the truth (law 4): the container's own record
-is, and each question is answered from that. Outdated claims do no harm, and disappear with the next write.
+A volume's metadata lists the containers that use it, as (state root, id, time of creation), so that
+containers of every state root count. The list is only a hint (law 4): each question is answered from the
+container's own record. Outdated entries do no harm, and are removed with the next write.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class MissingError(Failure):
-    """There is no volume of this name."""
+    """There is no volume with this name."""
 
     def __init__(self, name: str) -> None:
-        """Say so in Docker's words."""
+        """Make the message, in Docker's words."""
         super().__init__(f"get {printable(name)}: no such volume")
 
 
@@ -88,7 +88,7 @@ class Store:
     # -- looking ---------------------------------------------------------------------------------------------
 
     def mountpoint(self, name: str) -> str:
-        """Return where a volume's content is."""
+        """Return the directory of a volume's content."""
         return f"{self.path}/{name}/{DATA}"
 
     def names(self) -> list[str]:
@@ -111,10 +111,10 @@ class Store:
             raise Failure(f"read volume store {self.path}", errno=exc.errno or 0) from None
 
     def read(self, name: str) -> Volume:
-        """Return what is written about a volume.
+        """Return the metadata of a volume.
 
         Raises:
-            Failure: there is no such volume, or what is written cannot be read.
+            Failure: there is no such volume, or its metadata cannot be read.
 
         """
         _check(name)
@@ -125,22 +125,22 @@ class Store:
             text = files.read_whole(os.open(META, _FILE, dir_fd=directory))
         except FileNotFoundError:
             if _has_data(directory):
-                return volume  # only its content is there; nothing else is known of it
+                return volume  # only its content exists; nothing else is known
             raise MissingError(name) from None
         except OSError as exc:
             raise Failure(f"read {path}", errno=exc.errno or 0) from None
         finally:
             os.close(directory)
-        if text:  # else a crash of the whole machine came before the disk had it
+        if text:  # otherwise the machine crashed before the disk had it
             interpret(volume, text, path)
         return volume
 
     def _open(self, name: str) -> int:
-        """Open a volume's directory, never what a symlink in its place leads to."""
+        """Open a volume's directory, never the target of a symlink in its place."""
         try:
             return os.open(f"{self.path}/{name}", directory_trees.READ_DIRECTORY)
         except OSError as exc:
-            # What is no directory is no volume, either.
+            # Something that is no directory is no volume, either.
             if exc.errno in (ENOENT, ENOTDIR):
                 raise MissingError(name) from None
             raise Failure(f"open volume {name}", errno=exc.errno or 0) from None
@@ -167,17 +167,17 @@ class Store:
         anonymous: bool = False,
         maker: Holder | None = None,
     ) -> bool:
-        """Make a volume, unless it is there.
+        """Make a volume, unless it exists.
 
         Args:
             name: a valid name.
-            labels: notes.
-            anonymous: nobody chose the name.
-            maker: the container it is made for, which uses it from its first moment: no prune can come in
-                between.
+            labels: the volume's labels.
+            anonymous: the volume has a random name.
+            maker: the container it is made for. It uses the volume from the beginning, so that no prune can
+                remove it.
 
         Returns:
-            Whether it was made now.
+            True if it was made now.
 
         Raises:
             Failure: it cannot be made.
@@ -205,7 +205,7 @@ class Store:
         fd = os.open(draft, directory_trees.READ_DIRECTORY, dir_fd=tmp)
         try:
             os.mkdir(DATA, 0o755, dir_fd=fd)
-            # Whatever the umask is: containers have users other than root.
+            # Independent of the umask: containers have users other than root.
             os.chmod(DATA, 0o755, dir_fd=fd)  # noqa: S103
             write(fd, volume)
             os.rename(draft, f"{self.path}/{volume.name}", src_dir_fd=tmp)
@@ -224,11 +224,11 @@ class Store:
     # -- using -----------------------------------------------------------------------------------------------
 
     def lock(self, name: str, *, seconds: float | None = None) -> Locked:
-        """Take a volume's lock, waiting for whoever has it.
+        """Take a volume's lock; wait while another command has it.
 
         Args:
             name: the volume.
-            seconds: how long to wait; None for as long as it takes, which is the time to fill a volume.
+            seconds: how long to wait; None: no limit, because filling a volume may take long.
 
         Raises:
             MissingError: there is no such volume (any more).
@@ -248,7 +248,7 @@ class Store:
             except BaseException:
                 os.close(fd)
                 raise
-            os.close(fd)  # removed, and perhaps made anew, while we waited
+            os.close(fd)  # it was removed, and perhaps made again, meanwhile
 
     def use(self, name: str, holder: Holder, *, labels: dict[str, str], anonymous: bool) -> Locked:
         """Make a volume if it is missing, note that a container uses it, and return it locked.
@@ -262,13 +262,13 @@ class Store:
             try:
                 locked = self.lock(name)
             except MissingError:
-                continue  # somebody removed it in between
+                continue  # another command has removed it meanwhile
             volume = locked.volume
             try:
                 volume.holders = [*(user for user in self.users(volume) if user != holder), holder]
                 locked.save()
             except BaseException:
-                locked.close()  # whoever undoes this waits for it
+                locked.close()  # undo waits for the lock
                 raise
             return locked
 
@@ -278,7 +278,7 @@ class Store:
         Args:
             name: the volume.
             holder: the container.
-            remove: remove it, if this very container's creation made it and nobody else uses it.
+            remove: remove it, if the creation of this container made it and no other container uses it.
 
         Raises:
             Failure: it cannot be removed, or not be read.
@@ -303,7 +303,8 @@ class Store:
             How many bytes its files had.
 
         Raises:
-            Failure: it is used (the message names by whom), it is not there, or something in it is mounted.
+            Failure: it is in use (the message names the containers), it does not exist, or something in it is
+                mounted.
 
         """
         self._refuse_users(name, self.users(self.read(name)))  # the lock may be held for long, by such a user
@@ -324,7 +325,7 @@ class Locked:
     """A volume whose lock is held, until close()."""
 
     def __init__(self, store: Store, fd: int, volume: Volume) -> None:
-        """Keep them."""
+        """Keep store, name, descriptor and metadata."""
         self.store = store
         self.fd = fd
         self.volume = volume
@@ -336,11 +337,11 @@ class Locked:
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         os.close(self.fd)
 
     def save(self) -> None:
-        """Write what is known of the volume.
+        """Write the metadata of the volume.
 
         Raises:
             Failure: it cannot be written.
@@ -353,7 +354,7 @@ class Locked:
         """Return a descriptor of the volume's content.
 
         Raises:
-            Failure: it is not there.
+            Failure: it does not exist.
 
         """
         try:
@@ -403,7 +404,7 @@ class Staging:
         except FileNotFoundError:
             from pyrunc import directories
 
-            # What is missing above a volume store is private: nobody else has to get at a volume by its path.
+            # Missing parents of a volume store are private: nobody else has to reach a volume by its path.
             directories.make(self.path, 0o700, parents=0o700)
         except FileExistsError:
             pass
@@ -420,7 +421,7 @@ class Staging:
         os.close(self.fd)
 
     def _sweep(self) -> None:
-        """Remove what killed commands have left; if nobody else is at work here, all there is."""
+        """Remove what killed commands have left; if no other command works here, everything."""
         left = os.listdir(self.fd)
         if not left:
             return
@@ -441,7 +442,7 @@ def _has_data(directory: int) -> bool:
 
 
 def _flock(fd: int, name: str, seconds: float | None) -> None:
-    """Take a lock, in a time if one is given."""
+    """Take a lock, with a time limit if one is given."""
     if seconds is None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return
@@ -458,10 +459,10 @@ def _flock(fd: int, name: str, seconds: float | None) -> None:
 
 
 def _lives(holder: tuple[str, ...]) -> bool:
-    """Ask the container's own record whether it is still the one that was written down.
+    """Check with the container's own record whether it still is the one in the list.
 
-    A record that is there and cannot be read counts as alive: the question is whether data may be thrown
-    away.
+    If a record exists and cannot be read, the container counts as existing, because otherwise data may be
+    removed.
     """
     if len(holder) != 3:
         return False
@@ -476,7 +477,7 @@ def _lives(holder: tuple[str, ...]) -> bool:
 
 
 def _check(name: str) -> None:
-    """Let no path be taken for a name."""
+    """Refuse a path in place of a name."""
     try:
         check_name(name)
     except Failure:
