@@ -1,10 +1,9 @@
-"""Annotations that mean something to a runtime: one table of all that runc, crun and youki know.
+"""Annotations with a meaning for a runtime: one table of all that runc, crun and youki know.
 
-The specification wants unknown annotations ignored. These are known: each is applied, or refused where
-leaving it out would give a container less protection than was asked for, or ignored with a warning.
-`features` lists those that are applied (potentiallyUnsafeConfigAnnotations): an engine must not let just
-anybody set them, since they reach the host (CVE-2024-3154). docs/annotations.md has the reasons; a test holds
-the two together.
+The specification wants unknown annotations ignored. Each of these is applied; or refused, if the container
+would have less protection than was asked for without it; or ignored with a warning. `features` lists those
+that are applied (potentiallyUnsafeConfigAnnotations): an engine must not let every user set them, because
+they have an effect on the host (CVE-2024-3154). docs/annotations.md has the reasons; a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,13 +21,14 @@ PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 HOOKS_STDOUT = "run.oci.hooks.stdout"
 HOOKS_STDERR = "run.oci.hooks.stderr"
 CONTEXT_TYPE = "run.oci.mount_context_type"
-# Ours: places of anonymous volumes, with ":" between them, as `pyrunc bundle` notes those of an image.
+# pyrunc's own: destinations of anonymous volumes, with ":" between them, as `pyrunc bundle` writes those of
+# an image.
 VOLUMES = "org.pyrunc.volumes"
 # Ours: the root file system is a layer over those that the bundle's file "layers" names, as `pyrunc bundle
 # --shared-layers` makes it. The value is a name for people: which ones is never an annotation's to say.
 LAYERS = "org.pyrunc.layers"
 
-# A name that ends with "." stands for all that begin with it.
+# A name that ends with "." means all that begin with it.
 APPLIED = (
     "org.criu.config",
     "org.systemd.property.",
@@ -42,13 +42,13 @@ APPLIED = (
     LAYERS,
     VOLUMES,
 )
-# What was asked for is protection, or another kind of container: without it the container must not run.
+# They ask for protection, or for another kind of container: without it the container must not run.
 REFUSED = {
     "run.oci.handler": "programs run as they are, not in a virtual machine or an interpreter of WebAssembly",
     "run.oci.seccomp_bpf_data": "a filter is made from /linux/seccomp",
     "run.oci.seccomp.plugins": "a filter's questions go to an agent, /linux/seccomp/listenerPath",
 }
-# What was asked for is a layout; the container works without it.
+# They ask for a layout; the container works without it.
 IGNORED = {
     "run.oci.delegate-cgroup": "the program is in the container's cgroup itself",
     "run.oci.systemd.force_cgroup_v1": "a container sees the host's version of cgroups",
@@ -57,7 +57,7 @@ IGNORED = {
 # These are for what run.oci.handler would start, and mean nothing without it.
 FOLLOW = ("io.kubernetes.cri.container-type", "krun.", "module.wasm.image/variant")
 
-# What a key begins with that may be in the tables above.
+# How a key in the tables above begins.
 PREFIX = "run.oci."
 
 
@@ -65,7 +65,7 @@ def check(annotations: Mapping[str, str]) -> list[str]:
     """Return a warning for each annotation that is ignored.
 
     Raises:
-        Failure: one of them cannot be left out.
+        Failure: one of them must not be ignored.
 
     """
     warnings = []

@@ -1,9 +1,9 @@
 """Spec + Facts -> Plan: the order of everything, on one page.
 
-Law 1: whatever happens to a container happens because it is in one of the three lists made here.
-The order is the specification's life cycle (runtime.md "Lifecycle") with the rules a kernel adds:
-masks while the host's /dev/null is still in sight, read-only last, identity after everything that needs
-rights, the seccomp filter as late as the process's own rights allow.
+Law 1: all that happens to a container is in one of the three lists made here. The order is that of the
+specification (runtime.md "Lifecycle"), with the rules of the kernel: masks while the host's /dev/null can
+still be reached, read-only last, identity after everything that needs rights, the seccomp filter as late as
+the process's rights allow.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         request: what the command line adds.
 
     Raises:
-        Failure: the configuration asks for something that cannot be done on this host.
+        Failure: the configuration cannot be carried out on this host.
 
     """
-    # One more process of a container (exec) has no use for these.
+    # exec does not use these.
     from pyrunc.plan import cgroups, mounts
 
     if facts.euid != 0:
@@ -48,8 +48,8 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
     command = _process(config)
     late = _seccomp(config)
     early: list[steps.Step] = []
-    # With no_new_privs a filter can be installed without rights, so it waits until only execve is left to do.
-    # A listener must have its descriptor before "created" is reported.
+    # With no_new_privs a filter can be loaded without rights, so it waits until only execve is left. A
+    # listener must have its descriptor before "created" is reported.
     if late and (not command.get("noNewPrivileges") or late[0].notify):
         early, late = [*late], []
     child = [
@@ -84,7 +84,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         namespaces=spaces,
         parent=(*request.provided, *_parent(config, cgroup)),
         child=tuple(child),
-        # startContainer hooks run under the process's filter, like the process (as in runc).
+        # startContainer hooks run with the process's filter, as the process does (as in runc).
         start=(*late, *hooks.lower(config, "startContainer")),
         terminal=bool(command.get("terminal")),
         warnings=(*warnings, *mounts.warnings(config, child)),
@@ -92,7 +92,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
 
 
 def _annotated(config: Config) -> list[str]:
-    """Return what there is to say about annotations that mean something to runtimes."""
+    """Return the warnings about annotations with a meaning for runtimes."""
     found = config.get("annotations") or {}
     if not any(key.startswith("run.oci.") for key in found):
         return []
@@ -102,19 +102,19 @@ def _annotated(config: Config) -> list[str]:
 
 
 def _keep_groups(config: Config, step: steps.Identity) -> steps.Identity:
-    """Leave the caller's groups to the process: what Podman's --group-add keep-groups is for."""
+    """Keep the caller's groups: for Podman's --group-add keep-groups."""
     if "run.oci.keep_original_groups" in (config.get("annotations") or {}):
         step.gids = None
     return step
 
 
 def _process(config: Config) -> Process:
-    """Return the process, an empty one for a configuration without."""
+    """Return the process, an empty one if the configuration has none."""
     return config.get("process") or {"cwd": "/"}
 
 
 def _available(config: Config, own: int) -> int:
-    """Return the capabilities that can be granted: a new user namespace begins with all, whatever we have."""
+    """Return the capabilities that can be granted: in a new user namespace all, whatever the caller has."""
     return process.ALL_CAPABILITIES if "user" in namespaces.paths(config) else own
 
 
@@ -168,8 +168,7 @@ def _tree(
     kinds = namespaces.paths(config)
     own_tree = "mount" in kinds
     flag, _recursive = mounts.root_propagation(config)
-    # Nodes cannot be made in a user namespace, whether it is the container's or one the runtime is already
-    # in.
+    # Nodes cannot be made in a user namespace, neither in the container's nor in pyrunc's own.
     bound = "user" in kinds or facts.in_user_namespace or facts.euid != 0
     found: list[steps.Step] = []
     if own_tree:
@@ -240,7 +239,7 @@ def _names(config: Config) -> list[steps.Step]:
 def sysctl_path(key: str) -> str:
     """Return a sysctl's path below /proc/sys.
 
-    Of "." and "/" the one that comes first separates (sysctl.d(5)).
+    The first of "." and "/" in the name is the separator (sysctl.d(5)).
     """
     dot, slash = key.find("."), key.find("/")
     if dot >= 0 and (slash < 0 or dot < slash):
@@ -284,8 +283,8 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
 def _cwd(command: Process) -> list[steps.Step]:
     """Return the working directory's step.
 
-    It comes before every filter: making sure of the directory takes getcwd(2), which a filter may refuse the
-    process, and that is no reason to refuse the container.
+    It comes before every filter: the check of the directory needs getcwd(2), which a filter may refuse the
+    process, and that must not make the container fail.
     """
     return [steps.Cwd(path=command["cwd"], pointer="/process/cwd")]
 
@@ -306,10 +305,10 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
     """Return the plan for one more process in a container.
 
     Args:
-        config: the configuration the container was created from.
+        config: the configuration with which the container was created.
         command: the process.
-        request: id, bundle and what the command line adds.
-        capabilities: the capabilities the runtime can hand on.
+        request: id, bundle and the options of the command line.
+        capabilities: the capabilities that pyrunc can grant.
 
     """
     late = _seccomp(config)
@@ -351,10 +350,10 @@ def build_exec(config: Config, command: Process, request: Request, capabilities:
 
 
 def _own_rlimits(config: Config, command: Process) -> list[steps.Step]:
-    """Return the limits the process sets itself, as long as it is root.
+    """Return the limits that the process sets itself, while it is root.
 
-    From a user namespace only the parent can raise a hard limit; without one only the process itself can set
-    any once its user is another (prlimit(2)).
+    From a user namespace only the parent can raise a hard limit. Without one only the process itself can set
+    limits before it changes its user (prlimit(2)).
     """
     return [] if "user" in namespaces.paths(config) else process.rlimits(command)
 

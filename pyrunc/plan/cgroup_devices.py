@@ -1,12 +1,11 @@
 """linux.resources.devices: the rules in order, as writes for cgroup v1 and as a BPF program for cgroup v2.
 
-Law 1, and "deny first": the list starts from nothing allowed, whatever the configuration says (runc's
-advisory GHSA-g54h-m393-cpwq: a list without a leading rule became a deny-list). The later of two rules wins,
-for each of read, write and mknod by itself; the default devices come last, as engines expect.
+Law 1. The list starts with nothing allowed, whatever the configuration says (runc's advisory
+GHSA-g54h-m393-cpwq: a list without a leading rule became a deny-list). The later of two rules wins,
+separately for read, write and mknod; the default devices come last, as engines expect.
 
-Version 1 keeps exceptions to one default and forgets order. A rule that would cut a hole into a wider one
-cannot be said to it and is a Failure: dropping it in silence, as the kernel does, would leave the device
-open.
+Version 1 keeps exceptions to one default and no order. A narrow rule that contradicts a wider one cannot be
+expressed and is a Failure: to drop it, as the kernel does, would leave the device open.
 
 Sources: Documentation/admin-guide/cgroup-v1/devices.rst, cgroup-v2.rst "Device controller",
 security/device_cgroup.c, uapi/linux/bpf.h (struct bpf_cgroup_dev_ctx, BPF_DEVCG_*) of Linux 6.18.
@@ -36,7 +35,7 @@ class DeviceRule(Record):
 
     Attributes:
         allow: allow rather than deny.
-        type: "c", "b", or "a", which then stands for every device and every access.
+        type: "c", "b", or "a": every device and every access.
         major: -1 for any.
         minor: -1 for any.
         access: bits MKNOD, READ, WRITE.
@@ -61,10 +60,10 @@ class DeviceRule(Record):
 
 
 def parse(rules: list[dict[str, Any]]) -> list[DeviceRule]:
-    """Return the rules in force: nothing allowed, then the configuration's, then the default devices.
+    """Return the effective rules: nothing allowed, then the configuration's, then the default devices.
 
     Raises:
-        Failure: a type, number or access that is none.
+        Failure: an invalid type, number or access.
 
     """
     parsed = asked(rules)
@@ -100,10 +99,10 @@ def asked(rules: list[dict[str, Any]]) -> list[DeviceRule]:
 
 
 def _parse_one(rule: dict[str, Any], pointer: str) -> list[DeviceRule]:
-    """Return one rule, or two where "all devices" is limited in number or access.
+    """Return one rule, or two if "all devices" is limited in number or access.
 
-    For the kernel of version 1 "a" always means every device and every access, which would give more than was
-    asked.
+    In version 1 the kernel always takes "a" for every device and every access, which would allow more than
+    was asked for.
     """
     kind = rule.get("type") or "a"
     if kind not in ("a", "b", "c"):
@@ -127,7 +126,7 @@ def _parse_one(rule: dict[str, Any], pointer: str) -> list[DeviceRule]:
 
 
 def _bits(letters: str, pointer: str) -> int:
-    """Return the access bits; an "a" among them adds nothing (runc's own test suite writes "rwa")."""
+    """Return the access bits; an "a" among them adds nothing (runc's test suite writes "rwa")."""
     bits = 0
     for letter in letters:
         if letter not in "rwma":
@@ -144,10 +143,11 @@ def _bits(letters: str, pointer: str) -> int:
 
 
 def exceptions(rules: list[DeviceRule]) -> tuple[bool, dict[Key, int]]:
-    """Return version 1's view of the rules: whether the default is to allow, and the exceptions to that.
+    """Return the rules for version 1: whether the default is to allow, and the exceptions from it.
 
     Raises:
-        Failure: a rule is narrower than an earlier, opposite one, and no set of exceptions says that.
+        Failure: a rule is narrower than an earlier, opposite one, so that no set of exceptions is equal to
+            the list.
 
     """
     allows = False
@@ -188,7 +188,7 @@ def _overlap(one: Key, two: Key) -> bool:
 
 
 def lines(rules: list[DeviceRule]) -> list[tuple[str, str]]:
-    """Return (file, lines) for a fresh cgroup of version 1."""
+    """Return (file, lines) for a new cgroup of version 1."""
     allows, kept = exceptions(rules)
     first, second = ("devices.allow", "devices.deny") if allows else ("devices.deny", "devices.allow")
     made = [(first, "a")]
@@ -203,17 +203,17 @@ def _words(key: Key, bits: int) -> str:
 
 
 def transition(present: str, rules: list[DeviceRule]) -> list[tuple[str, str]]:
-    """Return (file, lines) that lead from what devices.list says to the rules.
+    """Return (file, lines) that change devices.list from its present content to the rules.
 
-    A container in use must not see /dev/null refused for an instant; so exceptions are added before others
-    go. Only from one default to the other there is no such way.
+    A container in use must always be able to open /dev/null, so exceptions are added before others are
+    removed. This is not possible if the default itself changes.
     """
     allows, kept = exceptions(rules)
     now: dict[Key, int] = {}
     for line in present.splitlines():
         kind, numbers, letters = line.split(" ")
         if kind == "a":
-            # The list of a cgroup that allows by default does not show its exceptions (device_cgroup.c).
+            # devices.list of a cgroup that allows by default does not show its exceptions (device_cgroup.c).
             return lines(rules)
         major, _, minor = numbers.partition(":")
         key = (kind, -1 if major == "*" else int(major), -1 if minor == "*" else int(minor))
@@ -232,7 +232,7 @@ def transition(present: str, rules: list[DeviceRule]) -> list[tuple[str, str]]:
 
 # ---------------------------------------------------------------------------------------- cgroup v2
 
-# Registers of the program: r1 is the context the kernel hands in.
+# Registers of the program: r1 is the context that the kernel passes.
 _TYPE, _ACCESS, _MAJOR, _MINOR = 2, 3, 4, 5
 
 
@@ -250,11 +250,11 @@ _UNLESS_EQUAL, _IF_BITS = 0x56, 0x46  # jne32 #, jset32 #
 
 
 def program(rules: list[DeviceRule]) -> bytes:
-    """Return the filter for BPF_CGROUP_DEVICE: 1 lets an access through, 0 refuses it.
+    """Return the filter for BPF_CGROUP_DEVICE: 1 allows an access, 0 refuses it.
 
-    An open for reading and writing asks for two bits at once, so the rules are gone through from the last to
-    the first: a denying one that matches any bit still open refuses, an allowing one settles its bits, and
-    when none is left the access is let through. That is "the later rule wins, bit by bit", without holes.
+    An open for reading and writing asks for two bits at once. So the rules are checked from the last to the
+    first: a deny rule that matches any undecided bit refuses; an allow rule decides its bits; when all bits
+    are decided the access is allowed. So the later rule wins for each bit.
     """
     last = max((i for i, rule in enumerate(rules) if rule.type == "a"), default=-1)
     allows = last >= 0 and rules[last].allow
@@ -272,7 +272,7 @@ def program(rules: list[DeviceRule]) -> bytes:
 
 
 def _block(rule: DeviceRule) -> bytes:
-    """Return the instructions of one rule; where it does not settle the matter they end at the next one."""
+    """Return the instructions of one rule; if it does not decide, they end at the next rule."""
     tests = [(_TYPE, _CHAR if rule.type == "c" else _BLOCK)]
     if rule.major >= 0:
         tests.append((_MAJOR, rule.major))

@@ -1,8 +1,8 @@
-"""The sections of linux.resources, other than devices, as cgroup files.
+"""The sections of linux.resources, except devices, as cgroup files.
 
-Law 1: numbers are converted between the two versions of cgroups here and nowhere else. A value that the
-version at hand cannot express is a Failure, never dropped in silence; 0 counts as "not set" where every
-engine uses it so (runc reads the configuration into integers whose zero value is 0).
+Law 1: numbers are converted between the two versions of cgroups only here. A value that the version in use
+cannot express is a Failure, and never dropped. 0 means "not set" where all engines use it so (runc reads the
+configuration into integers whose zero value is 0).
 
 Sources: runtime-spec config-linux.md (1.3), Documentation/admin-guide/cgroup-v1/ (memory, cpusets,
 blkio-controller, hugetlb, net_cls, net_prio, rdma), scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst of
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.cgroups import CgroupFacts, CgroupPlan
 
-_CPU_PERIOD = 100_000  # microseconds; what cpu.max holds when nobody sets a period (cgroup-v2.rst)
+_CPU_PERIOD = 100_000  # microseconds; cpu.max has it if no period is set (cgroup-v2.rst)
 _RDMA_MAX = 2**32 - 1
 
-# The controllers of Linux 6.18 (cgroup-v2.rst). A file of any other prefix ("cgroup.", "irq.", what comes
-# later) is written as asked, as the specification says.
+# The controllers of Linux 6.18 (cgroup-v2.rst). A file with another prefix ("cgroup.", "irq.", or a newer
+# one) is written as asked for, as the specification says.
 _CONTROLLERS = frozenset(("cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma"))
 
-# Files of the unified hierarchy that move or kill processes: no settings, whatever a configuration says.
+# Files of the unified hierarchy that move or kill processes: never written for a configuration.
 _NOT_SETTINGS = ("cgroup.procs", "cgroup.threads", "cgroup.kill")
 
 
 class _Sink:
-    """Where the section functions put their writes, and what they may ask about the host."""
+    """Collects the writes of the section functions, and answers their questions about the host."""
 
     __slots__ = ("facts", "made", "section", "update")
 
@@ -50,12 +50,12 @@ class _Sink:
         return Failure(message, pointer=self.pointer(key), hint=hint)
 
     def version(self, key: str, v1: str, v2: str = "") -> int:
-        """Return the version of cgroups in which a controller can be used here.
+        """Return the version of cgroups in which a controller can be used on this host.
 
         Args:
             key: what asks for it.
             v1: its name in version 1.
-            v2: its name in version 2, "" when it has none.
+            v2: its name in version 2, "" if it has none.
 
         """
         made, facts = self.made, self.facts
@@ -87,7 +87,7 @@ class _Sink:
 
 
 def add(made: CgroupPlan, resources: dict[str, Any], facts: CgroupFacts, *, update: bool) -> None:
-    """Append to made.writes what the sections ask for; `unified` comes last, so that it wins.
+    """Append the sections' values to made.writes; `unified` comes last, so that it wins.
 
     Raises:
         Failure: see the module.
@@ -126,7 +126,7 @@ def _memory(sink: _Sink, memory: dict[str, Any]) -> None:
         ("kernel", "memory.kmem.limit_in_bytes"),
         ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),
     ):
-        # -1 asks for no limit, which is what there is: Linux 5.16 removed the kernel memory limit.
+        # -1 asks for no limit, which is already so: Linux 5.16 removed the kernel memory limit.
         if (memory.get(key) or 0) > 0:
             _only_v1(sink, "memory", key)
             sink.write("memory", file, memory[key], key)
@@ -142,7 +142,7 @@ def _memory(sink: _Sink, memory: dict[str, Any]) -> None:
 
 def _memory_v1(sink: _Sink, limit: int, swap: int) -> None:
     if limit == -1 and not swap:
-        # "No memory limit" cannot stay below an old memory+swap limit: lift both.
+        # No memory limit is above any old memory+swap limit: remove both.
         sink.write("memory", "memory.memsw.limit_in_bytes", -1, "limit", optional="missing")
     if limit:
         sink.write("memory", "memory.limit_in_bytes", limit, "limit")
@@ -154,7 +154,7 @@ def _memory_v1(sink: _Sink, limit: int, swap: int) -> None:
 def _memory_v2(sink: _Sink, limit: int, swap: int) -> None:
     alone = swap_v2(limit, swap, sink)
     if alone:
-        # A kernel without swap accounting has no such file; no swap and unlimited swap are then the same.
+        # A kernel without swap accounting has no such file; then no swap and unlimited swap are the same.
         sink.write(
             "",
             "memory.swap.max",
@@ -167,9 +167,9 @@ def _memory_v2(sink: _Sink, limit: int, swap: int) -> None:
 
 
 def swap_v2(limit: int, swap: int, sink: _Sink) -> str:
-    """Return memory.swap.max for version 1's memory+swap limit, "" to leave it alone.
+    """Return memory.swap.max for version 1's memory+swap limit, "" to leave it unchanged.
 
-    Version 1 counts memory and swap together, version 2 swap by itself.
+    Version 1 counts memory and swap together, version 2 only swap.
     """
     if swap == 0:
         return "max" if limit == -1 else ""
@@ -191,7 +191,7 @@ def _or_max(value: int) -> str:
 
 
 def _only_v1(sink: _Sink, controller: str, key: str) -> None:
-    """Refuse what version 2 has no word for (the specification: "the runtime MUST generate an error")."""
+    """Refuse what version 2 cannot express (the specification: "the runtime MUST generate an error")."""
     if (
         sink.version(key, controller) != 1
     ):  # pragma: no cover - version() without a v2 name returns 1 or raises
@@ -225,7 +225,7 @@ def _check_burst(sink: _Sink, cpu: dict[str, Any]) -> None:
 def _cpu_v1(sink: _Sink, cpu: dict[str, Any]) -> None:
     shares = cpu.get("shares") or 0
     if shares:
-        # The kernel bends other values to the nearest of these without a word.
+        # The kernel silently changes other values to the nearest of these.
         if shares < 2:
             raise sink.fail(f"cpu shares {shares}: the minimum allowed cpu-shares is 2", "shares")
         if shares > 262144:
@@ -266,10 +266,9 @@ def _cpu_v2(sink: _Sink, cpu: dict[str, Any]) -> None:
 def weight(shares: int) -> int:
     """Return cpu.weight (1 to 10000) for cpu.shares (2 to 262144).
 
-    A curve through the ends of both scales and through both defaults: 2 is 1, 1024 is 100, 262144 is 10000.
-    It is the quadratic in log2(shares) that runc 1.4, crun 1.22 and systemd's users agreed on; a straight
-    line between the ends, as before, made 39 of the default 1024, so that containers lost against everything
-    else on the host.
+    The curve maps 2 to 1, the default 1024 to the default 100, and 262144 to 10000. It is the quadratic in
+    log2(shares) that runc 1.4, crun 1.22 and systemd's users agreed on. The earlier straight line between the
+    ends mapped 1024 to 39, so that containers got less than everything else on the host.
     """
     if shares <= 2:
         return 1
@@ -286,8 +285,8 @@ def _pids(sink: _Sink, pids: dict[str, Any]) -> None:
     if limit is None:
         return
     version = sink.version("limit", "pids", "pids")
-    # 0 becomes 1, because systemd refuses 0: joining is never limited and the init already counts as one, so
-    # both mean that it cannot fork.
+    # 0 becomes 1, because systemd refuses 0. Joining is never limited and init already counts as one, so both
+    # mean that it cannot fork.
     value = "max" if limit < 0 else str(limit or 1)
     sink.write("pids" if version == 1 else "", "pids.max", value, "limit")
 
@@ -350,7 +349,7 @@ def _block_io_v2(sink: _Sink, block: dict[str, Any]) -> None:
             sink.write("", "io.bfq.weight", f"{number} {device['weight']}", key + "/weight", other=other)
     for name, (_file, word) in _THROTTLES.items():
         for index, device in enumerate(block.get(name) or ()):
-            # Version 1 lifts a throttle with 0, version 2 with "max".
+            # Version 1 removes a throttle with 0, version 2 with "max".
             value = f"{device['major']}:{device['minor']} {word}={device['rate'] or 'max'}"
             sink.write("", "io.max", value, f"{name}/{index}")
 
@@ -371,7 +370,7 @@ def _hugepages(sink: _Sink, limits: list[dict[str, Any]]) -> None:
         version = sink.version(key, "hugetlb", "hugetlb")
         where, end = ("hugetlb", "limit_in_bytes") if version == 1 else ("", "max")
         sink.write(where, f"hugetlb.{size}.{end}", limit, f"{index}/limit")
-        # Reservation accounting came with Linux 5.7; without it the limit above holds at the page fault.
+        # Reservation accounting exists since Linux 5.7; without it the limit above applies at the page fault.
         sink.write(where, f"hugetlb.{size}.rsvd.{end}", limit, f"{index}/limit", optional="missing")
 
 

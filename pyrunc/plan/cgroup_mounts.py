@@ -1,12 +1,13 @@
 """A cgroup entry of the mounts array: one mount on version 2, a directory of hierarchies on version 1.
 
-Law 1: pure. With a cgroup namespace of its own a new mount begins at the container's cgroup by itself
-(cgroup_namespaces(7)). Without one a container gets a bind: of its own part of each hierarchy on version 1,
-and of the host's mount on version 2, or of its own part there if it has a user namespace.
+Law 1: pure. With a cgroup namespace of the container's own, a new mount begins at the container's cgroup
+(cgroup_namespaces(7)). Without one a container gets a bind: on version 1 of its own part of each hierarchy;
+on version 2 of the host's mount, or of its own part if it has a user namespace.
 
-A new mount of version 2 from the initial cgroup namespace is never made: it would set the options of the one
-hierarchy there is (nsdelegate, memory_recursiveprot, favordynmods) for the whole host to those of the
-container, and waits 4 to 17 ms for the kernel to do so (measured on 6.18; the bind takes 0.02).
+A new mount of version 2 is never made in the initial cgroup namespace. It would set the options of the only
+hierarchy (nsdelegate, memory_recursiveprot, favordynmods) for the whole host to those of the container, and
+take 4 to 17 ms (measured on 6.18; the bind takes 0.02 ms).
+
 Source: runtime-spec config-linux.md "Cgroup ownership", cgroups(7).
 """
 
@@ -30,12 +31,12 @@ _SAFE = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC
 def lower(
     mount: FileSystem, facts: Facts, paths: dict[str, str], *, own_view: bool, user: bool
 ) -> list[Step]:
-    """Return the steps that a cgroup entry becomes.
+    """Return the steps for a cgroup entry.
 
     Args:
         mount: the entry as a new file system.
         facts: the host.
-        paths: where the container's cgroups will be: controller -> directory.
+        paths: the container's cgroups: controller -> directory.
         own_view: the container has a cgroup namespace.
         user: the container has a user namespace.
 
@@ -47,7 +48,7 @@ def lower(
     if host.version == 0:
         raise Failure("no cgroup hierarchy is mounted on this host", pointer=mount.pointer)
     if host.version != 2 and mount.fstype == "cgroup2":
-        # A host with both versions, or with none of version 2 mounted: it is the one that is meant.
+        # A host with both versions, or without a mounted version 2: version 1 is meant.
         own = paths.get("") or host.mounts.get("", "")
         return [mount] if own_view or not own else [_bind(mount, mount.destination, own, "")]
     if host.version != 2:
@@ -61,14 +62,14 @@ def lower(
 
 
 def _stays(host: CgroupFacts, name: str) -> str:
-    """Return where a container stays that has no cgroup of its own: the runtime's, if it is in sight."""
+    """Return the cgroup of a container without one of its own: pyrunc's, if it can be seen."""
     own = host.own.get(name, "/")
     return host.mounts[name] + ("" if own.startswith("/..") else own.rstrip("/"))
 
 
 def _hierarchies(mount: FileSystem, facts: Facts, paths: dict[str, str], *, own_view: bool) -> list[Step]:
     top = _new(mount, mount.destination, "tmpfs", ("mode=755",))
-    # Hierarchies and links are still to be put into it.
+    # Hierarchies and links are still to be made in it.
     top.readonly_last = bool(mount.options.attr_set & mount_options.RDONLY)
     steps: list[Step] = [top]
     by_place: dict[str, list[str]] = {}
@@ -94,7 +95,7 @@ def _hierarchies(mount: FileSystem, facts: Facts, paths: dict[str, str], *, own_
 
 
 def _bind(mount: FileSystem, destination: str, bound: str, instead: str) -> CgroupBind:
-    """Return one of the mounts as a bind of a cgroup, or of what it is instead if that is not made."""
+    """Return one of the mounts as a bind of a cgroup, or of what replaces it if that is not made."""
     options = _options(mount, "bind")
     return CgroupBind(
         index=mount.index,
@@ -124,7 +125,7 @@ def _new(mount: FileSystem, destination: str, fstype: str, data: tuple[str, ...]
 
 
 def _options(mount: FileSystem, bind: str) -> Options:
-    """Return the entry's own options, without what no cgroup needs."""
+    """Return the entry's own options, without those that a cgroup does not need."""
     asked = mount.options
     return Options(
         bind=bind,

@@ -1,7 +1,7 @@
-"""The systemd cgroup manager as data: which unit, in which slice, with which properties.
+"""The systemd cgroup manager as data: the unit, its slice, its properties.
 
-Law 1: the bus is spoken by apply/cgroups/systemd; what is said is decided here. After systemd has made the
-unit, the same limits are written to the cgroup's files as without it, because not every limit is a property.
+Law 1: the requests are decided here, and sent by apply/cgroups/systemd.py. After systemd has made the unit,
+the limits are also written to the cgroup's files as without systemd, because some have no property.
 
 Sources: runc's docs/systemd.md, org.freedesktop.systemd1(5), systemd.resource-control(5), systemd.slice(5).
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.cgroups import CgroupFacts
 
-    # name, D-Bus signature, value, the first systemd that has it
+    # name, D-Bus signature, value, the first systemd that has the property
     Property: TypeAlias = tuple[str, str, object, int]
 
 PATH = "/linux/cgroupsPath"
@@ -26,7 +26,7 @@ _ANNOTATION = "org.systemd.property."
 _INFINITY = 2**64 - 1
 _PERIOD = 100_000  # microseconds, the kernel's default
 
-# unified file -> the property of one number that means the same
+# unified file -> the property, of one number, with the same meaning
 _NUMBERS = {
     "cpu.weight": "CPUWeight",
     "memory.high": "MemoryHigh",
@@ -43,8 +43,8 @@ class Unit(Record):
 
     Attributes:
         name: "pyrunc-ID.scope", or a slice.
-        properties: what it is made with.
-        user: of the user's own manager rather than of the system's.
+        properties: its properties.
+        user: it belongs to the user's systemd, not to the system's.
 
     """
 
@@ -89,7 +89,7 @@ def expand(name: str) -> str:
     """Return the path of a slice: "a-b.slice" is "/a.slice/a-b.slice", "-.slice" is the root.
 
     Raises:
-        Failure: systemd would not take the name.
+        Failure: systemd would refuse the name.
 
     """
     stem = name.removesuffix(".slice")
@@ -108,16 +108,16 @@ def expand(name: str) -> str:
 
 
 def paths(facts: CgroupFacts, wanted: str, container_id: str) -> dict[str, str]:
-    """Return controller -> the directory systemd will give the unit.
+    """Return controller -> the directory that systemd will give the unit.
 
     Raises:
-        Failure: cgroupsPath has no form systemd knows, or an ordinary user's manager cannot be found.
+        Failure: cgroupsPath is no name for systemd, or the systemd of an ordinary user cannot be found.
 
     """
     parent, unit = names(wanted, container_id, rootless=facts.rootless)
     inner = f"{expand(parent)}/{unit}"
     if facts.rootless:
-        # A user's units are below the user's manager; we are too, or nothing could be delegated to us.
+        # A user's units are below the user's systemd. So is pyrunc, or no cgroup could be delegated to it.
         own = facts.own.get("", "")
         parts = own.split("/")
         for index, part in enumerate(parts):
@@ -137,7 +137,7 @@ def unit(config: dict[str, Any], facts: CgroupFacts, container_id: str) -> Unit:
     """Return the unit with all its properties.
 
     Raises:
-        Failure: an annotation's name or value is none.
+        Failure: an annotation's name or value is invalid.
 
     """
     linux = config.get("linux") or {}
@@ -154,7 +154,7 @@ def unit(config: dict[str, Any], facts: CgroupFacts, container_id: str) -> Unit:
     resources = linux.get("resources") or {}
     properties += limits(resources, facts.version)
     if facts.version == 2 and "memory.oom.group" in (resources.get("unified") or {}):
-        # Cannot be changed while the unit runs.
+        # They cannot be changed while the unit runs.
         policy = "kill" if resources["unified"]["memory.oom.group"].strip() == "1" else "continue"
         properties.append(("OOMPolicy", "s", policy, 253))
     properties += asked(config.get("annotations") or {})
@@ -162,7 +162,7 @@ def unit(config: dict[str, Any], facts: CgroupFacts, container_id: str) -> Unit:
 
 
 def limits(resources: dict[str, Any], version: int) -> list[Property]:
-    """Return the limits systemd has properties for, so that it does not overwrite them with its defaults."""
+    """Return the limits for which systemd has properties, so that it does not set its defaults for them."""
     from pyrunc.plan.cgroup_limits import weight
 
     found: list[Property] = []
@@ -213,9 +213,9 @@ def _quota(quota: int, period: int) -> list[Property]:
 
 
 def round_quota(resources: dict[str, Any]) -> dict[str, Any]:
-    """Return the resources with the quota systemd makes of it: whole percents of a processor, rounded up.
+    """Return the resources with the quota as systemd rounds it: whole percents of a processor, rounded up.
 
-    Written to the file too, so that both agree, and no child's quota is larger than its parent's.
+    It is also written to the file, so that both are equal and no child's quota is larger than its parent's.
     """
     cpu = resources.get("cpu") or {}
     quota, period = cpu.get("quota") or 0, cpu.get("period") or _PERIOD
@@ -226,7 +226,7 @@ def round_quota(resources: dict[str, Any]) -> dict[str, Any]:
 
 
 def unified(values: dict[str, str]) -> list[Property]:
-    """Return the properties for files of the unified hierarchy; what has none is written to its file only."""
+    """Return the properties for files of the unified hierarchy; a file without one is only written."""
     found: list[Property] = []
     idle = values.get("cpu.idle", "").strip() == "1"
     for file, text in values.items():
@@ -250,7 +250,7 @@ def unified(values: dict[str, str]) -> list[Property]:
 
 
 def bits(ranges: str) -> bytes:
-    """Return a list such as "0-3,7" as a mask, lowest byte first, as the bus wants it."""
+    """Return a list such as "0-3,7" as a mask, lowest byte first, as D-Bus wants it."""
     mask = 0
     for part in ranges.replace("\n", ",").split(","):
         first, _, last = part.strip().partition("-")
@@ -264,9 +264,9 @@ def bits(ranges: str) -> bytes:
 # ----------------------------------------------------------------------------------------------- annotations
 
 
-# Properties that reach beyond the container's own unit (CVE-2024-3154: annotations often come from whoever
-# starts the container): they act on the host, on other units, or put foreign processes into this one, to be
-# killed with it.
+# Properties with an effect outside the container's own unit (CVE-2024-3154: the user who starts a container
+# can often set its annotations): on the host, on other units, or on other processes, which would be moved
+# into this unit and killed with it.
 _BEYOND = frozenset(
     (
         "BindsTo",
@@ -325,7 +325,7 @@ def asked(values: dict[str, str]) -> list[Property]:
 
 
 def _timed(name: str, signature: str, value: object) -> tuple[str, tuple[str, object] | None]:
-    """Return a time as the bus wants it: in microseconds, where unit files have seconds."""
+    """Return a time as D-Bus wants it: in microseconds; unit files have seconds."""
     if not isinstance(value, (int, float)):
         return name, (signature, value)
     exact = value * 1_000_000
@@ -348,10 +348,10 @@ _DEPTH = 8  # of arrays; no property has more than two
 
 
 def _sized(signature: str, value: object) -> tuple[str, object]:
-    """Return a value of a type if it is one.
+    """Return a value of a type if it is valid for it.
 
     Raises:
-        ValueError: it has no room there, or there is no such type.
+        ValueError: it is too large, or there is no such type.
 
     """
     if signature in _BITS:
@@ -367,7 +367,7 @@ def _sized(signature: str, value: object) -> tuple[str, object]:
 
 
 def _read(text: str) -> tuple[str, object] | None:
-    """Return (signature, value) of a whole text, None when it is not one value."""
+    """Return (signature, value) of a whole text, None if it is not one value."""
     try:
         signature, value, rest = _variant(text, _DEPTH)
     except (ValueError, IndexError, OverflowError):
@@ -376,10 +376,10 @@ def _read(text: str) -> tuple[str, object] | None:
 
 
 def _variant(text: str, depth: int, *, typed: bool = False) -> tuple[str, object, str]:
-    """Parse one GVariant text value; return (signature, value, what follows).
+    """Parse one GVariant text value; return (signature, value, rest of the text).
 
     Raises:
-        ValueError, IndexError: there is none.
+        ValueError, IndexError: there is no value.
 
     """
     if depth < 0:

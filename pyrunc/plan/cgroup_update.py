@@ -1,8 +1,8 @@
-"""`update` as data: what of linux.resources changes, and what the whole section is afterwards.
+"""`update` as data: the changes of linux.resources, and the whole section afterwards.
 
-Law 1: only what was named is written again; an update of the pids limit cannot undo what somebody did to a
-device list meanwhile. Values the kernel only understands together (quota and period, memory and memory+swap
-on version 2) bring their partner along from the configuration in force.
+Law 1: only what was named is written again, so an update of the pids limit does not undo another change of
+the device list. Values that the kernel only accepts together (quota and period, memory and memory+swap on
+version 2) are completed from the present configuration.
 
 Source: `update` of runc 1.4, whose rules engines rely on (docs/man and tests/integration/update.bats).
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.cgroups import CgroupFacts
 
-# Lists whose entries are about one device each: an update replaces the entry with the same numbers.
+# Lists with one entry for each device: an update replaces the entry with the same numbers.
 _BY_DEVICE = (
     "weightDevice",
     "throttleReadBpsDevice",
@@ -47,9 +47,9 @@ def plan(
     Args:
         paths: the container's cgroup.
         old: linux.resources in force.
-        change: the resources to change; what is absent stays.
+        change: the resources to change; the others stay.
         facts: the host's hierarchies.
-        manager: the cgroup manager the container was made with.
+        manager: the container's cgroup manager.
         devices_list: what the cgroup's devices.list says now (version 1).
 
     Returns:
@@ -87,8 +87,8 @@ def plan(
 def fix(change: dict[str, Any]) -> dict[str, Any]:
     """Return the change with what follows from it.
 
-    No limit on memory lifts the one on memory and swap too, which could not stay below it; on version 2 and,
-    with swap accounting, on version 1. Kernel memory limits are taken and ignored, as runc does.
+    No limit on memory also removes the one on memory and swap, which cannot be lower; on version 2 and, with
+    swap accounting, on version 1. Kernel memory limits are accepted and ignored, as in runc.
     """
     change = {name: dict(value) if isinstance(value, dict) else value for name, value in change.items()}
     memory = change.get("memory")
@@ -96,14 +96,14 @@ def fix(change: dict[str, Any]) -> dict[str, Any]:
         memory.pop("kernel", None)
         memory.pop("kernelTCP", None)
         if memory.get("limit") == -1 and not memory.get("swap"):
-            # 0: none of its own, which together with no memory limit reads as none at all (see
+            # 0: no swap limit of its own; together with no memory limit it means none at all (see
             # cgroup_limits).
             memory["swap"] = 0
     return change
 
 
 def with_partners(change: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
-    """Return the change with the values in force that it cannot be written without."""
+    """Return the change with the present values without which it cannot be written."""
     wanted = {name: dict(value) if isinstance(value, dict) else value for name, value in change.items()}
     cpu = wanted.get("cpu")
     if cpu and (cpu.get("quota") or cpu.get("period")):

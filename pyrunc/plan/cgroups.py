@@ -1,9 +1,8 @@
 """linux.cgroupsPath and linux.resources as data: which directories, which files and values, in which order.
 
-Law 1: everything that will be written to a cgroup is decided here, from the configuration and from what the
-host's hierarchies look like; apply/cgroups only makes directories and writes lines. The values are found in
-cgroup_limits, the device rules in cgroup_devices: both are imported only when a configuration says more than
-the default.
+Law 1: everything that will be written to a cgroup is decided here, from the configuration and the host's
+hierarchies; apply/cgroups only makes directories and writes lines. The values come from cgroup_limits, the
+device rules from cgroup_devices; both are imported only if the configuration needs them.
 
 Sources: runtime-spec config-linux.md "Control groups" (1.3), cgroups(7), Documentation/admin-guide/cgroup-v1/
 and cgroup-v2.rst of Linux 6.18.
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
 RESOURCES = "/linux/resources"
 
-# What a container may do with devices when its configuration says nothing else, as every engine expects it of
-# a runtime: make any node (a node alone opens nothing), use the harmless memory devices, terminals and tun.
-# It is added after the configuration's rules: the customary first rule of these is "deny all".
+# The device rules that every engine expects from a runtime, added after the configuration's (whose first rule
+# usually is "deny all"): make any node (a node alone opens nothing), and use the harmless memory devices,
+# terminals and tun.
 DEFAULT_DEVICES = (
     "c *:* m",
     "b *:* m",
@@ -45,12 +44,12 @@ class CgroupFacts(Record):
     """What the planner may know of the host's cgroup hierarchies.
 
     Attributes:
-        version: 2 when the unified hierarchy is all there is, 1 for version 1 with or without a unified one
+        version: 2 if there is only the unified hierarchy, 1 for version 1 with or without a unified one
             beside it, 0 when nothing is mounted.
-        mounts: controller (or "name=systemd"; "" for the unified hierarchy) -> where its hierarchy is
-            mounted.
+        mounts: controller (or "name=systemd"; "" for the unified hierarchy) -> mount point of its hierarchy.
         own: the same keys -> the runtime's own cgroup in that hierarchy, as a path below the mount.
-        controllers: controllers the unified hierarchy can hand out (cgroup.controllers of its root).
+        controllers: controllers that can be enabled in the unified hierarchy (cgroup.controllers of its
+            root).
         rootless: without the host's full rights: an ordinary user, or root of a user namespace.
         rdt: where the resctrl filesystem is mounted, "" when it is not.
 
@@ -70,9 +69,9 @@ class CgroupWrite(Record):
     Attributes:
         controller: the key of CgroupPlan.paths in whose directory the file is ("" in the unified hierarchy).
         file: the file's name, one path component.
-        value: what to write; each line is a write of its own, because the kernel takes one setting at a time.
+        value: what to write; each line is one write, because the kernel accepts one setting at a time.
         pointer: the place in config.json that asked for it.
-        other: (file, value) to use where the first file does not exist: the same limit under another I/O
+        other: (file, value) to use if the first file does not exist: the same limit under another I/O
             scheduler.
         optional: "missing" when a host without the file already does what is asked, "denied" when in addition
             a refusal for want of rights changes nothing (device rules in a user namespace).
@@ -93,20 +92,20 @@ class CgroupWrite(Record):
 
 
 class CgroupPlan(Record):
-    """Where the container's cgroup is and what is set in it.
+    """The container's cgroup and its settings.
 
     Attributes:
         manager: "cgroupfs", "systemd" or "disabled".
         version: as in CgroupFacts.
-        roots: controller -> mount point of its hierarchy; nothing above it is ever touched.
-        paths: controller -> the container's directory, absolute. Empty when there is no cgroup to make.
+        roots: controller -> mount point of its hierarchy; nothing above it is changed.
+        paths: controller -> the container's directory, absolute. Empty if no cgroup is made.
         writes: the settings, in order. One the kernel calls invalid is tried again after the others: many are
             only valid together with a partner (quota and period, memory and memory+swap), in an order that
             depends on the present values.
-        enable: controllers of the unified hierarchy to enable on the way down.
+        enable: controllers to enable from the root of the unified hierarchy down.
         needed: controller of the unified hierarchy -> pointer of the first limit that needs it.
         devices: a program for BPF_CGROUP_DEVICE (version 2), b"" for none.
-        devices_optional: no right to load it is no failure (user namespace).
+        devices_optional: a missing right to load it is no failure (user namespace).
         optional: rootless, and no cgroup was asked for by name: without the right to make it the container
             does without, unless a limit depends on it.
         spared: hierarchies an ordinary user's container does without in the same way although a cgroup was
@@ -160,12 +159,11 @@ def plan(
     Args:
         config: an accepted config.json.
         facts: the host's hierarchies.
-        container_id: names the cgroup when the configuration does not.
+        container_id: name of the cgroup if the configuration has none.
         manager: "cgroupfs", "systemd" or "disabled".
 
     Raises:
-        Failure: something is asked for that this host, or this version of cgroups, cannot do; the pointer
-            says what.
+        Failure: this host, or this version of cgroups, cannot do what a place in the configuration asks for.
 
     """
     linux = config.get("linux") or {}
@@ -226,15 +224,15 @@ def set_resources(
     update: bool = False,
     devices_list: str = "",
 ) -> None:
-    """Fill in what follows from linux.resources.
+    """Add what follows from linux.resources.
 
     Args:
         made: gets writes, needed, devices, enable and check.
         resources: the section; for an update only what is to change, with the partners it depends on.
         facts: the host's hierarchies.
         update: the cgroup is in use: device rules stay as they are unless new ones are given.
-        devices_list: what its devices.list says now (version 1), so that nothing both allow is denied on the
-            way.
+        devices_list: its present devices.list (version 1), so that nothing is denied for a moment that is
+            allowed before and after.
 
     Raises:
         Failure: as plan().
@@ -253,9 +251,9 @@ def set_resources(
 def _paths(facts: CgroupFacts, wanted: str, container_id: str) -> dict[str, str]:
     """Return controller -> directory for the cgroupfs manager.
 
-    An absolute cgroupsPath starts at the mount; a relative one, or the default of the container's id, at the
-    runtime's own cgroup; on pure version 2 beside it, because a cgroup with processes in it cannot hand out
-    controllers to its children ("no internal processes").
+    An absolute cgroupsPath starts at the mount point. A relative one, or the default (the container's id),
+    starts at pyrunc's own cgroup; on pure version 2 beside it, because a cgroup with processes cannot enable
+    controllers for its children ("no internal processes").
     """
     inner = clean(wanted) if wanted else "/" + container_id
     if wanted.startswith("/"):
@@ -283,7 +281,7 @@ def clean(path: str) -> str:
     """Return a path with a leading slash and without "", "." and ".." components, never above its root.
 
     Raises:
-        Failure: a component the kernel would not take as a name.
+        Failure: the kernel would refuse a component as a name.
 
     """
     parts: list[str] = []
@@ -298,7 +296,7 @@ def clean(path: str) -> str:
 
 
 def _limits(resources: dict[str, Any]) -> list[str]:
-    """Return the names of the sections that ask for something; device rules are no limit."""
+    """Return the names of the sections with limits; device rules are no limit."""
     return [name for name, value in resources.items() if value and name != "devices" and _asks(value)]
 
 
@@ -319,7 +317,7 @@ def _set_devices(
     facts: CgroupFacts,
     devices_list: str,
 ) -> None:
-    """Add the device rules: nothing is allowed at first, even if none are given (see cgroup_devices)."""
+    """Add the device rules: nothing is allowed at first, even without any rules (see cgroup_devices)."""
     pointer = RESOURCES + "/devices"
     default = not rules or (len(rules) == 1 and _denies_all(rules[0]))
     made.devices_optional = facts.rootless
@@ -364,10 +362,10 @@ def _denies_all(rule: dict[str, Any]) -> bool:
 
 
 def _owner(config: dict[str, Any]) -> int:
-    """Return the host user id to hand the cgroup to, -1 for nobody.
+    """Return the host user id for the delegation of the cgroup, -1 for none.
 
-    runtime-spec "Cgroup ownership": only with a cgroup namespace of the container's own and a cgroup mount it
-    may write to.
+    runtime-spec "Cgroup ownership": only with a cgroup namespace of the container's own and a writable cgroup
+    mount.
     """
     linux = config.get("linux") or {}
     if not any(ns.get("type") == "cgroup" and not ns.get("path") for ns in linux.get("namespaces") or ()):

@@ -1,7 +1,7 @@
-"""The other plan, for hosts without the new mount API: what mount(2) can do, and refusals of what it cannot.
+"""The plan for hosts without the new mount API: what mount(2) can do, and errors for what it cannot.
 
-Decided before anything happens, from the facts, so that it is never a silent retry. Law 1: pure; imported
-only where a call is missing.
+It is decided from the facts before anything is done, and never tried after a failure. Law 1: pure; imported
+only if a call is missing.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from pyrunc.plan.facts import Facts
     from pyrunc.spec.types import Config
 
-PAGE = 4095  # bytes of options that mount(2) reads: a page of the smallest size, with a zero at the end
+PAGE = 4095  # bytes of options that mount(2) reads: a page of the smallest size, with a NUL at the end
 
 
 def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
-    """Return the steps of a mount tree as they are without the new mount API.
+    """Return the steps of a mount tree for mount(2).
 
     Args:
         tree: the steps; the mounts among them are changed.
-        facts: the host, which says what is missing.
+        facts: the host, with the missing calls.
         config: the configuration.
 
     Raises:
-        Failure: something asked for cannot be done with mount(2); it says what it takes.
+        Failure: mount(2) cannot do what is asked for; the hint says what can.
 
     """
     kinds = namespaces.paths(config)
@@ -58,7 +58,7 @@ def adapt(tree: list[Step], facts: Facts, config: Config) -> list[Step]:
 
 
 def _own(step: Overlay, *, user: bool) -> None:
-    """Let init make what the parent would: mount(2) takes nothing from another mount namespace."""
+    """Let init make what the parent would make: mount(2) cannot move mounts to another mount namespace."""
     step.early = step.layer_fds = False
     if user and "userxattr" not in step.data:
         step.data += ("userxattr",)

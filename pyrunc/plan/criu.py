@@ -1,11 +1,11 @@
-"""Checkpoint and restore as data: what CRIU is asked for.
+"""Checkpoint and restore as data: the requests to CRIU.
 
-Law 1: the request is decided here from the configuration, the command line and the mount table, in the
-names of CRIU's own protocol (see apply/criu/messages.py), and only carried out elsewhere.
+Law 1: a request is decided here from the configuration, the command line and the mount table, with the names
+of CRIU's own protocol (apply/criu/messages.py), and sent elsewhere.
 
-A container's mounts that show something of the host are "external" to CRIU: it must be told their mount
-points when it dumps, and by the same names what belongs there when it restores. The names here are those
-runc and crun use, so images made by one can be restored by the other.
+A container's mounts that show something of the host are "external" to CRIU. It must be told their mount
+points for a dump, and what to mount there, under the same names, for a restore. The names are those that runc
+and crun use, so that images made by one can be restored by the other.
 
 Sources: CRIU 4.2 (images/rpc.proto, Documentation/criu.txt), https://criu.org/External_bind_mounts,
 https://criu.org/CGroups.
@@ -37,17 +37,17 @@ LOCKS = {"iptables": 1, "nftables": 2, "skip": 3}
 # --empty-ns
 EMPTY = {"network": CLONE_NEWNET}
 
-# What CRIU calls the namespaces.
+# CRIU's names of the namespaces.
 NAMES = {"network": "net", "mount": "mnt"}
-# Those it leaves alone when the container only joined them: dumped as "net[inode]:extRootNetNS", restored
-# into the descriptor of that name. All others it can enter by path.
+# Those that it leaves alone if the container joined them: dumped as "net[inode]:extRootNetNS", restored into
+# the descriptor with that name. It can enter all others by their path.
 LEFT_ALONE = ("network", "pid")
 
-# Lines of a log that do not explain a failure: a limit that could not be raised, and that it has failed.
+# Lines of a log that do not explain a failure: a limit that could not be raised, and the failure itself.
 _NO_CAUSE = ("RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
 _QUOTED = 3
 
-_LOG_LEVEL = 4  # everything: a failure is looked for in there, by us and by engines
+_LOG_LEVEL = 4  # everything: pyrunc and engines look for the reason of a failure in the log
 _CGROUPS = ("cgroup", "cgroup2")
 _NULL = "/dev/null"
 
@@ -56,10 +56,10 @@ class External(Record):
     """A mount that shows something of the host.
 
     Attributes:
-        destination: where the configuration wants it; symlinks may be on the way there.
-        source: what is shown.
+        destination: its destination in the configuration; may have symlinks.
+        source: the host's path.
         recursive: with all that is mounted below the source.
-        covered: it lies on a file system the container makes itself: CRIU brings its mount point along.
+        covered: it is on a file system of the container's own: CRIU restores its mount point.
         step: the mount step, None for a device.
 
     """
@@ -97,9 +97,9 @@ def externals(plan: steps.Plan) -> list[External]:
 
 
 def points(plan: steps.Plan) -> list[Mount]:
-    """Return the mounts whose mount points have to be in the root file system before CRIU restores.
+    """Return the mounts whose mount points must exist in the root file system before CRIU restores.
 
-    Not those that lie on a file system the container makes itself, which CRIU restores with its directories.
+    Not those on a file system of the container's own, which CRIU restores with its directories.
     """
     found = []
     own: list[str] = []
@@ -122,16 +122,17 @@ def masks(plan: steps.Plan) -> list[str]:
 
 
 def covers(plan: steps.Plan) -> list[str]:
-    """Return the read-only paths of a plan: mounts too, but CRIU sees by itself of what."""
+    """Return the read-only paths of a plan: they are mounts, too, but CRIU finds their source itself."""
     return [step.path for step in plan.child if isinstance(step, steps.ReadonlyPath)]
 
 
 def dumped_mounts(plan: steps.Plan, located: dict[str, str], rows: list[Row]) -> list[Message]:
-    """Return the external mounts as CRIU is told them for a dump.
+    """Return the external mounts for the request of a dump.
 
     Args:
         plan: the container's.
-        located: destination -> mount point in the container, without symlinks; what is not there is missing.
+        located: destination -> mount point in the container, without symlinks; without those that do not
+            exist.
         rows: the container's mount table.
 
     """
@@ -149,7 +150,7 @@ def dumped_mounts(plan: steps.Plan, located: dict[str, str], rows: list[Row]) ->
     by_point = {row.point: row for row in rows}
     for path in masks(plan):
         cover = by_point.get(located.get(path, ""))
-        # Over a directory lies a whole empty tmpfs, which is the container's own.
+        # A masked directory has an empty tmpfs of the container's own.
         if cover is not None and cover.root != "/":
             named[cover.point] = _NULL
     return [{"key": key, "val": value} for key, value in named.items()]
@@ -158,7 +159,7 @@ def dumped_mounts(plan: steps.Plan, located: dict[str, str], rows: list[Row]) ->
 def restored_mounts(
     plan: steps.Plan, located: dict[str, str], sources: dict[str, str], rows: list[Row]
 ) -> list[Message]:
-    """Return what belongs to the external mounts, as CRIU is told for a restore.
+    """Return the sources of the external mounts for the request of a restore.
 
     Args:
         plan: the new container's.
@@ -184,10 +185,10 @@ def restored_mounts(
 
 
 def common(cmd: Any, log: str, config_file: str) -> Message:
-    """Return what both requests have.
+    """Return what both requests share.
 
     Args:
-        cmd: the command line: the options checkpoint and restore have in common.
+        cmd: the command line, with the options of both checkpoint and restore.
         log: name of the log file.
         config_file: CRIU's own configuration file, "" for none.
 
@@ -229,7 +230,7 @@ def dump(cmd: Any, *, pid: int, root: str, freezer: str) -> Message:
         cmd: the command line.
         pid: the container's init.
         root: its root file system.
-        freezer: directory of the cgroup to stop it by, "" for none.
+        freezer: cgroup directory with which CRIU freezes it, "" for none.
 
     Raises:
         Failure: --page-server is not ADDRESS:PORT.
@@ -253,7 +254,7 @@ def restore(cmd: Any, *, root: str) -> Message:
 
     Args:
         cmd: the command line.
-        root: where the root file system is mounted for CRIU.
+        root: mount point of the root file system for CRIU.
 
     """
     return {
@@ -275,7 +276,7 @@ def page_server(text: str) -> Message:
     """
     address, _, port = text.rpartition(":")
     if address.startswith("[") and address.endswith("]"):
-        address = address[1:-1]  # an IPv6 address is written so that its colons are not the port's
+        address = address[1:-1]  # an IPv6 address is in brackets because of its colons
     if not address or not port:
         raise Failure(f"--page-server {text!r}: use --page-server ADDRESS:PORT to specify page server")
     number = decimal(port, (1 << 16) - 1)
@@ -285,12 +286,12 @@ def page_server(text: str) -> Message:
 
 
 def key(kind: str) -> str:
-    """Return the name under which CRIU knows a namespace it leaves alone."""
+    """Return CRIU's name for a namespace that it leaves alone."""
     return f"extRoot{_name(kind).capitalize()}NS"
 
 
 def dumped_namespaces(inodes: dict[str, int]) -> list[str]:
-    """Return the namespaces CRIU leaves alone, as it is told for a dump.
+    """Return the namespaces that CRIU leaves alone, for the request of a dump.
 
     Args:
         inodes: type -> inode number of each that the container joined.
@@ -300,12 +301,12 @@ def dumped_namespaces(inodes: dict[str, int]) -> list[str]:
 
 
 def joined(config: Config) -> dict[str, str]:
-    """Return type -> path of the joined namespaces CRIU is to leave alone."""
+    """Return type -> path of the joined namespaces that CRIU leaves alone."""
     return {kind: path for kind, path in namespaces.paths(config).items() if path and kind in LEFT_ALONE}
 
 
 def entered(config: Config) -> list[Message]:
-    """Return the other joined namespaces, which CRIU enters when it restores.
+    """Return the other joined namespaces, which CRIU enters in a restore.
 
     Raises:
         Failure: it cannot enter one of that type.
@@ -326,9 +327,9 @@ def _name(kind: str) -> str:
 
 
 def errors(log: str) -> list[str]:
-    """Return what a CRIU log says about a failure, without the times: its first error and its last two.
+    """Return the errors in a CRIU log, without the times: the first one and the last two.
 
-    The first is mostly the cause, the last say what could not be done because of it.
+    The first is mostly the cause; the last ones say what failed because of it.
     """
     found: list[str] = []
     for line in log.splitlines():

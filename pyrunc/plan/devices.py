@@ -34,12 +34,12 @@ LINKS = (
 )
 
 
-# What the specification asks for: made for each container, whatever the image has there.
+# Required by the specification: made for each container, whatever the image has there.
 PTMX = "/dev/ptmx"
 
 
 def wanted(tree: Sequence[Step]) -> bool:
-    """Tell whether /dev is ours to fill: a bind of the host's /dev is left as it is.
+    """Tell whether /dev is to be filled: a bind of the host's /dev is left unchanged.
 
     Args:
         tree: the steps of the mounts.
@@ -74,7 +74,7 @@ def lower(config: Config, facts: Facts, tree: Sequence[Step], *, user_namespace:
                 f"device path {device['path']} does not name a file", pointer=f"/linux/devices/{index}/path"
             )
         if path == PTMX:
-            continue  # the link below stands for it, as in runc
+            continue  # the link below is made instead, as in runc
         own.append(
             Device(
                 path=path,
@@ -84,7 +84,7 @@ def lower(config: Config, facts: Facts, tree: Sequence[Step], *, user_namespace:
                 mode=0o666 if mode is None else mode & 0o7777,
                 uid=device.get("uid") or 0,
                 gid=device.get("gid") or 0,
-                bind=user_namespace and device["type"] != "p",  # a fifo can be made anywhere
+                bind=user_namespace and device["type"] != "p",  # a fifo can be made everywhere
                 pointer=f"/linux/devices/{index}",
             )
         )
@@ -109,6 +109,6 @@ def lower(config: Config, facts: Facts, tree: Sequence[Step], *, user_namespace:
     if facts.kcore:
         steps.append(Symlink(path="/dev/core", target="/proc/kcore"))
     if not any(isinstance(step, Mount) and step.destination == PTMX for step in tree):
-        # The image may bring a node of its own there, which would be the host's pty device.
+        # The image may have a node of its own there, which would be the host's pty device.
         steps.append(Symlink(path=PTMX, target="pts/ptmx", replace=True))
     return steps

@@ -1,7 +1,6 @@
 """What the planner may know about the host, as data.
 
-Law 1: plan/ is pure. Whatever depends on the host is asked once, by apply/facts.py, and handed over in this
-record.
+Law 1: plan/ is pure. apply/facts.py asks the host once, and passes the answers in this record.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Facts(Record):
-    """Facts about the host and about this call.
+    """Facts about the host and this command.
 
     Attributes:
         kernel: its version, major and minor.
-        statmount: it answers statmount(2).
-        missing: calls of the new mount API that it does not answer, or that a filter around us refuses: with
-            one missing the tree is made with mount(2).
+        statmount: statmount(2) can be used.
+        missing: calls of the new mount API that cannot be used, because of the kernel or a seccomp filter. If
+            one is missing, the tree is made with mount(2).
         euid: effective user id of the runtime.
-        in_user_namespace: the runtime itself is not in the initial user namespace.
+        in_user_namespace: pyrunc is not in the initial user namespace.
         kcore: /proc/kcore exists, so /dev/core is linked to it.
-        capabilities: bits of the capabilities the runtime can hand on.
+        capabilities: bits of the capabilities that pyrunc can grant.
         cgroup: the host's cgroup layout.
 
     """

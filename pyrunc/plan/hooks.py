@@ -1,7 +1,8 @@
-"""Hooks: which run where.
+"""Hooks: which kinds run where.
 
 Source: runtime-spec config.md "POSIX-platform Hooks". prestart comes before createRuntime, as in the runtimes
-that still have it; both run in the runtime's namespaces once the container's namespaces and mounts stand.
+that still have it; both run in pyrunc's namespaces after the container's namespaces and mounts have been
+made.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def of(config: Config, kind: str) -> tuple[dict[str, object], ...]:
 
 
 def lower(config: Config, *kinds: str) -> list[Hooks]:
-    """Return a step for each of the kinds that has hooks."""
+    """Return a step for each kind that has hooks."""
     return [
         Hooks(kind=kind, hooks=of(config, kind), pointer=f"/hooks/{kind}")
         for kind in kinds

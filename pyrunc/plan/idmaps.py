@@ -1,9 +1,9 @@
-"""Id-mapped mounts: from config.json's words to the mapping a mount is given.
+"""Id-mapped mounts: from config.json to the mapping of a mount.
 
-Three spellings mean the same thing: `uidMappings`/`gidMappings` of the entry (runtime-spec config.md
-"Mounts"), the options `idmap` and `ridmap`, which without mappings take those of the container's user
-namespace, and crun's `idmap=uids=FILE-HOST-COUNT#...;gids=...`, where an @ before a range makes its second
-number an id of the container. Law 1: pure; imported only for a mount that asks for it.
+There are three ways to ask for one: `uidMappings`/`gidMappings` of the entry (runtime-spec config.md
+"Mounts"); the options `idmap` and `ridmap`, which without mappings take those of the container's user
+namespace; and crun's `idmap=uids=FILE-HOST-COUNT#...;gids=...`, where after an @ before a range the second
+number is an id of the container. Law 1: pure; imported only for a mount with a mapping.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Mount as MountEntry
 
-_LARGEST = 0xFFFFFFFF  # ids are 32 bits wide, and the last one means "none" (user_namespaces(7))
+_LARGEST = 0xFFFFFFFF  # ids have 32 bits, and the last one means "none" (user_namespaces(7))
 
 
 def lower(mount: Mount, entry: MountEntry, config: Config) -> None:
@@ -31,7 +31,7 @@ def lower(mount: Mount, entry: MountEntry, config: Config) -> None:
         config: the configuration, for the container's own mapping.
 
     Raises:
-        Failure: half a mapping, two mappings, a malformed one, or none to take.
+        Failure: only uids or only gids, two mappings, a malformed one, or none to use.
 
     """
     if isinstance(mount, Remount):

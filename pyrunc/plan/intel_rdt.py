@@ -1,7 +1,7 @@
-"""linux.intelRdt as data: the group of the resctrl filesystem a container runs in.
+"""linux.intelRdt as data: the container's group in the resctrl file system.
 
-Law 1: which directory, whether it is ours to make and to remove, and which lines go into its schemata file in
-which order, is decided here.
+Law 1: decided here are the directory, whether pyrunc makes and removes it, and the lines of its schemata file
+in their order.
 
 Sources: runtime-spec config-linux.md "IntelRdt" (1.3), Documentation/filesystems/resctrl.rst of Linux 6.18.
 """
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 POINTER = "/linux/intelRdt"
 
-# Keys of the container's paths: a group made for it, one that was there or is shared, its monitoring group.
-# The first and the last are removed with the container.
+# Keys of the container's paths: a group made for it, one that existed or is shared, its monitoring group. The
+# first and the last are removed with the container.
 OWN, SHARED, MONITOR = "intel_rdt", "intel_rdt_clos", "intel_rdt_mon"
 
 
@@ -26,11 +26,11 @@ class IntelRdtPlan(Record):
     """The resource group.
 
     Attributes:
-        root: where resctrl is mounted.
+        root: mount point of resctrl.
         path: the group's directory.
-        shared: it is named by the configuration, so it is not removed with the container.
-        create: make it if it is not there; without schemata a named group has to be there already.
-        compare: lines a group that is there must have.
+        shared: the configuration names it, so it is not removed with the container.
+        create: make it if it is missing; without schemata a named group must exist.
+        compare: lines that an existing group must have.
         lines: (line, pointer) to write to its schemata file.
         monitor: the monitoring group's directory, "" for none.
 
@@ -62,7 +62,7 @@ def plan(section: dict[str, Any], root: str, container_id: str) -> IntelRdtPlan:
     Args:
         section: linux.intelRdt.
         root: where resctrl is mounted, "" when it is not.
-        container_id: names the group when the section does not, and the monitoring group.
+        container_id: name of the group if the section has none, and of the monitoring group.
 
     Raises:
         Failure: no resctrl filesystem, a closID that is no name, a schema of another resource.
@@ -94,14 +94,15 @@ def plan(section: dict[str, Any], root: str, container_id: str) -> IntelRdtPlan:
 
 
 def schemas(cache: str | None, bandwidth: str | None) -> list[tuple[str, str]]:
-    """Return (line, pointer) of the two schemas that have a name of their own, the cache first.
+    """Return (line, pointer) of the two schemata with a property of their own, the cache first.
 
     Raises:
         Failure: one is not about its resource.
 
     """
     lines = []
-    # "L3" also begins L3CODE and L3DATA, the halves of a cache under code and data prioritization.
+    # "L3" is also the beginning of L3CODE and L3DATA, the halves of a cache with code and data
+    # prioritization.
     for text, key, prefix in ((cache, "l3CacheSchema", "L3"), (bandwidth, "memBwSchema", "MB:")):
         if not text:
             continue

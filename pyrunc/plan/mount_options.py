@@ -1,12 +1,12 @@
-"""The mount option grammar: one table for the parser, `features` and did-you-mean.
+"""The mount options: one table for the parser, `features` and suggestions.
 
-Each row is name -> (kind, what). Of conflicting words the last one wins, per group: every attribute bit is a
-group of its own, the access-time words are one group together, and a recursive word beats an earlier plain
-one of its group. What a recursive word restricts stays restricted, whatever a plain word after it says: rro,
-rw is read-only, as in runc and crun, which set recursive words last. Words the table does not know are data
-for the file system (runtime-spec, config.md, "mounts").
+Each row is name -> (kind, what). The last of conflicting options wins. Options conflict if they are in one
+group: every attribute bit is a group, the access-time options are one group together. A recursive option wins
+over an earlier plain one of its group. What a recursive option restricts stays restricted, also if a plain
+option comes after it: rro, rw is read-only, as in runc and crun, which set recursive options last. Options
+that the table does not have are data for the file system (runtime-spec, config.md, "mounts").
 
-Law 1: pure. The numbers are the kernel's own (mount_setattr(2), Linux 5.12; MOUNT_ATTR_NOSYMFOLLOW 5.14).
+Law 1: pure. The numbers are the kernel's (mount_setattr(2), Linux 5.12; MOUNT_ATTR_NOSYMFOLLOW 5.14).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PRIVATE = flags.MS_PRIVATE
 SLAVE = flags.MS_SLAVE
 SHARED = flags.MS_SHARED
 
-# All that a word can say about one mount, but for access times.
+# All that an option can say about one mount, except access times.
 FLAGS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
-# What a user namespace may not take back from a mount that comes from outside (mount_namespaces(7)).
+# What cannot be removed in a user namespace from a mount that comes from outside (mount_namespaces(7)).
 LOCKABLE = RDONLY | NOSUID | NODEV | NOEXEC
 
-# How the bits are said: what sets one, what clears it.
+# For each bit, the option that sets it and the one that clears it.
 ATTRIBUTES = (
     (RDONLY, "ro", "rw"),
     (NOSUID, "nosuid", "suid"),
@@ -71,8 +71,7 @@ PROPAGATIONS = {SHARED: "shared", SLAVE: "slave", PRIVATE: "private", UNBINDABLE
 
 OPTIONS: dict[str, tuple[int, int | str]] = {
     "async": (SUPER, "async"),
-    # The three that only take a word back: what is left then is the source's setting, or the kernel's
-    # default.
+    # These three only cancel an earlier option: then the source's setting, or the kernel's default, stays.
     "atime": (NO_ATIME, NOATIME),
     "bind": (BIND, "bind"),
     "copy-symlink": (EXT, "copy-symlink"),
@@ -83,11 +82,11 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "dirsync": (SUPER, "dirsync"),
     "exec": (CLEAR, NOEXEC),
     "idmap": (IDMAP, "idmap"),
-    # The kernel decides about i_version itself on the file systems that have it: accepted, nothing to do.
+    # File systems with i_version decide about it themselves: accepted, nothing to do.
     "iversion": (NOTHING, ""),
     "lazytime": (SUPER, "lazytime"),
     "loud": (NOTHING, ""),
-    # Mandatory locking left the kernel in 5.15; the words are accepted and do nothing.
+    # Linux 5.15 removed mandatory locking; the options are accepted and do nothing.
     "mand": (NOTHING, ""),
     "noatime": (ATIME, NOATIME),
     "nodev": (SET, NODEV),
@@ -102,7 +101,7 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "nosymfollow": (SET, NOSYMFOLLOW),
     "notmpcopyup": (EXT, "notmpcopyup"),
     "private": (PROPAGATION, PRIVATE),
-    # The recursive forms of words about the superblock are crun's, and mean what the plain ones do.
+    # The recursive forms of options about the superblock are crun's, and mean the same as the plain ones.
     "rasync": (SUPER, "async"),
     "ratime": (RATIME, RELATIME),
     "rbind": (BIND, "rbind"),
@@ -137,7 +136,7 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "runbindable": (RPROPAGATION, UNBINDABLE),
     "rw": (CLEAR, RDONLY),
     "shared": (PROPAGATION, SHARED),
-    # MS_SILENT only quietens kernel messages about the superblock; fsconfig(2) has no such word.
+    # MS_SILENT only suppresses kernel messages about the superblock; fsconfig(2) has no such option.
     "silent": (NOTHING, ""),
     "slave": (PROPAGATION, SLAVE),
     "src-nofollow": (EXT, "src-nofollow"),
@@ -149,7 +148,7 @@ OPTIONS: dict[str, tuple[int, int | str]] = {
     "unbindable": (PROPAGATION, UNBINDABLE),
 }
 
-# Words with a path, in which a comma is a comma unless one of the words that may follow begins behind it.
+# Options with a path: a comma is a part of it, unless one of the options that may follow begins after it.
 _LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 _OVERLAY_WORDS = frozenset(
     (
@@ -160,7 +159,7 @@ _OVERLAY_WORDS = frozenset(
 )
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 
-# Words that undo each other: the later one takes the earlier one's place.
+# Options that cancel each other: the later one replaces the earlier one.
 _OPPOSITES = {
     "async": "sync",
     "lazytime": "nolazytime",
@@ -296,10 +295,10 @@ def attributes(options: Options) -> Attributes:
 
 
 def propagate(made: Attributes, options: Options, inherited: int) -> None:
-    """Decide a bind's propagation: its own words, and for what no word reaches the container's default.
+    """Decide a bind's propagation: its own options, and the container's default for what they do not reach.
 
-    The default is set first and everywhere at once, unless that would take something from the top which its
-    own word wants to keep: a peer group, or a master.
+    The default is set first on all mounts at once, unless that would remove a peer group or a master from the
+    top mount that its own option keeps.
 
     Args:
         made: the bind's attributes, changed.
@@ -321,7 +320,7 @@ def propagate(made: Attributes, options: Options, inherited: int) -> None:
 
 
 def expect(made: Attributes, options: Options, everywhere: int, *, whole: bool) -> None:
-    """Note what a mount's propagation must be in the end, for the check that comes last.
+    """Decide what a mount's propagation must be in the end, for the check.
 
     Args:
         made: attributes whose propagation is decided, changed.
@@ -336,15 +335,15 @@ def expect(made: Attributes, options: Options, everywhere: int, *, whole: bool) 
     elif everywhere:
         made.expected = everywhere
         if whole or everywhere == UNBINDABLE:
-            # A mount above it may be given something else for all below it; or nothing sets all at once.
+            # A mount above it may change all below it; or nothing is set on all at once.
             made.again = ((everywhere, False),)
 
 
 def separate(words: list[str]) -> list[str]:
     """Return options one by one: several may be in one string, and an empty string is none.
 
-    mount(2) takes all of them in one string, so callers have written "size=1m,mode=700" as one, and a program
-    that splits an empty text at commas gets an empty string (Podman 5.4 with --systemd=always).
+    mount(2) takes all options in one string, so some callers write "size=1m,mode=700" as one. A program that
+    splits an empty text at commas gets an empty string (Podman 5.4 with --systemd=always).
 
     Args:
         words: config.json's `/mounts/N/options`.
@@ -360,7 +359,7 @@ def separate(words: list[str]) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """Return the words of a string with commas, which may also be part of one."""
+    """Split a string at commas that separate options."""
     found: list[str] = []
     for part in text.split(","):
         if found and _goes_on(found[-1], part):
@@ -371,12 +370,12 @@ def _split(text: str) -> list[str]:
 
 
 def _goes_on(word: str, part: str) -> bool:
-    """Tell whether what comes after a comma still belongs to the word before it."""
+    """Tell whether the text after a comma still belongs to the option before it."""
     name, _, value = word.partition("=")
     if name == "subpath":
         return True
     if name in _LAYERS:
-        # A comma may be escaped, as overlayfs has it.
+        # A comma may be escaped, as in overlayfs.
         escaped = (len(word) - len(word.rstrip("\\"))) % 2
         return bool(escaped) or (part not in OPTIONS and part.partition("=")[0] not in _OVERLAY_WORDS)
     if name in _LABELS:
@@ -386,17 +385,17 @@ def _goes_on(word: str, part: str) -> bool:
 
 
 def _bare(word: str) -> str:
-    """Return a word without the quotes or backslashes that its commas needed."""
+    """Return an option without the quotes or backslashes around its commas."""
     name, _, value = word.partition("=")
     if name in _LABELS and len(value) > 1 and value[0] == value[-1] == '"':
         return f"{name}={value[1:-1]}"
-    if name in _LAYERS and name != "lowerdir":  # of that one overlay.py takes them away
+    if name in _LAYERS and name != "lowerdir":  # overlay.py removes those of lowerdir
         return word.replace("\\,", ",")
     return word
 
 
 def parse(words: list[str]) -> Options:
-    """Return what a mount's `options` mean; total: any list of strings has a meaning.
+    """Return what a mount's `options` mean; every list of strings has a meaning.
 
     Args:
         words: config.json's `/mounts/N/options`.
@@ -415,7 +414,7 @@ def parse(words: list[str]) -> Options:
         elif isinstance(what, int):
             _attribute(got, kind, what)
         elif kind == BIND:
-            # rbind includes bind, in whichever order the two words come
+            # rbind includes bind, in any order of the two
             got.bind = "rbind" if got.bind == "rbind" else what
         elif kind == IDMAP:
             got.idmap = what
@@ -432,9 +431,9 @@ def _latest(words: tuple[str, ...], word: str) -> tuple[str, ...]:
 
 
 def _propagate(pairs: tuple[tuple[int, bool], ...], flag: int, *, deep: bool) -> tuple[tuple[int, bool], ...]:
-    """Add a propagation type; it takes the place of those before it, where it reaches all they reach.
+    """Add a propagation type; it replaces earlier ones if it reaches all that they reach.
 
-    Only slave and then shared are both meant: such a mount receives events and passes them on.
+    Only slave followed by shared means both: such a mount receives events and passes them on.
     """
     kept = tuple(
         (have, wide) for have, wide in pairs if (wide and not deep) or (have == SLAVE and flag == SHARED)

@@ -1,8 +1,9 @@
 """Which step of its plan each mount of a container comes from, and which steps have no mount.
 
-Law 4: nothing about it is kept: it follows from the plan, the kernel's mount table, and where on the host the
-sources are. Steps and mounts are matched by mount point, several at one place in the order in which they are
-made; what no step has made either came along below a recursive bind or was mounted by the container itself.
+Law 4: nothing about it is stored: it follows from the plan, the kernel's mount table, and the places of the
+sources on the host. Steps and mounts are matched by mount point; several at one mount point in the order in
+which they are made. A mount without a step either came with a recursive bind or was mounted by the container
+itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_table import Row
     from pyrunc.plan.steps import Step
 
-# Kinds of origin. All but the last were made by us, or came along with what we made.
+# Kinds of origin. All but the last were made by pyrunc, or came with what it made.
 ROOT, CONFIG, ADDED, BELOW = "rootfs", "config", "added", "below"
 MASKED, READONLY, DEVICE, CONSOLE, NOTIFY = "masked path", "read-only path", "device", "console", "sd_notify"
 CONTAINER = "container"
@@ -32,8 +33,8 @@ class Origin(Record):
     Attributes:
         kind: one of the words above.
         pointer: the place in config.json, "" when there is none.
-        step: what made it, or for one that came along the step of the mount it came with; the remount, if
-            one came after it.
+        step: the step that made it, or that of the mount with which it came; the remount, if one came after
+            it.
 
     """
 
@@ -43,7 +44,7 @@ class Origin(Record):
 
 
 class Knowledge(Record):
-    """What the kernel and the host have to say about a container's mounts.
+    """What the kernel and the host say about a container's mounts.
 
     Attributes:
         rows: its mount table.
@@ -64,11 +65,11 @@ class Knowledge(Record):
 
 
 class Origins(Record):
-    """What was found.
+    """The result of find().
 
     Attributes:
         of: mount id -> origin.
-        missing: steps whose mount is not there, with where it should be.
+        missing: steps whose mount does not exist, with its mount point.
 
     """
 
@@ -94,13 +95,13 @@ def place_of(step: Step) -> str:
 def find(
     plan: steps.Plan, known: Knowledge, *, configured: int, removed: Iterable[tuple[str, str]] = ()
 ) -> Origins:
-    """Tell where the mounts of a container come from.
+    """Find out where the mounts of a container come from.
 
     Args:
         plan: the container's, with the mounts that were added to it later behind those of its configuration.
-        known: what the kernel says.
+        known: the facts from the kernel and the host.
         configured: how many entries the configuration has; those behind were added.
-        removed: (pointer, path) of what was taken out again.
+        removed: (pointer, path) of what was removed later.
 
     """
     ordered = mount_table.in_order(known.rows)
@@ -122,7 +123,7 @@ def find(
         if free:
             found.of[free[0].id] = Origin(kind=_kind(step, configured), pointer=step.pointer, step=step)
         elif point is not None or not isinstance(step, (steps.MaskedPath, steps.ReadonlyPath)):
-            # A path that is not in the image needs no cover.
+            # A path that is not in the image needs no mask.
             found.missing.append((step, point or place))
     tables = _Tables(by_id={row.id: row for row in known.rows}, own=at, host={}, sources=known.sources)
     for row in known.host:
@@ -134,7 +135,7 @@ def find(
 
 
 class _Tables(Record):
-    """The mount tables once more, to be looked things up in: a container may have very many mounts.
+    """The mount tables, prepared for look-ups: a container may have very many mounts.
 
     Attributes:
         by_id: mount id -> its row in the container.
@@ -150,7 +151,7 @@ class _Tables(Record):
 
 
 def _in_order(plan: steps.Plan, configured: int) -> list[Step]:
-    """Return the steps in the order in which they were carried out: what was added came last."""
+    """Return the steps in the order in which they were carried out: added ones came last."""
     early: list[Step] = []
     late: list[Step] = []
     for step in plan.child:
@@ -174,7 +175,7 @@ def _kind(step: Step, configured: int) -> str:
 
 
 def _remounted(step: Remount, here: list[Row], found: Origins) -> None:
-    """From a remount on a mount is to be what the remount says."""
+    """After a remount a mount must have the remount's options."""
     for row in reversed(here):
         if row.id in found.of:
             found.of[row.id].step = step
@@ -183,7 +184,7 @@ def _remounted(step: Remount, here: list[Row], found: Origins) -> None:
 
 
 def _unasked(row: Row, found: Origins, tables: _Tables, plan: steps.Plan) -> Origin:
-    """Return the origin of a mount that no step names."""
+    """Return the origin of a mount without a step."""
     if row.point == "/run/notify" and row.root.endswith(f"/{plan.id}/notify"):
         return Origin(kind=NOTIFY)
     above = tables.by_id.get(row.parent)

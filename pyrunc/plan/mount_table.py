@@ -14,8 +14,8 @@ class Row(Record):
     Attributes:
         id, parent: mount ids; reused after an unmount.
         device: major:minor of the file system.
-        root: what of the file system is mounted; "//deleted" follows the name of what is gone.
-        point: where it is mounted, as seen from the reader's root.
+        root: the part of the file system that is mounted; "//deleted" follows the name of a deleted file.
+        point: the mount point, as seen from the reader's root.
         options: the words of the mount.
         data: the words of the file system.
         shared, master, source_group: peer groups: its own, that of its master, and the nearest one above the
@@ -43,7 +43,7 @@ class Row(Record):
 def parse(text: str) -> list[Row]:
     """Return the rows of a mountinfo file."""
     rows = []
-    # Only a newline ends a line: a path may hold all else.
+    # Only a newline ends a line: a path may have all other characters.
     for line in filter(None, text.split("\n")):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
@@ -104,6 +104,6 @@ def within(path: str, place: str) -> bool:
 
 
 def part_of(row: Row, path: str) -> str:
-    """Return which part of its file system a path on a mount is: the `root` that a bind of it would have."""
+    """Return the part of its file system that a path on a mount is: the `root` of a bind of it."""
     rest = path[len(row.point.rstrip("/")) :]
     return (row.root.rstrip("/") + rest).rstrip("/") or "/"

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
 
-# The order is the order of entering: the user namespace first, because it owns the others; the mount
-# namespace last.
+# In the order of entering: the user namespace first, because it owns the others; the mount namespace last.
 FLAGS = {
     "user": CLONE_NEWUSER,
     "ipc": CLONE_NEWIPC,
@@ -78,7 +77,7 @@ def own_ids(config: Config) -> tuple[IdMap, IdMap]:
 
 
 def warnings(config: Config) -> list[str]:
-    """Return what is there without a namespace that it could be for, and does not count."""
+    """Return the warnings about values without the namespace that they are for."""
     linux = config.get("linux") or {}
     if "user" in paths(config):
         return []

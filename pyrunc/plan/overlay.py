@@ -1,9 +1,9 @@
-"""type: overlay, and `--overlay`: which directories the layers are.
+"""type: overlay, and `--overlay`: the directories of an overlay.
 
-An overlay is made of directories, and a path inside the root file system is never used as a string (law 3),
-so the words lowerdir=, upperdir= and workdir= become a list of layers, which apply/ opens one by one. That
-also takes every limit away: fsconfig(2) takes no string longer than 255 bytes. Source:
-Documentation/filesystems/overlayfs.rst. Law 1: pure; imported only for an overlay.
+A path inside the root file system is never used as a string (law 3). So the options lowerdir=, upperdir= and
+workdir= become a list of directories, which are opened one by one. That also removes a limit: fsconfig(2)
+takes no string longer than 255 bytes. Source: Documentation/filesystems/overlayfs.rst. Law 1: pure; imported
+only for an overlay.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from pyrunc.plan.steps import AttachRoot, IdMap
     from pyrunc.spec.types import Config
 
-# The first kernel whose overlayfs takes a layer as a descriptor.
+# The first kernel whose overlayfs takes a directory as a descriptor.
 LAYER_FDS = (6, 13)
-# The first one that takes a mount which is attached nowhere, as an id-mapped one is when it is made.
+# The first one that takes a detached mount, such as an id-mapped one while it is made.
 DETACHED = (6, 15)
 
 _LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 
 
 def lower(mount: Overlay, rootfs: str, bundle: str, facts: Facts) -> None:
-    """Take an overlay's layers out of its options.
+    """Take an overlay's directories out of its options.
 
     Args:
         mount: a new file system of type overlay.
@@ -41,7 +41,7 @@ def lower(mount: Overlay, rootfs: str, bundle: str, facts: Facts) -> None:
     """
     found, words = parse(mount)
     if (facts.euid or facts.in_user_namespace) and "userxattr" not in words:
-        # In a user namespace overlayfs keeps its notes in user.* attributes, if told to (Linux 5.11).
+        # In a user namespace overlayfs keeps its attributes in user.*, if told to (Linux 5.11).
         words.append("userxattr")
     mount.layers = tuple((name, *_side(path, rootfs, bundle)) for name, path in found)
     mount.data = tuple(words)
@@ -50,10 +50,10 @@ def lower(mount: Overlay, rootfs: str, bundle: str, facts: Facts) -> None:
 
 
 def parse(mount: Overlay) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return an overlay's layers, highest first, as (parameter, path), and its other words.
+    """Return an overlay's directories, highest first, as (parameter, path), and its other options.
 
     Raises:
-        Failure: there is no lower layer, or an upper one without a work directory.
+        Failure: there is no lower directory, or an upper one without a work directory.
 
     """
     words = []
@@ -61,7 +61,7 @@ def parse(mount: Overlay) -> tuple[list[tuple[str, str]], list[str]]:
     for word in mount.data:
         name, _, value = word.partition("=")
         if name == "lowerdir":
-            # A later lowerdir= takes the place of an earlier one, as any other option.
+            # A later lowerdir= replaces an earlier one, as any other option.
             found = [(have, path) for have, path in found if have not in ("lowerdir+", "datadir+")]
             found += _split(value)
         elif name in ("upperdir", "workdir"):
@@ -106,7 +106,7 @@ def _split(value: str) -> list[tuple[str, str]]:
 
 
 def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
-    """Return a layer's path, and whether it is one inside the root, where the mounts before it count."""
+    """Return the path of a directory, and whether it is inside the root, where earlier mounts count."""
     if not path.startswith("/"):
         path = f"{bundle}/{path}"
     within = mounts.inside(path, rootfs)
@@ -114,15 +114,15 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
 
 
 def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts) -> None:
-    """Put a layer of its own over a container's root file system, which then never changes: `--overlay`.
+    """Put a writable layer over a container's root file system, which then never changes: `--overlay`.
 
-    It is deleted with the container, so nothing of it ever has to be on a disk (`volatile`, Linux 5.10):
-    fsync(2) in the container and the end of the mount cost nothing.
+    It is deleted with the container, so it never has to be written to a disk (`volatile`, Linux 5.10):
+    fsync(2) in the container and the unmount cost nothing.
 
     Args:
         attach: the step that attaches the root file system.
         config: an accepted config.json.
-        request: where the layer is, and whose the root file system is.
+        request: the directory of the layer, and the owner of the root file system.
         facts: the host.
 
     Raises:
@@ -180,5 +180,5 @@ def made_of(lowers: tuple[str, ...], layer: str, words: tuple[str, ...], *, laye
 
 
 def _maps_to(ids: IdMap, host: int) -> bool:
-    """Tell whether an id of the host is one in the container."""
+    """Tell whether the container's user namespace maps an id of the host."""
     return any(outside <= host < outside + size for _, outside, size in ids)

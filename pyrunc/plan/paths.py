@@ -1,7 +1,7 @@
 """Masked and read-only paths.
 
-Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left alone. What is
-asked for is done or refused. A path is known by one spelling. For the root file system itself a cover would
+Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left out. All others
+are done or refused. Different spellings of a path are one path. On the root file system itself a mount would
 have no effect: read-only makes its mount read-only (as in runc), and to mask it is an error.
 """
 
@@ -19,10 +19,10 @@ _READONLY, _MASKED = "/linux/readonlyPaths", "/linux/maskedPaths"
 
 
 def lower(config: Config) -> list[Step]:
-    """Return read-only paths, then masked paths: a mask may lie on a read-only path.
+    """Return read-only paths, then masked paths: a mask may be on a read-only path.
 
     Raises:
-        Failure: a path names nothing, or the root is to be masked.
+        Failure: a path is empty, or the root is to be masked.
 
     """
     linux = config.get("linux") or {}
@@ -52,7 +52,7 @@ def root_readonly(config: Config) -> str:
 
 
 def _once(given: list[str] | None, pointer: str) -> dict[str, str]:
-    """Return path -> place of its first mention: covering one twice would only leave a second mount."""
+    """Return path -> place of its first mention: to cover a path twice would only leave a second mount."""
     first: dict[str, str] = {}
     for index, path in enumerate(given or ()):
         if not path:

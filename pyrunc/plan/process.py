@@ -62,8 +62,8 @@ CAPABILITIES = {
 }
 ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
 
-# asm-generic/resource.h; the numbers are the same on every architecture Python's supported kernels run pyrunc
-# on except alpha, mips and sparc.
+# asm-generic/resource.h; the numbers are the same on all architectures of pyrunc except alpha, mips and
+# sparc.
 RLIMITS = {
     "RLIMIT_CPU": 0,
     "RLIMIT_FSIZE": 1,
@@ -123,7 +123,7 @@ MEMORY_FLAGS = {
 def capability_mask(names: object, available: int) -> int:
     """Return the bits of the named capabilities that can be granted.
 
-    The specification says a runtime should not fail for one that is unknown or cannot be granted.
+    The specification wants no failure for one that is unknown or cannot be granted.
     """
     mask = 0
     for name in names if isinstance(names, (list, tuple)) else ():
@@ -134,7 +134,7 @@ def capability_mask(names: object, available: int) -> int:
 
 
 def _meant(name: str) -> str:
-    """Return a guess at a name with its prefix, its capitals or an underscore forgotten."""
+    """Return a guess at a name without its prefix, capital letters or an underscore."""
     bare = name.upper().removeprefix("CAP_").replace("_", "")
     near = [known for known in CAPABILITIES if known[4:].replace("_", "") == bare and known != name]
     return f' (did you mean "{near[0]}"?)' if near else ""
@@ -149,16 +149,16 @@ _SETS: tuple[Literal["bounding", "effective", "permitted", "inheritable", "ambie
 )
 
 
-# Said by `validate`, too (spec/slips.py).
+# Also used by `validate` (spec/slips.py).
 USER_BY_NAME = f"/process/user/username: {meaning.USER_BY_NAME}"
 
 
 def warnings(process: Process, available: int) -> tuple[str, ...]:
-    """Return what a process asks for and does not get.
+    """Return warnings about what a process asks for and does not get.
 
     These are capabilities that are unknown or cannot be granted, where config.md wants a warning, and a user
-    who is only named. One line for all of a kind: engines that give ten ambient capabilities and no
-    inheritable ones (buildah) would have ten lines before the output of each RUN.
+    given only by name. One line for all of a kind: engines that give ten ambient capabilities and no
+    inheritable ones (buildah) would print ten lines before the output of each RUN.
     """
     sets = process.get("capabilities") or {}
     named = {name for kind in _SETS for name in sets.get(kind) or ()}
@@ -177,10 +177,10 @@ def warnings(process: Process, available: int) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-# What a process of `exec --process` has from the container's own one when it does not say: what bounds it.
-# In the others "nothing said" has a meaning of its own: no variables, user 0, no terminal. runc has the same
-# list (libcontainer's newInitConfig), but for noNewPrivileges: there a false and nothing are the same to the
-# decoder, so that nothing said means new privileges in a container that has none.
+# What a process of `exec --process` takes from the container's own one if it is absent: its restrictions. For
+# the others to be absent has a meaning: no variables, user 0, no terminal. runc has the same list
+# (libcontainer's newInitConfig), except noNewPrivileges: its decoder cannot tell false from absent, so that
+# an absent one gives new privileges in a container that has none.
 _FROM_CONTAINER: tuple[str, ...] = (
     "capabilities",
     "noNewPrivileges",
@@ -192,16 +192,16 @@ _FROM_CONTAINER: tuple[str, ...] = (
     "oomScoreAdj",
     "execCPUAffinity",
 )
-# Of these the empty value says nothing.
+# For these an empty value is as an absent one.
 _OR_EMPTY = ("apparmorProfile", "selinuxLabel", "rlimits")
 
 
 def over(given: Process, own: Process) -> Process:
-    """Lay the process of a file over the container's own: to leave something out never gives more rights.
+    """Complete the process of a file with the container's own: an absent property never gives more rights.
 
     Args:
         given: the process object of `exec --process`, without nulls.
-        own: the process object the container was created with.
+        own: the process object of the container's configuration.
 
     """
     found: dict[str, Any] = {**given}
@@ -215,17 +215,17 @@ def over(given: Process, own: Process) -> Process:
     return found  # type: ignore[return-value]
 
 
-# Of a process whose configuration names none, whatever our caller's is: what it makes must not be everybody's
-# because a service manager has 0, and `exec` gives what the container's first process has.
+# The umask of a process whose configuration has none, whatever the caller's is: a service manager's 0 must
+# not make its files writable for everybody, and `exec` uses the same as the container's first process.
 _UMASK = 0o022
 
 
 def identity(process: Process, *, available: int) -> steps.Identity:
-    """Return who the process will be.
+    """Return the step with user, groups and capabilities of the process.
 
     Args:
         process: config.json's process object.
-        available: the capabilities the runtime can grant.
+        available: the capabilities that pyrunc can grant.
 
     """
     user = process.get("user") or {}
@@ -239,8 +239,8 @@ def identity(process: Process, *, available: int) -> steps.Identity:
             capability_mask(named.get(name), available)
             for name in ("effective", "permitted", "inheritable", "ambient")
         )
-        # The kernel refuses effective bits that are not permitted, and raises ambient bits only from
-        # inheritable and permitted ones.
+        # The kernel refuses effective bits that are not permitted, and raises ambient bits only if they are
+        # inheritable and permitted.
         effective &= permitted
         ambient &= permitted & inheritable
     given = user.get("umask")
@@ -252,7 +252,7 @@ def identity(process: Process, *, available: int) -> steps.Identity:
         uid=user.get("uid") or 0,
         gid=user.get("gid") or 0,
         gids=groups,
-        umask=_UMASK if given is None else given & 0o777,  # as umask(2) takes it
+        umask=_UMASK if given is None else given & 0o777,  # as umask(2) reads it
         bounding=bounding,
         effective=effective,
         permitted=permitted,
@@ -264,7 +264,7 @@ def identity(process: Process, *, available: int) -> steps.Identity:
 
 
 def rlimits(process: Process) -> list[steps.Step]:
-    """Return the resource limits, which the parent sets because the child may lack the right to."""
+    """Return the resource limits, which the parent sets because the child may have no right to."""
     found: list[steps.Step] = []
     for index, limit in enumerate(process.get("rlimits") or ()):
         pointer = f"/process/rlimits/{index}"
@@ -280,7 +280,7 @@ def rlimits(process: Process) -> list[steps.Step]:
 
 
 def attributes(process: Process, *, cpuset: bool = False) -> list[steps.Step]:
-    """Return the steps that need no order among themselves: scheduler, I/O priority."""
+    """Return the steps that may be done in any order: scheduler, I/O priority."""
     found: list[steps.Step] = []
     scheduler = process.get("scheduler")
     if scheduler:
@@ -305,7 +305,7 @@ def attributes(process: Process, *, cpuset: bool = False) -> list[steps.Step]:
 
 
 def labels(process: Process) -> list[steps.Step]:
-    """Return the LSM labels the process asks for."""
+    """Return the LSM labels of the process."""
     found: list[steps.Step] = []
     if process.get("apparmorProfile"):
         found.append(
@@ -321,7 +321,7 @@ def labels(process: Process) -> list[steps.Step]:
 
 
 def terminal(process: Process, *, console: bool) -> list[steps.Step]:
-    """Return the terminal step when the process has one."""
+    """Return the terminal step if the process has a terminal."""
     if not process.get("terminal"):
         return []
     size: Mapping[str, Any] = process.get("consoleSize") or {}
@@ -336,7 +336,7 @@ def terminal(process: Process, *, console: bool) -> list[steps.Step]:
 
 
 def program(process: Process) -> steps.Program:
-    """Return the program; of a variable given twice the last one counts."""
+    """Return the program; the last value of a variable counts."""
     env: dict[str, str] = {}
     for word in process.get("env") or ():
         name, _, value = word.partition("=")

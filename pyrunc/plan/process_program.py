@@ -1,8 +1,8 @@
-"""The operations that make a process: what it is, and its program.
+"""The operations that make a process: its properties, and its program.
 
 Used for every process that the init program makes in a container. Source: runtime-spec config.md "Process",
-capabilities(7), credentials(7). The order within Identity is the one in which nothing is held longer than
-needed nor dropped too early.
+capabilities(7), credentials(7). Within Identity the order is such that no right is kept longer than needed or
+dropped too early.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Filters: TypeAlias = Mapping[int, Filter]
 
     class Given(Protocol):
-        """What the parent gives: see program_exec.Entering."""
+        """What the parent passes: see program_exec.Entering."""
 
         kinds: int
         stay: tuple[int, ...]
@@ -54,13 +54,13 @@ _LIMIT = (1 << 64) - 1
 
 
 class _Lowering:
-    """What the lowering of one step needs to know beside the step."""
+    """What the lowering of one step needs besides the step."""
 
     def __init__(self, program: Program, plan: steps.Plan, given: Given) -> None:
         self.program = program
         self.plan = plan
         self.given = given
-        self.first = 3 + given.passed  # the lowest descriptor that does not go to the program
+        self.first = 3 + given.passed  # the lowest descriptor that the program does not get
         self.uid = uid_of(plan)
         self.names_home = any(
             word.startswith("HOME=") and word != "HOME="
@@ -71,7 +71,7 @@ class _Lowering:
 
 
 def identity(plan: steps.Plan) -> steps.Identity | None:
-    """Return the step that says who the process will be; None for a configuration without a process."""
+    """Return the identity step; None if the configuration has no process."""
     return next((step for step in plan.child if isinstance(step, steps.Identity)), None)
 
 
@@ -85,13 +85,13 @@ def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given:
     """Append the operations of steps.
 
     Args:
-        program: where.
+        program: the program to append to.
         todo: the steps.
-        plan: which they are from.
+        plan: the plan that they belong to.
         given: what the parent has prepared.
 
     Raises:
-        Failure: what a step asks for can be seen to be impossible.
+        Failure: a step cannot be carried out, as far as is known before.
 
     """
     lowering = _Lowering(program, plan, given)
@@ -100,7 +100,7 @@ def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given:
 
 
 def _keyring(on: _Lowering, step: steps.Keyring) -> None:
-    # The users of a user namespace are not the keyring's owner.
+    # The users of a user namespace do not own the keyring.
     search = KEY_OTH_SEARCH if on.given.kinds & CLONE_NEWUSER else KEY_USR_SEARCH
     on.program.add(step, "KEYRING", on.program.text(step.name), search)
 
@@ -134,8 +134,8 @@ def _label(on: _Lowering, step: steps.LsmLabel) -> None:
     plain = program.text("thread-self/attr/exec")
     place = plain
     if step.lsm == "apparmor":
-        # Linux 5.8 gave AppArmor a directory of its own; before that, and without other modules, this one
-        # does.
+        # Since Linux 5.8 AppArmor has its own directory; before that, and without other modules, it is this
+        # one.
         place = program.text("thread-self/attr/apparmor/exec")
         label = b"exec " + label
     slot = program.slot("procfs")
@@ -151,7 +151,7 @@ def _terminal(on: _Lowering, step: steps.Terminal) -> None:
 
 
 def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
-    # The last look at a file of the container: a filter may not allow openat2 later.
+    # This is the last use of a file of the container: a filter may refuse openat2 later.
     if not on.names_home:
         on.program.add(step, "HOME", on.uid)
     on.program.keep(step, on.first, on.given.stay)
@@ -201,7 +201,7 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
         add(step, "CAPABILITIES", step.effective, step.permitted, step.inheritable)
     if keep_capabilities:
         add(step, "PRCTL", PR_SET_KEEPCAPS, 0)
-    # What the configuration does not mention is left as it is, except what may come from our caller.
+    # What the configuration does not have stays unchanged, except what may come from the caller.
     add(step, "AMBIENT", step.ambient)
     if step.no_new_privileges:
         add(step, "PRCTL", PR_SET_NO_NEW_PRIVS, 1)
@@ -218,18 +218,18 @@ def _program(on: _Lowering, step: steps.Program) -> None:
 
 
 def execute(program: Program, plan: steps.Plan) -> None:
-    """Append the end of a program: what it becomes."""
+    """Append the end of a program: the execve."""
     step = next((step for step in plan.child if isinstance(step, steps.Program)), None)
-    if step is None:  # there is nothing to execute, which only `start` reports
+    if step is None:  # there is nothing to execute; only `start` reports that
         program.add(plan.namespaces, "EXEC", program.list(()), program.list(()))
         return
-    # The user's home is used where the environment names none.
+    # The user's home directory is used if the environment has none.
     env = [word for word in step.env if word != "HOME="]
     program.add(step, "EXEC", words(program, step, step.args), words(program, step, env))
 
 
 def candidates(step: steps.Program) -> list[str]:
-    """Return the paths under which the program may be, as execvp(3) tries them with the process's PATH."""
+    """Return the paths to try for the program, as execvp(3) does with the process's PATH."""
     name = step.args[0]
     if "/" in name:
         return [name]
@@ -266,13 +266,13 @@ def words(program: Program, step: steps.Step, given: Iterable[str]) -> int:
     return program.list(found)
 
 
-STATE_PID = 1 << 62  # stands for the pid in a state that is written before there is one
+STATE_PID = 1 << 62  # replaced by the pid in a state that is written before there is one
 _SECOND = 1_000_000_000
 _LONGEST = (1 << 63) // _SECOND  # seconds that fit into nanoseconds
 
 
 def _hooks(on: _Lowering, step: steps.Hooks) -> None:
-    """Lower hooks that run where the process will, with its environment where they have none of their own."""
+    """Lower hooks that run in the process's namespaces; those without an environment get the process's."""
     own = next((each.env for each in on.plan.child if isinstance(each, steps.Program)), ())
     hooks(on.program, step, [word for word in own if word != "HOME="], on.given.state, home=True)
 
@@ -289,15 +289,15 @@ def hooks(
     """Append the operations of hooks that run in the container.
 
     Args:
-        program: where.
+        program: the program to append to.
         step: the hooks.
-        default: the environment of those that have none of their own.
-        state: what they get on their stdin, STATE_PID in the place of the pid.
-        home: the home of the process's user is a variable of those without an environment, too.
+        default: the environment of hooks without one.
+        state: the state for their stdin, with STATE_PID instead of the pid.
+        home: hooks without an environment also get the home directory of the process's user.
         here: they run in the working directory, and not in /.
 
     Raises:
-        Failure: a word has a NUL inside.
+        Failure: a string has a NUL inside.
 
     """
     before, _, after = state.partition(str(STATE_PID))

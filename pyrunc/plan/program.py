@@ -1,10 +1,8 @@
-"""Steps -> operations: the program that the init carries out (pyrunc/init).
+"""Steps -> operations: the program for the init program (pyrunc/init).
 
-Law 1: what people see are the steps; an operation is one action of the kernel's that belongs to a step, and
-nothing is done that is not the operation of a step. Law 5: all is decided here; the init only obeys. Pure:
-a program is bytes, made and tested without any right.
-
-The layout of the bytes is in pyrunc/init/program.h, the operations' list in pyrunc/init/operations.def.
+Law 1: people see steps. An operation is one action of the kernel and belongs to a step; nothing is done
+without a step. Law 5: all is decided here. Pure: a program is bytes, made and tested without any rights.
+pyrunc/init/program.h has the layout of the bytes, pyrunc/init/operations.def the list of operations.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.steps import Step
 
-# The order is the numbering; what the letters mean is in operations.def.
+# The order gives the numbers; operations.def explains the letters.
 SIGNATURES = {
     "PRCTL": "nn",
     "NAME": "s",
@@ -133,50 +131,51 @@ _MAGIC, _VERSION, _TRACE = 0x7079696E, 1, 1
 _HEADER = _struct.Struct("=6I")
 _OPERATION = _struct.Struct("=IIQQQQQ")
 _WORD = (1 << 64) - 1
-# What the process is called until it executes its program; `status` knows it by that.
+# The name of the process until it executes its program; `state` recognises it by that.
 NAME = "pyrunc:[init]"
 SOCKET = 0  # the slot of the socket to the parent
 
 
 class Operation:
-    """One operation: its name, its arguments as the init gets them, and the step it belongs to.
+    """One operation: its name, its arguments as numbers, and its step.
 
-    No Record: a container with a thousand mounts has thousands of these, and each costs a third so.
+    It is no Record: a container with a thousand mounts has thousands of these, and this makes each cost a
+    third.
 
     Attributes:
         name: as in SIGNATURES.
-        arguments: numbers, slots, and places in the table of strings.
-        step: what people see.
-        tag: a number of ours that comes back with the report of a failure.
+        arguments: numbers, slots, and offsets in the table of strings.
+        step: the step it belongs to.
+        tag: a number that comes back in the report of a failure.
 
     """
 
     __slots__ = ("arguments", "name", "step", "tag")
 
     def __init__(self, name: str, arguments: tuple[int, ...], step: Step, tag: int = 0) -> None:
-        """Set all."""
+        """Set all attributes."""
         self.name = name
         self.arguments = arguments
         self.step = step
         self.tag = tag
 
     def __repr__(self) -> str:
-        """Show what the init gets."""
+        """Show the operation with its arguments."""
         return f"{self.name}{self.arguments}"
 
 
 class Program:
-    """A program in the making.
+    """A program while it is made.
 
     Attributes:
-        operations: what has been added, in order.
+        operations: the operations so far, in order.
         slots: the names of the slots; the first one is the socket.
         strings: the table of strings.
 
     """
 
     def __init__(self) -> None:
-        """Begin with no operation, and the socket's slot."""
+        """Make a program without operations, with the slot of the socket."""
         self.operations: list[Operation] = []
         self.slots = ["socket"]
         self.strings = bytearray(b"\0")
@@ -185,7 +184,7 @@ class Program:
         self._keep_all: list[int] = []
 
     def slot(self, name: str) -> int:
-        """Return the number of a slot, made when it is not there yet."""
+        """Return the number of a slot, and make the slot if it is new."""
         number = self._numbers.get(name)
         if number is None:
             number = self._numbers[name] = len(self.slots)
@@ -193,25 +192,25 @@ class Program:
         return number
 
     def slots_of(self, name: str, count: int) -> int:
-        """Return the first of several slots that follow each other."""
+        """Return the first of several consecutive slots."""
         first = self.slot(f"{name}0")
         for number in range(1, count):
             self.slot(f"{name}{number}")
         return first
 
     def add(self, step: Step, name: str, *arguments: int, tag: int = 0) -> None:
-        """Append an operation; negative numbers are taken as the kernel's unsigned ones."""
+        """Append an operation; negative numbers become the kernel's unsigned ones."""
         if arguments and min(arguments) < 0:
             arguments = tuple(argument & _WORD for argument in arguments)
         self.operations.append(Operation(name, arguments, step, tag))
 
     def keep(self, step: Step, first: int, slots: Iterable[int] | None = None) -> None:
-        """Append the operation that closes all descriptors but those of some slots.
+        """Append the operation that closes all descriptors except those of some slots.
 
         Args:
-            step: which it belongs to.
+            step: the step it belongs to.
             first: the lowest descriptor that may be closed.
-            slots: those that stay; None for all that there are in the end.
+            slots: the slots that stay open; None for all slots of the complete program.
 
         """
         if slots is None:
@@ -224,7 +223,7 @@ class Program:
         self.add(step, "KEEP", first, self.blob(bits.to_bytes(bits.bit_length() // 8 + 1, "little")))
 
     def wipe(self, step: Step) -> None:
-        """Append the operation that forgets all strings so far; those that come later are not among them."""
+        """Append the operation that overwrites all strings so far; later ones are kept."""
         self.add(step, "WIPE", 1, len(self.strings))
         self._known = {b"": 0}
 
@@ -232,7 +231,7 @@ class Program:
         """Return the offset of a string.
 
         Raises:
-            ValueError: there is a NUL inside, which no string of the kernel's can have.
+            ValueError: it has a NUL inside, which no string for the kernel can have.
 
         """
         data = word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
@@ -245,14 +244,14 @@ class Program:
         return place
 
     def blob(self, data: bytes) -> int:
-        """Return where bytes are, and how many, as one argument. They are aligned for any number in them."""
+        """Return offset and length of bytes as one argument. They are aligned for any number."""
         self.strings += bytes(-len(self.strings) % 8)
         place = len(self.strings)
         self.strings += data + b"\0"
         return place | len(data) << 32
 
     def list(self, words: Iterable[str]) -> int:
-        """Return where a list of strings is, as one argument.
+        """Return offset and length of a list of strings as one argument.
 
         Raises:
             ValueError: as text().
@@ -262,7 +261,7 @@ class Program:
         return self.blob(_struct.pack(f"={len(places)}I", *places))
 
     def settle(self) -> None:
-        """Fill in which slots stay where all do: there are no more to come."""
+        """Fill in the slots that stay open, if it is all of them: no slot is added any more."""
         if not self._keep_all:
             return
         every = self.blob(b"\xff" * (len(self.slots) // 8 + 1))
@@ -272,11 +271,11 @@ class Program:
         self._keep_all.clear()
 
     def encode(self, descriptors: Mapping[str, int], *, trace: bool = False) -> bytes:
-        """Return the bytes.
+        """Return the program as bytes.
 
         Args:
-            descriptors: name of a slot -> the descriptor that is in it from the beginning.
-            trace: the init is to note when each operation began and ended.
+            descriptors: name of a slot -> the descriptor that is in it at the beginning.
+            trace: init records begin and end of each operation.
 
         """
         self.settle()

@@ -1,9 +1,8 @@
 """The program of `exec`: one more process in a container.
 
 Law 6: the first half runs in a process that is in the container's cgroups but not in its pid namespace, so
-that nothing in the container sees it. It joins all the other namespaces, enters the container's root and
-closes everything; then it clones the process that the second half is about, which is whole when it is first
-seen.
+that no process of the container sees it. It joins all other namespaces, enters the container's root and
+closes its descriptors. Then it clones the process for the second half, which is complete when it can be seen.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class Entering(Record):
     Attributes:
         kinds: CLONE_NEW* flags of the namespaces to join.
         tasks: how many `tasks` files of version 1 cgroups it opened, in slots "tasks0", "tasks1", ...
-        null: it opened a null device of its own for stdio that is the host's, in the slot "null".
+        null: it opened a null device to replace the host's on stdio, in the slot "null".
         passed: how many descriptors from 3 on go to the program.
-        limits: it will set limits before the program is started, and wants to be asked.
-        size: struct winsize of the terminal, b"" for the kernel's.
+        limits: the parent will set limits before the program is started, and waits for a request.
+        size: struct winsize of the terminal, b"" for the kernel's default.
         clean: the terminal leaves newlines as they are.
         filters: id of a Seccomp step -> its compiled filter.
         stay: the slots that stay open to the end.
@@ -60,7 +59,7 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
         entering: what the parent knows.
 
     Raises:
-        Failure: what is asked for can be seen to be impossible.
+        Failure: a step cannot be carried out, as far as is known before.
 
     """
     program = Program()
@@ -95,10 +94,10 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
 
 
 def _outside(program: Program, plan: steps.Plan, entering: Entering) -> int:
-    """Add what has to be done before the namespaces are joined; return how many steps that were.
+    """Append what comes before the namespaces are joined; return how many steps that were.
 
-    These are the process's CPUs, before and after it has joined the container's cgroups, whose cpuset says
-    where it may run.
+    These set the process's CPUs, before and after it has joined the container's cgroups, whose cpuset limits
+    them.
     """
     joined = False
     for number, step in enumerate(plan.child):

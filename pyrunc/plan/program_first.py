@@ -1,8 +1,8 @@
-"""The program of a container's first process: from its beginning in new namespaces to its program.
+"""The program of a container's first process: from its start in new namespaces to its program.
 
-Law 6: another container's processes see it from its beginning where it joins their pid namespace. So that
-is joined last of all, by the clone of a process that has the container's root and nothing of the host.
-What waits for `start` is the init program and nothing else.
+Law 6: another container's processes see it from the moment it joins their pid namespace. So that is joined
+last, by the clone of a process that has the container's root and nothing of the host. The process that waits
+for `start` is the init program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _MAPPED, _GO = ord("M"), ord("O")
 DUMPABLE = ord("m")
-# Before the first of these the mount tree stands.
+# At the first of these steps the mount tree is complete.
 _OWN = (
     steps.Scheduler,
     steps.IoPriority,
@@ -42,7 +42,7 @@ _OWN = (
 NAMESPACES = 1  # tag of the operation that makes the container's namespaces
 
 
-_NOTHING: dict[Any, Any] = {}  # never written to
+_NOTHING: dict[Any, Any] = {}  # never changed
 
 
 class Beginning(Record):
@@ -50,25 +50,25 @@ class Beginning(Record):
 
     Attributes:
         kinds: CLONE_NEW* flags of the container's namespaces.
-        way: how init is made, see way().
+        way: the way init is made, see way().
         joins_pid: the slot "join-pid" has a pid namespace to join last of all.
         joins_late: kinds of namespaces that are entered after the cgroups.
         ordinary: the caller is not root.
         waits: the slots "go" and "answers" have the fifos of `start`; else the parent starts the program.
         passed: how many descriptors from 3 on go to the program.
         filters: id of a Seccomp step -> its compiled filter.
-        state, creating: the container's state for hooks of `start` and of the mount tree, STATE_PID of
-            process_program in the place of the pid.
-        size: struct winsize of the terminal, b"" for the kernel's.
+        state, creating: the container's state for hooks of `start` and of the mount tree, with
+            process_program.STATE_PID instead of the pid.
+        size: struct winsize of the terminal, b"" for the kernel's default.
         clean: the terminal leaves newlines as they are.
         opened: id of a step -> the slot of the mount that the parent has opened for it.
-        later: id of a step -> number of the mount that it opens later, and sends when it is asked.
-        links: id of a step -> what its source, a symlink that is copied, points to.
-        lonely: ids of slave mounts whose source has nothing to be a slave of.
-        places: id of a device -> where the host has it under another name.
+        later: id of a step -> number of the mount that the parent opens later, and sends on request.
+        links: id of a step -> the target of its source, a symlink that is copied.
+        lonely: ids of steps for slave mounts whose source is not shared, so that they cannot be slaves.
+        places: id of a device -> its path on the host, if that is another one.
         tasks: how many `tasks` files of version 1 cgroups are in the slots "tasks0", "tasks1", ...
         contexts: how many file system contexts for a procfs are in the slots "procfs1", "procfs2", ...
-        lock: struct flock that lets go of the lock in the slot "lock", b"" for none.
+        lock: struct flock that releases the lock in the slot "lock", b"" for none.
         classic: mounts are made with mount(2).
         seen: path of a source -> its device and inode on the host (mount(2)).
         directory: the container's state directory.
@@ -102,19 +102,19 @@ class Beginning(Record):
     stay: tuple[int, ...] = (SOCKET,)
 
 
-# How init is made: at once in its namespaces; by a process that joins others first; by one that is the
-# first in the new user namespace of an ordinary user, which must be dumpable while its id maps are written.
+# Ways to make init: at once in its namespaces; by a process that joins others first; by one that is the first
+# in the new user namespace of an ordinary user, and must be dumpable while its id mappings are written.
 DIRECT, HELPED, MAPPED_FIRST = "", "helped", "mapped-first"
 
 
 def way(spaces: Namespaces, *, ordinary: bool, classic: bool = False) -> str:
-    """Return how init is made.
+    """Return the way to make init.
 
     Args:
         spaces: the namespaces.
         ordinary: the caller is not root.
-        classic: with mount(2) there is no procfs of a namespace that one is not in: a pid namespace is joined
-            at the beginning.
+        classic: mounts are made with mount(2), which mounts procfs only for the own pid namespace: a pid
+            namespace is joined at the beginning.
 
     """
     if spaces.flags & CLONE_NEWUSER and ordinary:
@@ -122,7 +122,7 @@ def way(spaces: Namespaces, *, ordinary: bool, classic: bool = False) -> str:
     early = [join for join in spaces.joins if join.kind not in late(spaces)]
     if any(join.kind == "user" or (join.kind == "pid" and classic) for join in early):
         return HELPED
-    # From inside a new user namespace there is no right to enter one that the host owns.
+    # Inside a new user namespace there is no right to enter a namespace that the host owns.
     if spaces.flags & CLONE_NEWUSER and [join for join in early if join.kind != "pid"]:
         return HELPED
     return HELPED if spaces.flags & CLONE_NEWTIME else DIRECT
@@ -131,7 +131,7 @@ def way(spaces: Namespaces, *, ordinary: bool, classic: bool = False) -> str:
 def late(spaces: Namespaces) -> tuple[str, ...]:
     """Return the kinds of namespaces that are entered when init is in its cgroups.
 
-    In a user namespace it would have no right to enter a cgroup namespace of the host: then that is before.
+    In a user namespace it has no right to enter a cgroup namespace of the host: then that is entered before.
     """
     if spaces.flags & CLONE_NEWUSER or any(join.kind == "user" for join in spaces.joins):
         if any(join.kind == "cgroup" for join in spaces.joins):
@@ -140,14 +140,14 @@ def late(spaces: Namespaces) -> tuple[str, ...]:
 
 
 def new_at_once(spaces: Namespaces, given: str) -> int:
-    """Return the CLONE_NEW* flags of the namespaces that the first process is born in."""
+    """Return the CLONE_NEW* flags of the namespaces in which the first process starts."""
     if given == MAPPED_FIRST:
         return CLONE_NEWUSER
     return 0 if given == HELPED else spaces.flags & ~CLONE_NEWCGROUP
 
 
 def begins_at(plan: steps.Plan) -> int:
-    """Return the place of the first step that is carried out when the mount tree stands."""
+    """Return the index of the first step that is carried out after the mount tree."""
     return next(number for number, step in enumerate(plan.child) if isinstance(step, _OWN))
 
 
@@ -159,7 +159,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
         given: what the parent knows.
 
     Raises:
-        Failure: what is asked for can be seen to be impossible.
+        Failure: a step cannot be carried out, as far as is known before.
 
     """
     program = Program()
@@ -181,7 +181,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
             do(on, step)
         else:
             process_program.lower(program, (step,), plan, given)
-    # Nothing of the host is left to be read in a process that waits for `start`, or that others see now.
+    # Nothing of the host must be readable in a process that waits for `start`, or can be seen now.
     program.wipe(space)
     if given.joins_pid:
         _join_pid(program, plan, first, [*stay, *([program.slot("slave")] if plan.terminal else [])])
@@ -202,7 +202,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
 
 
 def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
-    """Append what makes and joins namespaces, up to init's own beginning."""
+    """Append what makes and joins namespaces, up to init's start."""
     space = plan.namespaces
     who = process_program.identity(plan)
     uid, gid, keep = (0, 0, True) if who is None else (who.uid, who.gid, who.gids is None)
@@ -218,15 +218,15 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
         program.add(space, "PRCTL", PR_SET_DUMPABLE, 0)
     _join(program, joins, user is None)
     if user is not None:
-        # The user stays the same: as such it may go to the cgroup, and it has all capabilities inside.
+        # The user stays the same, who may move it to the cgroup, and it has all capabilities inside.
         program.add(user, "SETNS", program.slot("join-user"), CLONE_NEWUSER)
         _join(program, joins, last=True)
     if space.flags & CLONE_NEWTIME:
         program.add(space, "UNSHARE", CLONE_NEWTIME)
         if space.time_offsets:
             text = "".join(f"{clock} {sec} {nano}\n" for clock, sec, nano in space.time_offsets)
-            # An ordinary user's files in /proc are root's unless it is dumpable. It is in the runtime's pid
-            # namespace still, where no container sees it.
+            # Files in /proc of an ordinary user's process belong to root unless it is dumpable. It is still
+            # in pyrunc's pid namespace, where no container sees it.
             if given.ordinary:
                 program.add(space, "PRCTL", PR_SET_DUMPABLE, 1)
             program.add(space, "CLOCKS", program.blob(text.encode()))
@@ -240,7 +240,7 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
         program.add(space, "WAIT", _GO)
     program.add(space, "CLOSE", program.slot("cgroup"))
     program.add(space, "SETSID")
-    program.add(space, "UMASK", 0)  # nodes and mount points get the modes they are given
+    program.add(space, "UMASK", 0)  # nodes and mount points get exactly their modes
     if space.flags & CLONE_NEWUSER or user is not None:
         if given.way != MAPPED_FIRST:
             program.add(space, "WAIT", _MAPPED)
@@ -256,7 +256,7 @@ def _join(program: Program, joins: list[Join], last: bool) -> None:  # noqa: FBT
 
 
 def _join_pid(program: Program, plan: steps.Plan, first: int, stay: list[int]) -> None:
-    """Append what takes the process into the pid namespace that it joins."""
+    """Append what moves the process into the pid namespace that it joins."""
     join = next(join for join in plan.namespaces.joins if join.kind == "pid")
     pid = program.slot("join-pid")
     program.keep(join, first, [*stay, pid])
@@ -268,7 +268,7 @@ def _join_pid(program: Program, plan: steps.Plan, first: int, stay: list[int]) -
 
 
 def proc_context(users: bool) -> Program:  # noqa: FBT001
-    """Return the program of a process that opens a procfs of a pid namespace for somebody who is not in it.
+    """Return the program of a process that opens a procfs of another pid namespace for its parent.
 
     Args:
         users: the slot "users" has a user namespace with the rights for it.

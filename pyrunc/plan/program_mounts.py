@@ -1,8 +1,7 @@
-"""Mount steps -> operations: how a mount is built, where it goes, what it must be in the end.
+"""Mount steps -> operations: how a mount is built, where it is attached, what it must be in the end.
 
-Law 3: nothing inside the root is named by a path but in the operations that resolve one in it. What the
-parent has opened on the host is in a slot. The rest, for which the init has the rights and its caller has
-not, the operations open.
+Law 3: only operations that resolve a path inside the root use one. What the parent has opened on the host is
+in a slot. What init has the rights for, and its caller has not, the operations open.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.program_tree import Lowering
     from pyrunc.plan.steps import Step
 
-# What may be mounted below /proc besides a procfs: files that resource views replace, as lxcfs does.
+# What may be mounted below /proc besides a procfs: files that show a container's resources, as of lxcfs.
 PROC_FILES = frozenset(
     (
         "/proc/cpuinfo",
@@ -46,18 +45,18 @@ AGAIN, MAY_BE_PRIVATE = 1, 2
 EVERYWHERE = 1
 EXACT_LINK = 2
 _EVERY_BIT = (1 << 64) - 1
-# Messages to the parent, see apply/protocol: it maps ids, and copies what a tmpfs covers.
+# Messages to the parent, see apply/protocol.py: it id-maps, and copies what a tmpfs covers.
 MAP_IDS, COVERED, COPY_UP = b"I", b"U", b"u"
-# What kernels have read in different ways over time, in paths of layers.
+# Characters in paths of overlay directories that kernels have read in different ways.
 _SPECIAL = frozenset("\\:,")
-# The longest string fsconfig(2) takes, and what the page of mount(2) has room for beside other words.
+# The longest string for fsconfig(2), and the room in the page of mount(2) beside other options.
 LONGEST, LONGEST_OF_MOUNT = 255, 3500
 _KINDS = {"lowerdir": 0, "lowerdir+": 0, "datadir+": 1, "upperdir": 2, "workdir": 3}
 WRITABLE = ("upperdir", "workdir")
 
 
 def destination(step: Mount) -> int:
-    """Return how a mount point is looked for, and what may be mounted there."""
+    """Return how a mount point is opened, and what may be mounted there."""
     how = BIND_OF_HOST if isinstance(step, Bind) else 0
     if step.no_symlink:
         how |= NO_SYMLINK
@@ -89,12 +88,12 @@ def _bind(on: Lowering, step: Bind | InnerBind | CgroupBind) -> None:
             add(step, "ASK", slot, ord(MAP_IDS), on.number(step))
     add(step, "ATTACH", slot, text(step, step.destination), destination(step), on.place)
     if asked.after:
-        # What is put on a shared mount becomes shared by that.
+        # A mount on a shared mount becomes shared.
         propagate(on, step, slot, asked.propagation)
     if asked.below:
         add(step, "BELOW", slot, asked.below)
     if isinstance(step, Bind):
-        # Its source has been looked at, and may have nothing that it could be a slave of.
+        # Its source has been looked at, and may not be shared.
         private = asked.may_be_private or id(step) in on.given.lonely
         _note(on, step, slot, MAY_BE_PRIVATE if private else 0, step.full_source)
     else:
@@ -104,7 +103,7 @@ def _bind(on: Lowering, step: Bind | InnerBind | CgroupBind) -> None:
 
 
 def open_source(on: Lowering, step: Bind | InnerBind | CgroupBind) -> int:
-    """Open a source that the parent has not: one inside the root, or an ordinary user's."""
+    """Open a source that the parent has not opened: one inside the root, or an ordinary user's."""
     add, text = on.program.add, on.text
     slot = on.slot("mount", step)
     how = RECURSIVE if step.attributes.recursive else 0
@@ -113,7 +112,7 @@ def open_source(on: Lowering, step: Bind | InnerBind | CgroupBind) -> int:
     if isinstance(step, InnerBind):
         add(step, "CLONE_BELOW", on.nothing, text(step, step.source), how, slot)
     elif isinstance(step, Bind) and step.subpath:
-        # Another container may be changing the volume, so its directories are not found by the whole path.
+        # Another container may be changing the volume, so its directories are opened one by one.
         volume = on.slot("volume", step)
         add(step, "OPEN_DIRECTORY", text(step, step.source), volume)
         add(step, "CLONE_BELOW", volume, text(step, step.subpath), how & RECURSIVE, slot)
@@ -127,8 +126,8 @@ def open_source(on: Lowering, step: Bind | InnerBind | CgroupBind) -> int:
 def clone(on: Lowering, step: Step, path: str, how: int, slot: int) -> None:
     """Append what makes a detached copy of something on the host.
 
-    With mount(2) it is looked for in init's own mount namespace, so it must be what the parent has seen at
-    its place, or has opened there.
+    mount(2) resolves it in init's own mount namespace, so it must be the file that the parent has seen at its
+    path, or has opened there.
     """
     add = on.program.add
     if not on.given.classic:
@@ -148,7 +147,7 @@ def clone(on: Lowering, step: Step, path: str, how: int, slot: int) -> None:
 
 
 def attributes(on: Lowering, step: Mount, slot: int) -> None:
-    """Append what sets all attributes and the propagation of a mount: first what is recursive."""
+    """Append what sets all attributes and the propagation of a mount: recursive ones first."""
     add = on.program.add
     asked = step.attributes
     words = asked.propagation
@@ -214,12 +213,12 @@ def _new(on: Lowering, step: FileSystem) -> None:
 def file_system(on: Lowering, step: FileSystem, slot: int) -> None:
     """Append what makes a new file system, mounted detached with all its attributes.
 
-    A tmpfs takes the mode of what it covers, if its words say none.
+    A tmpfs takes the mode of the directory that it covers, unless it has an option for that.
 
     Args:
         on: the lowering.
         step: what to mount.
-        slot: for the mount.
+        slot: slot for the mount.
 
     """
     add, text = on.program.add, on.text
@@ -236,7 +235,7 @@ def file_system(on: Lowering, step: FileSystem, slot: int) -> None:
         layers = _layers(on, step, context)
     else:
         add(step, "FSCREATE", context, 0)
-    # What stays writable until the tree is built gets its last bit at the end.
+    # A mount that stays writable until the tree is complete becomes read-only at the end.
     own_set = asked.own_set & ~RDONLY if step.readonly_last else asked.own_set
     add(step, "FSMOUNT", context, own_set, slot)
     for layer in layers:
@@ -249,7 +248,7 @@ def file_system(on: Lowering, step: FileSystem, slot: int) -> None:
 
 
 def _layers(on: Lowering, step: Overlay, context: int) -> list[int]:
-    """Append what tells overlayfs its layers, by descriptors, and makes it; return their slots."""
+    """Append what gives overlayfs its directories by descriptor, and makes it; return their slots."""
     add, text = on.program.add, on.text
     slots = []
     for number, (_name, path, inside) in enumerate(step.layers):
@@ -269,11 +268,11 @@ def _layers(on: Lowering, step: Overlay, context: int) -> list[int]:
 
 
 def _layers_by_name(on: Lowering, step: Overlay, context: int, slots: list[int]) -> None:
-    """Name the layers as kernels before 6.13 want them: all the lower ones in one string.
+    """Name an overlay's directories as kernels before 6.13 need it: all lower ones in one string.
 
-    By their paths, which people read in the mount table, where each means the same to every kernel and all of
-    them fit. Otherwise, and always inside the root, by the numbers of their descriptors: enough for some
-    sixty layers, and for some seven hundred with mount(2).
+    Their paths are used, which people read in the mount table, if every kernel reads them the same way and
+    they fit. Otherwise, and always inside the root, the numbers of their descriptors are used: enough for
+    some sixty lower directories, and for some seven hundred with mount(2).
     """
     longest = LONGEST_OF_MOUNT if on.given.classic else LONGEST
     paths = [path for _, path, _ in step.layers]
@@ -305,7 +304,7 @@ def _lower_layers(step: Overlay, names: list[str]) -> str:
 
 
 def _remount(on: Lowering, step: Remount) -> None:
-    """Append what changes what is mounted at the destination."""
+    """Append what changes the mount at the destination."""
     add = on.program.add
     slot = on.slot("mount", step)
     add(step, "OPEN_BELOW", on.nothing, on.text(step, step.destination), 0, slot)
@@ -330,7 +329,7 @@ def _note(on: Lowering, step: Mount, slot: int, how: int, base: str = "") -> Non
 
     Args:
         on: the lowering.
-        step: its step.
+        step: the mount's step.
         slot: the mount.
         how: what is known about it.
         base: the path of its source on the host, "" for none.

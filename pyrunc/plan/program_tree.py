@@ -1,7 +1,7 @@
 """The steps that make a mount tree -> operations.
 
-Law 1: an operation of the kernel's belongs to the step that people see; the order is the plan's. Law 5: what
-can be opened on the host is in slots, and what only the init can do is said here, not decided there.
+Law 1: each operation belongs to a step; the order is the plan's. Law 5: what can be opened on the host is in
+slots, and what only init can do is decided here, not there.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 _TYPES = {"c": 0o020000, "b": 0o060000, "p": 0o010000}
 _REPLACE = 1
-BATCH = 64  # mounts in one message; it takes 253 (SCM_MAX_FD)
-HOOKS_UMASK = 0o022  # of createContainer hooks: ours is 0, for the nodes and mount points we make
+BATCH = 64  # mounts in one message; a message takes 253 descriptors (SCM_MAX_FD)
+HOOKS_UMASK = 0o022  # of createContainer hooks: that of init is 0, for nodes and mount points
 HOOKS, GO = b"H", b"O"
 
 
 class Lowering:
-    """What the lowering of one step of a tree needs to know beside the step.
+    """What the lowering of one step of a tree needs besides the step.
 
     Attributes:
         nothing: a slot that is never filled.
-        place: the slot of a mount point that was opened before its mount is there.
-        devpts: the slot of the container's devpts, -1 as long as there is none.
-        readonly_last, again: mounts that something is still to be done with, and their steps.
-        handed: path -> slot of what the parent has opened in init's mount namespace (mount(2)).
+        place: the slot of a mount point that was opened before its mount was made.
+        devpts: the slot of the container's devpts, -1 while there is none.
+        readonly_last, again: mounts to change at the end, and their steps.
+        handed: path -> slot of a source that the parent has opened in init's mount namespace (mount(2)).
         early: id of a step -> slot of a source that was opened while it shared mount events with the host.
 
     """
 
     def __init__(self, program: Program, plan: steps.Plan, given: Beginning) -> None:
-        """Begin with no mount."""
+        """Start without mounts."""
         self.program = program
         self.plan = plan
         self.given = given
@@ -56,15 +56,15 @@ class Lowering:
         self.early: dict[int, int] = {}
         self._numbers = {id(step): number for number, step in enumerate(plan.child)}
         self._came = 0
-        self._later = -1  # the first slot of those that come in batches
+        self._later = -1  # the first slot for the batches of sources
         self._contexts = 0
 
     def number(self, step: steps.Step) -> int:
-        """Return a step's place in the plan, by which the parent knows it."""
+        """Return a step's index in the plan, by which the parent knows it."""
         return self._numbers[id(step)]
 
     def slot(self, name: str, step: steps.Step) -> int:
-        """Return a slot of a step's own."""
+        """Return a slot for a step."""
         return self.program.slot(f"{name}{self._numbers.get(id(step), '')}")
 
     def text(self, step: steps.Step, word: str) -> int:
@@ -76,7 +76,7 @@ class Lowering:
         return words(self.program, step, given)
 
     def opened(self, step: steps.Step) -> int:
-        """Return the slot of what the parent has opened for a step, -1 if it does not open it."""
+        """Return the slot of what the parent has opened for a step, -1 if there is none."""
         if id(step) in self.early:
             return self.early[id(step)]
         name = self.given.opened.get(id(step))
@@ -88,7 +88,7 @@ class Lowering:
             return -1
         if place == self._came:
             if not place:
-                # One each: a mount may be needed once more when the next batch has come.
+                # One for each: a mount may be needed again after the next batch has come.
                 self._later = self.program.slots_of("later", len(later))
             count = min(BATCH, len(later) - place)
             self.program.add(step, "RECEIVE", self._later + place, count, place)
@@ -104,11 +104,12 @@ class Lowering:
 
 
 def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
-    """Lower the staging place, and what is copied before mounts are cut off from the host."""
+    """Lower the staging directory, and the copies made before mounts are separated from the host."""
     wanted = classic_early(on.plan)
     shared = [each.source for each in wanted if any(flag == SHARED for flag, _ in each.options.propagation)]
     if step.handed:
-        # Before the staging place lies over the root directory: who enters the namespace then is in it.
+        # Before the staging directory covers the root directory: a process that enters the namespace is then
+        # in it.
         paths = list(classic_handed(on.plan))
         first = on.program.slots_of("handed", len(paths)) if paths else 0
         for number in range(0, len(paths), BATCH):
@@ -122,7 +123,7 @@ def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
 
 
 def classic_early(plan: steps.Plan) -> list[Bind]:
-    """Return the binds that exchange mount events with the host: copies of what still does."""
+    """Return the binds that exchange mount events with the host: copies of mounts that still do."""
     tree = next(step.flag for step in plan.child if isinstance(step, steps.TreePropagation))
     return [
         step
@@ -133,7 +134,7 @@ def classic_early(plan: steps.Plan) -> list[Bind]:
 
 
 def classic_handed(plan: steps.Plan) -> dict[str, steps.Step]:
-    """Return path -> step of what the parent opens in init's mount namespace, in this order."""
+    """Return path -> step of the sources that the parent opens in init's mount namespace, in this order."""
     found: dict[str, steps.Step] = {}
     for step in plan.child:
         if isinstance(step, steps.AttachRoot) and step.overlay is None:
@@ -180,7 +181,7 @@ def _cgroup_namespace(on: Lowering, step: steps.EnterCgroupNamespace) -> None:
         return
     join = next((join for join in on.plan.namespaces.joins if join.kind == "cgroup"), None)
     if join is not None and "cgroup" in on.given.joins_late:
-        # After the cgroup: on a delegated hierarchy nobody is moved from inside another namespace.
+        # After the cgroup: on a delegated hierarchy no process can be moved from inside another namespace.
         program.add(join, "SETNS", program.slot("join-cgroup"), CLONE_NEWCGROUP)
 
 
@@ -221,7 +222,7 @@ def _terminal(on: Lowering, step: steps.Terminal) -> None:
 
 
 def _settle(on: Lowering, step: steps.Step) -> None:
-    """Let others take their mount points away again: ours are in use."""
+    """Let other containers remove their mount points again: those of this one are in use."""
     if on.given.lock:
         on.program.add(step, "UNLOCK", on.program.slot("lock"), on.program.blob(on.given.lock))
 
@@ -235,7 +236,7 @@ def _wait_for_hooks(on: Lowering, step: steps.WaitForHooks) -> None:
 def _hooks(on: Lowering, step: steps.ContainerHooks) -> None:
     """Lower hooks that prepare the tree: they name its files relative to the root file system, as with runc.
 
-    They have no variables of our caller's: a process of the container may see them.
+    They have no variables of the caller: a process of the container may see them.
     """
     _settle(on, step)
     program = on.program
@@ -261,10 +262,10 @@ def _enter_root(on: Lowering, step: steps.EnterRoot) -> None:
 
 
 def _root_propagation(on: Lowering, step: steps.RootPropagation) -> None:
-    """Lower linux.rootfsPropagation; mounts with words about it of their own keep what they say.
+    """Lower linux.rootfsPropagation; mounts with options for it keep those.
 
-    A shared root begins a peer group of its own: of the host's mount that it is a copy of it was a slave
-    until now, and would stay one.
+    A shared root begins a peer group of its own: so far it was a slave of the host's mount from which it was
+    copied, and would stay one.
     """
     if step.flag == SHARED:
         on.program.add(step, "PROPAGATION", PRIVATE)
@@ -273,7 +274,7 @@ def _root_propagation(on: Lowering, step: steps.RootPropagation) -> None:
 
 
 def again(on: Lowering) -> None:
-    """Give mounts with words about propagation of their own back what was changed for all."""
+    """Set the propagation of mounts that have options for it again."""
     for slot, step in on.again:
         program_mounts.propagate(on, step, slot, step.attributes.again)
         if (slot, step) not in on.readonly_last:

@@ -1,7 +1,7 @@
-"""Record: the base of all plain data in a plan.
+"""Record: the base class of all data in a plan.
 
-Law 1 asks for data, the import budget forbids dataclasses (25 ms of start-up before the first class): a
-metaclass of a few lines reads the same, and mypy checks it as if it were a dataclass.
+Law 1 wants data, and the import budget does not allow dataclasses (25 ms of start-up before the first class).
+A metaclass of a few lines does the same, and mypy checks it as if it were a dataclass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_options: object) -> object:
-        """Do nothing: the real one only speaks to type checkers."""
+        """Do nothing: the real one is only for type checkers."""
         return lambda cls: cls
 
 
@@ -44,7 +44,7 @@ class Record(metaclass=_RecordMeta):
     """Keyword-only fields with slots, equality and a readable repr.
 
     Raises:
-        TypeError: a field without default is missing, or a name is no field.
+        TypeError: a field without default is missing, or there is no such field.
 
     """
 
@@ -68,7 +68,7 @@ class Record(metaclass=_RecordMeta):
 
     @classmethod
     def _wrong(cls, merged: dict[str, Any]) -> TypeError:
-        """Return the error for fields that are not those of the class."""
+        """Return the error for wrong or missing fields."""
         missing = [field for field in cls._fields if field not in merged]
         if missing:
             return TypeError(f"{cls.__name__} needs {', '.join(missing)}")

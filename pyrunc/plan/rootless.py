@@ -1,8 +1,7 @@
-"""What cannot be asked for by an ordinary user, said before anything is done.
+"""Refuse what an ordinary user cannot ask for, before anything is done.
 
-Law 1: nothing but the configuration is looked at. These are runc's rules and words
-(libcontainer/configs/validate), which engines and people know; whatever else an ordinary user may not do, the
-kernel refuses at the step concerned.
+Law 1: only the configuration is checked. The rules and messages are runc's (libcontainer/configs/validate),
+which engines and people know. What else an ordinary user may not do, the kernel refuses at the step.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration that only root's rights could carry out.
+    """Refuse a configuration that needs root's rights.
 
     Raises:
-        Failure: naming the place.
+        Failure: with the place in config.json.
 
     """
     linux = config.get("linux") or {}

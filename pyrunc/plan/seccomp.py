@@ -1,9 +1,8 @@
-"""linux.seccomp as data: names become the kernel's numbers, mistakes become a Failure with its place.
+"""linux.seccomp as data: names become the kernel's numbers; mistakes become a Failure with their place.
 
-Law 1: this is the whole decision (which action for which call); what libseccomp makes of it is work for
-apply/seccomp. Sources: runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux
-6.18. The tables below are the only place where the words of the section are known: `features` reads them
-from here.
+Law 1: all is decided here (which action for which call); apply/seccomp lets libseccomp compile it. Sources:
+runtime-spec config-linux.md "Seccomp" (1.3), seccomp(2), linux/seccomp.h of Linux 6.18. Only the tables below
+have the names of the section: `features` reads them from here.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ ARCHITECTURES = {
     "SCMP_ARCH_X86_64": "x86_64",
 }
 
-# Flags of seccomp(2). TSYNC asks for what is true anyway: the process that loads the filter has one thread.
+# Flags of seccomp(2). TSYNC changes nothing: the process that loads the filter has one thread.
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SECCOMP_FILTER_FLAG_SPEC_ALLOW,
@@ -94,7 +93,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 }
 
-# linux/bpf_common.h, linux/err.h: the kernel cuts a larger errno down to this without a word.
+# linux/bpf_common.h, linux/err.h: the kernel silently reduces a larger errno to this.
 MAX_ERRNO = 4095
 MAX_ARGUMENT = 5
 
@@ -138,7 +137,7 @@ class Filter(Record):
         return repr((self.default, self.architectures, self.rules, self.mentioned))
 
     def always_allows(self, name: str) -> bool:
-        """Tell whether a call gets through whatever its arguments are."""
+        """Tell whether a call is allowed whatever its arguments are."""
         allowed = self.default in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG)
         for action, names, alternatives, _index in self.rules:
             if name in names:
@@ -149,7 +148,7 @@ class Filter(Record):
 
 
 def features() -> dict[str, object]:
-    """Return what `features` says of linux.seccomp, except supportedFlags, which only the kernel knows."""
+    """Return the linux.seccomp part of `features`, except supportedFlags, which only the kernel knows."""
     return {
         "enabled": True,
         "actions": sorted(ACTIONS),
@@ -173,14 +172,15 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
 
     Args:
         section: the section, or None.
-        pointer: where it stands in config.json.
+        pointer: its place in config.json.
 
     Returns:
-        The filter, or None when seccomp is off: no section, or one with neither default action nor rules,
-        which is how engines spell "unconfined".
+        The filter, or None if seccomp is off: no section, or one with neither default action nor rules, with
+            which engines mean "unconfined".
 
     Raises:
-        Failure: a word is unknown, an errno where none is possible, a notification nobody could receive.
+        Failure: an unknown name, an errno for an action without one, or a notification that no agent
+            receives.
 
     """
     if not section or not (section.get("defaultAction") or section.get("syscalls")):
@@ -196,12 +196,13 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
         action = _action(entry["action"], entry.get("errnoRet"), place, "")
         names = entry["names"]
         if action == default:
-            # libseccomp refuses such a rule with EACCES or EEXIST, which reads like a matter of rights.
+            # libseccomp refuses such a rule with EACCES or EEXIST, which reads like missing rights.
             mentioned += names
             continue
         if action == SECCOMP_RET_USER_NOTIF:
             if "write" in names:
-                # The child tells the parent about the listener with write(2): nobody could answer it.
+                # The child tells the parent about the listener with write(2): that call could not be
+                # answered.
                 text = "SCMP_ACT_NOTIFY cannot be used for the write syscall"
                 raise Failure(text, pointer=f"{place}/names/{names.index('write')}")
             flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
@@ -222,7 +223,7 @@ def lower(section: dict[str, Any] | None, pointer: str = "/linux/seccomp") -> Fi
 
 
 def process_state(lowered: Filter, *, version: str, pid: int, state: dict[str, object]) -> dict[str, object]:
-    """Return the container process state that goes to the seccomp agent with the listener's descriptor.
+    """Return the container process state that the seccomp agent gets with the listener's descriptor.
 
     Source: config-linux.md "The Container Process State".
 
@@ -261,8 +262,7 @@ def _action(word: str, errno: int | None, pointer: str, prefix: str) -> int:
 
 def _flags(words: list[str] | None, pointer: str) -> int:
     if words is None:
-        # As runc: without a word on flags a process is not slowed down by speculation barriers; [] asks for
-        # them.
+        # As in runc: without `flags` a process is not slowed down by speculation barriers; [] asks for them.
         return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
     flags = 0
     for index, word in enumerate(words):
@@ -282,10 +282,10 @@ def _architectures(words: list[str] | None, pointer: str) -> tuple[str, ...]:
 
 
 def _alternatives(args: list[dict[str, Any]] | None, pointer: str) -> tuple[tuple[Condition, ...], ...]:
-    """Return the alternatives of a rule's conditions: () is "always".
+    """Return the alternatives of a rule's conditions; () means always.
 
-    Conditions on different arguments must all hold. Two on the same argument cannot be joined by libseccomp;
-    as in runc each condition then is a rule of its own, so that one of them is enough.
+    Conditions on different arguments must all be true. libseccomp cannot combine two on the same argument; as
+    in runc each condition is then a rule of its own, so that one of them is enough.
     """
     if not args:
         return ()
@@ -311,6 +311,6 @@ def _check_listener(flags: int, listener: str, metadata: str, pointer: str) -> N
         text = "SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers"
         raise Failure(text, pointer=pointer + "/listenerPath")
     if flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
-        # seccomp(2) would say EINVAL.
+        # seccomp(2) would return EINVAL.
         text = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"
         raise Failure(text, pointer=pointer + "/flags")

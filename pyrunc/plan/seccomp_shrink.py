@@ -1,15 +1,15 @@
-"""The same filter with fewer instructions: neighbours with one answer become a range.
+"""The same filter with fewer instructions: neighbouring numbers with one answer become a range.
 
-Why: Linux runs a new filter once for each system call number to learn which it always allows, and translates
-it to machine code, so that loading the 1260 instructions libseccomp makes of Docker's profile takes half a
-millisecond, loading 430 less than half of that. Law 1: pure; slow path, only reached when a filter is
+Linux runs a new filter once for each system call number to find those that it always allows, and translates
+it to machine code. So loading the 1260 instructions that libseccomp makes of Docker's profile takes half a
+millisecond, and loading 430 less than half of that. Law 1: pure; slow path, only used when a filter is
 compiled.
 
-How: for each architecture the program is followed with all numbers at once, which every comparison divides,
-until it answers or looks at an argument. Neighbouring numbers with equal outcomes are joined to stretches,
-which the new program finds by bisection; the instructions that look at arguments are copied as they are. The
-new program is then followed in the same way and must have the same outcomes; if not, or if something unknown
-stands in the old one, that one is kept.
+For each architecture the program is followed with all numbers at once, which every comparison divides, until
+it answers or looks at an argument. Neighbouring numbers with equal outcomes are joined to ranges, which the
+new program finds by bisection. The instructions that look at arguments are copied unchanged. The new program
+is then followed in the same way and must have the same outcomes. If not, or if the old one has an unknown
+instruction, the old one is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Instruction: TypeAlias = tuple[int, int, int, int]  # code, skip if true, skip if false, constant
-    # (-1, answer) once it is certain; (place, 0) where the program begins to look at arguments
+    # (-1, answer) if it is certain; (place, 0) where the program begins to look at arguments
     Outcome: TypeAlias = tuple[int, int]
     Stretch: TypeAlias = tuple[int, Outcome]  # first number, outcome from there on
 
@@ -33,11 +33,11 @@ _TESTS = (_IF_EQUAL, _IF_ABOVE, _IF_NOT_BELOW, _IF_BIT)
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _END = 1 << 32
 _STRANGER = 0  # no architecture has this token
-_FAR = 255  # a conditional jump's distance has eight bits
+_FAR = 255  # the distance of a conditional jump has eight bits
 
 
 class _UnknownError(Exception):
-    """The program does something that this module does not know."""
+    """The program has an instruction that this module does not know."""
 
 
 def shrink(program: bytes) -> bytes:
@@ -75,11 +75,11 @@ def _stretches(code: list[Instruction], architecture: int, seen: list[int] | Non
 
     Args:
         code: the program.
-        architecture: what it finds as architecture.
-        seen: gets the architectures it asks for.
+        architecture: the architecture that it finds.
+        seen: is extended by the architectures that it compares with.
 
     Returns:
-        First number and outcome of each stretch of equal outcomes, beginning with number 0.
+        First number and outcome of each range of equal outcomes, from number 0 on.
 
     """
     found: list[Stretch] = []
@@ -117,11 +117,11 @@ def _stretches(code: list[Instruction], architecture: int, seen: list[int] | Non
 
 
 def _divide(kind: int, constant: int, first: int, end: int) -> list[tuple[int, int, bool]]:
-    """Divide the numbers from first to before end by a comparison: the parts, and what it says there."""
+    """Divide the numbers from first to before end by a comparison: the parts, and its result for each."""
     if kind == _IF_EQUAL:
         parts = [(0, constant, False), (constant, constant + 1, True), (constant + 1, _END, False)]
     elif kind == _IF_BIT:
-        if constant not in (1 << 30, 1 << 31):  # a lower bit changes too often to make stretches
+        if constant not in (1 << 30, 1 << 31):  # a lower bit changes too often to make ranges
             raise _UnknownError
         parts = [(at, at + constant, bool(at & constant)) for at in range(0, _END, constant)]
     else:
@@ -132,7 +132,7 @@ def _divide(kind: int, constant: int, first: int, end: int) -> list[tuple[int, i
 
 
 def _reachable(code: list[Instruction], entries: set[int]) -> list[int]:
-    """Return the places, in their order, that can be reached from where arguments are looked at."""
+    """Return the places, in order, that can be reached from those that look at arguments."""
     found: set[int] = set()
     todo = list(entries)
     while todo:
@@ -179,7 +179,7 @@ def _assemble(
     ]
     for old in tail:
         kind, yes, no, constant = code[old]
-        # Leaving instructions out makes distances shorter, never longer.
+        # Without some instructions distances are shorter, never longer.
         if kind == _JUMP:
             constant = place[old + 1 + constant] - place[old] - 1
         elif kind in _TESTS:

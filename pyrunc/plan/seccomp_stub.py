@@ -1,9 +1,9 @@
-"""ENOSYS for system calls newer than a profile: a few BPF instructions in front of the compiled filter.
+"""ENOSYS for system calls newer than a profile: a few BPF instructions before the compiled filter.
 
-Why: a C library that meets ENOSYS falls back to an older call, one that meets the profile's EPERM gives up
-(runc#2151, moby#42680). A profile cannot have meant a call that did not exist when it was written, so for
-each architecture a number above all those the profile mentions is answered "no such call". Slow path: only
-reached when a filter is compiled. Law 1: pure; numbers in, instructions out.
+After ENOSYS a C library uses an older call; after the profile's EPERM it gives up (runc#2151, moby#42680). A
+profile cannot mean a call that did not exist when it was written. So, for each architecture, ENOSYS is the
+answer for a number above all those that the profile mentions. Slow path: only used when a filter is compiled.
+Law 1: pure.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _NUMBER = 0
 _ARCHITECTURE = 4
 
 
-# Architecture tokens as libseccomp has them: the kernel's AUDIT_ARCH_*, except that x32, which to the kernel
-# is x86_64 with a bit in the number, has a token of its own.
+# Architecture tokens of libseccomp: the kernel's AUDIT_ARCH_*, except for x32, which is x86_64 with a bit in
+# the number for the kernel, and has a token of its own here.
 X86_64 = 0xC000003E
 X32 = 0x4000003E
 ARM = 0x40000028
@@ -45,7 +45,7 @@ S390 = 0x00000016
 S390X = 0x80000016
 _X32_BIT = 0x40000000
 
-# arch/arm/include/uapi/asm/unistd.h: calls private to the architecture (set_tls, cacheflush) start here, far
+# arch/arm/include/uapi/asm/unistd.h: calls of this architecture only (set_tls, cacheflush) start here, far
 # above every ordinary number.
 ARM_PRIVATE = 0x0F0000
 
@@ -53,14 +53,14 @@ ARM_PRIVATE = 0x0F0000
 def newest(architecture: int, numbers: list[int]) -> int:
     """Return the largest ordinary system call number, -1 if there is none.
 
-    Negative numbers are libseccomp's marks for calls an architecture does not have.
+    Negative numbers are libseccomp's marks for calls that an architecture does not have.
     """
     limit = ARM_PRIVATE if architecture == ARM else 1 << 32
     return max((number for number in numbers if number < limit), default=-1)
 
 
 def enosys_stub(largest: dict[int, int]) -> bytes:
-    """Return instructions that answer ENOSYS to newer calls and else run into what follows them.
+    """Return instructions that answer ENOSYS to newer calls, and otherwise continue after their end.
 
     Args:
         largest: architecture token -> the largest number its rules mention (negative: none, so no stub for
@@ -71,13 +71,13 @@ def enosys_stub(largest: dict[int, int]) -> bytes:
     blocks = []
     for token in sorted({X86_64 if token == X32 else token for token in known}):
         body = _body(token, known)
-        # The accumulator still holds the architecture: a block that does not match leaves it alone.
+        # The accumulator still has the architecture: a block that does not match does not change it.
         blocks += [(_IF_EQUAL, 0, len(body), token), *body]
     if not blocks:
         return b""
     program = [(_LOAD, 0, 0, _ARCHITECTURE), *blocks]
     end = len(program)
-    # Every unconditional jump goes to the filter, which begins where the stub ends.
+    # Every unconditional jump goes to the filter, which begins at the end of the stub.
     return b"".join(
         pack(INSTRUCTION, code, yes, no, end - index - 1 if code == _JUMP else value)
         for index, (code, yes, no, value) in enumerate(program)
@@ -87,8 +87,8 @@ def enosys_stub(largest: dict[int, int]) -> bytes:
 def _body(token: int, known: dict[int, int]) -> list[_Instruction]:
     body = [(_LOAD, 0, 0, _NUMBER)]
     if token in (S390, S390X):
-        # Number 0 carries the calls whose number does not fit into the instruction; a kernel that does not
-        # know such a call leaves 0 in place. The old call 0, setup, has not existed for decades.
+        # Number 0 has the calls whose number does not fit into the instruction; a kernel that does not know
+        # such a call leaves 0 there. The old call 0, setup, has not existed for decades.
         body += [(_IF_EQUAL, 0, 1, 0), (_RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS)]
     if token == ARM:
         body += [(_IF_ABOVE, 2, 0, ARM_PRIVATE - 1)]

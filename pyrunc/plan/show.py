@@ -1,7 +1,7 @@
-"""A plan in words and as JSON: what `pyrunc plan` prints.
+"""A plan in words and as JSON: the output of `pyrunc plan`.
 
-Law 1: the list that is shown is the list that is carried out, in the order in which it is; nothing is
-computed for the reader alone. Slow path: nobody waits for microseconds here.
+Law 1: the list that is shown is the list that is carried out, in the same order. Slow path: it may take its
+time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_options import Options
 
 
-# Of the parent's steps these come before init exists, and these once it is ready.
+# The parent's steps before init exists, and those after it is ready.
 _FIRST = (steps.Provide, steps.Cgroup)
 _LAST = (steps.OomScore, steps.Rlimit)
 
@@ -29,11 +29,11 @@ class Row(Record):
     """One line of the table.
 
     Attributes:
-        number: the step's place, from 1.
-        by: who does it: "parent", "child" (init, up to created) or "start" (init, once it is started).
+        number: the step's number, from 1.
+        by: who carries it out: "parent", "child" (init, up to created) or "start" (init, once it is started).
         step: the step itself.
         text: what it does, in words.
-        below: the operations that carry it out, where they are to be shown (see show_program).
+        below: its operations, if they are shown (see show_program.py).
 
     """
 
@@ -82,9 +82,9 @@ def table(
     Args:
         found: the rows.
         numbers: titles of further columns.
-        values: what stands in these, for each row.
-        width: of the terminal, which the lines are to fit; 0: there is none.
-        paint: colours a text in a style.
+        values: the values of these, for each row.
+        width: width of the terminal in columns, which the lines fit; 0: no terminal.
+        paint: a function that colours a text in a style.
 
     """
     none = ("",) * len(numbers)
@@ -96,7 +96,7 @@ def table(
     if width or paint:
         return _fitted(cells, len(numbers), width, paint)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    # One very long line must not move the pointers of all lines out of sight.
+    # One very long line must not move the pointers of all lines off the screen.
     widths[-2:] = min(widths[-2], 90), 0
     right = (0, *range(2, 2 + len(numbers)))
     lines = (
@@ -137,7 +137,7 @@ def _fitted(
 
 
 def _lines(row: Row) -> list[str]:
-    """Return a row's lines: only a cgroup has several, and a line end elsewhere is in somebody's words."""
+    """Return a row's lines: only a cgroup has several; a newline elsewhere comes from the configuration."""
     lines = row.text.split("\n") if isinstance(row.step, steps.Cgroup) else [row.text]
     return [*lines, *row.below]
 
@@ -231,7 +231,7 @@ def describe(step: steps.Step) -> str:
 
 
 def attributes(set_bits: int, clear: int, atime: int | None, prefix: str = "") -> list[str]:
-    """Return the words for MOUNT_ATTR_* bits that are set and cleared; prefix "r" for recursive ones."""
+    """Return the options for MOUNT_ATTR_* bits that are set and cleared; prefix "r" for recursive ones."""
     words = [on for bit, on, _ in mount_options.ATTRIBUTES if set_bits & bit]
     words += [off for bit, _, off in mount_options.ATTRIBUTES if clear & bit]
     if atime is not None:
@@ -251,7 +251,7 @@ def options(given: Options) -> list[str]:
 
 
 def _bind(step: mount_steps.Mount) -> str:
-    """Describe a bind: what it shows, and what becomes of attributes that nobody asked for."""
+    """Describe a bind: what it shows, and what happens to attributes that were not asked for."""
     what = f"{step.options.bind} {step.full_source}"
     if isinstance(step, mount_steps.InnerBind):
         what += " of the root"
@@ -284,7 +284,7 @@ def _reconfigure(step: mount_steps.Reconfigure) -> str:
 
 
 def _defaults(step: mount_steps.Mount) -> list[str]:
-    """Return the words for propagation that is not the options'."""
+    """Return the words for propagation that does not come from the options."""
     asked = step.attributes
     words = []
     if asked.propagation and not step.options.propagation:
@@ -368,7 +368,7 @@ def _device(step: steps.Device) -> str:
 
 
 def _sysctl(path: str) -> str:
-    """Return a sysctl as people write it; with a dot in one of its names the slashes stay."""
+    """Return a sysctl's usual name; with a dot in one of its parts the slashes stay."""
     return path if "." in path else path.replace("/", ".")
 
 

@@ -1,7 +1,6 @@
-"""A container's mounts as a tree and as JSON: what `pyrunc mounts` prints.
+"""A container's mounts as a tree and as JSON: the output of `pyrunc mounts`.
 
-plan/show.py prints what will be done, this module prints what is there. Slow path: nobody waits for
-microseconds here.
+plan/show.py prints what will be done, this module what exists. Slow path: it may take its time.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_origins import Origin, Origins
     from pyrunc.plan.mount_table import Row
 
-# What the options of an overlay grow to; --json has all of it.
+# The longest text of an overlay's options; --json has all of it.
 _WIDEST = 60
 _LONGEST_SOURCE = 40
-# Whatever a container does, columns are no wider than this, and what leads to a mount no longer than that.
+# The largest width of columns and of the lines that lead to a mount, whatever a container does.
 _WIDEST_COLUMN = 120
 _DEEPEST = 60
 
@@ -42,7 +41,7 @@ def origin_text(origin: Origin, volume: str = "") -> str:
     """Return in a few words where a mount comes from.
 
     Args:
-        origin: what was found out.
+        origin: the origin of the mount.
         volume: name of the volume that it shows.
 
     """
@@ -72,8 +71,8 @@ def table(
         rows: the container's mount table.
         found: where each comes from.
         volumes: mount point -> name of the volume there.
-        width: of the terminal, which the lines are to fit; 0: there is none.
-        paint: colours a text in a style.
+        width: width of the terminal in columns, which the lines fit; 0: no terminal.
+        paint: a function that colours a text in a style.
 
     """
     cells: list[tuple[str, ...]] = [("TARGET", "SOURCE", "TYPE", "PROPAGATION", "FROM", "OPTIONS")]
@@ -146,7 +145,7 @@ def _branches(rows: list[Row]) -> list[tuple[Row, str]]:
         else:
             tops.append(row)
     found: list[tuple[Row, str]] = []
-    # No function that calls itself: a container stacks mounts as high as it likes.
+    # No recursion: a container can stack any number of mounts.
     todo = [(row, "", "") for row in reversed(tops)]
     while todo:
         row, lead, indent = todo.pop()
@@ -161,7 +160,7 @@ def _branches(rows: list[Row]) -> list[tuple[Row, str]]:
 
 
 def _covered(rows: list[Row]) -> set[int]:
-    """Return the ids of the mounts that nobody can reach, because another one lies on them or above them."""
+    """Return the ids of the mounts that cannot be reached, because another one is on them or above them."""
     by_id = {row.id: row for row in rows}
     taken = {(row.parent, row.point) for row in rows if row.parent != row.id}
     out_of_reach: set[int] = set()

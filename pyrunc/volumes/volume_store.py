@@ -36,8 +36,7 @@ DATA = "_data"
 DRIVER = "local"
 _TMP = ".tmp"
 
-# Seconds that the deletion of a container waits for a volume that another command has locked. If it takes
-# longer, an outdated claim stays in the volume, which does no harm.
+# Seconds that delete waits for a locked volume. If it takes longer, an outdated entry stays in the volume.
 _PATIENCE = 10.0
 _PAUSE = 0.005
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
