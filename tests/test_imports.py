@@ -37,7 +37,6 @@ C_MODULES = {
     "errno",
     "fcntl",
     "posix",
-    "resource",
     "select",
     "termios",
     "time",

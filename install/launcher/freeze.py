@@ -16,7 +16,7 @@ from pathlib import Path
 # What the interpreter looks up the first time that a text cannot be decoded, also half initialised.
 CODECS = ("encodings", "encodings.aliases", "encodings.utf_8")
 # C modules the hot path uses; where the interpreter has them built in, there is nothing to know.
-EXTENSIONS = ("_json", "_socket", "_struct", "fcntl", "resource", "select", "termios", "_prctl")
+EXTENSIONS = ("_json", "_socket", "_struct", "fcntl", "select", "termios", "_prctl")
 
 
 def array(name: str, data: bytes) -> str:

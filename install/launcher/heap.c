@@ -35,6 +35,7 @@
 #define HUGE_PAGE \
     ((size_t)2 << 20) /* of x86-64, and of aarch64 with pages of 4 KiB; elsewhere it is a size like others */
 #define LEAST ((size_t)64 << 10) /* of a chunk, where memory is short */
+#define LARGE 4096
 #define PATIENCE 2000 /* refusals; a program that goes back after one meets some tens */
 #define FINE 64 /* classes of 16 bytes each */
 #define CLASSES (FINE + 4 * 20)
@@ -298,13 +299,14 @@ void *realloc(void *pointer, size_t size)
         return NULL;
     }
     size_t now = malloc_usable_size(pointer);
-    if (size <= now)
+    /* A buffer that was too large by far is soon wanted again, by the next that does not know what it will read. */
+    if (size <= now && (now <= LARGE || size > now / 4))
         return pointer;
     void *made = take(size);
-    if (made) {
-        memcpy(made, pointer, now);
-        free(pointer);
-    }
+    if (!made)
+        return size <= now ? pointer : NULL;
+    memcpy(made, pointer, size < now ? size : now);
+    free(pointer);
     return made;
 }
 

@@ -10,6 +10,7 @@ from errno import EACCES, EINVAL, EPERM, EROFS
 
 from pyrunc import files, log
 from pyrunc.errors import Failure
+from pyrunc.linux import _linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,14 +59,11 @@ def set_rlimit(pid: int, step: Rlimit) -> None:
         Failure: naming the limit and why the kernel refuses it.
 
     """
-    import resource
-
     try:
-        resource.prlimit(pid, step.number, (_rlim(step.soft), _rlim(step.hard)))
-    except (OSError, ValueError) as exc:
-        # Python raises ValueError for a refused hard limit (EPERM).
-        hard = resource.prlimit(pid, step.number)[1]
-        raise rlimit_failure(step, getattr(exc, "errno", 0) or EPERM, hard) from None
+        _linux.prlimit(pid, step.number, (step.soft, step.hard))
+    except OSError as exc:
+        hard = _linux.prlimit(pid, step.number, None)[1]
+        raise rlimit_failure(step, exc.errno or 0, hard) from None
 
 
 def rlimit_failure(step: Rlimit, errno: int, hard: int) -> Failure:
@@ -102,11 +100,6 @@ def set_oom_score(pid: int, step: OomScore) -> None:
             errno=exc.errno or 0,
             hint="lowering it needs CAP_SYS_RESOURCE",
         ) from None
-
-
-def _rlim(value: int) -> int:
-    """Return a limit as the resource module expects it: signed, so that infinity (2**64-1) is -1."""
-    return value if value < 1 << 63 else value - (1 << 64)
 
 
 def not_in_path(name: str, env: tuple[str, ...], denied: str, why: str) -> Failure:

@@ -13,8 +13,10 @@ from pyrunc import log, store
 from pyrunc.apply import conversation, descriptors, init_program, parent
 from pyrunc.errors import Failure, failing
 from pyrunc.life import planning
+from pyrunc.linux import _linux
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import namespaces, steps
+from pyrunc.plan.process import RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,10 +175,8 @@ def _spare() -> list[int]:
         Failure: there are not enough.
 
     """
-    import resource
-
-    room = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if 0 <= room < _ROOM:
+    room = _linux.prlimit(0, RLIMITS["RLIMIT_AS"], None)[0]
+    if room < _ROOM:
         raise Failure(
             f"make a container: the address space is limited to {room} bytes",
             hint=f"to undo and to explain a failure takes up to {_ROOM}: see ulimit -v",
@@ -277,9 +277,22 @@ def fill(container: store.Container, config: Config, plan: steps.Plan) -> None:
 
 def now() -> str:
     """Return the present time as RFC 3339 with nanoseconds, in UTC."""
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
-    t = time.gmtime(seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", t) + f".{rest:09d}Z"
+    return rfc3339(time.time_ns())
+
+
+def rfc3339(since: int) -> str:
+    """Return a time in nanoseconds since the epoch as RFC 3339; time.gmtime() would read /etc/localtime."""
+    seconds, rest = divmod(since, 1_000_000_000)
+    days, seconds = divmod(seconds, 86_400)
+    # Years that begin in March, so that a leap day is their last, in eras of 400, which are all alike.
+    era, day = divmod(days + 719_468, 146_097)
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day -= (153 * month + 2) // 5 - 1
+    year, month = era * 400 + year + month // 10, month + 3 if month < 10 else month - 9
+    hour, minute = divmod(seconds // 60, 60)
+    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{seconds % 60:02d}.{rest:09d}Z"
 
 
 def _make_layer(launch: parent.Launch) -> None:

@@ -285,6 +285,19 @@ static METHOD(sched_setattr)
     return none_or_error(syscall(__NR_sched_setattr, pid, &request, 0));
 }
 
+static METHOD(prlimit)
+{
+    int pid, number;
+    PyObject *limits;
+    uint64_t set[2], had[2] = {0, 0}; /* soft and hard, as the kernel has them: 2^64 - 1 for none */
+    PARSE("iiO:prlimit", &pid, &number, &limits);
+    if (limits != Py_None && !PyArg_Parse(limits, "(O&O&):prlimit", as_u64, &set[0], as_u64, &set[1]))
+        return NULL;
+    if (syscall(__NR_prlimit64, pid, number, limits == Py_None ? NULL : set, had) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("KK", (unsigned long long)had[0], (unsigned long long)had[1]);
+}
+
 static METHOD(ioprio_set)
 {
     int which, who, value;
@@ -440,7 +453,7 @@ static PyMethodDef methods[] = {
     ENTRY(statmount), ENTRY(listmount), ENTRY(openat2), ENTRY(fstatfs), ENTRY(statx_mnt),
     ENTRY(close_range), ENTRY(fchownat), ENTRY(fchmodat2), ENTRY(getcwd), ENTRY(signalfd),
     ENTRY(prctl), ENTRY(capset), ENTRY(capget), ENTRY(sethostname), ENTRY(setdomainname),
-    ENTRY(keyctl_join), ENTRY(keyctl_describe), ENTRY(keyctl_setperm), ENTRY(sched_setattr),
+    ENTRY(keyctl_join), ENTRY(keyctl_describe), ENTRY(keyctl_setperm), ENTRY(sched_setattr), ENTRY(prlimit),
     ENTRY(ioprio_set), ENTRY(personality), ENTRY(set_mempolicy), ENTRY(seccomp),
     ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
     ENTRY(bpf_prog_get_fd_by_id),

@@ -216,6 +216,12 @@ def capset(effective: int, permitted: int, inheritable: int, /) -> None:
 def capget(pid: int, /) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of a process, 0 for this one: capget(2), version 3."""
 
+def prlimit(pid: int, number: int, limits: tuple[int, int] | None, /) -> tuple[int, int]:
+    """Set the (soft, hard) limit of a process, 0 for this one, and return what it was: prlimit(2).
+
+    None sets nothing; 2**64 - 1 is no limit.
+    """
+
 def sethostname(name: Path, /) -> None:
     """Set the host name of the UTS namespace: sethostname(2)."""
 

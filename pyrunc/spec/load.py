@@ -10,7 +10,7 @@ here, so that no later code has to handle None.
 
 from __future__ import annotations
 
-from pyrunc import jsonio
+from pyrunc import files, jsonio
 from pyrunc.errors import Failure
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept, accept_process, accept_resources
@@ -109,8 +109,7 @@ def read(path: str) -> bytes:
 
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read(path)
     except FileNotFoundError:
         hint = "`pyrunc spec` writes one to begin with" if path.endswith("config.json") else ""
         raise Failure(f"JSON specification file {path} not found", hint=hint) from None

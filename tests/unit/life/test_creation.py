@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,3 +116,14 @@ def test_now_is_rfc3339_with_nanoseconds() -> None:
     assert len(text) == len("2026-01-02T03:04:05.123456789Z")
     assert text[10] == "T"
     assert text.endswith("Z")
+
+
+def test_a_time_is_the_interpreter_s() -> None:
+    """Of days of every kind: leap days and the days around them, ends of centuries, before the epoch."""
+    for day in range(-50_000, 200_000, 13):
+        at = day * 86_400 + day % 86_400
+        assert creation.rfc3339(at * 1_000_000_000 + 5) == time.strftime(
+            "%Y-%m-%dT%H:%M:%S.000000005Z", time.gmtime(at)
+        )
+    assert creation.rfc3339(951_782_400_000_000_000) == "2000-02-29T00:00:00.000000000Z"
+    assert creation.rfc3339(4_107_542_399_999_999_999) == "2100-02-28T23:59:59.999999999Z"

@@ -441,6 +441,22 @@ class TestFlags:
                 if isinstance(value, int) and hasattr(module, name):
                     assert getattr(module, name) == value, name
 
+    def test_limits_are_the_interpreter_s(self) -> None:
+        import resource
+
+        had = resource.getrlimit(resource.RLIMIT_CORE)
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (5, had[1]))
+            found = _linux.prlimit(0, process.RLIMITS["RLIMIT_CORE"], None)
+            assert found == (5, had[1] % (1 << 64))
+            assert _linux.prlimit(os.getpid(), process.RLIMITS["RLIMIT_CORE"], (7, found[1])) == found
+            assert resource.getrlimit(resource.RLIMIT_CORE) == (7, had[1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_CORE, had)
+        for wrong in ((1, 0), (1 << 64, 0), (-1, 0), (1,), 1):
+            with pytest.raises((OSError, OverflowError, TypeError)):
+                _linux.prlimit(0, process.RLIMITS["RLIMIT_CORE"], wrong)  # type: ignore[arg-type]
+
     def test_capabilities_are_all_there_are(self) -> None:
         with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
             last = int(file.read())
