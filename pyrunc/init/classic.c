@@ -169,7 +169,7 @@ long read_list(struct list *list)
     while (result >= 0 && (result = next_row(&row)) > 0 && list->count < rows) {
         size_t length = length_of(row.place) + 1;
         if (used + length > bytes)
-            break; /* it has grown: the mounts of others */
+            break; /* it has grown, because others have mounted something */
         struct below *here = list->rows + list->count++;
         here->id = row.id;
         here->parent = row.parent;
@@ -287,7 +287,7 @@ static long begin(const char *type, int place)
     long fd = SYS3(fcntl, classic.fds, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return fd;
-    /* Descriptors are closed without our being told: one with this number is over. */
+    /* Descriptors are closed elsewhere: an entry with this number is out of date. */
     struct context *free = context_of((int)fd);
     for (size_t i = 0; i < CONTEXTS && !free; i++)
         if (contexts[i].fd < 0 || SYS2(fcntl, contexts[i].fd, 1 /* F_GETFD */) < 0)
@@ -316,7 +316,7 @@ static long classic_fspick(int mount)
     return begin("", mount);
 }
 
-/* Words about the superblock that are flags of mount(2), not data. */
+/* Options about the superblock that are flags of mount(2), not data. */
 static const struct {
     const char *word;
     uint64_t set, clear;
@@ -360,7 +360,7 @@ static long add_word(struct context *context, const char *key, const char *value
     return 0;
 }
 
-/* Change a file system, and leave alone what no word is about: mount(2) knows only all at once. */
+/* Change a file system, and keep what no option is about: mount(2) always sets all options. */
 static long reconfigure(struct context *context)
 {
     struct row row;
@@ -403,7 +403,7 @@ static long classic_fsconfig(int fd, unsigned command, const char *key, const vo
     return add_word(context, key, value);
 }
 
-/* Of a mount and its file system only the mount becomes read-only: mount(2) would not tell them apart. */
+/* Only the mount becomes read-only, and not its file system: mount(2) would change both. */
 static long classic_fsmount(int fd, uint64_t attributes)
 {
     struct context *context = context_of(fd);

@@ -16,7 +16,7 @@ long do_NAME(struct state *state, const uint64_t *argument)
     return SYS5(prctl, 15 /* PR_SET_NAME */, string_at(state, argument[0]), 0, 0, 0);
 }
 
-/* Really close: close-on-exec is not enough (CVE-2024-21626). Arguments: the first descriptor; a bit for each slot
+/* Close now: close-on-exec is not enough (CVE-2024-21626). Arguments: the first descriptor; a bit for each slot
  * that stays. */
 long do_KEEP(struct state *state, const uint64_t *argument)
 {
@@ -83,7 +83,7 @@ long do_STDIO_NULL(struct state *state, const uint64_t *argument)
     return replace_null(state->slots[argument[0]]);
 }
 
-/* An image without a null device of its own leaves the one that is there. */
+/* If the image has no null device, stdio stays as it is. */
 long do_OWN_NULL(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -95,20 +95,20 @@ long do_OWN_NULL(struct state *state, const uint64_t *argument)
     long found = SYS4(openat2, root, "/dev/null", &look, sizeof(look));
     if (found < 0)
         return 0;
-    int good = is_null_device((int)found); /* before it is opened: another device may do something then */
+    int good = is_null_device((int)found); /* checked before it is opened: opening another device may have an effect */
     SYS1(close, found);
     if (!good)
         return 0;
     long fd = SYS4(openat2, root, "/dev/null", &how, sizeof(how));
     if (fd < 0)
         return 0;
-    SYS3(fcntl, fd, 4 /* F_SETFL */, O_RDWR); /* nothing waits on this device */
+    SYS3(fcntl, fd, 4 /* F_SETFL */, O_RDWR); /* without O_NONBLOCK */
     long result = is_null_device((int)fd) ? replace_null((int)fd) : 0;
     SYS1(close, fd);
     return result;
 }
 
-/* Where the cgroup allows; forbidden or impossible is no failure, it was only to lift a limit. */
+/* All CPUs that the cgroup allows. A refusal is no failure: this only removes a limit. */
 long do_ALL_CPUS(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -136,7 +136,7 @@ long do_SETNS(struct state *state, const uint64_t *argument)
     return SYS2(setns, state->slots[argument[0]], argument[1]);
 }
 
-/* What kept our capabilities over execve(2) is not needed by user 0, and is not the container's. */
+/* User 0 does not need what kept the capabilities across execve(2), and the container must not have it. */
 static void drop_inheritable(void)
 {
     struct {
@@ -243,7 +243,7 @@ struct clone_arguments {
 enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGKILL = 9, SIGCHLD = 17 };
 #define CLONE_INTO_CGROUP 0x200000000ULL
 
-/* Where the process could not be born in its cgroup it goes there first of all. */
+/* If the process could not be created in its cgroup, it joins the cgroup first of all. */
 static long enter_cgroup(int cgroup)
 {
     long fd = resolve(cgroup, "cgroup.procs", O_WRONLY, RESOLVE_BENEATH);
@@ -292,7 +292,7 @@ long do_CLONE(struct state *state, const uint64_t *argument)
         SYS1(exit_group, 0);
 }
 
-/* A parent that is gone, or says something else, ends us. */
+/* End if the parent is gone, or sends something else. */
 long do_WAIT(struct state *state, const uint64_t *argument)
 {
     char kind = 0;
@@ -346,7 +346,7 @@ long do_AWAIT(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* clone(2) and not clone3(2): filters that look into flags know only that. */
+/* clone(2) and not clone3(2): seccomp filters can check only its flags. */
 long fork_process(void)
 {
     return sys6(NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
@@ -369,6 +369,6 @@ long do_WIPE(struct state *state, const uint64_t *argument)
 long do_SEND(struct state *state, const uint64_t *argument)
 {
     char kind = (char)argument[0];
-    send_times(state); /* first: after this message nobody may take them */
+    send_times(state); /* first: after this message the parent may not read them */
     return send_message(state, &kind, 1, -1);
 }

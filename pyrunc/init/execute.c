@@ -3,7 +3,7 @@
  */
 #include "program.h"
 
-/* What was wrong with the last candidate looked at, in the low half; 1 + its place in the high half. */
+/* Low half: the error of the last candidate. High half: 1 + its index. */
 enum { NOT_THERE = 1, DIRECTORY, NO_MODE, NO_PERMISSION };
 
 static int look(const char *path, long *error)
@@ -21,11 +21,11 @@ static int look(const char *path, long *error)
         return NO_MODE;
     if (SYS4(faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) == 0)
         return 0;
-    /* A filter that is in force may not know faccessat2(2) (Linux 5.8): execve answers then. */
+    /* A loaded filter may refuse faccessat2(2) (Linux 5.8): then execve gives the error. */
     return SYS4(faccessat2, AT_FDCWD, "/", F_OK, AT_EACCESS) == 0 ? NO_PERMISSION : 0;
 }
 
-/* The first candidate that can be executed. One that is there and cannot be is worth telling. */
+/* Find the first candidate that can be executed, or report one that exists and cannot be. */
 long do_FIND(struct state *state, const uint64_t *argument)
 {
     const uint32_t *offset = blob_at(state, argument[0]);

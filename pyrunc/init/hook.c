@@ -205,7 +205,7 @@ long do_HOOK(struct state *state, const uint64_t *argument)
     if (BLOB_LENGTH(argument[0]) < 8 || BLOB_LENGTH(argument[3]) != sizeof(struct how))
         return -EINVAL;
     memcpy(&limit, blob_at(state, argument[3]), sizeof(limit));
-    if (limit) /* a filter may end who asks for the time */
+    if (limit) /* a filter may kill a process that asks for the time */
         began = now();
     long result = make_input(state, argument[2], &hook);
     SYS4(sigaction, SIGPIPE, ignore, 0, 8);
@@ -218,11 +218,11 @@ long do_HOOK(struct state *state, const uint64_t *argument)
     int status = 0;
     if (result == 0) {
         result = serve(&hook, limit ? began + limit : 0, &status);
-        for (int i = 0; i < 2; i++) /* not until the end: something in the background may hold the pipe */
+        for (int i = 0; i < 2; i++) /* not until the end of file: a background process may keep the pipe open */
             for (int round = 0; round < 256 && drain(&hook, i); round++)
                 ;
     }
-    if (hook.pid > 0) { /* with all that it has started in its process group */
+    if (hook.pid > 0) { /* with its process group */
         SYS2(kill, -hook.pid, SIGKILL);
         SYS2(kill, hook.pid, SIGKILL);
         SYS4(wait4, hook.pid, 0, 0, 0);

@@ -31,11 +31,11 @@ void *memset(void *to, int value, size_t size)
     return to;
 }
 
-/* ---- talking to the parent -------------------------------------------------------------- */
+/* ---- messages to the parent -------------------------------------------------------------- */
 
 enum { SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_NOSIGNAL = 0x4000 };
 
-/* write(2) and not send(2), which a seccomp filter need not allow; with a descriptor there is no choice. */
+/* write(2) and not send(2), which a seccomp filter need not allow; a descriptor needs sendmsg(2). */
 long send_message(struct state *self, const void *data, size_t size, int fd)
 {
     int sock = self->slots[SOCKET];
@@ -82,7 +82,7 @@ enum {
     PATIENCE = 5, /* seconds; looking takes microseconds */
 };
 
-/* Tell what failed, and end when the parent has looked: it closes its end then. */
+/* Report a failure, and end when the parent has looked at it: then it closes its end. */
 static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint64_t detail)
 {
     static struct __attribute__((packed)) {
@@ -108,7 +108,7 @@ static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint6
     if (sent == 0 && !state.to_pipe)
         while (SYS3(read, state.slots[SOCKET], &answer, 1) == -EINTR)
             ;
-    /* `start` looks for what execve lacks in our root, and kills us when it has seen it. */
+    /* `start` looks in this process's root for the reason, and then kills it. */
     struct timespec patience = {PATIENCE, 0};
     if (sent == 0 && state.to_pipe && failed->code == EXEC_CODE)
         SYS5(ppoll, NULL, 0, &patience, NULL, 8);
@@ -213,7 +213,7 @@ static int argument_fits(const struct header *header, const char *strings, char 
     }
 }
 
-/* Whether the block is a program, whole and with every argument in its bounds. */
+/* Check that the block is a complete program, with every argument in its bounds. */
 static int check(const char *block, size_t size, struct state *self)
 {
     struct header *header = (struct header *)block;
@@ -274,7 +274,7 @@ static __attribute__((noreturn)) void run(void)
         if (result < 0)
             fail(i, result, state.detail);
     }
-    for (;;) /* a program ends with EXEC, or with the process that it was for */
+    for (;;) /* a program ends with EXEC, or when its process ends */
         SYS1(exit_group, 0);
 }
 
@@ -293,7 +293,7 @@ __attribute__((noreturn, used)) void start(const long *stack)
         /* A copy: what is wiped is gone, and no mapping leads to the file. */
         size_t size = (size_t)found.st_size;
         long block = SYS6(mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        SYS3(lseek, fd, 0, 0 /* SEEK_SET */); /* whoever wrote it left it at the end */
+        SYS3(lseek, fd, 0, 0 /* SEEK_SET */); /* the writer has left the offset at the end */
         long got = is_error(block) ? block : read_whole(fd, (void *)block, size);
         SYS1(close, fd);
         if (got == found.st_size && check((const char *)block, size, &state))

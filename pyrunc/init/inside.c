@@ -7,7 +7,7 @@ long do_SETSID(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
     long result = SYS0(setsid);
-    return result == -EPERM ? 0 : result < 0 ? result : 0; /* EPERM: it leads a group already */
+    return result == -EPERM ? 0 : result < 0 ? result : 0; /* EPERM: it is a process group leader already */
 }
 
 /* keyctl(2). A kernel without keyrings is no failure. */
@@ -164,7 +164,7 @@ struct filter {
 };
 enum { SET_MODE_FILTER = 1, NEW_LISTENER = 8, BY_DESCRIPTOR = 1, BY_NUMBER = 2 };
 
-/* Times end here, unless the filter always lets a process ask for the time: it may end one that does. */
+/* The times end here, unless the filter always allows clock_gettime: it may kill the process. */
 long do_SECCOMP(struct state *state, const uint64_t *argument)
 {
     uint32_t size = BLOB_LENGTH(argument[1]);

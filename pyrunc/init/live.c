@@ -29,7 +29,7 @@ long do_ROOT_IS(struct state *state, const uint64_t *argument)
     return file_type(tree.root) == S_IFDIR ? 0 : -ENOTDIR;
 }
 
-/* What is made on it goes on the list. */
+/* What is made on it is noted on the list. */
 long do_BASE(struct state *state, const uint64_t *argument)
 {
     if (tree.count >= tree.room)
@@ -67,7 +67,7 @@ long do_LOCATE(struct state *state, const uint64_t *argument)
     return send_message(state, &message, sizeof(message), -1);
 }
 
-/* No path inside the container is walked. By our own procfs, because the last component of such a name cannot be kept
+/* No path inside the container is resolved. It is named through our own procfs, because the last component of such a name cannot be kept
  * from being followed: it is the descriptor itself. */
 static long detach(int fd)
 {
@@ -116,7 +116,7 @@ long do_TAKE_BACK(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* Before it is made: what cannot be taken back is not made. */
+/* Called before it is made: what cannot be undone is not made. */
 long will_make(int directory, const char *name)
 {
     size_t size = length_of(name) + 1;
@@ -140,7 +140,7 @@ void not_made(void)
         SYS1(close, back.made[--back.made_count].directory);
 }
 
-/* Before it is attached. As long as we have it, its number is no other mount's. */
+/* Called before it is attached. While it is open, no other mount gets its id. */
 long will_attach(int mount)
 {
     if (!back.made)
@@ -152,7 +152,7 @@ long will_attach(int mount)
     return 0;
 }
 
-/* Remove what is still empty; the container may have something of its own there by now. */
+/* Remove what is still empty; the container may have put something there. */
 static void remove_made(struct state *state, const struct making *here)
 {
     struct stat found;
@@ -174,7 +174,7 @@ void take_back(struct state *state)
     if (!made)
         return;
     while (back.mount_count)
-        detach(back.mounts[--back.mount_count]); /* EINVAL: the last one may not have been attached */
+        detach(back.mounts[--back.mount_count]); /* EINVAL: the last one may not be attached */
     while (back.made_count)
         remove_made(state, made + --back.made_count);
 }

@@ -52,7 +52,7 @@ static size_t put_number(size_t at, uint64_t number)
     return at + write_number(line + at, number);
 }
 
-/* As JSON has it inside a string; a name of a file may hold everything but NUL. */
+/* As inside a JSON string; the name of a file may have all bytes except NUL. */
 static size_t put_text(size_t at, const char *text)
 {
     static const char HEX[] = "0123456789abcdef";
@@ -197,7 +197,7 @@ long intend_in(struct state *state, int directory, const char *name)
     long depth = climb(directory, &top);
     if (depth < 0)
         return depth;
-    /* Only its end counts, so it does not matter whether the directory can be reached by it. */
+    /* Only the end of the path matters, so the directory need not be reachable by it. */
     long back = resolve(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0), size = back;
     if (back >= 0) {
         size = SYS1(fchdir, directory);
@@ -225,7 +225,7 @@ void forget_list(void)
         memset(line, 0, sizeof(line));
 }
 
-/* Say more of what is on the list. It can be done without: what is empty there is taken away. */
+/* Add more about a noted file. This may fail without harm: an empty one is removed. */
 void confirm(struct state *state, int directory, const char *name)
 {
     struct stat found;
@@ -241,7 +241,7 @@ void confirm(struct state *state, int directory, const char *name)
     state->detail = detail;
 }
 
-/* It was not made: somebody else was faster, or it cannot be. */
+/* It was not made: another process was faster, or it cannot be made. */
 void retract(struct state *state)
 {
     if (!tree.making)

@@ -75,7 +75,7 @@ long do_TREE(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* Keep mount events from flowing to the host, or set what linux.rootfsPropagation asks for. */
+/* Keep mount events from the host, or set linux.rootfsPropagation. */
 long do_PROPAGATION(struct state *state, const uint64_t *argument)
 {
     enum { TYPES = MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE | MS_REC };
@@ -101,7 +101,7 @@ long do_ATTACH_ROOT(struct state *state, const uint64_t *argument)
     return argument[2] ? note(state, mount, 0, 0, 0, NOT_COMPARED, string_at(state, argument[1])) : 0;
 }
 
-/* The directory we are in is the root: for a tree that stands. */
+/* The current directory is the root: for a complete tree. */
 long do_ROOT_HERE(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -158,7 +158,7 @@ long do_OPEN_BELOW(struct state *state, const uint64_t *argument)
     return fd < 0 ? fd : 0;
 }
 
-/* A detached copy of it, as the mounts before have left it. */
+/* A detached copy of it, after the mounts before this one. */
 long do_CLONE_BELOW(struct state *state, const uint64_t *argument)
 {
     long result = do_OPEN_BELOW(state, argument);
@@ -244,7 +244,7 @@ long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
         state->detail = refused | (other_time ? (uint64_t)ATTR_ATIME : 0);
         return -EPERM;
     }
-    /* Access times are as they are asked to be, or nobody asked: either way they stay. */
+    /* Access times are as asked for, or nothing was asked for: both ways they stay. */
     set &= ~(uint64_t)TIMES;
     clear = (clear & ~(uint64_t)TIMES) | (implied & ~(here | ATTR_NODIRATIME));
     return set | clear ? calls->set_attributes(mount, 0, set, clear, 0) : 0;
@@ -311,7 +311,7 @@ static long place_for(struct state *state, const char *path, uint64_t how, int d
     return make_place(state, tree.root, path, directory, !(how & DEST_NOFOLLOW), 1);
 }
 
-/* A mount point that is looked at before the mount is there: by a tmpfs that takes its mode, or its content. */
+/* A mount point that is opened before the mount is made: for a tmpfs that takes its mode or its content. */
 long do_PLACE(struct state *state, const uint64_t *argument)
 {
     tree.made_before = tree.made;
@@ -368,7 +368,7 @@ static long check_place(struct state *state, int place, int mount, uint64_t how)
     int inside = system.f_type == PROC_SUPER_MAGIC, whole = inside && found.st_ino == PROC_ROOT_INODE;
     if (!inside && !(how & PROC_ITSELF) && (tree.plain || !is_proc_of_root(place)))
         return 0;
-    /* Another procfs, whole: engines bind the host's for a shared pid namespace. */
+    /* Another procfs as a whole: engines bind the host's for a shared pid namespace. */
     if (how & BIND_OF_HOST && (!inside || whole) && is_procfs_root(mount))
         return 0;
     if (!inside || whole) {

@@ -56,7 +56,7 @@ long do_UNLOCK(struct state *state, const uint64_t *argument)
     return SYS3(fcntl, state->slots[argument[0]], F_OFD_SETLK, blob_at(state, argument[1]));
 }
 
-/* A message with a descriptor, and its number: something that only the parent has the rights for. */
+/* Send a descriptor and a number: only the parent has the rights for what is to be done. */
 long do_ASK(struct state *state, const uint64_t *argument)
 {
     struct __attribute__((packed)) {
@@ -68,7 +68,7 @@ long do_ASK(struct state *state, const uint64_t *argument)
     return result < 0 ? result : do_WAIT(state, &answer);
 }
 
-/* Mounts that the parent has opened while we were busy: asked for, and put into slots one after the other. */
+/* Request the mounts that the parent has opened meanwhile, and put them into consecutive slots. */
 long do_RECEIVE(struct state *state, const uint64_t *argument)
 {
     enum { MOST = 253 /* SCM_MAX_FD */, MSG_CMSG_CLOEXEC = 0x40000000, HEAD = 16 };
@@ -90,7 +90,7 @@ long do_RECEIVE(struct state *state, const uint64_t *argument)
     do
         got = SYS3(recvmsg, state->slots[SOCKET], &message, MSG_CMSG_CLOEXEC);
     while (got == -EINTR);
-    if (got != 1 || kind != 'B') /* a parent that is gone ends us */
+    if (got != 1 || kind != 'B') /* end if the parent is gone */
         for (;;)
             SYS1(exit_group, 1);
     uint64_t length = 0;

@@ -131,7 +131,7 @@ static int links_to(int directory, const char *name, const char *text)
 
 enum { REPLACE = 1, /* something else under that name gives way */ EXACT = 2 /* something else there is an error */ };
 
-/* A symlink. An image may bring it, or something else under that name: that is the image's affair. */
+/* A symlink. If the image has something with that name, that stays. */
 long do_SYMLINK(struct state *state, const uint64_t *argument)
 {
     const char *name, *text = string_at(state, argument[1]);
@@ -196,7 +196,7 @@ long do_CONSOLE(struct state *state, const uint64_t *argument)
 
 /* ---- masked and read-only paths --------------------------------------------------------- */
 
-/* What is to be covered: 0 where it does not exist. The root nothing can cover for those who are in it. */
+/* Open what is to be covered; 0 if it does not exist. The root cannot be covered for the processes in it. */
 static long to_cover(struct state *state, const char *path, int *place)
 {
     struct mounted here, top;
@@ -221,7 +221,7 @@ static long to_cover(struct state *state, const char *path, int *place)
     return 1;
 }
 
-/* A read-only copy of what is there, submounts and flags kept. */
+/* A read-only copy of it, with submounts and flags. */
 long do_READONLY(struct state *state, const uint64_t *argument)
 {
     int place = -1;

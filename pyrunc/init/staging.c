@@ -22,7 +22,7 @@ static long may_anchor(int fd, const uint32_t *source, uint32_t sources)
     for (uint32_t i = 0; i < sources; i++) {
         long each = resolve(AT_FDCWD, classic.state->strings + source[i], O_PATH, 0);
         if (each < 0)
-            continue; /* whoever opens it next says why */
+            continue; /* the code that opens it reports the error */
         int same = number_of((int)each) == id;
         SYS1(close, each);
         if (same)
@@ -41,7 +41,7 @@ static long make_staging(const char *anchor)
     long result = mount_on(-1, "tmpfs", (int)place, "tmpfs", ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, "mode=700");
     if (result < 0)
         return result;
-    /* What lies over the root directory is only reached by going up from it. */
+    /* A mount over the root directory can only be reached with ".." from it. */
     long top = resolve(AT_FDCWD, is_same(anchor, "/") ? "/.." : anchor, O_PATH | O_DIRECTORY, 0);
     if (top < 0)
         return top;
@@ -96,7 +96,7 @@ long do_CLONE_SLOT(struct state *state, const uint64_t *argument)
     return fd < 0 ? fd : 0;
 }
 
-/* What was looked at on the host is what is there. */
+/* Check that a file is the one that was seen on the host. */
 long do_IS_SAME(struct state *state, const uint64_t *argument)
 {
     struct stat found;
@@ -114,7 +114,7 @@ static int is_above(const uint64_t *above, size_t count_above, uint64_t id)
     return 0;
 }
 
-/* Keep mount events from flowing to the host, but for what is at the staging place already. */
+/* Keep mount events from the host, except for what is at the staging directory already. */
 long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
 {
     struct list list = {NULL, NULL, 0, 0};
@@ -144,7 +144,7 @@ long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
         int own = is_above(above, number, each->id);
         if (each->id == classic.staged || (!own && !is_above(above, number, each->parent)))
             continue;
-        /* What is covered cannot be reached, which is seen below. */
+        /* A covered mount cannot be reached; this is checked below. */
         SYS5(mount, 0, list.text + each->place, 0, argument[0] | (own ? 0 : MS_REC), 0);
     }
     SYS2(munmap, list.rows, list.size);

@@ -1,11 +1,11 @@
 """Everything that is wrong with a config.json: each problem with its line and place, and a suggestion.
 
-Law 2, the slow side: jsonschema judges by the schemas the fast acceptor is generated from, the rules of
-meaning.py run on whatever the schemas leave standing, and near.py guesses at misspelled words. Nobody comes
-here with a file that is certainly right, so 100 ms are well spent.
+Law 2, the slow path: jsonschema checks by the schemas from which the fast acceptor is generated, the rules of
+meaning.py check what the schemas accept, and near.py suggests words. A file that is certainly right does not
+come here, so 100 ms may be spent.
 
-Two things are read more strictly than JSON Schema has it, as the acceptor and Go's decoder do: an integer is
-written without a fraction (1024.0 is none), and `$` in a pattern is the very end (not before a last newline).
+Two rules are stricter than JSON Schema's, as in the acceptor and Go's decoder: an integer is written without
+a fraction (1024.0 is none), and `$` in a pattern is the very end (not before a last newline).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TYPE_NAMES = {
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: its line (0: there are none), JSON pointer, a sentence, its column or 0."""
+    """One problem: its line (0: unknown), JSON pointer, a sentence, its column or 0."""
 
     line: int
     pointer: str
@@ -59,7 +59,7 @@ class Problem(NamedTuple):
     column: int = 0
 
     def shown(self, path: str, severity: str = "") -> str:
-        """Return it as a compiler would: file, line, how bad it is if that is to be said, place, sentence."""
+        """Return it in a compiler's form: file, line, severity if asked for, place, sentence."""
         words = [path]
         if self.line:
             words[0] += f":{self.line}"
@@ -69,21 +69,21 @@ class Problem(NamedTuple):
             words.append(severity)
         if self.pointer:
             words.append(quoted(self.pointer)[1:-1])
-        # Names of properties and words of options are the file's.
+        # Names of properties and words of options come from the file.
         return shortened(printable(": ".join([*words, self.text])))
 
 
 def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
-    """Return the value of a text that turns out to be right after all.
+    """Return the value of a text that is right after all.
 
     Args:
         raw: the text.
-        path: what to call it in messages.
+        path: its name in messages.
         kind: "config", "process" or "resources".
-        lines: whether the text is one somebody wrote, so that its lines mean something.
+        lines: a user wrote the text, so its lines are useful.
 
     Raises:
-        Failure: it is not; the message has a line for each problem.
+        Failure: it is wrong; the message has a line for each problem.
 
     """
     report = Report(raw, kind)
@@ -99,12 +99,12 @@ def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
 
 
 def place(problem: Failure, raw: bytes, path: str) -> Failure:
-    """Return the planner's refusal with its line, and whatever else is wrong with the file.
+    """Return the planner's Failure with its line, and what else is wrong with the file.
 
     Args:
-        problem: it points at a place in the file.
+        problem: a Failure with a place in the file.
         raw: the file's text.
-        path: what to call it in messages.
+        path: its name in messages.
 
     """
     report = Report(raw, "config", formed=True)
@@ -122,23 +122,22 @@ def _lines(shown: list[str], code: int = 1) -> Failure:
 
 
 def _sentence(problem: Failure) -> str:
-    """Return a Failure's words without its place, which is said before them."""
+    """Return a Failure's message without its place, which comes before it."""
     return Failure(problem.message, errno=problem.errno, hint=problem.hint).text()
 
 
 class Report:
-    """What there is to say about a text.
+    """The problems of a text.
 
-    value is what it says (without nulls), problems are reasons to refuse it in the order of their lines,
-    hints are oddities that are allowed but seldom meant: misspelled names of properties, and names that are
-    there twice.
+    value is the parsed text (without nulls), problems are errors in the order of their lines, hints are
+    allowed but rarely intended: misspelled names of properties, and names that occur twice.
     """
 
     def __init__(self, raw: bytes, kind: str, *, formed: bool = False) -> None:
-        """Judge a text of a kind: "config", "process" or "resources".
+        """Check a text of a kind: "config", "process" or "resources".
 
-        With formed only what somebody refused already is missing: a text that the acceptor takes is not given
-        to jsonschema, which needs a hundred times as long.
+        With `formed` only that is reported which the caller has refused already: a text that the acceptor
+        accepts is not given to jsonschema, which needs a hundred times as long.
         """
         self.value: object = None
         self.problems: list[Problem] = []
@@ -166,7 +165,7 @@ class Report:
         found = list(_half_characters(self.value, ""))
         _respell(self.value, validator)
         errors = list(validator.iter_errors(self.value))
-        # Of a value with a wrong type only that is said, not also that it is a wrong word.
+        # For a value of a wrong type only that is reported, not also that its word is wrong.
         mistyped = {_pointer(error.absolute_path) for error in errors if error.validator == "type"}
         for error in errors:
             if error.validator == "type" or _pointer(error.absolute_path) not in mistyped:
@@ -182,7 +181,7 @@ class Report:
         self.hints = sorted(Problem(self.document.line(place), place, text) for place, text in odd)
 
     def _breaches(self, validator: Any) -> list[tuple[str, str]]:
-        """Apply the rules of meaning to what is left when everything of a wrong form is taken out."""
+        """Apply the rules of meaning to what is left when everything with a wrong form is removed."""
         pruned: list[str] = []
         value = json.loads(json.dumps(self.value))
         while errors := list(validator.iter_errors(value)):
@@ -191,7 +190,7 @@ class Report:
                 if place:
                     pruned.append(place)
                 elif self.kind == "config" and isinstance(value, dict):
-                    value["ociVersion"] = ""  # all that a config must have, and no rule looks at it
+                    value["ociVersion"] = ""  # required in a config, and no rule looks at it
                 else:
                     return []
         if self.kind == "process":
@@ -200,7 +199,7 @@ class Report:
             found = _rules(value, pruned)
         else:
             found = []
-        # What is missing only because it was taken out is no problem of its own.
+        # What is missing only because it was removed is no problem.
         return [(place, text) for place, text in found if not any(_related(place, gone) for gone in pruned)]
 
 
@@ -211,7 +210,7 @@ def _rules(config: Any, pruned: list[str]) -> list[tuple[str, str]]:
     for rule in meaning.RULES:
         if not (unreadable and rule in meaning.NAMESPACE_RULES):
             rule(view, found)
-    # Mount options have a grammar of their own, which is the planner's.
+    # Mount options have a grammar of their own, which the planner checks.
     return found + [(problem.pointer, _sentence(problem)) for problem in mounts.problems(config)]
 
 
@@ -220,9 +219,9 @@ def _related(place: str, gone: str) -> bool:
 
 
 def _prune(value: Any, path: list[str | int]) -> str:
-    """Take the nearest property around a place out of a value; return its pointer, "" if there is none.
+    """Remove the nearest property around a place from a value; return its pointer, "" if there is none.
 
-    Items of a list cannot be taken out: those behind it would change their places.
+    Items of a list cannot be removed: the others would change their places.
     """
     while path and isinstance(path[-1], int):
         path = path[:-1]
@@ -230,7 +229,7 @@ def _prune(value: Any, path: list[str | int]) -> str:
         return ""
     for step in path[:-1]:
         if isinstance(value, dict) and step not in value:
-            break  # an earlier error took the whole section out
+            break  # an earlier error has removed the whole section
         value = value[step]
     else:
         value.pop(path[-1], None)
@@ -252,10 +251,10 @@ def _validator(file: str, definition: str) -> Any:
 
 
 def _in_one(value: Any, file: str) -> Any:
-    """Copy a schema into the one document of all files: references become places in it.
+    """Copy a schema into one document of all files: references become places in it.
 
-    So no version of jsonschema has to find a file; how that is done has changed with 4.18. $schema is left
-    out: there jsonschema would change to a validator without our strictness.
+    So no version of jsonschema has to find a file; that changed with 4.18. $schema is left out: jsonschema
+    would change to a validator without our stricter rules.
     """
     if isinstance(value, list):
         return [_in_one(item, file) for item in value]
@@ -273,13 +272,13 @@ def _is_integer(_checker: object, instance: object) -> bool:
 
 
 def _whole_pattern(_validator: object, pattern: str, instance: object, _schema: object) -> Iterator[Any]:
-    # Each "$" of JSON Schema's is the end of the text; Python's is also before a newline at the end.
+    # Each "$" of JSON Schema is the end of the text; Python's is also before a newline at the end.
     if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def _resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
-    """Follow $ref to the end; return the schema and the file it stands in."""
+    """Follow $ref to the end; return the schema and its file."""
     while "$ref" in schema:
         target, _, pointer = schema["$ref"].partition("#/$defs/")
         file = target or file
@@ -291,7 +290,7 @@ def _resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
 
 
 def _worded(error: ValidationError) -> list[tuple[str, str]]:
-    """Turn an error of jsonschema into places and sentences."""
+    """Turn an error of jsonschema into places and messages."""
     place = _pointer(error.absolute_path)
     schema: dict[str, Any] = error.schema  # type: ignore[assignment]
     if error.validator == "required":
@@ -305,7 +304,7 @@ def _worded(error: ValidationError) -> list[tuple[str, str]]:
 
 
 def _unfit(value: object, schema: dict[str, Any]) -> str:
-    """Say what is wrong with a value of the right type."""
+    """Return what is wrong with a value of the right type."""
     if "minItems" in schema:
         return "must not be empty"
     if "x-says" in schema:
@@ -341,8 +340,8 @@ def _closest(word: str, words: list[str], cutoff: float = 0.6) -> str:
     """Return the word that was probably meant, or ""."""
     folded = {other.casefold(): other for other in words}
     written, word = word, word.casefold()
-    # Somebody may have left out what all have in common (INTERLEAVE for MPOL_INTERLEAVE), or written a longer
-    # word short (net for network): difflib looks at the length first.
+    # A user may leave out a common prefix (INTERLEAVE for MPOL_INTERLEAVE), or shorten a word (net for
+    # network): difflib looks at the length first.
     tails = [other for other in folded if word and other.endswith("_" + word)]
     heads = [other for other in folded if len(word) >= 3 and other.startswith(word[:3])]
     close = [min(tails, key=len)] if tails else []
@@ -379,7 +378,7 @@ def _pointer(path: Any) -> str:
 
 
 def _half_characters(value: object, pointer: str) -> Iterator[tuple[str, str]]:
-    """Find strings that are no text: one half of a UTF-16 pair, which has no UTF-8 form."""
+    """Find strings that are no text: one half of a UTF-16 pair has no UTF-8 form."""
     if isinstance(value, str):
         if not _encodable(value):
             yield pointer, f"{_json(value)} has half a character: \\ud800 to \\udfff come in pairs"
@@ -403,10 +402,10 @@ def _encodable(text: str) -> bool:
 
 
 def _respell(value: object, validator: Any) -> None:
-    """Give a required property its name where it is there in other letters ("pagesize").
+    """Rename a required property that is there with other capital letters ("pagesize").
 
-    Go's decoder does not distinguish capital letters, and files that rely on it are about; only what would be
-    an error otherwise is read so.
+    Go's decoder does not distinguish capital letters, and some files rely on it. This is done only if there
+    would be an error otherwise.
     """
     for error in validator.iter_errors(value):
         if error.validator == "required":
@@ -418,7 +417,7 @@ def _respell(value: object, validator: Any) -> None:
 
 
 def _misspelled(value: object, file: str, definition: str, pointer: str) -> Iterator[tuple[str, str]]:
-    """Find properties that the specification does not know but that look like some that it does."""
+    """Find unknown properties that are similar to a known one."""
     yield from _misspelled_in(value, {"$ref": f"{file}#/$defs/{definition}"}, file, pointer)
 
 

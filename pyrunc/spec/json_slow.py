@@ -1,8 +1,8 @@
-"""A JSON parser for messages: it knows where each value stands, and why a text is not JSON.
+"""A JSON parser for messages: it knows the line of each value, and why a text is not JSON.
 
-Law 2, the slow side: jsonio takes exactly the same texts in a hundredth of the time (a property test holds
-the two together) but only says no. This parser knows the line of every value, which names are there twice,
-and what somebody who wrote `}` after a comma, or 0666 for a file mode, most likely meant. Source: RFC 8259.
+Law 2, the slow path: jsonio accepts exactly the same texts in a hundredth of the time (a property test
+compares the two), but gives no reasons. This parser knows the line of every value, which names occur twice,
+and what was probably meant by a `}` after a comma, or 0666 for a file mode. Source: RFC 8259.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Malformed(Exception):  # noqa: N818 - it describes the text, not a fault o
     """The text is not JSON: at this line and column (both from 1), for this reason."""
 
     def __init__(self, line: int, column: int, reason: str) -> None:
-        """Keep the place and the reason."""
+        """Keep line, column and reason."""
         super().__init__(f"line {line}, column {column}: {reason}")
         self.line = line
         self.column = column
@@ -48,9 +48,8 @@ class Malformed(Exception):  # noqa: N818 - it describes the text, not a fault o
 class Document:
     """A parsed text.
 
-    value is what the text says, lines has the line of each value by its JSON pointer (of a property: of its
-    name), repeated the pointers of properties that are there more than once, with the line of each
-    repetition.
+    value is the parsed text, lines has the line of each value by its JSON pointer (of a property: of its
+    name), repeated the pointers of properties that occur more than once, with the line of each repetition.
     """
 
     def __init__(self, text: str) -> None:
@@ -76,7 +75,7 @@ class Document:
             raise self._malformed(end, self._stray(end, "there is more text after the end of the value"))
 
     def line(self, pointer: str) -> int:
-        """Return the line of a value, or of the nearest one around it if it is not there."""
+        """Return the line of a value, or of the nearest one around it if there is none."""
         while pointer not in self.lines:
             pointer = pointer.rpartition("/")[0]
         return self.lines[pointer]
@@ -143,7 +142,7 @@ class Document:
                 return made, at
 
     def _next(self, at: int, opened: int, closing: str) -> tuple[int, bool]:
-        """Step over what follows a member: the comma (True), or the closing bracket (False)."""
+        """Skip what follows a member: the comma (True), or the closing bracket (False)."""
         here = self._skip(at)
         found = self.text[here : here + 1]
         if found == ",":
@@ -156,7 +155,7 @@ class Document:
             open_line = self._line_at(opened)
             text = f"{self.text[opened]} of line {open_line} is closed by {found} instead of {closing}"
             raise self._malformed(here, text)
-        # A missing comma belongs where the value ended, often a line above.
+        # A comma is missing where the value ended, often a line above.
         raise self._malformed(at, self._stray(here, "a comma is missing here"))
 
     def _string(self, at: int) -> tuple[str, int]:
@@ -190,7 +189,7 @@ class Document:
         return int(whole)
 
     def _no_name(self, at: int, opened: int, *, first: bool) -> str:
-        """Say what is wrong where the name of a property should stand."""
+        """Report what is wrong where the name of a property is expected."""
         found = self.text[at : at + 1]
         if not found:
             return self._unclosed(opened)
@@ -202,7 +201,7 @@ class Document:
         return self._stray(at, "the name of a property is missing")
 
     def _stray(self, at: int, otherwise: str) -> str:
-        """Say what is wrong with the text at a place, if it is a thing that other languages have."""
+        """Report what is wrong with the text at a place, if other languages have such a thing."""
         rest = self.text[at : at + 2]
         if rest[:1] == "#" or rest in ("//", "/*"):
             return "JSON has no comments"

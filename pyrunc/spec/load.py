@@ -1,11 +1,11 @@
-"""From a file to a config that is right, or to a Failure that says everything that is wrong with it.
+"""From a file to a config that is right, or to a Failure with everything that is wrong with it.
 
-Law 2: read, scan, accept, check the meaning: about 0.2 ms for what Docker writes, and no import beyond
-pyrunc's own. Whatever is not certainly right goes to explain.py, which takes its time; it may still find the
-file right (an odd spelling costs time, never meaning).
+Law 2: read, scan, accept, check the meaning: about 0.2 ms for Docker's files, and no import beyond pyrunc's
+own. What is not certainly right goes to explain.py, which takes its time; it may still accept the file (an
+unusual spelling costs time, never meaning).
 
-A property that is null counts as absent, as for Go's decoder, with which all engines grew up. It is taken out
-here, so that no later code has to handle None.
+A property that is null counts as absent, as for Go's decoder, which most engines use. It is removed here, so
+that no later code has to handle None.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Process, Resources
 
-# In these the names are data, not properties: a null there is not an absent property but a value of a wrong
-# type.
+# In these the names are data, not properties: a null there is a value of a wrong type.
 MAPS = ("annotations", "sysctl", "unified", "rdma", "netDevices", "timeOffsets")
 
 
@@ -28,7 +27,7 @@ def load(path: str) -> tuple[Config, bytes]:
     """Read a config.json.
 
     Args:
-        path: the file; messages name it as it is given.
+        path: the file; its name in messages.
 
     Returns:
         The config, and the file's bytes for the snapshot in the state directory.
@@ -48,7 +47,7 @@ def load(path: str) -> tuple[Config, bytes]:
 
 
 def load_process(path: str) -> Process:
-    """Read a process object, as `exec --process FILE` names it.
+    """Read a process object for `exec --process FILE`.
 
     Raises:
         Failure: as load().
@@ -64,11 +63,11 @@ def load_process(path: str) -> Process:
 
 
 def parse_resources(raw: bytes, path: str) -> Resources:
-    """Return a resources object, as `update --resources` reads it from a file or from standard input.
+    """Return a resources object for `update --resources`, from a file or from standard input.
 
     Args:
         raw: the text.
-        path: what to call it in messages.
+        path: its name in messages.
 
     Raises:
         Failure: as load().
@@ -83,11 +82,11 @@ def parse_resources(raw: bytes, path: str) -> Resources:
 
 
 def check_process(value: object, path: str) -> Process:
-    """Return a process object that has been put together from options, once it is certain to be sound.
+    """Return a process object that was made from options, after a check.
 
     Args:
-        value: the object; nulls in it are taken out.
-        path: what to call it in messages; there are no lines to name.
+        value: the object; nulls in it are removed.
+        path: its name in messages, which have no lines.
 
     Raises:
         Failure: as load(), without line numbers.
@@ -105,7 +104,7 @@ def read(path: str) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        Failure: it is not there, in runc's words, or cannot be read, in the kernel's.
+        Failure: it does not exist (runc's message) or cannot be read.
 
     """
     try:
@@ -118,10 +117,9 @@ def read(path: str) -> bytes:
 
 
 def scan(raw: bytes) -> object:
-    r"""Return the value of a JSON text without its nulls, or None if the text is anything but plain.
+    r"""Return the value of a JSON text without its nulls, or None if the text is not simple.
 
-    An escape \ud... may be half a character, which no file name or argument can hold: explain.py looks
-    closer.
+    An escape \ud... may be half a character, which no file name or argument can have: explain.py checks it.
     """
     if b"\\ud" in raw or b"\\uD" in raw:
         return None
@@ -135,7 +133,7 @@ def scan(raw: bytes) -> object:
 
 
 def drop_nulls(value: object) -> None:
-    """Take properties that are null out of a parsed text, in place."""
+    """Remove properties that are null from a parsed text, in place."""
     todo = [value]
     while todo:
         found = todo.pop()

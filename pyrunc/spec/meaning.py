@@ -1,9 +1,9 @@
-"""Rules a schema cannot say: what the parts of a config.json mean to one another.
+"""Rules that a schema cannot express: how the parts of a config.json fit together.
 
-Law 2: on the hot path, so each rule is a few comparisons, and nothing is worded unless it is broken. A rule
-looks at a config whose form is right (accept.py, or what explain.py left of it) and reports every breach with
-its place, so that a person sees all problems at once. Where runc has a sentence for a breach it is kept:
-callers match on it.
+Law 2: on the hot path, so each rule is a few comparisons, and messages are made only if it is broken. A rule
+gets a config whose form is right (accept.py, or what explain.py left of it) and reports every breach with its
+place, so that a person sees all problems at once. If runc has a message for a breach it is kept: callers
+match on it.
 
 Sources: runtime-spec 1.3 (config.md, config-linux.md) and the man pages named at each rule.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.types import Config, Hook, IdMapping, Linux, Process, Seccomp
 
-    # Where (a JSON pointer) and what.
+    # The place (a JSON pointer) and the message.
     Finding = tuple[str, str]
 
-MAX_LISTED = 65536  # the largest CPU number taken, as in runc: no machine comes near, a mask stays small
+MAX_LISTED = 65536  # the largest CPU number, as in runc: no machine has more, and a mask stays small
 MAX_NODE = 1023  # no Linux is built with more memory nodes (MAX_NUMNODES)
 HOSTNAME_MAX = 64  # bytes, __NEW_UTS_LEN
 MAJOR_MAX, MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1  # dev_t of Linux; mknod(2) silently drops what is above
@@ -37,22 +37,22 @@ USER_BY_NAME = "a name is read on Windows only, so the program runs as uid 0; wr
 
 
 def only_named(section: Process) -> bool:
-    """Tell whether a process names a user, which Linux does not look at, and says no uid."""
+    """Tell whether a process has a user name, which Linux ignores, and no uid."""
     user = section.get("user")
     return user is not None and bool(user.get("username")) and not user.get("uid")
 
 
 class View:
-    """A config as the rules look at it: sections that are absent are empty, namespaces are by type."""
+    """A config for the rules: absent sections are empty, namespaces are by type."""
 
     __slots__ = ("config", "linux", "process", "spaces")
 
     def __init__(self, config: Config) -> None:
-        """Take the sections apart."""
+        """Take the sections out."""
         self.config = config
         self.linux: Linux = config.get("linux") or {}
         self.process = config.get("process")
-        # Type of each namespace the container has of its own -> path to join, "" for a new one.
+        # Type of each namespace of the container's own -> path to join, "" for a new one.
         self.spaces = {space["type"]: space.get("path") or "" for space in self.linux.get("namespaces") or ()}
 
     def makes(self, kind: str) -> bool:
@@ -61,7 +61,7 @@ class View:
 
 
 def check(config: Config) -> list[Finding]:
-    """Return the breaches of all rules: none for nearly every config there is."""
+    """Return the breaches of all rules; nearly every config has none."""
     view = View(config)
     found: list[Finding] = []
     for rule in RULES:
@@ -70,7 +70,7 @@ def check(config: Config) -> list[Finding]:
 
 
 def check_process(section: Process, pointer: str) -> list[Finding]:
-    """Return the breaches in a process object, whose own place the pointer is."""
+    """Return the breaches in a process object, whose place is the pointer."""
     found: list[Finding] = []
     _program(section, pointer, found)
     _environment(section, pointer, found)

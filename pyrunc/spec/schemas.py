@@ -1,6 +1,6 @@
 """The schema files, as data: for jsonschema (explain.py) and for people (teach.py).
 
-Law 2, the slow side: the fast acceptor is generated from the same files and reads none of them.
+Law 2, the slow path: the fast acceptor is generated from the same files and reads none of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a right config.json says and hardly means: each with its place, how bad it is, and what to do.
+"""What is valid in a config.json, but probably a mistake: each with its place, its severity, and what to do.
 
-Law 2, the slow side: asked by `validate` only. create takes such a file and does what it says, as the
-specification wants it; here is the list of what people are sorry for afterwards. Pure: rules look at the file
-alone, and so know neither the root file system nor the host.
+Law 2, the slow path: only `validate` uses it. create accepts such a file and carries it out, as the
+specification wants. Pure: the rules see only the file, not the root file system or the host.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
 class Slip(NamedTuple):
-    """One of them: JSON pointer, how bad it is, a sentence."""
+    """One of them: JSON pointer, severity, a sentence."""
 
     pointer: str
     severity: str
@@ -32,7 +31,7 @@ class Slip(NamedTuple):
 
 
 def find(config: Config, *, systemd: bool = False) -> list[Slip]:
-    """Return all slips of a config.json that is right.
+    """Return all slips of a valid config.json.
 
     Args:
         config: it has passed the schema and the rules of meaning.py.
@@ -66,7 +65,7 @@ def capabilities(view: View) -> Iterator[Slip]:
             WARNING,
             f"{_some(lost)} without being permitted has no effect: add it to permitted, too",
         )
-    # Who is not root begins a program with the ambient ones only, whatever the other sets are.
+    # A program of a user other than root begins only with the ambient ones.
     is_root = not (view.process.get("user") or {}).get("uid")
     idle = named["effective"] & named["permitted"] - named["ambient"]
     if idle and not is_root:
@@ -101,7 +100,7 @@ def privileges(view: View) -> Iterator[Slip]:
         yield Slip("/process", NOTE, text)
 
 
-# What is of no use without the bit, in common images.
+# Common programs that do not work without the bit.
 SETUID = frozenset(("chsh", "doas", "gpasswd", "mount", "newgrp", "passwd", "pkexec", "su", "sudo", "umount"))
 
 

@@ -1,8 +1,8 @@
-"""What a property of config.json means: what `pyrunc explain` prints of a pointer or a name.
+"""What a property of config.json means: the text of `pyrunc explain` for a pointer or a name.
 
-Law 2: from the tables that everything else is made from. The schemas say what a property is, what pyrunc does
-with it (x-does), since which kernel it is there (x-since) and give an example, which a test has accepted; the
-words of mount options, capabilities and annotations are the planner's own.
+Law 2: it comes from the tables that everything else is made from. The schemas have the meaning of a property,
+what pyrunc does with it (x-does), the first kernel that has it (x-since) and an example, which a test has
+accepted. Mount options, capabilities and annotations come from the planner's tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TOP = {"$ref": "config.json#/$defs/Config"}
-# Sections that are for other systems than Linux: read, and not looked at.
+# Sections for other systems than Linux: accepted and ignored.
 _FOREIGN = ("vm", "windows", "solaris", "zos", "freebsd")
 _ITEM, _NAME = "N", "NAME"
 _ANY = {
@@ -33,18 +33,18 @@ _ANY = {
 
 
 class Page(Record):
-    """All there is to say about one property.
+    """All that is known about one property.
 
     Attributes:
-        pointer: where it stands; N is a number in a list, NAME any name.
-        kind: what it is.
-        text: what the specification says of it.
-        needed: the object it is in must have it.
-        values: what may stand there.
+        pointer: its place; N is an index, NAME any name.
+        kind: its type.
+        text: the specification's text about it.
+        needed: the object must have it.
+        values: the possible values.
         does: what pyrunc does with it.
-        since: the kernel that has it.
+        since: the first kernel that has it.
         example: a value.
-        parts: its own properties, and what these are.
+        parts: its properties, and their meaning.
 
     """
 
@@ -60,7 +60,7 @@ class Page(Record):
 
 
 def page(pointer: str) -> Page | None:
-    """Return the page of a JSON pointer, None if the specification has nothing there."""
+    """Return the page of a JSON pointer, None if the specification has none."""
     place, chain, file = "", *_follow(_TOP, "config.json")
     needed = False
     for part in pointer.strip("/").split("/") if pointer.strip("/") else ():
@@ -75,7 +75,7 @@ def page(pointer: str) -> Page | None:
 
 
 def near(pointer: str) -> str:
-    """Return the pointer that was probably meant by one that leads nowhere, or ""."""
+    """Return the pointer that was probably meant by an unknown one, or ""."""
     chain, file = _follow(_TOP, "config.json")
     parts = pointer.strip("/").split("/")
     for at, part in enumerate(parts):
@@ -88,7 +88,7 @@ def near(pointer: str) -> str:
 
 
 def named(name: str) -> list[Page]:
-    """Return the pages of all properties with a name; capital letters do not matter."""
+    """Return the pages of all properties with a name, in any case."""
     wanted = name.casefold()
     return [found for found in _pages() if found.pointer.rpartition("/")[2].casefold() == wanted]
 
@@ -100,7 +100,7 @@ def guess(name: str) -> str:
 
 
 def option(word: str) -> str:
-    """Return what a mount option means, "" for a word that is none."""
+    """Return what a mount option means, "" if it is unknown."""
     kind, what = mount_options.OPTIONS.get(word.partition("=")[0], (-1, ""))
     if kind == -1:
         return ""
@@ -164,7 +164,7 @@ def _step(schema: dict[str, Any], part: str) -> tuple[str, dict[str, Any]] | Non
 
 
 def _follow(schema: dict[str, Any], file: str) -> tuple[list[dict[str, Any]], str]:
-    """Return a schema and all that it refers to, one after the other, and the last one's file."""
+    """Return a schema and all that it refers to, in order, and the last one's file."""
     chain = [schema]
     while "$ref" in schema:
         target, _, name = schema["$ref"].partition("#/$defs/")
@@ -175,7 +175,7 @@ def _follow(schema: dict[str, Any], file: str) -> tuple[list[dict[str, Any]], st
 
 
 def _said(chain: list[dict[str, Any]], key: str) -> Any:
-    """Return what the nearest schema says: the property's own before its type's."""
+    """Return what the nearest schema has: the property's own before its type's."""
     return next((schema[key] for schema in chain if key in schema), None)
 
 
@@ -256,7 +256,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
 
 
 def _pages() -> Iterator[Page]:
-    """Yield the pages of all properties that are Linux's, from the top down."""
+    """Yield the pages of all properties for Linux, from the top down."""
     todo = [("", _TOP, "config.json", False)]
     while todo:
         place, schema, file, needed = todo.pop(0)
@@ -294,7 +294,7 @@ def document(found: Page) -> dict[str, object]:
 
 
 def example(found: Page) -> str:
-    """Return the example as it stands in a file."""
+    """Return the example as it is written in a file."""
     name = found.pointer.rpartition("/")[2]
     text = json.dumps(found.example, ensure_ascii=False)
     return text if name in ("", _ITEM, _NAME) else f"{json.dumps(name)}: {text}"
