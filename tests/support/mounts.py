@@ -10,8 +10,8 @@ from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from pyrunc.apply.mounts.bind_sources import unescape
 from pyrunc.linux import _linux, flags
+from pyrunc.plan.mount_table import unescape
 from tests.support.forked import in_child
 
 if TYPE_CHECKING:

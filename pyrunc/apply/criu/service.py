@@ -20,7 +20,7 @@ import sys
 from pyrunc import jsonio, log
 from pyrunc.apply.criu import messages
 from pyrunc.apply.foreground import fork, restore_signals
-from pyrunc.errors import Failure, from_facts, worded
+from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.linux import _linux
 from pyrunc.plan import criu as plan_criu
 
@@ -302,10 +302,8 @@ class _Start:
 
 
 def _directory(path: str) -> int:
-    try:
+    with failing(f"open directory {path}"):
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure(f"open directory {path}", errno=exc.errno or 0) from None
 
 
 def version(path: str) -> int:

@@ -10,10 +10,12 @@ Recursive attributes and propagation are set first, so that the mount's own opti
 from __future__ import annotations
 
 import os
-from errno import EFBIG, EINVAL, ENOENT, EPERM
+from errno import EINVAL, ENOENT, EPERM
 
+from pyrunc import files
 from pyrunc.apply import target
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import (
     ATIME_MASK,
@@ -97,11 +99,8 @@ def open_inner(root: int, step: InnerBind) -> int:
     """
     how = _CLONE | _EMPTY | (flags.AT_RECURSIVE if step.attributes.recursive else 0)
     try:
-        inside = target.resolve(root, step.source, follow=not step.src_nofollow)
-        try:
+        with closing(target.resolve(root, step.source, follow=not step.src_nofollow)) as inside:
             fd = _linux.open_tree(inside, "", how)
-        finally:
-            os.close(inside)
     except OSError as exc:
         raise source_failure(step, step.source, exc) from None
     return _prepared(fd, step)
@@ -130,14 +129,8 @@ def _prepared(fd: int, step: Mount) -> int:
 def _open_inside(source: str, subpath: str, how: int) -> int:
     """Clone a directory inside a volume by descriptor: another container may be changing it (law 3)."""
     volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        inside = target.resolve(volume, subpath)
-        try:
-            return _linux.open_tree(inside, "", how | _EMPTY)
-        finally:
-            os.close(inside)
-    finally:
-        os.close(volume)
+    with closing(volume), closing(target.resolve(volume, subpath)) as inside:
+        return _linux.open_tree(inside, "", how | _EMPTY)
 
 
 def set_attributes(fd: int, step: Mount) -> None:
@@ -210,61 +203,35 @@ def propagate_below(fd: int, flag: int, procfs: int) -> None:
     table = _linux.openat2(
         procfs, "self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, 0, inside | flags.RESOLVE_NO_XDEV
     )
-    own = str(_linux.statx_mnt(fd, flags.STATX_MNT_ID)[0])
-    found = [line.split(" ", 5) for line in lines(read_all(table))]
-    top = next(len(unescape(row[4]).rstrip("/")) + 1 for row in found if row[0] == own)
-    for row in found:
-        if row[1] == own:
+    from pyrunc.plan import mount_table
+
+    own = _linux.statx_mnt(fd, flags.STATX_MNT_ID)[0]
+    rows = mount_table.parse(read_all(table))
+    top = next(len(row.point.rstrip("/")) + 1 for row in rows if row.id == own)
+    for row in rows:
+        if row.parent == own:
             try:
                 below = _linux.openat2(
                     fd,
-                    unescape(row[4])[top:],
+                    row.point[top:],
                     os.O_PATH | os.O_CLOEXEC,
                     0,
                     inside | flags.RESOLVE_NO_SYMLINKS,
                 )
             except FileNotFoundError:
                 continue  # unmounted on the host and so, because it is still shared, here
-            try:
+            with closing(below):
                 propagate(below, ((flag, True),))
-            finally:
-                os.close(below)
-
-
-def read_bytes(fd: int, largest: int = LARGEST) -> bytes:
-    """Return all that can be read from a descriptor, and close it.
-
-    Raises:
-        OSError: EFBIG, if it is more than `largest` bytes. A container decides how long its mount table is.
-
-    """
-    parts = []
-    left = largest
-    try:
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-            left -= len(part)
-            if left < 0:
-                raise OSError(EFBIG, os.strerror(EFBIG))
-    finally:
-        os.close(fd)
-    return b"".join(parts)
 
 
 def read_all(fd: int, largest: int = LARGEST) -> str:
-    """Return what read_bytes() returns as text."""
-    return read_bytes(fd, largest).decode("utf-8", "surrogateescape")
+    """Return all text that can be read from a descriptor, and close the descriptor.
 
+    Raises:
+        OSError: EFBIG, it is more than largest bytes. A container chooses how long its mount table is.
 
-def lines(table: str) -> list[str]:
-    """Return the lines of a mountinfo table. Only a newline ends one, as a path may have all else."""
-    return [line for line in table.split("\n") if line]
-
-
-def unescape(path: str) -> str:
-    r"""Undo the octal escapes of mountinfo: space, tab, newline and backslash are \040 and so on."""
-    first, *rest = path.split("\\")
-    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
+    """
+    return files.read_whole(fd, largest).decode("utf-8", "surrogateescape")
 
 
 def _without_locked(fd: int, step: Mount) -> tuple[int, int]:

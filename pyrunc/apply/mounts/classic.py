@@ -17,7 +17,7 @@ from errno import EINVAL, ESTALE
 from pyrunc import jsonio
 from pyrunc.apply import foreground, protocol
 from pyrunc.apply.mounts import bind_sources, verify
-from pyrunc.errors import Failure, from_facts, worded
+from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import UNBINDABLE
 from pyrunc.plan.mount_steps import Bind
@@ -134,10 +134,8 @@ class Sources:
             raise from_facts(jsonio.loads(answer))
 
     def _open_inside(self, plan: steps.Plan, init: int, sock: _socket.socket, number: int) -> None:
-        try:
+        with failing("enter init's mount namespace"):
             _linux.setns(init, flags.CLONE_NEWNS)
-        except OSError as exc:
-            raise Failure("enter init's mount namespace", errno=exc.errno or 0) from None
         fds = []
         for path, step in list(classic_handed(plan).items())[number : number + BATCH]:
             try:

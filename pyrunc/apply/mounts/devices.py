@@ -10,6 +10,7 @@ import _stat as stat
 import os
 from errno import ENOENT
 
+from pyrunc import files
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 
@@ -61,11 +62,7 @@ def host_place(step: Device) -> str:
 def _host_path(step: Device) -> str:
     """Return the host's path of a device that is wanted under another name (sysfs(5), uevent files)."""
     kind = "block" if step.type == "b" else "char"
-    fd = os.open(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        lines = os.read(fd, 4096).splitlines()
-    finally:
-        os.close(fd)
+    lines = files.read(f"/sys/dev/{kind}/{step.major}:{step.minor}/uevent").splitlines()
     for line in lines:
         if line.startswith(b"DEVNAME="):
             return "/dev/" + line[8:].decode()

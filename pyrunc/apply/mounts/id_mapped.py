@@ -13,6 +13,7 @@ from errno import EINVAL, EPERM
 from pyrunc.apply import foreground, idmaps
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.steps import IdMaps
 
@@ -93,8 +94,7 @@ def map_all(fds: Sequence[int], step: Mount, maps: tuple[IdMap, IdMap]) -> None:
         Failure: the namespace cannot be made, or a mount cannot be id-mapped.
 
     """
-    space = _make(maps)
-    try:
+    with closing(_make(maps)) as space:
         for fd in fds:
             try:
                 _linux.mount_setattr(fd, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, space)
@@ -103,8 +103,6 @@ def map_all(fds: Sequence[int], step: Mount, maps: tuple[IdMap, IdMap]) -> None:
                 raise bind_sources.failure(
                     step, "map the ids of a lower layer", exc.errno or 0, hint
                 ) from None
-    finally:
-        os.close(space)
 
 
 def _make(maps: tuple[IdMap, IdMap]) -> int:

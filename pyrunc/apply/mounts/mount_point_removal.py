@@ -27,20 +27,21 @@ import time
 from pyrunc import jsonio, listing, store
 from pyrunc.apply import target
 from pyrunc.apply.mounts import mount_points
-from pyrunc.apply.mounts.bind_sources import read_bytes, unescape
+from pyrunc.apply.mounts.bind_sources import read_all
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux
+from pyrunc.plan import mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from pyrunc.plan.mount_table import Row
     from pyrunc.store import Container
 
     # (device, path in its file system): the same for one place in all mount namespaces
     Place: TypeAlias = tuple[str, str]
-    # mount id -> (device, root of the mount in its file system, mount point, id of the parent)
-    Table: TypeAlias = dict[int, tuple[str, str, str, int]]
 
 _ABSENT = "container does not exist"
 
@@ -387,12 +388,9 @@ def bases_of(container: Container) -> set[str]:
 def _add(other: Container, lines: bytes) -> bool:
     """Add lines to another container's list, unless that has been read to its end."""
     path = f"{other.directory}/{mount_points.FILE}"
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
+    with closing(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)) as fd:
         written = os.write(fd, lines)
         return written == len(lines) and bool(os.fstat(fd).st_nlink)
-    finally:
-        os.close(fd)
 
 
 # -- which mount points are in use ----
@@ -423,7 +421,7 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
     """
     found: set[Place] = set()
     seen = {without, os.readlink("/proc/self/ns/mnt")}
-    needles = [f" {device} ".encode() for device in devices]
+    needles = [f" {device} " for device in devices]
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -431,50 +429,39 @@ def mounted_on(devices: set[str], without: str = "") -> set[Place]:
             space = os.readlink(f"/proc/{name}/ns/mnt")
             if space in seen or os.readlink(f"/proc/{name}/root") != "/":
                 continue  # a process in a chroot sees only a part; others in its namespace see all
-            text = _read(f"/proc/{name}/mountinfo")
+            text = _read(name)
         except OSError as exc:
             if exc.errno in mount_points.UNASKED:
                 raise
             continue  # it has ended, or it is another user's
         seen.add(space)
         if any(needle in text for needle in needles):
-            found |= places(parse(text))
+            found |= places(mount_table.parse(text))
     return found
 
 
-def places(table: Table) -> set[Place]:
+def places(rows: list[Row]) -> set[Place]:
     """Return the places on which a table's mounts are mounted."""
+    table = {row.id: row for row in rows}
     found = set()
-    for _device, _root, point, parent in table.values():
-        if parent in table:
-            device, root, above, _ = table[parent]
-            found.add((device, join(root, point[len(above.rstrip("/")) :])))
+    for row in rows:
+        above = table.get(row.parent)
+        if above is not None:
+            found.add((above.device, mount_table.part_of(above, row.point)))
     return found
 
 
-def parse(text: bytes) -> Table:
-    """Parse a mountinfo file (proc_pid_mountinfo(5))."""
-    table: Table = {}
-    # Only a newline ends a line: a path may have all other characters.
-    for line in text.decode("utf-8", "surrogateescape").rstrip("\n").split("\n"):
-        number, parent, device, root, point, _rest = line.split(" ", 5)
-        table[int(number)] = device, unescape(root), unescape(point), int(parent)
-    return table
-
-
-def _read(path: str) -> bytes:
-    return read_bytes(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+def _read(process: str) -> str:
+    return read_all(os.open(f"/proc/{process}/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _place(fd: int) -> Place | None:
     """Return the place of a directory, as mounted_on() has it; None if the table does not have it."""
     mount, _is_root = _linux.statx_mnt(fd)
-    entry = parse(_read("/proc/self/mountinfo")).get(mount)
-    if entry is None:
+    row = next((row for row in mount_table.parse(_read("self")) if row.id == mount), None)
+    if row is None:
         return None
-    device, root, point, _parent = entry
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    return device, join(root, path[len(point.rstrip("/")) :])
+    return row.device, mount_table.part_of(row, os.readlink(f"/proc/self/fd/{fd}"))
 
 
 def join(top: str, path: str) -> str:

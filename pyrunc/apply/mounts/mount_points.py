@@ -30,7 +30,7 @@ import time
 from errno import EEXIST, ENOSPC
 
 from pyrunc import jsonio
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -58,10 +58,8 @@ def open_list(directory: str) -> int:
     """
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     place = f"{directory}/{FILE}"
-    try:
+    with failing(f"make {place}"):
         return os.open(place, how, 0o600)
-    except OSError as exc:
-        raise Failure(f"make {place}", errno=exc.errno or 0) from None
 
 
 class Made:

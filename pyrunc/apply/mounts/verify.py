@@ -12,6 +12,7 @@ import os
 from _struct import unpack_from
 
 from pyrunc.apply.mounts import bind_sources
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import (
     ATIME_MASK,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pyrunc.errors import Failure
     from pyrunc.plan.mount_options import Attributes
     from pyrunc.plan.mount_steps import Mount
+    from pyrunc.plan.mount_table import Row
     from pyrunc.plan.steps import VerifyMounts
 
     Table: TypeAlias = dict[int, tuple[int, int]]
@@ -189,43 +191,38 @@ def read_table(procfs: int, places: dict[int, str]) -> Table:
 
 def placed(text: str, places: dict[int, str]) -> Table:
     """Return what parse_table() does, without the mounts that have another mount point now."""
-    table = parse_table(text)
-    for line in bind_sources.lines(text):
-        row = line.split(" ", 5)
-        place = places.get(int(row[0]))
-        if place is not None and place != bind_sources.unescape(row[4]):
-            del table[int(row[0])]
-    return table
+    from pyrunc.plan import mount_table
+
+    rows = mount_table.parse(text)
+    return {row.id: _bits(row) for row in rows if places.get(row.id, row.point) == row.point}
 
 
 def parse_table(text: str) -> Table:
     """Return mount id -> (MOUNT_ATTR_* bits, MS_* bits of the propagation) of a mountinfo table."""
-    found = {}
-    for line in bind_sources.lines(text):
-        words = line.split(" ")
-        attributes = STRICTATIME
-        for word in words[5].split(","):
-            if word in ("noatime", "relatime"):
-                attributes &= ~ATIME_MASK
-            attributes |= _WORDS.get(word, 0)
-        propagation = 0
-        for word in words[6 : words.index("-")]:
-            if word.startswith("shared:"):
-                propagation |= SHARED
-            elif word.startswith("master:"):
-                propagation |= SLAVE
-            elif word == "unbindable":
-                propagation |= UNBINDABLE
-        found[int(words[0])] = attributes, propagation or PRIVATE
-    return found
+    from pyrunc.plan import mount_table
+
+    return {row.id: _bits(row) for row in mount_table.parse(text)}
+
+
+def _bits(row: Row) -> tuple[int, int]:
+    attributes = STRICTATIME
+    for word in row.options:
+        if word in ("noatime", "relatime"):
+            attributes &= ~ATIME_MASK
+        attributes |= _WORDS.get(word, 0)
+    propagation = SHARED if row.shared else 0
+    if row.master:
+        propagation |= SLAVE
+    if row.unbindable:
+        propagation |= UNBINDABLE
+    return attributes, propagation or PRIVATE
 
 
 def parse_mounts() -> dict[int, tuple[str, int]]:
     """Return mount id -> (mount point, MS_* bits of the propagation) of the caller's mount table."""
-    text = bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
-    places = (line.split(" ", 5) for line in bind_sources.lines(text))
-    table = parse_table(text)
-    return {int(row[0]): (bind_sources.unescape(row[4]), table[int(row[0])][1]) for row in places}
+    from pyrunc.apply import mount_table
+
+    return {row.id: (row.point, _bits(row)[1]) for row in mount_table.read()}
 
 
 def is_lonely(step: Mount) -> bool:
@@ -245,14 +242,11 @@ def propagation_at(path: str) -> int:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return 0  # the code that opens it reports the error
-    try:
+    with closing(fd):
         try:
             mount, _is_root = _linux.statx_mnt(fd, flags.STATX_MNT_ID_UNIQUE)
             propagation: int = unpack_from("=QQ", _ask(mount), _ATTRIBUTES)[1]
         except OSError:
             mount, _is_root = _linux.statx_mnt(fd)
-            own = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-            propagation = parse_table(bind_sources.read_all(own)).get(mount, (0, 0))[1]
-    finally:
-        os.close(fd)
+            propagation = parse_mounts().get(mount, ("", 0))[1]
     return propagation

@@ -11,7 +11,8 @@ import os
 from errno import EINVAL
 
 from pyrunc import directories
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -70,11 +71,9 @@ def over_root(container: Container, step: AttachRoot) -> None:
     folder = f"{container.directory}/{FOLDER}"
     inside = f"{os.path.abspath(folder)}/{_ROOT}"
     if step.layer != inside:
-        try:
+        with failing(f"make {folder}"):
             os.mkdir(folder, 0o700)
             os.symlink(step.layer, f"{folder}/{_ROOT}")
-        except OSError as exc:
-            raise Failure(f"make {folder}", errno=exc.errno or 0) from None
     make(step.layer, step.path, step.layer_ids)
     _check(step)
 
@@ -92,7 +91,7 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
 
     """
     upper = directory + "/upper"
-    try:
+    with failing(f"make the layer {directory}"):
         found = os.stat(source)
         directories.make(directory, 0o700, parents=0o700)
         os.mkdir(upper, 0o700)
@@ -105,8 +104,6 @@ def make(directory: str, source: str, ids: tuple[IdMap, IdMap] | None = None) ->
                 uid, gid = _seen(ids[0], uid), _seen(ids[1], gid)
             if (uid, gid) != (0, 0):
                 os.chown(upper, uid, gid)
-    except OSError as exc:
-        raise Failure(f"make the layer {directory}", errno=exc.errno or 0) from None
 
 
 def _attributes(source: str, upper: str) -> None:
@@ -155,13 +152,10 @@ def _check(step: AttachRoot) -> None:
 
 def submounts(path: str) -> list[str]:
     """Return the mounts below a directory of the host: a layer over it does not show them."""
-    from pyrunc.apply.mounts.bind_sources import lines, unescape
+    from pyrunc.apply import mount_table
 
-    top = os.path.realpath(path).rstrip("/") + "/"  # the real path, as the kernel has it in the mount table
-    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
-        table = file.readall().decode("utf-8", "surrogateescape")
-    points = (unescape(line.split(" ", 5)[4]) for line in lines(table))
-    return sorted({point for point in points if point.startswith(top)})
+    top = os.path.realpath(path).rstrip("/") + "/"  # the path as the kernel shows it
+    return sorted({row.point for row in mount_table.read() if row.point.startswith(top)})
 
 
 # -- the end ----
@@ -183,10 +177,8 @@ def remove(container: Container, directory: int) -> None:
         Failure: something cannot be removed.
 
     """
-    try:
+    with failing(f"open {container.directory}/{FOLDER}"):
         places = _places(container, directory)
-    except OSError as exc:
-        raise Failure(f"open {container.directory}/{FOLDER}", errno=exc.errno or 0) from None
     try:
         _remove(places, directory)
     except Failure:
@@ -203,7 +195,7 @@ def _places(container: Container, directory: int) -> list[str]:
         folder = os.open(FOLDER, directory_trees.READ_DIRECTORY, dir_fd=directory)
     except FileNotFoundError:
         return []
-    try:
+    with closing(folder):
         links = []
         for name in os.listdir(folder):
             try:
@@ -211,8 +203,6 @@ def _places(container: Container, directory: int) -> list[str]:
             except OSError as exc:
                 if exc.errno != EINVAL:  # no symlink: a layer in the folder itself
                     raise
-    finally:
-        os.close(folder)
     return [link for link in links if os.path.basename(link).startswith(f"pyrunc-{container.id}-")]
 
 
@@ -232,11 +222,9 @@ def _remove(places: list[str], directory: int) -> None:
             raise Failure(f"remove {path}", errno=exc.errno or 0) from None
         finally:
             os.close(parent)
-    try:
+    with failing(f"remove {FOLDER}"):
         # Also remove the links, whose targets are gone now.
         directory_trees.remove(directory, FOLDER, FOLDER)
-    except OSError as exc:
-        raise Failure(f"remove {FOLDER}", errno=exc.errno or 0) from None
 
 
 def _remove_mapped(container: Container, places: list[str], directory: int) -> bool:

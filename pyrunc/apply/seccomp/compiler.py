@@ -12,6 +12,7 @@ import os
 from errno import EACCES, EDOM, EEXIST, EFAULT, EINVAL, ENOSYS
 
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux.flags import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_LOG, SECCOMP_RET_TRACE
 from pyrunc.plan import seccomp as plan
 from pyrunc.plan.seccomp_shrink import shrink
@@ -192,14 +193,11 @@ def _refused(lowered: plan.Filter, rule: plan.Rule, index: int, answer: int) -> 
 
 
 def _export(library: Library, context: int, lowered: plan.Filter) -> bytes:
-    fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-    try:
+    with closing(os.memfd_create("seccomp", os.MFD_CLOEXEC)) as fd:
         answer = library.call.seccomp_export_bpf(context, fd)
         if answer:
             raise Failure("libseccomp cannot build the filter", pointer=lowered.pointer, errno=-answer)
         return os.pread(fd, os.fstat(fd).st_size, 0)
-    finally:
-        os.close(fd)
 
 
 def _stub(library: Library, lowered: plan.Filter, tokens: list[int]) -> bytes:

@@ -19,6 +19,7 @@ from errno import EACCES, EBUSY, EFAULT, EINVAL
 
 from pyrunc import jsonio
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux
 from pyrunc.linux.flags import SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_SET_MODE_FILTER
 from pyrunc.plan.record import Record
@@ -250,13 +251,11 @@ def _read(cache: int, key: str) -> tuple[bytes, list[str]] | None:
         fd = os.open(key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=cache)
     except OSError:
         return None
-    try:
+    with closing(fd):
         found = os.fstat(fd)
         if not S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
             return None
         content = os.read(fd, found.st_size)
-    finally:
-        os.close(fd)
     checksum, _, body = content.partition(b"\n")
     if checksum.decode("latin-1") != _checksum(key, body):
         return None
@@ -272,16 +271,9 @@ def _write(cache: int, key: str, bpf: bytes, unknown: list[str]) -> None:
     body = b"\n".join((_library_facts(library), library, " ".join(unknown).encode(), bpf))
     temporary = f"{key}.{os.getpid()}"
     try:
-        fd = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-            dir_fd=cache,
-        )
-        try:
+        how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with closing(os.open(temporary, how, 0o600, dir_fd=cache)) as fd:
             os.write(fd, _checksum(key, body).encode() + b"\n" + body)
-        finally:
-            os.close(fd)
         os.rename(temporary, key, src_dir_fd=cache, dst_dir_fd=cache)
         _prune(cache)
     except OSError:

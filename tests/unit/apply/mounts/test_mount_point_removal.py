@@ -10,6 +10,7 @@ import pytest
 
 from pyrunc import jsonio, store
 from pyrunc.apply.mounts import mount_point_removal, mount_points
+from pyrunc.plan import mount_table
 from pyrunc.store import Container
 from tests.support.records import refuse
 
@@ -123,7 +124,7 @@ def test_names_that_are_no_text(tmp_path: Path, rootfs: Path) -> None:
 
 
 def test_places() -> None:
-    assert mount_point_removal.places(mount_point_removal.parse(TABLE)) == {
+    assert mount_point_removal.places(mount_table.parse(TABLE.decode())) == {
         ("8:1", "/proc"),
         ("8:1", "/srv"),
         ("8:2", "/sub/a b"),
