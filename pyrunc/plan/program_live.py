@@ -125,14 +125,51 @@ def add(
     _enter(program, visit, step)
     _tree(program, step)
     program.add(step, "TAKE_BACK")
-    for number, directory in bases.items():
-        program.add(step, "BASE", number, text(program, step, directory))
+    _bases(program, step, bases)
     for each in mounts:
         program_mounts.LOWER[type(each)](on, each)
     program_tree.readonly_last(on)
     program_tree.again(on)
     program.add(step, "SEND_TABLE")
     return program
+
+
+def mount_points(plan: steps.Plan, given: Beginning, bases: Mapping[int, str]) -> Program:
+    """Return the program that makes the mount points of a restore, in the mount namespace it begins in.
+
+    Each bind is mounted, because a mount point may be on one, and unmounted in the end. Where each is, the
+    parent gets to know from its NOTE.
+
+    Args:
+        plan: one whose child's steps are these mounts.
+        given: what the parent has found out.
+        bases: mount id -> directory on the host that is mounted there.
+
+    """
+    program, step = _begin(Visit(kinds=0, seconds=0))
+    program.add(step, "ROOT_IS", program.slot("root"))
+    _tree(program, step)
+    _bases(program, step, bases)
+    on = Lowering(program, plan, given)
+    on.keeps = True
+    mounted = []
+    for each in plan.child:
+        if isinstance(each, Bind):
+            if id(each) not in given.links:
+                mounted.append((each, program_mounts.open_source(on, each)))
+                on.early[id(each)] = mounted[-1][1]
+            program_mounts.LOWER[Bind](on, each)
+        elif isinstance(each, Mount):
+            program.add(each, "PLACE", text(program, each, each.destination), 0, on.place)
+            program.add(each, "CLOSE", on.place)
+    for each, slot in reversed(mounted):
+        program.add(Unmount(path=each.destination, mapped=False), "DETACH", slot)
+    return program
+
+
+def _bases(program: Program, step: steps.Step, bases: Mapping[int, str]) -> None:
+    for number, directory in bases.items():
+        program.add(step, "BASE", number, text(program, step, directory))
 
 
 def _copy(on: Lowering, visit: Visit, step: steps.Step, mounts: list[Mount]) -> None:

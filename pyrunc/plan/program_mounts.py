@@ -98,7 +98,7 @@ def _bind(on: Lowering, step: Bind | InnerBind | CgroupBind) -> None:
         _note(on, step, slot, MAY_BE_PRIVATE if private else 0, step.full_source)
     else:
         _note(on, step, slot, MAY_BE_PRIVATE)
-    if not asked.again:
+    if not asked.again and not on.keeps:
         add(step, "CLOSE", slot)
 
 

@@ -35,6 +35,7 @@ class Lowering:
     Attributes:
         nothing: a slot that is never filled.
         place: the slot of a mount point that was opened before its mount was made.
+        keeps: binds stay open in their slots after they are attached.
         devpts: the slot of the container's devpts, -1 while there is none.
         readonly_last, again: mounts to change at the end, and their steps.
         handed: path -> slot of a source that the parent has opened in init's mount namespace (mount(2)).
@@ -49,6 +50,7 @@ class Lowering:
         self.given = given
         self.nothing = program.slot("nothing")
         self.place = program.slot("place")
+        self.keeps = False
         self.devpts = -1
         self.readonly_last: list[tuple[int, FileSystem]] = []
         self.again: list[tuple[int, Mount]] = []

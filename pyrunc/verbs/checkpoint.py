@@ -146,7 +146,7 @@ def _inodes(config: Config) -> dict[str, int]:
 def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
     made = planning.again(config, container, container.cgroup_manager)
     rows = external_mounts.table(container.pid)
-    return plan_criu.dumped_mounts(made, external_mounts.locate(container.pid, made, rows), rows)
+    return plan_criu.dumped_mounts(made, external_mounts.locate(container, made, rows), rows)
 
 
 def _write_descriptors(images: str, pid: int) -> None:

@@ -176,7 +176,7 @@ class Restore:
             root = external_mounts.enter(plan.rootfs, place)
             if maps is not None:
                 external_mounts.show_images(images, shown, maps)
-            return external_mounts.prepare(plan, root, place, os.path.dirname(place))
+            return external_mounts.prepare(container, plan, root)
 
         worker = service.Worker(
             path,

@@ -148,7 +148,7 @@ def test_messages_without_end_are_not_read(container: Container, monkeypatch: py
         (b"L", b"", "a malformed message about a path"),
         (b"L", bytes(16), "a malformed message about a path"),
         (b"L", bytes(18), "a malformed message about a path"),
-        (b"L", (1 << 31).to_bytes(4, "little") + bytes(13), ""),
+        (b"L", (1 << 31).to_bytes(4, "little") + bytes(13), "a message that nobody waits for"),
         (b"C", bytes(4), "a message that nobody waits for"),
         (b"v", bytes(8), "a message that nobody waits for"),
         (b"X", bytes(3), "a malformed error report"),
@@ -161,8 +161,5 @@ def test_messages_that_are_not_believed(
     forged = [(kind, payload, -1)]
     real = protocol.receive
     monkeypatch.setattr(protocol, "receive", lambda sock: forged.pop() if forged else real(sock))
-    if not said:
-        assert inside.look(container, ["/nosuch"])[1] == {}
-        return
     with pytest.raises(Failure, match=said):
         inside.look(container, ["/"])

@@ -13,18 +13,20 @@ from __future__ import annotations
 import _signal
 import os
 
-from pyrunc.apply import foreground, idmaps, target
-from pyrunc.apply.mounts import mounting, mounts
+from pyrunc.apply import foreground, idmaps, protocol
+from pyrunc.apply.errand import Errand
+from pyrunc.apply.live import inside
+from pyrunc.apply.mounts.host_side import HostMounts
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import criu, mount_table
+from pyrunc.plan import criu, mount_table, program_live
+from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pyrunc.plan import steps
     from pyrunc.plan.mount_table import Row
+    from pyrunc.store import Container
 
 _EPERM, _EINVAL = 1, 22
 # Names that CRIU uses: the link to the images of an earlier dump, and the file with the clocks.
@@ -47,11 +49,11 @@ def table(pid: int | str = "self") -> list[Row]:
         raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None
 
 
-def locate(pid: int, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
+def locate(container: Container, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
     """Return destination -> mount point of the external, masked and read-only mounts of a running container.
 
     Args:
-        pid: its init.
+        container: its record.
         plan: its plan.
         rows: its mount table.
 
@@ -64,43 +66,13 @@ def locate(pid: int, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
         *criu.masks(plan),
         *criu.covers(plan),
     ]
-    try:
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Failure("open the container's root", errno=exc.errno or 0) from None
-    try:
-        return _located(root, wanted, rows)
-    finally:
-        os.close(root)
-
-
-def _located(root: int, wanted: Iterable[str], rows: list[Row]) -> dict[str, str]:
     by_id = {row.id: row.point for row in rows}
-    found = {}
-    for path in wanted:
-        try:
-            fd = target.resolve(root, path)
-        except OSError:
-            continue  # it does not exist, so nothing is mounted there
-        try:
-            number, top = _linux.statx_mnt(fd)
-        finally:
-            os.close(fd)
-        if top and number in by_id:
-            found[path] = by_id[number]
-    return found
-
-
-class _Tree:
-    """The container's side, as apply/mounts/mounts.py needs it."""
-
-    def __init__(self, plan: steps.Plan, root: int) -> None:
-        self.plan = plan
-        self.root = root
-        # The host's: no process of the container exists yet.
-        self.procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.mounts: dict[int, int] = {}
-        self.mounting = mounting.Mounting()
+    _text, found = inside.locate(container, wanted)
+    return {
+        path: by_id[where.mount]
+        for path, where in found.items()
+        if not where.errno and where.top and where.mount in by_id
+    }
 
 
 def enter(rootfs: str, place: str) -> int:
@@ -126,48 +98,47 @@ def enter(rootfs: str, place: str) -> int:
     return tree
 
 
-def prepare(plan: steps.Plan, root: int, place: str, directory: str) -> dict[str, str]:
-    """Make the mount points in the root file system.
+def prepare(container: Container, plan: steps.Plan, root: int) -> dict[str, str]:
+    """Make the mount points in the root file system, by the init program in this mount namespace.
 
     Args:
-        plan: the container's.
+        container: its record.
+        plan: its plan.
         root: descriptor of enter().
-        place: where that is mounted.
-        directory: the container's state directory, for the list of what was made.
 
     Returns:
-        destination -> mount point inside the root, without symlinks, of those that were made or found.
+        destination -> mount point inside the root, without symlinks, of the binds.
 
     Raises:
         Failure: one cannot be made, or a bind's source is missing.
 
     """
-    tree = _Tree(plan, root)
-    made = tree.mounting.made
-    made.open(directory)
-    made.mask = flags.STATX_MNT_ID  # known by every kernel
-    made.bases[_linux.statx_mnt(root, made.mask)[0]] = plan.rootfs
+    errand = Errand(container, tuple(criu.points(plan)))
+    mounts = HostMounts(errand.plan, None)
+    # The host's procfs: no process of the container exists yet.
+    procfs = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     found: dict[str, str] = {}
-    mounted = []
-    for step in criu.points(plan):
-        if step.kind != "bind":
-            try:
-                os.close(target.make(root, step.destination, "dir", made=made))
-            except OSError as exc:
-                raise Failure(
-                    f"make mount point {step.destination} in the root file system",
-                    pointer=step.pointer,
-                    errno=exc.errno or 0,
-                ) from None
-            continue
-        mounts.mount(tree, step)
-        where = _located(root, [step.destination], table())
-        found.update({path: point[len(place) :] for path, point in where.items()})
-        mounted.append(target.resolve(root, step.destination))
-    for fd in reversed(mounted):
-        # Through the descriptor of the mount: no path inside the root is resolved again.
-        _linux.umount2(f"/proc/self/fd/{fd}", flags.MNT_DETACH)
-        os.close(fd)
+
+    def serve(kind: bytes, payload: bytes, fd: int) -> bool:
+        if kind != protocol.MOUNTED or fd >= 0:
+            return False
+        step, place = mounts.note(program.operations, payload)
+        found[step.destination] = place
+        return True
+
+    try:
+        mounts.prepare(container.directory)
+        mounts.look()
+        given = Beginning(
+            kinds=0, filters={}, links=mounts.links, lonely=frozenset(mounts.lonely), directory=plan.rootfs
+        )
+        top = _linux.statx_mnt(root, flags.STATX_MNT_ID)[0]
+        program = program_live.mount_points(errand.plan, given, {top: plan.rootfs})
+        errand.run(program, {**mounts.slots, "root": root, "proc": procfs}, serve)
+    finally:
+        mounts.close()
+        errand.close()
+        os.close(procfs)
     return found
 
 

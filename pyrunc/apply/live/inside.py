@@ -15,16 +15,14 @@ from __future__ import annotations
 import _signal
 import _struct
 import os
-import select
-import time
 
 from pyrunc import store
-from pyrunc.apply import init_program, parent, protocol
-from pyrunc.apply.conversation import Conversation
+from pyrunc.apply import parent, protocol
+from pyrunc.apply.errand import Errand
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
 from pyrunc.linux import flags
-from pyrunc.plan import mount_table, program_live, steps
+from pyrunc.plan import mount_table, program_live
 from pyrunc.plan.program_live import Visit
 
 TYPE_CHECKING = False
@@ -56,7 +54,7 @@ class Found:
         self.top = top
 
 
-class Visitor(Conversation):
+class Visitor(Errand):
     """The init program in a container's mount tree, from the parent's side.
 
     Attributes:
@@ -64,8 +62,6 @@ class Visitor(Conversation):
         init: pidfd of the container's init.
 
     """
-
-    status = "running"
 
     def __init__(
         self, container: store.Container, mounts: tuple[Mount, ...] = (), *, as_root: bool = False
@@ -87,18 +83,7 @@ class Visitor(Conversation):
         if "user" in container.namespaces and kinds and (as_root or os.geteuid() != 0):
             kinds |= flags.CLONE_NEWUSER
         self.visit = Visit(kinds=kinds, seconds=_SECONDS)
-        nothing = steps.Namespaces(flags=0, joins=())
-        plan = steps.Plan(
-            id=container.id,
-            bundle="",
-            rootfs=container.rootfs,
-            namespaces=nothing,
-            parent=(),
-            child=mounts,
-            start=(),
-        )
-        super().__init__(container, plan)
-        self._end = 0.0
+        super().__init__(container, mounts, limit=_SECONDS + _GRACE)
 
     def run(
         self,
@@ -106,95 +91,44 @@ class Visitor(Conversation):
         slots: Mapping[str, int] | None = None,
         serve: Callable[[bytes, bytes, int], bool] = lambda _kind, _payload, _fd: False,
     ) -> None:
-        """Have a program carried out.
-
-        Args:
-            program: from program_live.
-            slots: name of a slot -> descriptor, beside those that every program has.
-            serve: handles a message (kind, payload, descriptor or -1), and returns whether it was one that
-                is expected.
-
-        Raises:
-            Failure: an operation failed, what serve() raises, or the program does not come to its end.
-
-        """
-        self._end = time.monotonic() + self.visit.seconds + _GRACE
-        try:
-            self._start(program, slots or {})
-            self._listen(serve)
-        finally:
-            # If it has not come to its end, it takes back what it has done when the socket is closed.
-            self.sock.close()
-            code = self._collect()
-        if code == -_signal.SIGALRM:
-            raise Failure(
-                f"a file system in the container does not answer within {self.visit.seconds} seconds",
-                step=self.container.id,
-                hint="one that the container serves itself (FUSE) is in the way; resume or stop what serves"
-                " it",
-            )
-        if code:
-            how = f"signal {-code}" if code < 0 else f"status {code}"
-            raise Failure(f"the process that looks into the container was ended by {how}")
-
-    def close(self) -> None:
-        """Close the pidfd of the container's init, and the socket."""
-        self.sock.close()
-        self.far.close()
-        os.close(self.init)
-
-    def _start(self, program: Program, slots: Mapping[str, int]) -> None:
+        """Have a program carried out: as Errand.run(), with the slots that every program here has."""
         opened: dict[str, int] = {}
         try:
-            procfs = opened["proc"] = parent.private_procfs()
+            opened["proc"] = parent.private_procfs()
             if not self.visit.kinds:
                 # It has no mount namespace of its own: its root is a directory of this one.
                 how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-                opened["root"] = os.open(f"{self.container.pid}/root", how, dir_fd=procfs)
-            self.program = program
-            given = {**slots, **opened, "init": self.init, "socket": self.far.fileno()}
-            given = {name: fd for name, fd in given.items() if fd >= 0 and name in program.slots}
-            what = "make a process that looks into the container"
-            self.pid, self.pidfd = init_program.start(program.encode(given), [*given.values()], what=what)
+                opened["root"] = os.open(f"{self.container.pid}/root", how, dir_fd=opened["proc"])
+            super().run(program, {**(slots or {}), **opened, "init": self.init}, serve)
         except OSError as exc:
             raise Failure("open the container's root", errno=exc.errno or 0) from None
         finally:
-            self.far.close()
             for fd in opened.values():
                 os.close(fd)
 
-    def _listen(self, serve: Callable[[bytes, bytes, int], bool]) -> None:
-        while (left := self._end - time.monotonic()) > 0:
-            self.sock.settimeout(left)
-            try:
-                kind, payload, fd = self.receive()
-            except TimeoutError:
-                break
-            if not kind:
-                return
-            if not serve(kind, payload, fd):
-                if fd >= 0:
-                    os.close(fd)
-                raise Failure("the container's side sent a message that nobody waits for")
-        raise Failure(
+    def ended(self, code: int) -> Failure:
+        """Return the Failure for a process that did not come to its end."""
+        if code != -_signal.SIGALRM:
+            return super().ended(code)
+        return Failure(
+            f"a file system in the container does not answer within {self.visit.seconds} seconds",
+            step=self.container.id,
+            hint="one that the container serves itself (FUSE) is in the way; resume or stop what serves it",
+        )
+
+    def late(self) -> Failure:
+        """Return the Failure for a process that does not even notice its own time limit."""
+        return Failure(
             "the process that looks into the container was stopped, and did not go on within"
             f" {self.visit.seconds} seconds",
             step=self.container.id,
             hint="a container in the host's pid namespace can do that: see its processes with pyrunc ps",
         )
 
-    def _collect(self) -> int:
-        """Wait until the process has ended, or end it; return its exit status, or -number of a signal."""
-        if self.pidfd < 0:
-            return 0
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(max(0.0, self._end - time.monotonic()) * 1000):
-            _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
-        _pid, status = os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        self.pid, self.pidfd = 0, -1
-        return os.waitstatus_to_exitcode(status)
+    def close(self) -> None:
+        """Close the pidfd of the container's init, and the socket."""
+        super().close()
+        os.close(self.init)
 
 
 def _open_init(container: store.Container) -> int:
@@ -247,10 +181,31 @@ def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[st
         Failure: it cannot be looked at.
 
     """
-    wanted = list(paths)
+    text, found = locate(container, paths)
+    by_id = {row.id: row.point for row in mount_table.parse(text)}
+    points = set(by_id.values())
+    return text, {
+        path: by_id.get(where.mount, "") if where.top else ""
+        for path, where in found.items()
+        if not where.errno and path not in points
+    }
+
+
+def locate(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[str, Found]]:
+    """Return a container's mount table, and where paths in it lead.
+
+    Args:
+        container: its record.
+        paths: absolute paths inside it.
+
+    Raises:
+        Failure: it cannot be looked at.
+
+    """
+    wanted = list(dict.fromkeys(paths))
     visitor = Visitor(container)
     table = [] if visitor.visit.kinds else [os.open(f"/proc/{container.pid}/mountinfo", os.O_RDONLY)]
-    found: dict[int, Found] = {}
+    found: dict[str, Found] = {}
 
     def serve(kind: bytes, payload: bytes, fd: int) -> bool:
         if kind == protocol.TABLE and fd >= 0 and not table:
@@ -258,27 +213,22 @@ def look(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[st
             visitor.tell(protocol.GO)
         elif kind == protocol.LOCATED and fd < 0:
             number, where = located(payload)
-            found[number] = where
+            if number >= len(wanted):
+                return False
+            found[wanted[number]] = where
         else:
             return False
         return True
 
     try:
         visitor.run(program_live.look(visitor.visit, wanted), serve=serve)
-        text = bind_sources.read_all(table.pop())
+        return bind_sources.read_all(table.pop()), found
     except OSError as exc:
         raise Failure("read the container's mount table", errno=exc.errno or 0) from None
     finally:
         visitor.close()
         for fd in table:
             os.close(fd)
-    by_id = {row.id: row.point for row in mount_table.parse(text)}
-    points = set(by_id.values())
-    return text, {
-        wanted[number]: by_id.get(where.mount, "") if where.top else ""
-        for number, where in found.items()
-        if number < len(wanted) and not where.errno and wanted[number] not in points
-    }
 
 
 def close_root(container: store.Container) -> None:

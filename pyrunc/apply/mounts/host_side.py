@@ -342,12 +342,15 @@ class HostMounts:
             os.close(self._cover)
             self._cover = -1
 
-    def note(self, operations: list[Operation], payload: bytes) -> None:
+    def note(self, operations: list[Operation], payload: bytes) -> tuple[Mount, str]:
         """Remember a mount that init has attached, for the check at the end.
 
         Args:
             operations: the operations of the init program.
             payload: the number of its NOTE operation, the mount's id and its mount point.
+
+        Returns:
+            Its step, and its mount point below the root.
 
         Raises:
             Failure: the message is malformed.
@@ -361,7 +364,8 @@ class HostMounts:
             # After a remount the earlier options do not apply any more.
             self.noted = [other for other in self.noted if other[0] != mount]
         self.noted.append((mount, step))
-        self._at[mount] = payload[12:].decode("utf-8", "surrogateescape")
+        place = self._at[mount] = payload[12:].decode("utf-8", "surrogateescape")
+        return step, place
 
     def verify(self, payload: bytes, fd: int) -> None:
         """Compare the noted mounts, and the root, with the init's mount table.

@@ -9,7 +9,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER
 from pyrunc.plan import mount_options as mo
-from pyrunc.plan import program_live
+from pyrunc.plan import program_live, steps
 from pyrunc.plan.program_live import Visit
 from tests.support.mount_kinds import mount
 from tests.support.programs import beginning, created
@@ -131,3 +131,34 @@ def test_an_ordinary_user_s_sources() -> None:
 def test_a_path_that_is_none() -> None:
     with pytest.raises(Failure, match="NUL"):
         program_live.look(OWN, ["/a\0b"])
+
+
+def test_mount_points_for_a_restore() -> None:
+    """Each bind is mounted for those that lie on it; all are unmounted again, the last one first."""
+    one, other = mount(), mount("new", destination="/run")
+    two, link = mount(destination="/d/e", again=((mo.SHARED, False),)), mount(destination="/l")
+    plan = created()
+    plan.child = (one, other, two, link)
+    given = beginning(plan, links={id(link): "text"})
+    found = listed(program_live.mount_points(plan, given, {7: "/r"}))
+    assert found[:2] == BEGIN[:2]
+    assert found[3:] == [
+        "DEADLINE 0",
+        "UMASK 0",
+        "ROOT_IS root",
+        TREE,
+        'BASE 7 "/r"',
+        'CLONE_PATH "/s" 1 mount0',
+        'ATTACH mount0 "/d" 32 place',
+        'NOTE mount0 0 0 2 "/s"',
+        'PLACE "/run" 0 place',
+        "CLOSE place",
+        'CLONE_PATH "/s" 1 mount2',
+        'ATTACH mount2 "/d/e" 32 place',
+        'NOTE mount2 0 0 2 "/s"',
+        'SYMLINK "/l" "text" 2',
+        "DETACH mount2",
+        "DETACH mount0",
+    ]
+    plan.child = (steps.AllCpus(),)
+    assert listed(program_live.mount_points(plan, beginning(plan), {}))[-1] == TREE
