@@ -26,7 +26,6 @@ import os
 import select
 import sys
 
-import pyrunc
 from pyrunc import log, store
 from pyrunc.apply import exit_status, protocol
 from pyrunc.errors import Failure
@@ -208,7 +207,7 @@ def _preload() -> None:
     """Import what workers import; with other threads about, all that they ever could."""
     names: list[str] = list(_USUAL)
     if len(os.listdir("/proc/self/task")) > 1:
-        top = os.path.dirname(pyrunc.__file__)
+        top = os.path.dirname(os.path.dirname(__file__))
         names += [name for name in os.listdir(top) if name.endswith(".py") and not name.startswith("__")]
         names += [
             f"{directory[len(top) + 1 :]}/{file}"

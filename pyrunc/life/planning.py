@@ -77,7 +77,7 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
     if wants_layer(cmd, config):
         from pyrunc.apply.mounts import writable_layers
 
-        writable_layers.ask(request, cmd, config, cmd.root or store.default_root())
+        writable_layers.ask(request, cmd.overlay_dir, config, cmd.root or store.default_root())
         if _LAYERS in (config.get("annotations") or ()):
             from pyrunc.images import lowers
 

@@ -11,7 +11,6 @@ import shutil
 import sys
 from importlib.util import find_spec
 
-import pyrunc
 from pyrunc import jsonio, screen, text_tables, versions
 from pyrunc.apply.doctor import engines, host
 from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
@@ -69,7 +68,7 @@ def table(found: list[Finding], *, width: int = 0, paint: Callable[[str, str], s
 
 def _command() -> Finding:
     """Which command this is, and which one an engine finds."""
-    home = os.path.dirname(pyrunc.__file__)
+    home = os.path.dirname(versions.__file__)
     how = "a program with Python inside" if "_pyrunc_embed" in sys.modules else f"run by {sys.executable}"
     found = f"{versions.__version__} (commit {versions.commit()[:12]}) in {home}, {how}"
     path = shutil.which("pyrunc")

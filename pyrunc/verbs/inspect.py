@@ -10,9 +10,8 @@ from pyrunc import jsonio, log, store
 from pyrunc.apply import exit_status, processes
 from pyrunc.apply.cgroups import statistics
 from pyrunc.errors import Failure, strerror
-from pyrunc.life import planning
+from pyrunc.life import mount_tree, planning
 from pyrunc.plan import show, show_mounts
-from pyrunc.verbs import mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +95,6 @@ def _cgroup(container: store.Container, *, there: bool) -> object:
 
 
 def _mounts(cmd: Command) -> object:
-    tree = mounts.Tree(cmd, cmd.id)
+    tree = mount_tree.Tree(cmd, cmd.id)
     _plan, known, found, _text = tree.look()
     return show_mounts.document(known.rows, found, tree.volumes(known, found))

@@ -15,7 +15,7 @@ from pyrunc.apply.live import inside
 from pyrunc.apply.mounts import verify
 from pyrunc.cli import match
 from pyrunc.errors import Failure
-from pyrunc.verbs import mounts as verb
+from pyrunc.life import mount_tree
 from tests.support.containers import Bundle, Canary, wait_for
 from tests.support.engine import FOREIGN
 from tests.support.mounted import changes, clean, enter, execute, rows
@@ -133,7 +133,7 @@ def test_what_its_parent_refuses_is_taken_back(
     name = engine.start(bundle)
     before = rows(engine, name)
     container = store.open_container(str(engine.root), name)
-    tree = verb.Tree(match.match(["--root", str(engine.root), "mounts", name]), name)  # type: ignore[arg-type]
+    tree = mount_tree.Tree(match.match(["--root", str(engine.root), "mounts", name]), name)  # type: ignore[arg-type]
     wanted = [(place, tree_entry(source, place)) for place in ("/new/one", "/new/two")]
     for problem in (Failure("differs"), KeyboardInterrupt()):
         seen: list[set[str]] = []

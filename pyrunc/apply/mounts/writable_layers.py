@@ -19,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.cli.match import Command
     from pyrunc.plan.facts import Request
     from pyrunc.plan.steps import AttachRoot, IdMap
     from pyrunc.spec.types import Config
@@ -31,12 +30,12 @@ _SIGCHLD = 17
 _ELSEWHERE = "name a directory on another file system (such as /var/tmp) with --overlay-dir"
 
 
-def ask(request: Request, cmd: Command, config: Config, root: str) -> None:
+def ask(request: Request, overlay_dir: str | None, config: Config, root: str) -> None:
     """Ask the planner for a layer over the root file system.
 
     Args:
         request: is told where the layer will be.
-        cmd: the options of create, run or plan.
+        overlay_dir: where --overlay-dir keeps it, None for the state directory.
         config: the configuration.
         root: the state root.
 
@@ -51,12 +50,12 @@ def ask(request: Request, cmd: Command, config: Config, root: str) -> None:
         request.root_owner = found.st_uid, found.st_gid
     except OSError:
         pass  # the code that opens it reports the error
-    if cmd.overlay_dir is None:
+    if overlay_dir is None:
         request.overlay = f"{os.path.abspath(root)}/{request.id}/{FOLDER}/{_ROOT}"
         return
-    directory = os.path.abspath(cmd.overlay_dir)
+    directory = os.path.abspath(overlay_dir)
     if not os.path.isdir(directory):
-        raise Failure(f"--overlay-dir {cmd.overlay_dir} is not a directory", hint="make it first")
+        raise Failure(f"--overlay-dir {overlay_dir} is not a directory", hint="make it first")
     # Containers of other state roots may have the same id.
     request.overlay = f"{directory.rstrip('/')}/pyrunc-{request.id}-{os.urandom(4).hex()}"
 
