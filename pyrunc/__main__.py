@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # Engines that give these verbs a log also give them the container's stderr.
 _SHARE_STDERR = ("create", "run", "exec", "restore")
 
-_SIGINT, _SIGPIPE = 2, 13
-
 
 class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
     """The reader of standard output is gone. Not for other pipes, such as one to an init that died."""
@@ -106,11 +104,11 @@ def main() -> NoReturn:
             code = _run(command)
         out.flush()
     except KeyboardInterrupt:
-        _die_of(_SIGINT)
+        _die_of(_signal.SIGINT)
     except ReaderGone:
         # The reader has ended (`pyrunc list | head -1`). Python ignores SIGPIPE, which a runtime with sockets
         # needs; so end by that signal only now, as other commands do.
-        _die_of(_SIGPIPE)
+        _die_of(_signal.SIGPIPE)
     except Exception as exc:  # noqa: BLE001 - the last place: whatever it was becomes one line and an exit status
         code = _explain(verb, exc)
     os._exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _stat as stat
 import os
+from errno import EAGAIN, EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
 
 from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
@@ -17,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.apply.mounts.mount_points import Made
 
-_EAGAIN, _ENOENT, _ELOOP, _EEXIST, _ENOTDIR, _EXDEV = 11, 2, 40, 17, 20, 18
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
 _REAL = (
     flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_NO_XDEV
@@ -49,7 +49,7 @@ def resolve(
         try:
             return _linux.openat2(root, path, how, 0, rules)
         except OSError as exc:
-            if exc.errno != _EAGAIN:
+            if exc.errno != EAGAIN:
                 raise
     return _linux.openat2(root, path, how, 0, rules)
 
@@ -84,7 +84,7 @@ def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | N
     try:
         return resolve(root, path, follow=follow)
     except OSError as exc:
-        if exc.errno not in (_ENOENT, _ELOOP):
+        if exc.errno not in (ENOENT, ELOOP):
             raise
     return _Walk(root, path, kind, follow, made).run()
 
@@ -162,7 +162,7 @@ class _Walk:
         if self.todo or stat.S_ISDIR(mode):
             if not stat.S_ISDIR(mode):
                 os.close(fd)
-                raise OSError(_ENOTDIR, os.strerror(_ENOTDIR), name)
+                raise OSError(ENOTDIR, os.strerror(ENOTDIR), name)
             self.stack.append(fd)
             self.names.append(name)
             return -1
@@ -180,7 +180,7 @@ class _Walk:
         except OSError as exc:
             if self.made is not None:
                 self.made.retract()
-            if exc.errno != _EEXIST:
+            if exc.errno != EEXIST:
                 raise
             return _open_component(here, name)
         fd = _open_component(here, name)
@@ -196,7 +196,7 @@ class _Walk:
             os.close(link)
         self.links += 1
         if self.links > _LINKS:
-            raise OSError(_ELOOP, os.strerror(_ELOOP), target)
+            raise OSError(ELOOP, os.strerror(ELOOP), target)
         if target.startswith("/"):
             while len(self.stack) > 1:
                 os.close(self.stack.pop())
@@ -215,7 +215,7 @@ def _refuse_magic(here: int, name: str) -> None:
         os.close(_linux.openat2(here, name, _PLAIN, 0, flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS))
     except OSError as exc:
         # An ordinary symlink leads to a name that can be looked up, or to one that is still to be made.
-        if exc.errno not in (_EXDEV, _ENOENT, _EAGAIN, _ENOTDIR):
+        if exc.errno not in (EXDEV, ENOENT, EAGAIN, ENOTDIR):
             raise
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.images.image import Image
     from pyrunc.plan.steps import IdMaps
 
-_SIGCHLD = 17
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -143,7 +142,9 @@ def _mapped(work: Callable[[Owners], Any], maps: IdMaps, more: int) -> Any:
 
     hint = "an ordinary user's containers need one: see sysctl user.max_user_namespaces"
     with failing("make a user namespace", hint=hint):
-        pid, pidfd = foreground.fork(child, lambda: _linux.clone3(flags.CLONE_NEWUSER | more, _SIGCHLD, -1))
+        pid, pidfd = foreground.fork(
+            child, lambda: _linux.clone3(flags.CLONE_NEWUSER | more, signal.SIGCHLD, -1)
+        )
     os.close(go[0])
     os.close(told[1])
     try:

@@ -15,7 +15,6 @@ from pyrunc import store
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 
-_SIGKILL = 9
 # What is needed to repeat a deletion.
 _LAST = (store.CONFIG, store.STATE)
 # Milliseconds that a killed init may take before it is thawed, because the container may have frozen it.
@@ -42,8 +41,8 @@ def kill_init(container: store.Container) -> None:
         if not container.cgroup and not own_pids(container):
             from pyrunc.apply import processes
 
-            processes.signal_others(container, _SIGKILL)
-        _signal.pidfd_send_signal(pidfd, _SIGKILL)
+            processes.signal_others(container, _signal.SIGKILL)
+        _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
         # The pidfd becomes readable when the process ends, for any process that holds it (pidfd_open(2)).
         import select
 
@@ -91,7 +90,7 @@ def destroy(
         made = cgroup.made(container)
         if not own_pids(container):
             # Without a pid no process was ever put into the cgroups that existed before.
-            cgroup.kill_all(container.cgroup if container.pid else made, _SIGKILL)
+            cgroup.kill_all(container.cgroup if container.pid else made, _signal.SIGKILL)
         cgroup.remove(made, manager=container.cgroup_manager)
     if "volumes" in container.extra:
         from pyrunc.volumes import release

@@ -11,8 +11,6 @@ import os
 from pyrunc import jsonio, store
 from pyrunc.errors import Failure
 
-_SIGKILL = 9
-
 
 def number(word: str) -> int:
     """Return a signal's number from its number or name, with or without SIG, in any case.
@@ -62,7 +60,7 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
 
     """
     state = store.status(container)
-    all_of_them = everyone or (number == _SIGKILL and container.namespaces.get("pid", "-") != "")
+    all_of_them = everyone or (number == _signal.SIGKILL and container.namespaces.get("pid", "-") != "")
     if all_of_them and not container.cgroup:
         from pyrunc.apply import processes
 
@@ -92,7 +90,7 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
         raise Failure("container not running", step=container.id) from None
     except OSError as exc:
         raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
-    if number == _SIGKILL and (state == "paused" or _divided(container)):
+    if number == _signal.SIGKILL and (state == "paused" or _divided(container)):
         from pyrunc.apply.cgroups import cgroup, thaw
 
         thaw.thaw_all(container.cgroup)

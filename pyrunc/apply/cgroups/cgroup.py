@@ -15,6 +15,7 @@ thread group). So the parent opens the files, and the child writes to them.
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
 from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.cgroups import CgroupPlan
     from pyrunc.store import Container
 
-_SIGKILL = 9
 _FOUND = "found_cgroups"  # the key in a record's `extra`: directories that existed before
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -318,7 +318,7 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
         Failure: a process may not be signalled.
 
     """
-    if signal == _SIGKILL and "" in paths and _kill_file(paths[""]):
+    if signal == _signal.SIGKILL and "" in paths and _kill_file(paths[""]):
         _thaw_all(paths)
         return
     was_frozen = frozen(paths)
@@ -333,12 +333,12 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
     try:
         for _round in range(10):
             alive = pids(paths)
-            _signal(alive, signal)
-            if held or signal != _SIGKILL or not alive:
+            _send(alive, signal)
+            if held or signal != _signal.SIGKILL or not alive:
                 break
             _thaw_all(paths)
     finally:
-        if signal == _SIGKILL:
+        if signal == _signal.SIGKILL:
             _thaw_all(paths)
         elif held and not was_frozen:
             thaw(paths)
@@ -359,7 +359,7 @@ def _kill_file(path: str) -> bool:
     return True
 
 
-def _signal(alive: list[int], signal: int) -> None:
+def _send(alive: list[int], signal: int) -> None:
     for pid in alive:
         try:
             os.kill(pid, signal)

@@ -12,6 +12,7 @@ Sources: org.freedesktop.systemd1(5). The rules for units that were left over ar
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # How long systemd may take for a job; runc's value, for hosts with thousands of units.
 _SECONDS = 30.0
-_SIGKILL = 9
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
 
 _placeholder = 0
@@ -86,7 +86,7 @@ def _wait(parent: int) -> None:
     """Run as the placeholder."""
     import _signal
 
-    _linux.prctl(flags.PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    _linux.prctl(flags.PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
     _linux.close_range(0, 2**32 - 1, 0)
     if os.getppid() == parent:
         _signal.pause()
@@ -96,7 +96,7 @@ def settle() -> None:
     """End the placeholder: the container's process is in the scope now, or the scope is not needed."""
     global _placeholder  # noqa: PLW0603
     if _placeholder:
-        os.kill(_placeholder, _SIGKILL)
+        os.kill(_placeholder, _signal.SIGKILL)
         os.waitpid(_placeholder, 0)
         _placeholder = 0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal
 import os
+from errno import EINVAL, EPERM
 
 from pyrunc.apply import foreground, idmaps, protocol
 from pyrunc.apply.errand import Errand
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pyrunc.plan.mount_table import Row
     from pyrunc.store import Container
 
-_EPERM, _EINVAL = 1, 22
 # Names that CRIU uses: the link to the images of an earlier dump, and the file with the clocks.
 _PARENT = "parent"
 _CLOCKS = "timens-"
@@ -213,7 +213,7 @@ def _map(tree: int, owner: int) -> None:
     try:
         _linux.mount_setattr(tree, "", flags.AT_EMPTY_PATH, flags.MOUNT_ATTR_IDMAP, 0, 0, owner)
     except OSError as exc:
-        if exc.errno not in (_EINVAL, _EPERM):
+        if exc.errno not in (EINVAL, EPERM):
             raise
 
 

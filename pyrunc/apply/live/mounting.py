@@ -11,6 +11,7 @@ made for them.
 from __future__ import annotations
 
 import os
+from errno import EROFS
 
 from pyrunc.apply import protocol
 from pyrunc.apply.live import inside
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pyrunc import store
     from pyrunc.plan.mount_origins import Knowledge, Origins
     from pyrunc.plan.mount_table import Row
-
-_EROFS = 30
 
 
 class _HostMounts(host_side.HostMounts):
@@ -89,7 +88,7 @@ def add(container: store.Container, wanted: list[Mount], bases: dict[int, str]) 
         program = program_live.add(visitor.visit, visitor.plan, given, bases, copies=ordinary)
         visitor.run(program, mounts.slots, serve)
     except Failure as problem:
-        if problem.errno == _EROFS:
+        if problem.errno == EROFS:
             problem.hint = "no mount point can be made there: name a place that exists"
         raise
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _stat as stat
 import os
+from errno import E2BIG, EINVAL, ENODEV, EPERM
 
 from pyrunc.apply import target
 from pyrunc.apply.mounts import bind_sources
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _EMPTY = flags.AT_EMPTY_PATH
 # The options that mountLabel becomes (mount(8)).
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")
-_E2BIG, _EINVAL, _ENODEV, _EPERM = 7, 22, 19, 1
 
 _WRITABLE = ("upperdir", "workdir")
 # Characters in paths of overlay directories that kernels have read in different ways.
@@ -171,7 +171,7 @@ def _create_by_names(fs: int, step: Overlay, opened: list[int]) -> None:
         raise bind_sources.failure(
             step,
             f"{len(opened)} layers",
-            _E2BIG,
+            E2BIG,
             "before Linux 6.13, and with mount(2), an overlay cannot have as many: put some of them together",
         )
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -224,24 +224,24 @@ def refused(step: Mount, word: str, said: list[str], errno: int, *, classic: boo
     if said:
         parts.append("; ".join(said))
     hint = ""
-    if errno == _ENODEV:
+    if errno == ENODEV:
         hint = f"{step.fstype} is no file system this kernel knows (see /proc/filesystems)"
-    elif errno == _EPERM and step.fstype == "proc":
+    elif errno == EPERM and step.fstype == "proc":
         # Two rules of the kernel: proc_fs_context_init() and mount_too_revealing().
         hint = (
             "in a user namespace it takes a pid namespace of its own, and a /proc outside that nothing covers"
             " in part: otherwise bind the host's"
         )
-    elif errno == _EPERM and step.fstype == "sysfs":
+    elif errno == EPERM and step.fstype == "sysfs":
         hint = "it takes a network namespace that the container's user namespace owns: otherwise bind /sys"
     elif step.fstype == "overlay" and any("upper" in text for text in said):
         hint = "not every file system can hold an upper layer: ext4, xfs, btrfs and tmpfs can, and no overlay"
         if step.index < 0:
             hint += "; name a directory on one with --overlay-dir"
-    elif errno == _EINVAL and word.partition("=")[0] in _LABELS:
+    elif errno == EINVAL and word.partition("=")[0] in _LABELS:
         hint = "this label comes from /linux/mountLabel: is SELinux enabled on this host?"
-    elif errno == _EINVAL and step.fstype == "devpts":
+    elif errno == EINVAL and step.fstype == "devpts":
         hint = "its uid= and gid= must be mapped in the user namespace (see /linux/gidMappings)"
-    elif errno == _EINVAL and not said and classic:
+    elif errno == EINVAL and not said and classic:
         hint = "mount(2) does not say which option it means, but the kernel's log may (dmesg)"
     return bind_sources.failure(step, " ".join(parts), errno, hint)

@@ -7,6 +7,7 @@ this, because the file system belongs to the host. Imported only for containers 
 
 from __future__ import annotations
 
+import _signal
 import os
 from errno import EINVAL, EPERM
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from pyrunc.plan.mount_steps import Mount
     from pyrunc.plan.steps import IdMap
-
-_SIGCHLD = 17
 
 
 class Spaces:
@@ -118,7 +117,7 @@ def _make(maps: tuple[IdMap, IdMap]) -> int:
         os.close(writer)
         os.read(reader, 1)  # until the parent has opened the namespace, or is gone
 
-    pid, pidfd = foreground.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1))
+    pid, pidfd = foreground.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _signal.SIGCHLD, -1))
     os.close(reader)
     try:
         idmaps.write(pid, IdMaps(uids=maps[0], gids=maps[1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _stat as stat
 import os
+from errno import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOTDIR
 
 from pyrunc.apply import target
 from pyrunc.apply.mounts import bind_sources, filesystems
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
 _EMPTY = flags.AT_EMPTY_PATH
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
-_ENOENT, _EAGAIN, _EEXIST, _ELOOP, _ENOTDIR, _EINVAL = 2, 11, 17, 40, 20, 22
 # Error numbers for a mount point that was not found at once: it does not exist, a symlink is on the way, or
 # something was moved at the same time.
-_LATER = (_ENOENT, _ELOOP, _EAGAIN)
+_LATER = (ENOENT, ELOOP, EAGAIN)
 _PROC_ROOT_INODE = 1  # include/linux/proc_ns.h PROC_ROOT_INO
 # How often a mount point may disappear between its making and the mount: a container of the same root file
 # system removes its own when it is deleted.
@@ -121,7 +121,7 @@ def _attach(child: Tree, step: Mount, fd: int, place: int = -1, *, plain: bool =
             # A container with the same root file system has removed it meanwhile: make it again.
             if attempt + 1 < _TRIES:
                 continue
-            raise bind_sources.failure(step, "its mount point keeps vanishing", _ENOENT) from None
+            raise bind_sources.failure(step, "its mount point keeps vanishing", ENOENT) from None
         except OSError as exc:
             raise _attach_failure(step, fd_kind(fd), fd_kind(place), exc) from None
         else:
@@ -170,7 +170,7 @@ def _literal(root: int, path: str) -> int:
     fd = target.resolve(root, path, follow=False, symlinks=False)
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(_ENOTDIR, os.strerror(_ENOTDIR), path)
+        raise OSError(ENOTDIR, os.strerror(ENOTDIR), path)
     return fd
 
 
@@ -240,7 +240,7 @@ def _remount(child: Tree, step: Remount) -> None:
             raise bind_sources.failure(
                 step,
                 "nothing is mounted there that could be remounted",
-                _EINVAL,
+                EINVAL,
                 "leave out the option remount, or mount something first",
             )
         if isinstance(step, Reconfigure):
@@ -264,7 +264,7 @@ def _copied_link(child: Tree, step: Mount) -> bool:
             make = child.mounting.made.make_in
             if not make(directory, name, lambda: os.symlink(text, name, dir_fd=directory)):
                 if not target.is_link(directory, name, text):
-                    raise FileExistsError(_EEXIST, os.strerror(_EEXIST), name)
+                    raise FileExistsError(EEXIST, os.strerror(EEXIST), name)
         finally:
             os.close(directory)
     except OSError as exc:
@@ -316,7 +316,7 @@ def fd_kind(fd: int) -> str:
 
 
 def _place_failure(step: Mount, exc: OSError) -> Failure:
-    if exc.errno in (_ELOOP, _ENOTDIR) and step.no_symlink:
+    if exc.errno in (ELOOP, ENOTDIR) and step.no_symlink:
         return Failure(
             f"{step.fstype} must be mounted on ordinary directory, not on a symlink or file:"
             f" {step.destination}",
@@ -325,7 +325,7 @@ def _place_failure(step: Mount, exc: OSError) -> Failure:
         )
     what = f"make mount point {step.destination} in the root file system"
     hint = ""
-    if exc.errno == _ELOOP:
+    if exc.errno == ELOOP:
         hint = "symlinks on its way go round in a circle, or one is a door of /proc, as /proc/self/cwd is"
     return bind_sources.failure(step, what, exc.errno or 0, hint)
 
@@ -333,11 +333,11 @@ def _place_failure(step: Mount, exc: OSError) -> Failure:
 def _attach_failure(step: Mount, source: str, found: str, exc: OSError) -> Failure:
     # move_mount(2) returns EINVAL where mount(2) returns ENOTDIR, which engines explain to their users.
     directory = "a directory"
-    if exc.errno in (_ENOTDIR, _EINVAL) and (source == directory) is not (found == directory):
+    if exc.errno in (ENOTDIR, EINVAL) and (source == directory) is not (found == directory):
         return bind_sources.failure(
             step,
             f"the source is {source}, the target {found}",
-            _ENOTDIR,
+            ENOTDIR,
             "mount a directory on a directory, a file on a file",
         )
     return bind_sources.failure(step, "", exc.errno or 0)

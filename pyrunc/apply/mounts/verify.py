@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from _struct import unpack_from
+from errno import ENOENT
 
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.files import closing
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
 _SIZE = 512  # sizeof(struct statmount) without strings after it
 _ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/linux/mount.h)
-_ENOENT = 2
 _SAID = 20  # bytes: number of an operation, attributes, propagation
 _AS_IT_IS = "this is what the kernel has made of it: see `pyrunc plan`"
 
@@ -110,7 +110,7 @@ def said(data: bytes) -> tuple[int, int]:
 def gone(step: Mount) -> Failure:
     """Return the Failure for a mount that does not exist at the end."""
     hint = "a later mount or a hook removed it"
-    return bind_sources.failure(step, "the mount is not there any more", _ENOENT, hint)
+    return bind_sources.failure(step, "the mount is not there any more", ENOENT, hint)
 
 
 def differs(step: Mount, attributes: int, propagation: int) -> Failure:

@@ -7,6 +7,7 @@ before the directory that it points to. Imported only for containers with such a
 
 from __future__ import annotations
 
+import _signal
 import os
 from errno import EINVAL
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FOLDER = "overlay"
 _ROOT = "root"
-_SIGCHLD = 17
 _ELSEWHERE = "name a directory on another file system (such as /var/tmp) with --overlay-dir"
 
 
@@ -241,7 +241,7 @@ def _remove_mapped(container: Container, places: list[str], directory: int) -> b
     reader, writer = os.pipe()
     pid, pidfd = foreground.fork(
         lambda: _end(places, directory, reader, writer),
-        lambda: _linux.clone3(flags.CLONE_NEWUSER, _SIGCHLD, -1),
+        lambda: _linux.clone3(flags.CLONE_NEWUSER, _signal.SIGCHLD, -1),
     )
     os.close(reader)
     try:
