@@ -371,3 +371,8 @@ def test_a_remount_of_the_mount_alone() -> None:
         "IS_MOUNTED mount0",
         "ATTRIBUTES mount0 1 0 0 0",
     ]
+
+
+def test_a_remount_with_propagation_to_set_again_is_kept_open() -> None:
+    step = mount("remount", options=Options(bind="bind"), again=((mo.SHARED, False),))
+    assert lowered(step)[-1] == 'NOTE mount0 0 0 3 ""'
