@@ -33,14 +33,15 @@ class Origin(Record):
     Attributes:
         kind: one of the words above.
         pointer: the place in config.json, "" when there is none.
-        step: the step that made it, or that of the mount with which it came; the remount, if one came after
-            it.
+        step: the step that made it, or that of the mount with which it came.
+        remount: the last step that changed it later, None for none.
 
     """
 
     kind: str
     pointer: str = ""
     step: Step | None = None
+    remount: Remount | None = None
 
 
 class Knowledge(Record):
@@ -178,7 +179,7 @@ def _remounted(step: Remount, here: list[Row], found: Origins) -> None:
     """After a remount a mount must have the remount's options."""
     for row in reversed(here):
         if row.id in found.of:
-            found.of[row.id].step = step
+            found.of[row.id].remount = step
             return
     found.missing.append((step, step.destination))
 
@@ -193,7 +194,10 @@ def _unasked(row: Row, found: Origins, tables: _Tables, plan: steps.Plan) -> Ori
     origin = found.of.get(above.id) if above is not None and above is not row else None
     if origin is None or above is None or not _came_along(row, above, origin, tables):
         return Origin(kind=CONTAINER)
-    return Origin(kind=BELOW, pointer=origin.pointer, step=origin.step)
+    again = origin.remount
+    if again is not None and not again.attributes.recursive:
+        again = None
+    return Origin(kind=BELOW, pointer=origin.pointer, step=origin.step, remount=again)
 
 
 def _came_along(row: Row, top: Row, origin: Origin, tables: _Tables) -> bool:

@@ -160,6 +160,7 @@ def _changed(origin: Origin, attributes: int, propagation: int, end: steps.Verif
             return "", ""
         return verify.root_difference(end, attributes, propagation)
     if isinstance(step, Mount):
+        step = origin.remount or step  # what is in force
         asked = step.attributes
         if origin.kind == mount_origins.BELOW:
             # Of what came along with it the mount's recursive words are all that counts.

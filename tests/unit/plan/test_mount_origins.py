@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pyrunc.plan import mount_origins, steps
-from pyrunc.plan.mount_steps import Mount
+from pyrunc.plan.mount_steps import Mount, Remount
 from tests.support.mount_tables import HOST, TABLE, known, origins, plan
 
 
@@ -96,17 +98,20 @@ def test_a_copied_symlink_is_no_mount() -> None:
     assert origins(made, what).missing == []
 
 
-def test_a_remount_changes_what_is_expected() -> None:
-    made = plan({"destination": "/data", "options": ["bind", "remount", "noexec"]})
+@pytest.mark.parametrize("word", ["bind", "rbind"])
+def test_a_remount_changes_what_is_expected(word: str) -> None:
+    made = plan({"destination": "/data", "options": [word, "remount", "noexec"]})
+    (at,) = (at for at, step in enumerate(made.child) if isinstance(step, Remount))
     found = mount_origins.find(made, known(made), configured=4)
     assert found.of[102].pointer == "/mounts/1"
-    assert found.of[102].step is not None
-    assert found.of[102].step.pointer == "/mounts/3"
+    assert found.of[102].remount is made.child[at]
+    # Of what came with the bind only if it says so; and it came with the bind, all the same.
+    assert (found.of[103].kind, found.of[103].step) == ("below", found.of[102].step)
+    assert found.of[103].remount is (made.child[at] if word == "rbind" else None)
     over = TABLE + "180 102 0:90 / /data rw - tmpfs own rw\n"
     found = mount_origins.find(made, known(made, over), configured=4)
     assert found.of[180].kind == "container"
-    assert found.of[102].step is not None
-    assert found.of[102].step.pointer == "/mounts/3"
+    assert found.of[102].remount is made.child[at]
     made = plan({"destination": "/elsewhere", "options": ["bind", "remount", "noexec"]})
     found = mount_origins.find(made, known(made), configured=4)
     assert [place for _step, place in found.missing] == ["/elsewhere"]

@@ -44,6 +44,17 @@ def test_the_tree() -> None:
     assert draw(TABLE, {"/run/cache": "fast"}) == expected
 
 
+def test_a_bind_that_was_changed_later_is_still_one_of_the_host_s() -> None:
+    made = plan({"destination": "/data", "options": ["bind", "remount", "noexec"]})
+    what = known(made)
+    found = origins(made, what)
+    lines = show_mounts.table(what.rows, found, {}).splitlines()
+    (line,) = [line for line in lines if "─/data " in line]
+    assert " /srv/data " in line
+    (row,) = [row for row in show_mounts.document(what.rows, found, {}) if row["target"] == "/data"]
+    assert row["hostPath"] == "/srv/data"
+
+
 def test_propagation() -> None:
     table = TABLE.replace("master:7", "shared:9 master:7").replace("master:1 ", "unbindable ")
     lines = draw(table).splitlines()

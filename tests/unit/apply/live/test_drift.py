@@ -112,6 +112,23 @@ def test_a_source_that_is_gone() -> None:
     assert "/srv/data is gone from the host: the container still has the old one" in rows[0].text
 
 
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("bind", [("/data", "exec, not noexec")]),
+        ("rbind", [("/data", "exec, not noexec")]),
+        # Recursive: what came with the bind as well.
+        ("rnoexec,rbind", [("/data", "exec, not noexec"), ("/data/inner", "exec, not noexec")]),
+    ],
+)
+def test_after_a_remount_its_options_are_in_force(word: str, changed: list[tuple[str, str]]) -> None:
+    made = plan({"destination": "/data", "options": [word, "remount", "noexec"]})
+    table = TABLE.replace("/data/inner ro", "/data/inner rw") if "rnoexec" in word else TABLE
+    what = known(made, table)
+    rows = drift.compare(made, what, origins(made, what), verify.parse_table(table))
+    assert [(row.target, row.text) for row in rows] == [(at, f"the mount is {text}") for at, text in changed]
+
+
 def test_the_root() -> None:
     said = found(rootfsPropagation="shared")
     assert said == [
