@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pyrunc.cli.match import Command, declare
-from pyrunc.cli.verbs import CHOICE, GLOBALS, INTEGERS, MANY, VERBS
+from pyrunc.cli.rows import GLOBALS, VERBS
+from pyrunc.cli.verbs import CHOICE, INTEGERS, MANY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,8 +121,8 @@ def command(verb: str, options: Mapping[str, object], **words: object) -> Comman
         ValueError: it is none of the words an option can have.
 
     """
-    fields: dict[str, object] = dict.fromkeys(VERBS[verb][2])
-    kinds = {**declare(GLOBALS, fields), **declare(VERBS[verb][6], fields)}
+    fields: dict[str, object] = dict.fromkeys(VERBS[verb].positionals)
+    kinds = {**declare(GLOBALS, fields), **declare(VERBS[verb].options, fields)}
     by_name = {attribute: (kind, metavar) for attribute, kind, metavar in kinds.values()}
     for name, given in options.items():
         if name not in by_name:

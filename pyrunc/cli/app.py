@@ -20,22 +20,8 @@ import click
 from pyrunc.cli import elsewhere
 from pyrunc.cli import help as pages
 from pyrunc.cli.match import Command
-from pyrunc.cli.verbs import (
-    CHOICE,
-    FLAG,
-    GLOBALS,
-    GROUPS,
-    HELP,
-    INTEGER,
-    INTEGERS,
-    MANY,
-    OPTIONAL,
-    SECONDS,
-    TEXT,
-    TRISTATE,
-    VERBS,
-    VERSION,
-)
+from pyrunc.cli.rows import GLOBALS, HELP, VERBS, VERSION
+from pyrunc.cli.verbs import CHOICE, FLAG, GROUPS, INTEGER, INTEGERS, MANY, OPTIONAL, SECONDS, TEXT, TRISTATE
 from pyrunc.errors import excerpt
 from pyrunc.near import nearest
 
@@ -44,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from pyrunc.cli.verbs import Option
+    from pyrunc.cli.rows import Option
 
 _UNKNOWN_VERB = 3  # runc's exit status for it
 
@@ -112,7 +98,7 @@ class Words:
                 self.verb = f"{self.verb} {word}".lstrip()
                 if self.verb not in VERBS and self.verb not in ("help", "h", *GROUPS):
                     break
-                stops = self.verb in VERBS and VERBS[self.verb][5]
+                stops = self.verb in VERBS and VERBS[self.verb].stops
             else:
                 self.positional.append(word)
                 if stops:
@@ -122,13 +108,13 @@ class Words:
     def _option(self, word: str, rest: list[str]) -> None:
         """Put one option, with its value from rest, into its list."""
         name, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
-        own = VERBS[self.verb][6] if self.verb in VERBS else ()
+        own = VERBS[self.verb].options if self.verb in VERBS else ()
         option = _find(name, own)
         where = self.after if option or self.verb else self.before
-        if option is None and not self.verb and name in VERSION[0]:
+        if option is None and not self.verb and name in VERSION.names:
             self.version = True
             return
-        if name in HELP[0]:
+        if name in HELP.names:
             where.append("--help")
             return
         if option is None:
@@ -137,18 +123,18 @@ class Words:
                 where.append(word if len(name) == 1 else f"--{name}{equals}{value}")
                 return
             where = self.before
-        if option[1] == FLAG:
+        if option.kind == FLAG:
             value = value or "true"
-        elif option[1] == OPTIONAL:
+        elif option.kind == OPTIONAL:
             value = value or "-"
         elif not equals:
             if not rest:
                 self.lacking = word
                 return
             value = rest.pop(0)
-        where += [f"--{option[0][0]}", value]
+        where += [f"--{option.names[0]}", value]
         if where is self.before:
-            self.given[option[0][0]] = value
+            self.given[option.names[0]] = value
 
 
 def _is_option(word: str) -> bool:
@@ -158,7 +144,7 @@ def _is_option(word: str) -> bool:
 
 def _find(name: str, options: tuple[Option, ...]) -> Option | None:
     for option in options:
-        if name in option[0]:
+        if name in option.names:
             return option
     return None
 
@@ -261,14 +247,15 @@ class _Verb(click.Command):
 
     def __init__(self, name: str) -> None:
         """Make the options of the verb's row; invoke() counts the positional words, with runc's messages."""
-        parameters: list[click.Parameter] = [_parameter(option) for option in VERBS[name][6]]
+        parameters: list[click.Parameter] = [_parameter(option) for option in VERBS[name].options]
         parameters.append(click.Argument(["words"], nargs=-1, type=click.UNPROCESSED))
         super().__init__(name, params=parameters, context_settings={"help_option_names": ["--help"]})
 
     def invoke(self, ctx: click.Context) -> Command:
         """Return the Command: the globals' values, overridden by the verb's, and the positional words."""
         name = str(self.name)
-        _, _, attributes, least, most, _, _ = VERBS[name]
+        row = VERBS[name]
+        attributes, least, most = row.positionals, row.least, row.most
         words: tuple[str, ...] = ctx.params.pop("words")
         if len(words) < least or 0 <= most < len(words):
             raise Wrong(_miscount(name, words), helps=True)
@@ -295,7 +282,7 @@ def _width() -> int:
 
 def _miscount(verb: str, words: tuple[str, ...]) -> str:
     """Return runc's message about a wrong number of words, and the first one too many."""
-    _, _, _, least, most, _, _ = VERBS[verb]
+    least, most = VERBS[verb].least, VERBS[verb].most
     if len(words) < least:
         how = "exactly" if least == most else "a minimum of"
         return f'pyrunc: "{verb}" requires {how} {least} argument(s)'
@@ -308,7 +295,7 @@ def _miscount(verb: str, words: tuple[str, ...]) -> str:
 
 
 def _parameter(option: Option) -> click.Option:
-    names, kind, default, _, _ = option
+    names, kind, default = option.names, option.kind, option.default
     return click.Option(
         [f"--{names[0]}", names[0].replace("-", "_")],
         default=default,
@@ -424,7 +411,7 @@ def _explain(exc: click.UsageError, words: Words) -> int:
 
 def _logging(words: Words) -> dict[str, object]:
     """Return the options about logging of a wrong command line, as far as they are certain."""
-    fields: dict[str, object] = {option[0][0].replace("-", "_"): option[2] for option in GLOBALS}
+    fields: dict[str, object] = {option.names[0].replace("-", "_"): option.default for option in GLOBALS}
     given = words.given
     fields["debug"] = given.get("debug") in _TRUE
     fields["log"] = given.get("log")
@@ -438,13 +425,15 @@ def _undefined(exc: click.NoSuchOption, words: Words) -> str:
     name = exc.option_name.lstrip("-")
     message = f"flag provided but not defined: -{excerpt(name)}"
     if exc.ctx is not None and exc.ctx.parent is None and words.meant:
-        if _find(name, VERBS[words.meant][6]) is not None:
+        if _find(name, VERBS[words.meant].options) is not None:
             return f'{message}; write it after "{words.meant}", which it is an option of'
     instead = elsewhere.option(words.verb, name)
     if instead:
         return f"{message}; {instead}"
-    own = (*VERBS[words.verb][6], HELP) if words.verb in VERBS else (*GLOBALS, HELP, VERSION)
+    own = (*VERBS[words.verb].options, HELP) if words.verb in VERBS else (*GLOBALS, HELP, VERSION)
     if len(name) > 1 and all(_find(letter, own) for letter in name):
         return f"{message}; write {' '.join('-' + letter for letter in name)}"
-    near = nearest(name, [long for row in (*own, *GLOBALS) if row[4] for long in row[0] if len(long) > 1])
+    near = nearest(
+        name, [long for row in (*own, *GLOBALS) if row.help for long in row.names if len(long) > 1]
+    )
     return f'{message}; did you mean "--{near}"?' if near else message

@@ -6,7 +6,8 @@ USAGE, OPTIONS) is known to runc's users and its test suite.
 
 from __future__ import annotations
 
-from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, INTEGERS, MANY, OPTIONAL, SECONDS, VERBS, VERSION
+from pyrunc.cli.rows import GLOBALS, HELP, VERBS, VERSION
+from pyrunc.cli.verbs import FLAG, GROUPS, INTEGERS, MANY, OPTIONAL, SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from pyrunc.cli.verbs import Option
+    from pyrunc.cli.rows import Option
 
 _WIDTH = 110
 _NARROW = 90  # columns; below that the meaning goes below the option
@@ -90,7 +91,7 @@ def program(width: int) -> str:
     _paragraph(page, "NAME", "pyrunc - Open Container Initiative runtime")
     _paragraph(page, "USAGE", _USAGE)
     _paragraph(page, "DESCRIPTION", ABOUT)
-    rows = [(verb, row[0]) for verb, row in VERBS.items()]
+    rows = [(verb, row.summary) for verb, row in VERBS.items()]
     _list(page, "COMMANDS", [*rows, ("help, h", "show this help, or that of one command")])
     _options(page, "GLOBAL OPTIONS", (*GLOBALS, HELP, VERSION))
     return page.getvalue().rstrip("\n")
@@ -98,7 +99,7 @@ def program(width: int) -> str:
 
 def brief(name: str) -> str:
     """Return the two lines that follow a usage error; name is a verb, or "" for the whole command."""
-    words = f"pyrunc {name} [options] {VERBS[name][1]}".rstrip() if name in VERBS else _USAGE
+    words = f"pyrunc {name} [options] {VERBS[name].usage}".rstrip() if name in VERBS else _USAGE
     return f"USAGE: {words}\nSee: pyrunc {name} --help".replace("  ", " ")
 
 
@@ -107,13 +108,16 @@ def group(name: str, width: int) -> str:
     page = _page(width)
     _paragraph(page, "NAME", f"pyrunc {name} - {GROUPS[name]}")
     _paragraph(page, "USAGE", f"pyrunc {name} command [command options] [arguments...]")
-    _list(page, "COMMANDS", [(verb, row[0]) for verb, row in VERBS.items() if verb.startswith(name + " ")])
+    _list(
+        page, "COMMANDS", [(verb, row.summary) for verb, row in VERBS.items() if verb.startswith(name + " ")]
+    )
     return page.getvalue().rstrip("\n")
 
 
 def verb(name: str, width: int) -> str:
     """Return the help of one verb."""
-    summary, usage, _, _, _, _, options = VERBS[name]
+    row = VERBS[name]
+    summary, usage, options = row.summary, row.usage, row.options
     page = _page(width)
     _paragraph(page, "NAME", f"pyrunc {name} - {summary}")
     _paragraph(page, "USAGE", f"pyrunc {name} [options] {usage}".rstrip())
@@ -135,7 +139,7 @@ def _paragraph(page: click.HelpFormatter, heading: str, text: str) -> None:
 
 
 def _options(page: click.HelpFormatter, heading: str, options: Iterable[Option]) -> None:
-    _list(page, heading, [(spelling(option), meaning(option)) for option in options if option[4]])
+    _list(page, heading, [(spelling(option), meaning(option)) for option in options if option.help])
 
 
 def _list(page: click.HelpFormatter, heading: str, rows: list[tuple[str, str]]) -> None:

@@ -13,14 +13,15 @@ import os
 import sys
 
 from pyrunc.cli.help import ABOUT, NOTES, meaning
-from pyrunc.cli.verbs import FLAG, GLOBALS, GROUPS, HELP, OPTIONAL, VERBS, VERSION
+from pyrunc.cli.rows import GLOBALS, HELP, VERBS, VERSION
+from pyrunc.cli.verbs import FLAG, GROUPS, OPTIONAL
 from pyrunc.versions import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pyrunc.cli.verbs import Option
+    from pyrunc.cli.rows import Option
 
 SECTION = 8
 
@@ -218,7 +219,7 @@ def program() -> str:
     lines += [".SH DESCRIPTION", *_text(ABOUT)]
     lines += [".SH COMMANDS"]
     for name, row in VERBS.items():
-        lines += [".TP", rf".BR {_escaped(_page(name))} ({SECTION})", *_text(_sentence(row[0]))]
+        lines += [".TP", rf".BR {_escaped(_page(name))} ({SECTION})", *_text(_sentence(row.summary))]
     lines += [".SH GLOBAL OPTIONS", *_text("They may stand before or after the command.")]
     lines += _options((*GLOBALS, HELP, VERSION))
     unknown = ("3", "There is no such command.")
@@ -236,13 +237,18 @@ def group(name: str) -> str:
     lines += [".SH COMMANDS"]
     members = [verb for verb in VERBS if verb.startswith(name + " ")]
     for member in members:
-        lines += [".TP", rf".BR {_escaped(_page(member))} ({SECTION})", *_text(_sentence(VERBS[member][0]))]
+        lines += [
+            ".TP",
+            rf".BR {_escaped(_page(member))} ({SECTION})",
+            *_text(_sentence(VERBS[member].summary)),
+        ]
     return "\n".join([*lines, *_see_also(members)]) + "\n"
 
 
 def verb(name: str) -> str:
     """Return the page of one verb."""
-    summary, usage, _, _, _, _, options = VERBS[name]
+    row = VERBS[name]
+    summary, usage, options = row.summary, row.usage, row.options
     lines = [_title(_page(name)), *_name(_page(name), summary)]
     lines += [".SH SYNOPSIS"]
     for number, form in enumerate(usage.split(" | ")):

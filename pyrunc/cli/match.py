@@ -173,7 +173,7 @@ def match(argv: Sequence[str]) -> Command | None:
     """Return the Command for the words after the program's name, or None if that is not certain."""
     fields: dict[str, Any] = {}
     options = declare(GLOBALS, fields)
-    name, row = "", None
+    name, row, stops = "", None, False
     found: list[str] = []
     index, count = 0, len(argv)
     while index < count:
@@ -194,13 +194,14 @@ def match(argv: Sequence[str]) -> Command | None:
             if row is None:
                 return None
             name = word
-            options.update(declare(row[6], fields))
+            _summary, _usage, _words, _least, _most, stops, own = row
+            options.update(declare(own, fields))
         elif word == "--":
             found += argv[index:]
             break
         else:
             found.append(word)
-            if row[5]:
+            if stops:
                 # What follows belongs to another program; one "--" right after the id is pyrunc's, as in
                 # runc.
                 found += argv[index + (argv[index : index + 1] == ["--"]) :]
@@ -271,7 +272,7 @@ def _integer(text: str) -> int | None:
 
 def _place(row: Verb, found: list[str], fields: dict[str, Any]) -> bool:
     """Store the positional words in their attributes; False if there are too few or too many."""
-    _, _, attributes, least, most, _, _ = row
+    _summary, _usage, attributes, least, most, _stops, _options = row
     if len(found) < least or 0 <= most < len(found):
         return False
     for number, attribute in enumerate(attributes):

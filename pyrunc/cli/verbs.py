@@ -9,8 +9,8 @@ An option is (names, kind, default, metavar, help). The names are without dashes
 attribute is the long name with "_" for "-". Without a help text it is accepted, but not listed. A verb is
 (summary, usage, positionals, least, most, stops, options): the attributes for its positional words, the least
 and the greatest number of words (-1: the last attribute is a list of all that remain), and whether options
-end at the first word. A verb of two words ("volume ls") belongs to a group, which has one module,
-pyrunc/verbs/volume.py.
+end at the first word. cli/rows.py gives these parts names for all but the matcher. A verb of two words
+("volume ls") belongs to a group, which has one module, pyrunc/verbs/volume.py.
 """
 
 from __future__ import annotations

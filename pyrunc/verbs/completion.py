@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from pyrunc.cli.verbs import CHOICE, FLAG, GLOBALS, GROUPS, HELP, OPTIONAL, TRISTATE, VERBS, VERSION
+from pyrunc.cli.rows import GLOBALS, HELP, VERBS, VERSION
+from pyrunc.cli.verbs import CHOICE, FLAG, GROUPS, OPTIONAL, TRISTATE
 from pyrunc.errors import Failure
 
 TYPE_CHECKING = False
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyrunc.cli.match import Command
-    from pyrunc.cli.verbs import Option
+    from pyrunc.cli.rows import Option
 
 _GLOBALS = (*GLOBALS, HELP, VERSION)
 _ALONE = (FLAG, OPTIONAL)  # kinds of options without a separate value
@@ -32,17 +33,17 @@ def main(cmd: Command) -> int:
 
 
 def _shown(options: Iterable[Option]) -> list[Option]:
-    return [option for option in options if option[4]]
+    return [option for option in options if option.help]
 
 
 def _takes_known_id(verb: str) -> bool:
     """Tell whether the first positional word is the id of an existing container."""
-    return VERBS[verb][2][:1] == ("id",) and verb not in ("create", "run")
+    return VERBS[verb].positionals[:1] == ("id",) and verb not in ("create", "run")
 
 
 def _takes_volumes(verb: str) -> bool:
     """Tell whether the words are names of volumes."""
-    return VERBS[verb][2][:1] == ("names",)
+    return VERBS[verb].positionals[:1] == ("names",)
 
 
 def _first_words() -> list[str]:
@@ -59,7 +60,7 @@ def _dashed(names: tuple[str, ...]) -> list[str]:
 
 
 def _spellings(options: Iterable[Option]) -> list[str]:
-    return [word for option in options for word in _dashed(option[0])]
+    return [word for option in options for word in _dashed(option.names)]
 
 
 # ---- bash
@@ -68,7 +69,7 @@ def _spellings(options: Iterable[Option]) -> list[str]:
 def bash() -> str:
     """Return the script for bash."""
     kept = ("root", "volume-root")
-    valued = [option for option in GLOBALS if option[1] not in _ALONE and option[0][0] not in kept]
+    valued = [option for option in GLOBALS if option.kind not in _ALONE and option.names[0] not in kept]
     lines = [
         "# pyrunc completions for bash: source <(pyrunc completion bash)",
         "_pyrunc() {",
@@ -96,7 +97,7 @@ def bash() -> str:
             positional = '$(pyrunc "${root[@]}" list -q 2>/dev/null)'
         if _takes_volumes(verb):
             positional = '$(pyrunc "${volumes[@]}" volume ls -q 2>/dev/null)'
-        lines += _bash_branch(f'"{verb}"', (*row[6], HELP), positional)
+        lines += _bash_branch(f'"{verb}"', (*row.options, HELP), positional)
     lines += [
         f'        help) words="{" ".join(_first_words())}" ;;',
         "    esac",
@@ -112,12 +113,12 @@ def _bash_branch(verb: str, options: tuple[Option, ...], positional: str) -> lis
     lines = [f"        {verb})", "            case $prev:$cur in"]
     other = []
     for option in _shown(options):
-        pattern = "|".join(f"{word}:*" for word in _dashed(option[0]))
-        if option[1] in (CHOICE, TRISTATE):
-            lines.append(f'                {pattern}) words="{option[3].replace("|", " ")}" ;;')
-        elif option[3] == "DIR":
+        pattern = "|".join(f"{word}:*" for word in _dashed(option.names))
+        if option.kind in (CHOICE, TRISTATE):
+            lines.append(f'                {pattern}) words="{option.metavar.replace("|", " ")}" ;;')
+        elif option.metavar == "DIR":
             lines.append(f'                {pattern}) COMPREPLY=($(compgen -d -- "$cur")); return ;;')
-        elif option[1] not in _ALONE:
+        elif option.kind not in _ALONE:
             other.append(pattern)
     if other:
         lines.append(f"                {'|'.join(other)}) return ;;")
@@ -169,7 +170,7 @@ def zsh() -> str:
             positional += " '*:argument:_default'"
         lines += [
             f'                "{verb}") _arguments \\',
-            *_zsh_options((*row[6], HELP), "                    "),
+            *_zsh_options((*row.options, HELP), "                    "),
             f"                    {positional} ;;",
         ]
     lines += [
@@ -183,7 +184,7 @@ def zsh() -> str:
 
 
 def _described(verb: str) -> str:
-    summary = GROUPS[verb] if verb in GROUPS else VERBS[verb][0]
+    summary = GROUPS[verb] if verb in GROUPS else VERBS[verb].summary
     return f"{verb}:{summary.replace(':', ' -')}"
 
 
@@ -227,14 +228,14 @@ def fish() -> str:
             )
         else:
             unseen, condition = "$unseen", _quoted(f"__fish_seen_subcommand_from {verb}")
-        lines.append(f"complete -c pyrunc -n {unseen} -a {word} -d {_quoted(row[0])}  # {verb}")
+        lines.append(f"complete -c pyrunc -n {unseen} -a {word} -d {_quoted(row.summary)}  # {verb}")
         if _takes_volumes(verb):
             lines.append(f"complete -c pyrunc -n {condition} -a '(pyrunc volume ls -q 2>/dev/null)'")
         if _takes_known_id(verb):
             lines.append(f"complete -c pyrunc -n {condition} -a '(pyrunc list -q 2>/dev/null)'")
         if verb == "completion":
             lines.append(f"complete -c pyrunc -n {condition} -a {_quoted(' '.join(SCRIPTS))}")
-        lines += _fish_options(condition, (*row[6], HELP))
+        lines += _fish_options(condition, (*row.options, HELP))
     return "\n".join(lines) + "\n"
 
 
