@@ -3,7 +3,7 @@
     parent                                   child (init of the container)
       | clone3 --------------------------------> |
       | id maps written ------- MAPPED --------> |  (only with a new user namespace)
-      | <--- SOURCES, IDMAP: see mounts/mounting.py --- |  (any number of times, while mounting)
+      | <-- SOURCES, IDMAP: mounts/host_side.py -|  (any number of times, while mounting)
       | <--- TERMINAL + pty master, pidfds ----- |  (when there is a terminal)
       | <-------------------- HOOKS ------------ |  (tree stands; prestart, createRuntime run)
       | ---------------------- GO -------------> |

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import _stat as stat
 import os
-from errno import EAGAIN, EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
+from errno import EAGAIN, ELOOP, ENOENT, ENOTDIR, EXDEV
 
-from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyrunc.apply.mounts.mount_points import Made
 
 _IN_ROOT = flags.RESOLVE_IN_ROOT | flags.RESOLVE_NO_MAGICLINKS
 _REAL = (
@@ -54,17 +49,7 @@ def resolve(
     return _linux.openat2(root, path, how, 0, rules)
 
 
-def plain(root: int, path: str) -> int:
-    """Open a path inside the root that has no symlink in it.
-
-    Raises:
-        OSError: ELOOP for a symlink: try resolve() then. Others as resolve().
-
-    """
-    return _linux.openat2(root, path, _PLAIN, 0, _IN_ROOT | flags.RESOLVE_NO_SYMLINKS)
-
-
-def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | None = None) -> int:
+def make(root: int, path: str, kind: str) -> int:
     """Open a path inside the root with O_PATH, and make what is missing.
 
     Missing directories get mode 0755; at the end a directory or a file is made. Symlinks on the way are
@@ -74,19 +59,17 @@ def make(root: int, path: str, kind: str, *, follow: bool = True, made: Made | N
         root: descriptor of the root directory.
         path: path inside it.
         kind: "dir" or "file": what to make at the end.
-        follow: follow a symlink in the last component.
-        made: is told what is made.
 
     Raises:
         OSError: from the system call that failed.
 
     """
     try:
-        return resolve(root, path, follow=follow)
+        return resolve(root, path)
     except OSError as exc:
         if exc.errno not in (ENOENT, ELOOP):
             raise
-    return _Walk(root, path, kind, follow, made).run()
+    return _Walk(root, path, kind).run()
 
 
 def directory_of(base: int, path: str) -> int:
@@ -122,13 +105,10 @@ def directory(root: int, path: str, *, mode: int = os.O_PATH) -> int:
 class _Walk:
     """One walk from the root. It keeps the directories on the way open, so that ".." needs no system call."""
 
-    def __init__(self, root: int, path: str, kind: str, follow: bool, made: Made | None) -> None:  # noqa: FBT001
+    def __init__(self, root: int, path: str, kind: str) -> None:
         self.stack = [os.dup(root)]
-        self.names: list[str] = []
         self.todo = _components(path)
         self.kind = kind
-        self.follow = follow
-        self.made = made
         self.links = 0
 
     def run(self) -> int:
@@ -147,7 +127,6 @@ class _Walk:
         if name == "..":
             if len(self.stack) > 1:
                 os.close(self.stack.pop())
-                self.names.pop()
             return -1
         here = self.stack[-1]
         try:
@@ -155,7 +134,7 @@ class _Walk:
         except FileNotFoundError:
             fd = self._create(here, name)
         mode = os.fstat(fd).st_mode
-        if stat.S_ISLNK(mode) and (self.todo or self.follow):
+        if stat.S_ISLNK(mode):
             _refuse_magic(here, name)
             self._follow(fd)
             return -1
@@ -164,29 +143,19 @@ class _Walk:
                 os.close(fd)
                 raise OSError(ENOTDIR, os.strerror(ENOTDIR), name)
             self.stack.append(fd)
-            self.names.append(name)
             return -1
         return fd
 
     def _create(self, here: int, name: str) -> int:
-        if self.made is not None:
-            self.made.intend(self.stack, self.names, name)
         try:
             if self.todo or self.kind == "dir":
                 os.mkdir(name, 0o755, dir_fd=here)
             else:
                 how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(name, how, 0o644, dir_fd=here))
-        except OSError as exc:
-            if self.made is not None:
-                self.made.retract()
-            if exc.errno != EEXIST:
-                raise
-            return _open_component(here, name)
-        fd = _open_component(here, name)
-        if self.made is not None:
-            self.made.confirm(fd)
-        return fd
+        except FileExistsError:
+            pass  # somebody else was faster
+        return _open_component(here, name)
 
     def _follow(self, link: int) -> None:
         """Put the text of a symlink in front of the rest of the path."""
@@ -200,7 +169,6 @@ class _Walk:
         if target.startswith("/"):
             while len(self.stack) > 1:
                 os.close(self.stack.pop())
-            self.names.clear()
         self.todo[:0] = _components(target)
 
 
@@ -231,28 +199,6 @@ def _open_component(here: int, name: str) -> int:
         0,
         flags.RESOLVE_NO_MAGICLINKS | flags.RESOLVE_BENEATH,
     )
-
-
-def parent(root: int, path: str, *, made: Made | None = None) -> tuple[int, str]:
-    """Return (descriptor of a path's directory, made when missing; last component).
-
-    Raises:
-        Failure: the path has no usable last component.
-        OSError: from the system call that failed.
-
-    """
-    head, _, name = path.rstrip("/").rpartition("/")
-    if name in ("", ".", ".."):
-        raise Failure(f"{path!r} does not name a file")
-    return make(root, head or "/", "dir", made=made), name
-
-
-def is_link(directory: int, name: str, text: str) -> bool:
-    """Tell whether a name in a directory is a symlink with this text."""
-    try:
-        return os.readlink(name, dir_fd=directory) == text
-    except OSError:
-        return False
 
 
 def read(root: int, path: str, limit: int) -> bytes:

@@ -387,7 +387,7 @@ def test_the_image_cannot_have_its_modules_loaded(
     """Law 6: whatever the helper needs was imported before it entered the container."""
     del bundles
     mark = 'open("/marked", "w")\n'
-    for name in ("json", "re", "difflib", "os", "encodings/idna", "pyrunc/apply/mounts/mounts"):
+    for name in ("json", "re", "difflib", "os", "encodings/idna", "pyrunc/apply/mounts/verify"):
         file = bundle.rootfs / f"usr/lib/python3.11/{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(mark)

@@ -31,7 +31,7 @@ from pyrunc.plan.mount_steps import Bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.mount_steps import CgroupBind, InnerBind, Mount
+    from pyrunc.plan.mount_steps import CgroupBind, Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
 _CLONE = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
@@ -83,26 +83,6 @@ def open_source(step: Bind | CgroupBind) -> int:
         fd = _open_inside(source, subpath, how) if subpath else _linux.open_tree(flags.AT_FDCWD, source, how)
     except OSError as exc:
         raise source_failure(step, step.full_source, exc) from None
-    return _prepared(fd, step)
-
-
-def open_inner(root: int, step: InnerBind) -> int:
-    """Return a detached copy of something inside the root, after the mounts before this one.
-
-    Args:
-        root: descriptor of the root directory.
-        step: the bind.
-
-    Raises:
-        Failure: as open_source().
-
-    """
-    how = _CLONE | _EMPTY | (flags.AT_RECURSIVE if step.attributes.recursive else 0)
-    try:
-        with closing(target.resolve(root, step.source, follow=not step.src_nofollow)) as inside:
-            fd = _linux.open_tree(inside, "", how)
-    except OSError as exc:
-        raise source_failure(step, step.source, exc) from None
     return _prepared(fd, step)
 
 
@@ -185,45 +165,6 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
         _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
 
 
-def propagate_below(fd: int, flag: int, procfs: int) -> None:
-    """Set the propagation of the mounts below a mount, and not its own.
-
-    The kernel resolves no path in a detached tree, so this is called after attaching.
-
-    Args:
-        fd: the mount.
-        flag: MS_* flag.
-        procfs: descriptor of our own procfs.
-
-    Raises:
-        OSError: as mount_setattr(2).
-
-    """
-    inside = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
-    table = _linux.openat2(
-        procfs, "self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, 0, inside | flags.RESOLVE_NO_XDEV
-    )
-    from pyrunc.plan import mount_table
-
-    own = _linux.statx_mnt(fd, flags.STATX_MNT_ID)[0]
-    rows = mount_table.parse(read_all(table))
-    top = next(len(row.point.rstrip("/")) + 1 for row in rows if row.id == own)
-    for row in rows:
-        if row.parent == own:
-            try:
-                below = _linux.openat2(
-                    fd,
-                    row.point[top:],
-                    os.O_PATH | os.O_CLOEXEC,
-                    0,
-                    inside | flags.RESOLVE_NO_SYMLINKS,
-                )
-            except FileNotFoundError:
-                continue  # unmounted on the host and so, because it is still shared, here
-            with closing(below):
-                propagate(below, ((flag, True),))
-
-
 def read_all(fd: int, largest: int = LARGEST) -> str:
     """Return all text that can be read from a descriptor, and close the descriptor.
 
@@ -275,11 +216,6 @@ def _is_locked_readonly(fd: int) -> bool:
 
 
 # -- messages: only used after a failure ----
-
-
-def deleted(fd: int) -> bool:
-    """Tell whether a file has no name any more, so that the kernel refuses to mount it."""
-    return not os.fstat(fd).st_nlink
 
 
 def deleted_failure(step: Mount) -> Failure:

@@ -1,16 +1,14 @@
 """New file systems: configured with fsopen(2), mounted detached; errors with the kernel's own messages.
 
 Each option is one fsconfig(2) call, so options are not joined with commas and split again. An overlay's lower
-and upper directories are opened as descriptors first (law 3), those inside the root relative to it.
+and upper directories are opened as descriptors first (law 3).
 """
 
 from __future__ import annotations
 
-import _stat as stat
 import os
 from errno import E2BIG, EINVAL, ENODEV, EPERM
 
-from pyrunc.apply import target
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyrunc.errors import Failure
-    from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure
+    from pyrunc.plan.mount_steps import FileSystem, Mount
 
 _EMPTY = flags.AT_EMPTY_PATH
 # The options that mountLabel becomes (mount(8)).
@@ -33,13 +31,11 @@ _SPECIAL = frozenset("\\:,")
 _LONGEST = 255  # the longest string for fsconfig(2)
 
 
-def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: Sequence[int] = ()) -> int:
+def open_new(step: FileSystem, *, lower: Sequence[int] = ()) -> int:
     """Return a detached mount of a new file system, with all its attributes set.
 
     Args:
         step: what to mount.
-        cover: descriptor of the directory that a tmpfs takes its mode from, -1 for the kernel's default.
-        root: descriptor of the root, for layers that are inside it.
         lower: descriptors of an overlay's lower layers where those are no ordinary directories.
 
     Raises:
@@ -55,7 +51,7 @@ def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: Sequen
     try:
         try:
             _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "source", step.source, 0)
-            for doing in _words(step, cover):
+            for doing in step.words:
                 name, equals, value = doing.partition("=")
                 if equals:
                     _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, value, 0)
@@ -63,7 +59,7 @@ def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: Sequen
                     _linux.fsconfig(fs, flags.FSCONFIG_SET_FLAG, name, None, 0)
             doing = ""
             if isinstance(step, Overlay):
-                _create_overlay(fs, step, root, lower, layers)
+                _create_overlay(fs, step, lower, layers)
             else:
                 _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
         except OSError as exc:
@@ -87,58 +83,16 @@ def open_new(step: FileSystem, *, cover: int = -1, root: int = -1, lower: Sequen
     return fd
 
 
-def _words(step: FileSystem, cover: int) -> tuple[str, ...]:
-    """Return the options of the file system itself.
-
-    A tmpfs takes the mode of the directory that it covers, unless that directory was made for it.
-    """
-    words = step.words
-    if cover >= 0 and step.fstype == "tmpfs" and not any(word.startswith("mode=") for word in words):
-        words = (*words, f"mode={stat.S_IMODE(os.fstat(cover).st_mode):o}")
-    return words
-
-
-def reconfigure(step: Reconfigure, place: int) -> None:
-    """Change the file system that is mounted at a place (the option remount, without bind).
-
-    Args:
-        step: the remount.
-        place: descriptor of the mount.
-
-    Raises:
-        Failure: the kernel refuses.
-
-    """
-    doing = ""
-    try:
-        fs = _linux.fspick(place, "", flags.FSPICK_CLOEXEC | flags.FSPICK_EMPTY_PATH)
-    except OSError as exc:
-        raise bind_sources.failure(step, "pick the file system", exc.errno or 0) from None
-    try:
-        for doing in step.words:
-            name, equals, value = doing.partition("=")
-            how = flags.FSCONFIG_SET_STRING if equals else flags.FSCONFIG_SET_FLAG
-            _linux.fsconfig(fs, how, name, value if equals else None, 0)
-        doing = ""
-        _linux.fsconfig(fs, flags.FSCONFIG_CMD_RECONFIGURE, None, None, 0)
-    except OSError as exc:
-        raise _failure(step, doing, fs, exc) from None
-    finally:
-        os.close(fs)
-
-
 # -- overlay ----
 
 
-def _create_overlay(fs: int, step: Overlay, root: int, lower: Sequence[int], opened: list[int]) -> None:
+def _create_overlay(fs: int, step: Overlay, lower: Sequence[int], opened: list[int]) -> None:
     """Open an overlay's directories, give overlayfs the descriptors, and create it."""
     rest = [*lower]
-    for name, path, inside in step.layers:
+    for name, path, _inside in step.layers:
         try:
             if rest and name == "lowerdir+":
                 fd = os.dup(rest.pop(0))
-            elif inside:
-                fd = target.resolve(root, path)
             else:
                 fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:

@@ -27,15 +27,8 @@ import _struct
 import fcntl
 import os
 import time
-from errno import EEXIST, ENOSPC
 
-from pyrunc import jsonio
 from pyrunc.errors import Failure, failing
-from pyrunc.linux import _linux, flags
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FILE = "made"
 # In @cache of a state root, which is never removed.
@@ -62,160 +55,10 @@ def open_list(directory: str) -> int:
         return os.open(place, how, 0o600)
 
 
-class Made:
-    """The list of one container, as its init writes it.
-
-    Attributes:
-        file: descriptor of the list, -1 for none.
-        place: its path.
-        bases: mount id -> directory on the host that is mounted there.
-        mask: the kind of mount ids: STATX_MNT_ID_UNIQUE, or STATX_MNT_ID if the kernel has no other.
-        count: how many were made.
-        noted: number on the list of what is being made, 0 if it is not on the list.
-
-    """
-
-    def __init__(self) -> None:
-        """Make it without entries."""
-        self.file = -1
-        self.place = ""
-        self.bases: dict[int, str] = {}
-        self.mask = flags.STATX_MNT_ID_UNIQUE
-        self.count = 0
-        self.noted = 0
-        self._number = 0
-
-    def open(self, directory: str) -> int:
-        """Make the list's file in a state directory, and return its descriptor; called by the parent.
-
-        Raises:
-            Failure: it cannot be made.
-
-        """
-        self.place = f"{directory}/{FILE}"
-        self.file = open_list(directory)
-        # Higher than any number on the list: each has a line, and each line has several bytes.
-        self._number = os.fstat(self.file).st_size
-        return self.file
-
-    def intend(self, stack: list[int], names: list[str], name: str) -> None:
-        """Note what is about to be made.
-
-        Args:
-            stack: descriptors of the directories from the root down.
-            names: their names, without the root.
-            name: what will be made in the last one.
-
-        Raises:
-            Failure: it cannot be noted; then it must not be made.
-
-        """
-        self.noted = 0
-        if self.file < 0:
-            return
-        for depth in range(len(stack) - 1, -1, -1):
-            mount, is_top = _linux.statx_mnt(stack[depth], self.mask)
-            if is_top or not depth:
-                base = self.bases.get(mount)
-                if base is not None:
-                    top = os.fstat(stack[depth])
-                    self._number += 1
-                    self.noted = self._number
-                    path = "/".join((*names[depth:], name))
-                    self._write([self.noted, base, path, top.st_dev, top.st_ino])
-                return
-
-    def make_in(self, directory: int, name: str, make: Callable[[], object]) -> bool:
-        """Make something in a directory that is known only by its descriptor, and note it.
-
-        Args:
-            directory: descriptor of the directory.
-            name: what will be made in it.
-            make: a function that makes it.
-
-        Returns:
-            True if it was made, False if something was there.
-
-        Raises:
-            OSError: as make().
-
-        """
-        self.noted = 0
-        # Most are on a tmpfs.
-        if self.file >= 0 and _linux.statx_mnt(directory, self.mask)[0] in self.bases:
-            if _is_there(directory, name):
-                return False  # a note of it could cost the image its own, if we were killed here
-            self._intend_in(directory, name)
-        try:
-            make()
-        except OSError as exc:
-            self.retract()
-            if exc.errno != EEXIST:
-                raise
-            return False
-        if self.noted:
-            made = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            self._add([self.noted, made.st_dev, made.st_ino])
-        return True
-
-    def _intend_in(self, directory: int, name: str) -> None:
-        stack = [os.dup(directory)]
-        back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            while not _linux.statx_mnt(stack[0], self.mask)[1]:
-                stack.insert(0, os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=stack[0]))
-            # Only the end of the path matters, so the directory need not be reachable by it.
-            os.fchdir(directory)
-            text = os.fsdecode(_linux.getcwd())
-            depth = len(stack) - 1
-            self.intend(stack, text.split("/")[-depth:] if depth else [], name)
-        finally:
-            os.fchdir(back)
-            for fd in (back, *stack):
-                os.close(fd)
-
-    def confirm(self, fd: int) -> None:
-        """Note that it was made, with its device and inode."""
-        self.count += 1
-        if self.noted:
-            made = os.fstat(fd)
-            self._add([self.noted, made.st_dev, made.st_ino])
-
-    def retract(self) -> None:
-        """Note that it was not made: another process was faster, or it cannot be made."""
-        if self.noted:
-            self._add([self.noted])
-
-    def _add(self, line: object) -> None:
-        """Add more about a noted file. This may fail without harm: an empty one is removed."""
-        try:
-            self._write(line)
-        except Failure:
-            return
-
-    def _write(self, line: object) -> None:
-        data = jsonio.dumps(line).encode() + b"\n"
-        try:
-            if os.write(self.file, data) == len(data):
-                return
-            errno = ENOSPC
-        except OSError as exc:
-            errno = exc.errno or 0
-        raise list_failure(self.place.rpartition("/")[0], errno)
-
-
 def list_failure(directory: str, errno: int) -> Failure:
     """Return the Failure for a list that cannot be written; the cause is in the state directory."""
     what = f"write the list of mount points, {FILE} in the container's state directory {directory}"
     return Failure(what.rstrip(), errno=errno)
-
-
-def _is_there(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def hold(root: str, rootfs: str) -> tuple[int, bytes]:

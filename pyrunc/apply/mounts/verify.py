@@ -174,21 +174,6 @@ def _type(bits: int) -> str:
     return "+".join(word for bit, word in _TYPES if bits & bit)
 
 
-def read_table(procfs: int, places: dict[int, str]) -> Table:
-    """Return (attributes, propagation) of every mount below our root, by its id, from our own procfs.
-
-    Args:
-        procfs: its descriptor.
-        places: mount id -> mount point. The kernel gives free ids to new mounts: one with another mount point
-            is not the mount that was remembered.
-
-    """
-    rules = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_XDEV | flags.RESOLVE_NO_MAGICLINKS
-    how = os.O_RDONLY | os.O_CLOEXEC
-    fd = _linux.openat2(procfs, "self/mountinfo", how, 0, rules)
-    return placed(bind_sources.read_all(fd), places)
-
-
 def placed(text: str, places: dict[int, str]) -> Table:
     """Return what parse_table() does, without the mounts that have another mount point now."""
     from pyrunc.plan import mount_table

@@ -112,11 +112,7 @@ def test_a_damaged_list_says_nothing(tmp_path: Path, rootfs: Path, text: bytes) 
 
 def test_names_that_are_no_text(tmp_path: Path, rootfs: Path) -> None:
     one = container(tmp_path, "one", rootfs)
-    made = mount_points.Made()
-    os.close(made.open(one.directory))
-    made.file = os.open(f"{one.directory}/{mount_points.FILE}", os.O_WRONLY | os.O_APPEND)
-    made._write([1, "/r", os.fsdecode(b"\xff\xfe"), 5, 6])
-    os.close(made.file)
+    (Path(one.directory) / mount_points.FILE).write_bytes(b'[1,"/r","\xff\xfe",5,6]\n')
     assert read(one) == [("/r", os.fsdecode(b"\xff\xfe"), (5, 6), None)]
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from pyrunc.apply import target
 from pyrunc.apply.mounts import mount_point_removal, mount_points
-from pyrunc.errors import Failure
-from pyrunc.linux import _linux
 from pyrunc.store import Container
+from tests.support.init_machine import as_root
+from tests.support.init_tree import Tree
+
+pytestmark = as_root
 
 
 @pytest.fixture
@@ -39,26 +41,25 @@ def top(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def make(container: Container, top: Path, *paths: tuple[str, str]) -> mount_points.Made:
-    """Make mount points as the mount steps do."""
-    made = mount_points.Made()
-    made.open(container.directory)
-    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
-    try:
-        made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
-        # The directory is no mount of its own here: what is below it is counted from where it lies.
-        for path, kind in paths:
-            os.close(target.make(root, path, kind, made=made))
-    finally:
-        os.close(root)
-        os.close(made.file)
-    return made
+def make(container: Container, top: Path, *paths: tuple[str, str]) -> int:
+    """Make mount points as the mount steps do; return how many files and directories are on the list."""
+    listed = mount_points.open_list(container.directory)
+    tree = Tree(top, listed=listed)
+    for number, (path, kind) in enumerate(paths):
+        if kind == "dir":
+            tree.add("PLACE", path, 0, f"place{number}")
+        else:
+            tree.add("CLONE_PATH", "/dev/null", 0, "null").attach("null", path)
+    outcome = tree.run()
+    os.close(listed)
+    assert (outcome.status, outcome.report) == (0, None)
+    lines = Path(container.directory, mount_points.FILE).read_text().splitlines()
+    return sum(len(json.loads(line)) > 3 for line in lines)
 
 
 def test_all_goes_that_was_made(container: Container, top: Path) -> None:
     (top / "there").mkdir()
-    made = make(container, top, ("/a/b/c", "dir"), ("/there/file", "file"), ("/a/d", "file"))
-    assert made.count == 5
+    assert make(container, top, ("/a/b/c", "dir"), ("/there/file", "file"), ("/a/d", "file")) == 5
     assert (top / "there/file").is_file()
     remove(container)
     assert [str(path.relative_to(top)) for path in top.rglob("*")] == ["there"]
@@ -90,35 +91,17 @@ def test_a_directory_put_in_its_place_is_not_entered(container: Container, top: 
 
 
 def test_what_somebody_else_made_first_is_taken_back(container: Container, top: Path) -> None:
-    made = make(container, top)
-    made.file = os.open(f"{container.directory}/{mount_points.FILE}", os.O_WRONLY | os.O_APPEND)
-    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
-    for name, stays in (("mine", True), ("theirs", False)):
+    here = top.stat()
+    lines: list[list[object]] = []
+    for number, name in enumerate(("mine", "theirs"), 1):
         (top / name).mkdir()
-        made.intend([root], [], name)
-        if stays:
-            fd = os.open(top / name, os.O_PATH)
-            made.confirm(fd)
-            os.close(fd)
-        else:
-            made.retract()
-    assert made.count == 1
-    os.close(root)
-    os.close(made.file)
+        found = (top / name).stat()
+        lines.append([number, str(top), name, here.st_dev, here.st_ino])
+        lines.append([number, found.st_dev, found.st_ino] if name == "mine" else [number])
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    Path(container.directory, mount_points.FILE).write_text(text)
     remove(container)
     assert sorted(os.listdir(top)) == ["theirs"]
-
-
-def test_a_list_that_cannot_be_written_is_what_is_blamed(container: Container, top: Path) -> None:
-    made = mount_points.Made()
-    made.file = os.open("/dev/full", os.O_WRONLY)
-    root = os.open(top, os.O_PATH | os.O_DIRECTORY)
-    made.bases[_linux.statx_mnt(root, made.mask)[0]] = str(top)
-    with pytest.raises(Failure, match="the list of mount points, made in the container's state directory"):
-        target.make(root, "/a", "dir", made=made)
-    os.close(root)
-    os.close(made.file)
-    assert not (top / "a").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[", '["/nowhere","a",1,2]\n', "null\n", '["/nowhere"'])
