@@ -14,14 +14,22 @@ from pyrunc.plan import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.apply.conversation import Conversation
+    from typing import Protocol
+
+    class Launch(Protocol):
+        """The start of a process, seen from here: conversation.Conversation."""
+
+        plan: steps.Plan
+        pid: int
+        pidfd: int
+
 
 # Milliseconds. How long a child may take to end after it has closed its end of the socket: it only has to
 # free its memory. And how long a killed child may take: as long as in delete.
 _LAST_MOMENTS, _DEATH = 2_000, 10_000
 
 
-def why(launch: Conversation) -> Failure:
+def why(launch: Launch) -> Failure:
     """Return the Failure for a child that ended without a report.
 
     If it still runs, kill it: it can report nothing more.
@@ -55,7 +63,7 @@ def why(launch: Conversation) -> Failure:
     return Failure(f"container init {how} before the container was ready", pointer=pointer, hint=hint)
 
 
-def kill(launch: Conversation, *, frozen: bool = False) -> None:
+def kill(launch: Launch, *, frozen: bool = False) -> None:
     """Kill a child and wait for its end.
 
     Args:

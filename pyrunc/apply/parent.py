@@ -12,7 +12,7 @@ import os
 
 from pyrunc import jsonio, log, store
 from pyrunc.apply import init_program, namespaces, protocol
-from pyrunc.apply.cgroups import cgroup
+from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.apply.mounts import host_side
 from pyrunc.errors import Failure
@@ -191,13 +191,13 @@ class Launch(Conversation):
         log.debug("child process in init(): carrying out the plan")
 
     def _make_cgroup(self, step: steps.Cgroup, found: list[str]) -> None:
-        self.paths = cgroup.create(step.plan, found)
+        self.paths = making.create(step.plan, found)
         for mount in self.plan.child:
             # Without the right to make a cgroup the container stays in pyrunc's.
             if isinstance(mount, CgroupBind) and mount.instead and mount.source not in self.paths.values():
                 mount.source = mount.instead
         self.container.cgroup = self.paths
-        cgroup.apply_limits(step.plan, self.paths)
+        making.apply_limits(step.plan, self.paths)
 
     def _start(self, into: int) -> None:
         """Start the init program with its operations."""

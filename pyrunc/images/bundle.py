@@ -15,7 +15,7 @@ from pyrunc import store as containers
 from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
-from pyrunc.images import config, image, lowers, owners, shared, unpack
+from pyrunc.images import config, finding, image, lowers, owners, shared, unpack
 from pyrunc.images.platforms import Platform
 from pyrunc.life import config_file
 from pyrunc.plan import annotations as known
@@ -59,7 +59,7 @@ def make(
     """
     place = _place(directory)
     wanted = Platform(platform)
-    found = image.find(*image.split(reference), wanted)
+    found = finding.find(*image.split(reference), wanted)
     try:
         maps = owners.mappings() if os.geteuid() else None
         account = config.user(found.config) if user is None else user

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.images.files import Files
     from pyrunc.images.platforms import Platform
 
-_FORMS = "it takes an OCI image layout or what docker save or podman save writes, as a directory or a tar"
+FORMS = "it takes an OCI image layout or what docker save or podman save writes, as a directory or a tar"
 
 
 class Layer:
@@ -127,34 +127,4 @@ def split(reference: str) -> tuple[str, str]:
         if not colon:
             break
         tag = f"{last}:{tag}" if tag else last
-    raise Failure(f"open {reference.partition(':')[0] or reference}", errno=ENOENT, hint=_FORMS)
-
-
-def find(path: str, tag: str, platform: Platform) -> Image:
-    """Return an image; its files stay open until it is closed.
-
-    Args:
-        path: path of a directory or a tar archive.
-        tag: its name in there, "" for the only one.
-        platform: which one of several.
-
-    Raises:
-        Failure: there is none, or it cannot be read.
-
-    """
-    from pyrunc.images import archive, files, layout
-
-    opened: Files = files.Directory(path) if os.path.isdir(path) else files.Archive(path)
-    try:
-        if opened.find("oci-layout") is not None:
-            return layout.find(opened, tag, platform)
-        manifest = opened.json("manifest.json") if opened.find("manifest.json") else None
-        if isinstance(manifest, dict):
-            return layout.of_directory(opened, manifest, tag, platform)
-        if manifest is not None:
-            return archive.find(opened, manifest, tag, platform)
-    except BaseException:
-        opened.close()
-        raise
-    opened.close()
-    raise Failure(f"{path} is no image: it has neither oci-layout nor manifest.json", hint=_FORMS)
+    raise Failure(f"open {reference.partition(':')[0] or reference}", errno=ENOENT, hint=FORMS)

@@ -13,7 +13,7 @@ from errno import ENOENT
 
 from pyrunc import jsonio, store
 from pyrunc.apply import conversation, foreground
-from pyrunc.apply.cgroups import cgroup
+from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
@@ -158,9 +158,9 @@ class Restore:
         step = next(step for step in plan.parent if isinstance(step, steps.Cgroup))
         found = cgroup.intend(container, step.plan)
         store.save(container)
-        container.cgroup = cgroup.create(step.plan, found)
+        container.cgroup = making.create(step.plan, found)
         store.save(container)
-        cgroup.apply_limits(step.plan, container.cgroup)
+        making.apply_limits(step.plan, container.cgroup)
         join = cgroup.join_fds(container.cgroup)
         into = cgroup.clone_fd(container.cgroup)
         if not self.cmd.detach:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import files, log, store
-from pyrunc.apply.cgroups import cgroup, making
+from pyrunc.apply.cgroups import making
 from pyrunc.apply.facts import gather
 from pyrunc.errors import Failure
 from pyrunc.files import closing
@@ -233,7 +233,7 @@ def _apply(plan: CgroupPlan) -> None:
             from pyrunc.apply.cgroups import version_2
 
             version_2.enable(plan, plan.paths[""])
-        cgroup.apply_limits(plan, plan.paths)
+        making.apply_limits(plan, plan.paths)
     except Failure:
         plan.writes = before
         plan.devices, plan.check = b"", (0, 0)

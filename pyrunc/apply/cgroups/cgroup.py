@@ -42,13 +42,6 @@ _REMOVE_SECONDS = 10.0
 # limiting
 
 
-def create(plan: CgroupPlan, found: list[str]) -> dict[str, str]:
-    """Make the directories: see making.create()."""
-    from pyrunc.apply.cgroups import making
-
-    return making.create(plan, found)
-
-
 def intend(container: Container, plan: CgroupPlan) -> list[str]:
     """Note in a record which cgroups a container will have, and which of them existed before.
 
@@ -87,24 +80,6 @@ def made(container: Container) -> dict[str, str]:
     if not isinstance(found, list):
         return container.cgroup
     return {name: path for name, path in container.cgroup.items() if path not in found}
-
-
-def apply_limits(plan: CgroupPlan, paths: dict[str, str]) -> None:
-    """Write every setting.
-
-    To be called before the container's process joins, so that it never runs without its limits.
-
-    Args:
-        plan: the settings.
-        paths: what create() returned.
-
-    Raises:
-        Failure: the kernel refuses one; with the place in config.json that asks for it.
-
-    """
-    from pyrunc.apply.cgroups import making
-
-    making.apply_limits(plan, paths)
 
 
 # -------------------------------------------------------------------------------------------------------
