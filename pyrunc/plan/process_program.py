@@ -62,17 +62,22 @@ class _Lowering:
         self.given = given
         self.first = 3 + given.passed  # the lowest descriptor that the program does not get
         self.uid = uid_of(plan)
-        self.names_home = any(
-            word.startswith("HOME=") and word != "HOME="
-            for step in plan.child
-            if isinstance(step, steps.Program)
-            for word in step.env
-        )
 
 
 def identity(plan: steps.Plan) -> steps.Identity | None:
     """Return the identity step; None if the configuration has no process."""
-    return next((step for step in plan.child if isinstance(step, steps.Identity)), None)
+    # It is among the last, and before it are all the mounts.
+    return next((step for step in reversed(plan.child) if isinstance(step, steps.Identity)), None)
+
+
+def _names_home(plan: steps.Plan) -> bool:
+    """Tell whether the configuration says what HOME is."""
+    return any(
+        word.startswith("HOME=") and word != "HOME="
+        for step in plan.child
+        if isinstance(step, steps.Program)
+        for word in step.env
+    )
 
 
 def uid_of(plan: steps.Plan) -> int:
@@ -152,7 +157,7 @@ def _terminal(on: _Lowering, step: steps.Terminal) -> None:
 
 def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
     # This is the last use of a file of the container: a filter may refuse openat2 later.
-    if not on.names_home:
+    if not _names_home(on.plan):
         on.program.add(step, "HOME", on.uid)
     on.program.keep(step, on.first, on.given.stay)
 
