@@ -222,6 +222,9 @@ def prlimit(pid: int, number: int, limits: tuple[int, int] | None, /) -> tuple[i
     None sets nothing; 2**64 - 1 is no limit.
     """
 
+def default_signal(number: int, /) -> None:
+    """Let a signal do what it does by default: signal(2). The module _signal is not told."""
+
 def sethostname(name: Path, /) -> None:
     """Set the host name of the UTS namespace: sethostname(2)."""
 

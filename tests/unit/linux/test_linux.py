@@ -457,6 +457,18 @@ class TestFlags:
             with pytest.raises((OSError, OverflowError, TypeError)):
                 _linux.prlimit(0, process.RLIMITS["RLIMIT_CORE"], wrong)  # type: ignore[arg-type]
 
+    def test_a_signal_s_default(self) -> None:
+        """Of the process itself; an interpreter's own table of handlers stays as it is."""
+        code = (
+            "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from pyrunc.linux import _linux\n"
+            "signal.signal(signal.SIGUSR1, signal.SIG_IGN); os.kill(os.getpid(), signal.SIGUSR1)\n"
+            "_linux.default_signal(signal.SIGUSR1); os.kill(os.getpid(), signal.SIGUSR1)"
+        )
+        words = [sys.executable, "-I", "-c", code, __file__.rpartition("/tests/")[0]]
+        assert subprocess.run(words, check=False).returncode == -signal.SIGUSR1
+        with pytest.raises(OSError, match="Invalid argument"):
+            _linux.default_signal(signal.SIGKILL)
+
     def test_capabilities_are_all_there_are(self) -> None:
         with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
             last = int(file.read())
