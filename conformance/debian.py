@@ -29,7 +29,7 @@ class UnavailableError(Exception):
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """Yield a directory of the cache that nobody else works on meanwhile."""
+    """Yield a directory of the cache that no other process changes meanwhile."""
     directory = CACHE / name
     directory.mkdir(parents=True, exist_ok=True)
     with open(f"{directory}.lock", "w", encoding="ascii") as lock:

@@ -42,7 +42,7 @@ def describe(top: str) -> dict[str, dict[str, object]]:
 
 @contextmanager
 def merged(lowers: list[str], place: Path) -> Iterator[str]:
-    """Mount an overlay of directories, highest first, that nobody writes to; return where it is."""
+    """Mount an overlay of directories, highest first, that is not written to; return its path."""
     words = ["mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={':'.join(lowers)}", str(place)]
     subprocess.run(words, check=True)
     try:

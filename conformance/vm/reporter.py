@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run what nobody else has taken."""
+    """Run the tests that no other worker has taken."""
     if session.testsfailed:
         return None  # files that cannot be collected: pytest says so
     taken = _claims(session.items)

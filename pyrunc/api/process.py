@@ -251,7 +251,7 @@ class Process:
 
 
 def _write(fd: int, data: bytes) -> bytes:
-    """Write what goes in at once, and return the rest; nothing is left when nobody reads."""
+    """Write what the pipe takes without blocking, and return the rest; b"" if the reader is gone."""
     try:
         return data[os.write(fd, data[:_CHUNK]) :] if data else b""
     except BlockingIOError:

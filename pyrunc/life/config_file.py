@@ -1,4 +1,4 @@
-"""A config.json is written for somebody who begins with a bundle."""
+"""Write a first config.json for a new bundle."""
 
 from __future__ import annotations
 

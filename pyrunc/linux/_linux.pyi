@@ -126,7 +126,7 @@ def mount(source: Path | None, target: Path, fstype: Path | None, flags: int, da
     """Mount with the one call of old kernels: mount(2)."""
 
 def umount2(path: Path, flags: int, /) -> None:
-    """Unmount: umount2(2). UMOUNT_NOFOLLOW for every path that somebody else can write."""
+    """Unmount: umount2(2). UMOUNT_NOFOLLOW for every path that others can change."""
 
 def pivot_root(new_root: Path, put_old: Path, /) -> None:
     """Exchange the root mount of the mount namespace: pivot_root(2)."""

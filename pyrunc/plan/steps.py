@@ -409,7 +409,7 @@ class Plan(Record):
     warnings: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Step]:
-        """Give every step, whoever does it, in the order in which they are carried out."""
+        """Yield the steps of all processes, in the order in which they are carried out."""
         from pyrunc.plan import show
 
         return (row.step for row in show.rows(self))

@@ -145,7 +145,7 @@ SHARED = (
 
 
 def seccomp(view: View) -> Iterator[Slip]:
-    """A filter that allows what nobody thought of lets through every call a new kernel has."""
+    """A filter that allows by default also allows every call of newer kernels."""
     section = view.linux.get("seccomp")
     if section is None or section.get("defaultAction") not in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
         return

@@ -44,7 +44,7 @@ def ls(cmd: Command, store: str) -> int:
 
 
 def prune(cmd: Command, store: str) -> int:
-    """Remove what nobody uses."""
+    """Remove the layers that no bundle uses."""
     maps = owners.mappings() if os.geteuid() else None
     unpack.interruptible()
     gone, size = shared.prune(store, maps, dry_run=cmd.dry_run)

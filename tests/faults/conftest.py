@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.faults import faults
 from tests.faults.bench import Bench
-from tests.support.containers import BUSYBOX
+from tests.support.marks import mark_containers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +20,8 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts containers, and skip it where none can be made."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("container")
-            item.add_marker("root")
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="containers are tried as real root here"))
-            elif BUSYBOX is None:
-                item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+    """Mark everything here, and skip it where no container can be made."""
+    mark_containers(items, HERE)
 
 
 @pytest.fixture(scope="session")

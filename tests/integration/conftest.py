@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import installed as installation
-from tests.support.containers import BUSYBOX, Bundle
+from tests.support.containers import Bundle
 from tests.support.engine import Engine
 from tests.support.leaks import Watch
+from tests.support.marks import mark_containers
 from tests.support.mounts import HostMounts
 from tests.support.ordinary import Ordinary, reachable, refused
 
@@ -26,14 +27,7 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything here, and skip it where no container can be made."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("container")
-            item.add_marker("root")
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="containers are tried as real root here"))
-            elif BUSYBOX is None:
-                item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+    mark_containers(items, HERE)
 
 
 @pytest.fixture(scope="session")

@@ -236,7 +236,7 @@ def test_a_full_standard_output(world: World, words: str) -> None:
 
 @pytest.mark.parametrize("words", ["state ID", "list", "mounts ID", "--help", "features"])
 def test_a_standard_output_that_is_closed(world: World, words: str) -> None:
-    """Nobody is told, and nothing fails."""
+    """There is no message, and nothing fails."""
     name = world.engine.start(world.bundle, "exec sleep 1000")
     ended = world.call(
         *(name if word == "ID" else word for word in words.split()), before=lambda: os.close(1)

@@ -343,7 +343,7 @@ def test_a_container_that_stops_meanwhile(engine: Engine, bundle: Bundle, tmp_pa
 
 
 def test_the_host_s_null_device_stays_root_s(engine: Engine, bundle: Bundle, name: str) -> None:
-    """It is the standard input, output and error of what an engine runs as somebody else."""
+    """An engine runs a process of another user with it as stdin, stdout and stderr."""
     before = os.stat("/dev/null")
     for user in ("1000:1000", "1000"):
         with open(os.devnull, "r+b") as null:

@@ -1,4 +1,4 @@
-"""What a program and hooks have of whoever called us, and of what we change for ourselves: one table."""
+"""What programs and hooks inherit from the caller of pyrunc, and not from pyrunc itself: one table."""
 
 from __future__ import annotations
 

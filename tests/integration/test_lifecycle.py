@@ -250,7 +250,7 @@ def test_ps(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_the_container(engine: Engine, bundle: Bundle) -> None:
-    """After a reboot, or 2^22 forks later, the stored pid is somebody else's; its start time tells."""
+    """After a reboot, or 2^22 forks later, the stored pid is another process's; its start time shows that."""
     name = engine.start(bundle)
     path = engine.root / name / "state.json"
     state = json.loads(path.read_text())

@@ -58,7 +58,7 @@ def test_the_page(bundle: Bundle, engine: Engine, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_tests_run_in_containers(tmp_path: Path) -> None:
-    """The page's conftest.py and test file, as whoever copies them runs them."""
+    """The page's conftest.py and test file, run as a reader would."""
     assert {"conftest.py", "test_machine.py"} <= {*write_files(tmp_path)}
     answer = PAGE.partition("    $ pytest\n")[2].partition("\n\n")[0].replace("    ", "") + "\n"
     done = subprocess.run(
@@ -81,7 +81,7 @@ def test_tests_run_in_containers(tmp_path: Path) -> None:
 def test_a_program_out_of_an_image(
     bundle: Bundle, tmp_path: Path, args: list[str], status: int, said: str
 ) -> None:
-    """The page's image.py, as whoever copies it runs it."""
+    """The page's image.py, run as a reader would."""
     assert "image.py" in write_files(tmp_path)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -144,7 +144,7 @@ def test_stop_of_one_that_was_never_started(engine: Engine, bundle: Bundle) -> N
 
 
 def test_stop_takes_those_along_who_outlive_init(engine: Engine, bundle: Bundle) -> None:
-    """Without a process namespace of its own, nobody dies of init's death."""
+    """Without a pid namespace of its own, the other processes do not end with init."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
     name = engine.start(bundle, "sleep 1000 & touch /ready; exec sleep 1000")
     assert appears([bundle.rootfs / "ready"])

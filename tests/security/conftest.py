@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.containers import BUSYBOX, Bundle, Canary, Runtime
+from tests.support.containers import Bundle, Canary, Runtime
+from tests.support.marks import mark_containers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything here, and skip it where no container can be made."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    for item in items:
-        if str(item.path).startswith(here):
-            item.add_marker("attack")
-            item.add_marker("container")
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="attacks are tried as real root"))
-            elif BUSYBOX is None:
-                item.add_marker(pytest.mark.skip(reason="needs a static busybox for the image"))
+    mark_containers(items, Path(__file__).parent, "attack")
 
 
 @pytest.fixture

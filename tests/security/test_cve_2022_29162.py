@@ -1,4 +1,4 @@
-"""Capabilities nobody asked for: CVE-2022-29162, -24769, -27650, youki CVE-2025-27612, CVE-2016-8867.
+"""Capabilities that were not asked for: CVE-2022-29162, -24769, -27650, youki CVE-2025-27612, CVE-2016-8867.
 
 Inheritable and ambient sets are what the configuration says and nothing more, for the first process and for
 `exec --cap`; a user who is not root has none at all unless they were given.

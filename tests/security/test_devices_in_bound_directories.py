@@ -78,7 +78,7 @@ def test_a_link_to_what_is_mounted_below_a_bind(bundle: Bundle, runtime: Runtime
 
 
 def test_a_root_whose_dev_is_a_mount(bundle: Bundle, runtime: Runtime) -> None:
-    """Somebody has prepared it: it belongs to the root."""
+    """The directory was prepared before: it belongs to the root."""
     bundle.without_mount("/dev")
     subprocess.run(["mount", "-t", "tmpfs", "host", bundle.rootfs / "dev"], check=True)
     try:

@@ -1,4 +1,4 @@
-"""A container freezes its own processes, so that nobody can end them.
+"""A container freezes its own processes, so that they cannot be ended.
 
 In version 1 of cgroups a frozen process dies only when it is let go on, and whoever has a cgroup mount of its
 own can freeze what is below its cgroup, itself included.
@@ -157,7 +157,7 @@ int main(void)
 
 @pytest.mark.parametrize("controller", [name for name in ("freezer", "") if name in FACTS.mounts])
 def test_a_frozen_process_is_known(controller: str) -> None:
-    """Whoever waits for one that comes in has to know why it says nothing."""
+    """The parent of a process that enters finds out why it does not answer."""
     top = Path(FACTS.mounts[controller], f"test-{os.getpid()}-{os.urandom(4).hex()}")
     file, words = ("freezer.state", ("FROZEN", "THAWED")) if controller else ("cgroup.freeze", ("1", "0"))
     where = {controller: str(top)}

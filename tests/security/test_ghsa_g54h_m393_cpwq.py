@@ -1,4 +1,4 @@
-"""Devices that are allowed because nobody forbade them: GHSA-g54h-m393-cpwq.
+"""Devices that are allowed unless a rule forbids them: GHSA-g54h-m393-cpwq.
 
 The device rules of a cgroup begin with "deny all", whether the configuration has rules, an empty list, or
 none.

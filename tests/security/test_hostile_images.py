@@ -1,4 +1,4 @@
-"""Images that want to write, delete or read outside of their own tree, to hang who unpacks them, to rule.
+"""Images that try to write, delete or read outside their tree, to block or to control the runtime.
 
 `pyrunc bundle` has the rights of its caller, often root, while it unpacks what a stranger has packed
 (CVE-2018-15664, CVE-2019-14271 and CVE-2021-21284 are of that kind, and every tar since 1979). Each attack

@@ -144,7 +144,7 @@ class Engine(Runtime):
         assert wait_for(lambda: self.status(name) == status), f"{name} is {self.status(name)}, not {status}"
 
     def until_running(self, name: str) -> None:
-        """Wait until a container that somebody else is starting runs."""
+        """Wait until a container that another command starts is running."""
         assert wait_for(lambda: self.call("state", name).code == 0 and self.status(name) == "running"), name
 
     def delete(self, name: str) -> None:

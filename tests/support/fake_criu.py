@@ -138,7 +138,7 @@ class Fake:
         return 0
 
     def place_of(self, fd: int) -> str:
-        """Return a directory as criu finds it: by the pid of whoever made the socket."""
+        """Return a directory as criu finds it: by the pid of the process that made the socket."""
         pid = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4]
         return os.readlink(f"/proc/{int.from_bytes(pid, sys.byteorder)}/fd/{fd}")
 

@@ -175,7 +175,7 @@ class _Conversation:
         self.status = -signal.SIGKILL
 
     def serve(self) -> None:
-        """Answer until there is nobody any more, and collect the process."""
+        """Answer until the other end is closed, and wait for the process."""
         try:
             while self._one():
                 pass

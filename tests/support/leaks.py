@@ -69,7 +69,7 @@ class Watch:
 
 
 def children() -> Iterator[int]:
-    """Give our live children; collect the others that nobody waits for."""
+    """Return the children that run; wait for those that have ended."""
     collect(set())
     yield from (int(pid) for pid in _all_children() if _state(pid) not in {"Z", ""})
 

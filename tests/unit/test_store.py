@@ -298,7 +298,7 @@ def test_a_record_of_any_size_is_read_whole(container: store.Container) -> None:
 def test_the_lock_of_a_directory_that_goes_meanwhile(
     container: store.Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waited has the lock of what is not there any more; the new one of that name is another's."""
+    """A waiter gets the lock of a removed directory; the new one with that name is another's."""
     before = len(os.listdir("/proc/self/fd"))
     store.save(container)
     flock = fcntl.flock

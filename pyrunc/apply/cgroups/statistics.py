@@ -306,7 +306,7 @@ def _page_sizes(path: str, end: str) -> list[str]:
 
 
 def _with_pressure(values: Values, paths: Paths, name: str) -> Values:
-    """Add pressure stall information, which the unified hierarchy has whoever owns the controller."""
+    """Add pressure stall information, which the unified hierarchy has for every controller."""
     found: Values = {}
     for line in (_text(paths.get(""), name + ".pressure") or "").splitlines():
         kind, *words = line.split()

@@ -201,7 +201,7 @@ def test_the_filter_sees_numbers_as_the_network_writes_them() -> None:
 
 
 def test_only_the_kernel_is_believed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may administer the network can send such a message, too."""
+    """A process with CAP_NET_ADMIN can send such a message, too."""
     only("connector", monkeypatch)
     process, container = start(PROGRAMS["status"][0])
     with exit_status.Watch(container) as watch:

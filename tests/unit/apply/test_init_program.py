@@ -1,4 +1,4 @@
-"""Starting the init program: by either call, into a cgroup or not; a null device that nobody can change."""
+"""Starting the init program: by either call, into a cgroup or not; a null device that cannot be changed."""
 
 from __future__ import annotations
 

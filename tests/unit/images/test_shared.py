@@ -1,4 +1,4 @@
-"""The layer store: whole layers or none, unpacked once, for whoever may have them."""
+"""The layer store: complete layers or none, unpacked once, for those who may read them."""
 
 from __future__ import annotations
 

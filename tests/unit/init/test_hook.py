@@ -120,7 +120,7 @@ def leave_open() -> None:
 
 
 def dead(pid: int) -> bool:
-    """Tell whether a process is gone, be it that nobody has collected it."""
+    """Tell whether a process has ended, waited for or not."""
     try:
         with open(f"/proc/{pid}/status") as file:
             return "\nState:\tZ" in file.read()

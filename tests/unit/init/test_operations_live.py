@@ -25,7 +25,7 @@ LOCATED = struct.Struct("=IiQB")
 
 
 def test_deadline(root: Path) -> None:
-    """Whoever is held up ends; no other signal gets through until then."""
+    """A blocked process ends; until then it gets no other signal."""
     seen: list[int] = []
 
     def look(pid: int) -> bytes:
@@ -123,7 +123,7 @@ def test_who_fails_takes_back(root: Path, tmp_path: Path, opened: Callable[..., 
 
 @pytest.mark.parametrize("answer", [b"N", b""])
 def test_who_is_told_something_else_takes_back(root: Path, answer: bytes) -> None:
-    """As when the parent is gone: nobody answers then."""
+    """As when the parent is gone, which does not answer then."""
     tree = taking_back(root).add("SEND", ord("R")).add("WAIT", ord("A"))
     seen: list[set[str]] = []
 

@@ -135,7 +135,7 @@ def test_clocks_that_the_kernel_refuses() -> None:
 
 
 def nobody() -> None:
-    """Become somebody without rights who can be root of a user namespace."""
+    """Become a user without rights who can be root of a user namespace."""
     os.setresgid(1234, 1234, 1234)
     os.setresuid(1234, 1234, 1234)
 

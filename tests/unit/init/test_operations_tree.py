@@ -83,7 +83,7 @@ def with_procfs(tree: Tree) -> None:
 def test_place_refuses(
     root: Path, prepare: Callable[[Path], None], path: str, rules: int, number: int
 ) -> None:
-    """Circles, files on the way, and the doors of a procfs, which lead out of the root."""
+    """Circles, files on the way, and the magic links of a procfs, which lead out of the root."""
     prepare(root)
     before = below(root)
     tree = Tree(root).add("PLACE", path, rules, "place")
@@ -281,7 +281,7 @@ def test_numbers_go_on_where_an_earlier_list_ends(root: Path, notes: int) -> Non
 
 
 def test_a_list_that_cannot_be_written_stops_it(root: Path, opened: Callable[..., int]) -> None:
-    """Nothing is made that nobody would know of."""
+    """What cannot be noted is not made."""
     tree = Tree(root, listed=opened("/dev/full", os.O_WRONLY)).add("PLACE", "/a", 0, "place")
     refused(tree, "PLACE", errno.ENOSPC, 1 << 63)
     assert below(root) == set()

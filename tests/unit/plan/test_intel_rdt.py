@@ -1,4 +1,4 @@
-"""plan/intel_rdt: which group, made by whom, with which lines."""
+"""plan/intel_rdt: the group, whether pyrunc makes it, and its lines."""
 
 from __future__ import annotations
 

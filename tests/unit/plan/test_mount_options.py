@@ -124,7 +124,7 @@ def test_recursive_access_times() -> None:
 
 
 def test_what_a_mount_must_be_in_the_end() -> None:
-    """What nobody asked for may stay: it restricts at worst."""
+    """An attribute that was not asked for may stay: it only restricts."""
     got = parse(["nosuid", "dev", "rro", "rnoatime", "relatime"])
     asked = mo.attributes(got)
     mask, value = asked.must_mask, asked.must_be

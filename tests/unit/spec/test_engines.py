@@ -1,4 +1,4 @@
-"""What other programs write is taken by the fast path: nobody's engine waits for an explanation."""
+"""The files that engines write are accepted by the fast path."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def test_steps_are_carried_out_one_by_one(host: Host) -> None:
 
 
 def test_a_creation_takes_back_the_directories_it_made_and_no_others(host: Host, tmp_path: Path) -> None:
-    """What is at their place by then, made by somebody else, is not it; nor what was there before."""
+    """Others' directories at these paths stay, made before or meanwhile."""
     (tmp_path / "there").mkdir()
     words = ("-v", f"{tmp_path}/a/b:/x", "-v", f"{tmp_path}/c:/y", "-v", f"{tmp_path}/there/d:/z")
     made = host.create(*words)

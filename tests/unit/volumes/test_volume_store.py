@@ -232,7 +232,7 @@ def test_what_is_mounted_in_a_volume_stays(store: Store, tmp_path: Path) -> None
 
 
 def test_waiting_for_the_lock_of_a_volume_that_goes_away(store: Store) -> None:
-    """Whoever waits must not act on a directory that was renamed away meanwhile."""
+    """A waiter must not use a directory that was renamed meanwhile."""
     store.make("data", labels={"which": "first"})
     locked = store.lock("data")
     waiter = run_python(store, "locked = store.lock('data'); print(locked.volume.labels['which'])")
@@ -342,7 +342,7 @@ def test_the_record_is_json(store: Store, tmp_path: Path) -> None:
 def test_a_volume_whose_record_cannot_be_written_is_let_go_of(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever takes back what was begun waits for the same lock."""
+    """Undo waits for the same lock."""
     holder = container(tmp_path, "box")
     store.make("data")
     with monkeypatch.context() as within:

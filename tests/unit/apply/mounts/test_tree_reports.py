@@ -1,4 +1,4 @@
-"""Whatever a container claims to have failed in the mount tree, somebody finds words for it."""
+"""Every failure of the mount tree that a container may report gets a message."""
 
 from __future__ import annotations
 
