@@ -13,6 +13,8 @@ from pyrunc.cli.match import match
 from pyrunc.cli.verbs import GROUPS, VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
+# The first command of a line; a separator within single quotes ends none.
+FIRST = re.compile(r"(?:'[^']*'|(?!;| (?:\||\|\||&&?|>|#|\.\.\.)(?: |$)).)*")
 PAGES = sorted(
     str(path.relative_to(ROOT))
     for top in ("*.md", "docs/*.md", "install/*.md", "conformance/*.md", "bundles/*/*.md")
@@ -69,7 +71,7 @@ def test_commands_are_such(page: str) -> None:
     """Those in a line of their own are taken by the strict matcher, verbs within sentences exist."""
     wrong = []
     for line in re.findall(r"^    (?:\$ )?(?:sudo )?pyrunc (?!\w+ failed)(.*)$", text(page), re.MULTILINE):
-        command = re.split(r";| (?:\||\|\||&&?|>|#|\.\.\.)(?: |$)", f" {line} ")[0]
+        command = FIRST.findall(f" {line} ")[0]
         if match(shlex.split(command)) is None:
             wrong.append(line)
     known = {word for verb in (*VERBS, *GROUPS) for word in verb.split()[:1]}

@@ -122,7 +122,7 @@ static long open_component(int here, const char *name)
     return resolve(here, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
 }
 
-/* A symlink that is no text but a door, as /proc/self/cwd is: what it reads as leads elsewhere. */
+/* A magic link such as /proc/self/cwd: its text is not where it leads. */
 static long refuse_magic(int here, const char *name)
 {
     long fd = resolve(here, name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);

@@ -88,7 +88,7 @@ def _place(step: Mount, report: Report) -> Failure:
         )
     hint = ""
     if report.errno == ELOOP:
-        hint = "symlinks on its way go round in a circle, or one is a door of /proc, as /proc/self/cwd is"
+        hint = "symlinks on its way go round in a circle, or one is a magic link, as /proc/self/cwd is"
     what = f"make mount point {step.destination} in the root file system"
     return bind_sources.failure(step, what, report.errno, hint)
 
