@@ -1,7 +1,7 @@
-"""Small files and descriptors: read a file whole, write a value at once, close what was opened.
+"""Small files and descriptors: read a whole file, write a value with one call, close what was opened.
 
-Files of the kernel (/proc, /sys, cgroups) above all: they have no size, and take a value in one write(2). On
-the way of every verb (law 2), so there is no codec here but UTF-8, and no io.open().
+Mostly for files of the kernel (/proc, /sys, cgroups): they have no size, and take a value in one write(2).
+Every verb uses it (law 2), so there is no codec except UTF-8, and no io.open().
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _PIECE = 1 << 16
 
 
 class closing:  # noqa: N801 - reads as contextlib's, whose import costs more than all the rest
-    """Close a descriptor at the end of a `with` block, whose name for it is the number itself."""
+    """Close a descriptor at the end of a `with` block."""
 
     __slots__ = ("_fd",)
 
     def __init__(self, fd: int) -> None:
-        """Take charge of a descriptor."""
+        """Keep a descriptor."""
         self._fd = fd
 
     def __enter__(self) -> int:
@@ -32,7 +32,7 @@ class closing:  # noqa: N801 - reads as contextlib's, whose import costs more th
 
 
 def read(path: str, *, dir_fd: int | None = None) -> bytes:
-    """Return all that is in a file.
+    """Return the content of a file.
 
     Raises:
         OSError: as open(2) and read(2).
@@ -46,7 +46,7 @@ def read_whole(fd: int, largest: int = -1) -> bytes:
 
     Args:
         fd: the descriptor.
-        largest: how many bytes there may be, -1 for any number.
+        largest: the largest number of bytes, -1 for no limit.
 
     Raises:
         OSError: as read(2); EFBIG, there is more than largest bytes.
@@ -66,7 +66,7 @@ def read_whole(fd: int, largest: int = -1) -> bytes:
 
 
 def text(path: str) -> str:
-    """Return what a file says, without its last newline, "" when it cannot be read.
+    """Return the text of a file, without its last newline; "" if it cannot be read.
 
     Bytes that are no UTF-8 are kept as os.fsdecode() keeps them.
     """
@@ -77,7 +77,7 @@ def text(path: str) -> str:
 
 
 def write(path: str, value: bytes, *, dir_fd: int | None = None) -> None:
-    """Write a value, all at once, to a file that is there.
+    """Write a value, with one call, to an existing file.
 
     Raises:
         OSError: as open(2) and write(2).

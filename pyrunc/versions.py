@@ -1,4 +1,4 @@
-"""Which pyrunc this is, and which versions of other things it works with."""
+"""The version of pyrunc, and of what it depends on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 __version__ = "0.1.0"
 
-SPEC_VERSION = "1.3.0"  # newest version of the runtime specification that is implemented
+SPEC_VERSION = "1.3.0"  # the newest version of the runtime specification that is implemented
 
 
 def commit() -> str:
-    """Return the commit pyrunc was installed from, "unknown" if the installation did not keep it."""
+    """Return the commit from which pyrunc was installed, "unknown" if it was not kept."""
     path = os.path.join(os.path.dirname(__file__), "commit.txt")
     try:
         with open(path, encoding="ascii", errors="replace") as file:
@@ -21,9 +21,9 @@ def commit() -> str:
 
 
 def command() -> str:
-    """Return which of the commands this is (install/README.md), and the interpreter it was made for.
+    """Return the kind of this command (install/README.md), and the interpreter for which it was made.
 
-    "image" begins with an interpreter that is initialised already, "program" initialises one that is linked
+    "image" starts with an interpreter that is initialised already, "program" initialises one that is linked
     into it, "script" is run by the interpreter.
     """
     embed = sys.modules.get("_pyrunc_embed")

@@ -1,9 +1,9 @@
 """Directory trees that containers have written to: empty, change the owner, label, count; by descriptor.
 
-Law 3: what is in a volume is as hostile as what is in a root file system, and the runtime acts on it with the
-host's rights. So a directory is entered by its name below a descriptor, never through a symlink and never
-across a mount, and what is changed is changed on the entry itself. Trees may be nested deeper than there are
-descriptors: whoever empties one moves its directories up first.
+Law 3: the content of a volume is as hostile as a root file system, and pyrunc changes it with the host's
+rights. So a directory is entered by its name below a descriptor, never through a symlink and never across a
+mount, and only the entry itself is changed. Trees may be nested deeper than there are descriptors: when one
+is emptied, its directories are first moved up.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A directory to read, and only that: no symlink to one, no terminal to acquire.
+# To read a directory, and nothing else: no symlink to one, no terminal to acquire.
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# How many levels are open at a time. In a copy each level holds two descriptors, and a process has 1024 (the
+# How many levels are open at a time. A copy needs two descriptors for each level, and a process has 1024 (the
 # usual soft limit of RLIMIT_NOFILE).
 DEEPEST = 400
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_SYMLINKS | flags.RESOLVE_NO_XDEV
@@ -34,13 +34,14 @@ def remove(parent: int, name: str, what: str) -> int:
     Args:
         parent: descriptor of the directory it is in.
         name: its name there.
-        what: what to call it in messages.
+        what: its name in messages.
 
     Returns:
         How many bytes its files had; a file with several names counts once.
 
     Raises:
-        Failure: something in it is a mount point, immutable or somebody else's; part of the rest may be gone.
+        Failure: something in it is a mount point, immutable or another user's; part of the rest may be
+            removed.
 
     """
     try:
@@ -56,7 +57,7 @@ def remove(parent: int, name: str, what: str) -> int:
 
 
 def empty(top: int, what: str) -> int:
-    """Remove everything in a directory, given by descriptor; the rest is as for remove()."""
+    """Remove everything in a directory, given by descriptor; otherwise as remove()."""
     prefix = f".pyrunc-{os.urandom(8).hex()}-"
     counted: set[tuple[int, int]] = set()
     try:
@@ -105,12 +106,12 @@ def _clear(fd: int, top: int, prefix: str, counted: set[tuple[int, int]]) -> tup
 
 def _lift(fd: int, name: str, top: int, new: str) -> None:
     if os.geteuid() != 0:
-        _unlock(fd, name)  # to move a directory is to write ".." in it
+        _unlock(fd, name)  # a move writes ".." in the directory
     os.rename(name, new, src_dir_fd=fd, dst_dir_fd=top)
 
 
 def _enter(parent: int, name: str) -> int:
-    """Open a directory; one that its owner (an ordinary user) has locked is unlocked."""
+    """Open a directory; if its owner (an ordinary user) has no rights in its mode, add them."""
     if os.geteuid() != 0:
         _unlock(parent, name)
     return _linux.openat2(parent, name, READ_DIRECTORY, 0, _INSIDE)
@@ -121,7 +122,7 @@ def _unlock(parent: int, name: str) -> None:
     try:
         os.chmod(f"/proc/self/fd/{fd}", 0o700)
     except PermissionError:
-        pass  # somebody else's: whatever fails next says more
+        pass  # another user's: the next failure says more
     finally:
         os.close(fd)
 
@@ -145,10 +146,10 @@ def _failure(exc: OSError, what: str) -> Failure:
 
 
 def lacks(place: str, name: str) -> bool:
-    """Tell whether something is at a place without an entry of this name in it.
+    """Tell whether a file exists at a path, but the directory has no entry with this name.
 
-    A removal here renames a directory first: one that has lost the entry and is no longer there is in
-    nobody's way.
+    A removal here renames a directory first: if the entry is gone and the path does not exist either, it is
+    being removed.
     """
     try:
         fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -195,8 +196,8 @@ def label(top: int, context: str, what: str) -> None:
     value = context.encode() + b"\0"
 
     def mark(fd: int, name: str) -> None:
-        # There is no fsetxattrat before Linux 6.13; the way by /proc leads to the descriptor, the last name
-        # is not followed.
+        # There is no fsetxattrat before Linux 6.13. The path through /proc leads to the descriptor; its last
+        # name is not followed.
         path = f"/proc/self/fd/{fd}/{name}" if name else f"/proc/self/fd/{fd}"
         os.setxattr(path, _LABEL, value, follow_symlinks=not name)
 
@@ -207,7 +208,7 @@ class _Level:
     """A directory on the way down.
 
     Attributes:
-        fd: its descriptor, -1 while it is closed because there are so many below it.
+        fd: its descriptor, -1 while it is closed because too many are open below it.
         names: its directories that are still to be visited.
         inode: its device and inode, once it is closed.
 
@@ -230,7 +231,7 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
             fd = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
             if exc.errno in (ENOTDIR, ELOOP):
-                return  # a file, or a symlink that is meant itself
+                return  # a file, or a symlink, which is changed itself
             raise
         stack.append(_Level(fd))
         _visit(fd, action, stack[-1].names)
@@ -243,7 +244,7 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
                 inner = _linux.openat2(here.fd, here.names.pop(), READ_DIRECTORY, 0, _INSIDE)
             except OSError as exc:
                 if exc.errno == EXDEV:
-                    continue  # a mount point: what is mounted there is no part of this tree
+                    continue  # a mount point: what is mounted there does not belong to this tree
                 raise
             stack.append(_Level(inner))
             if len(stack) > DEEPEST:
@@ -259,7 +260,7 @@ def _each(top: int, action: Callable[[int, str], None], doing: str) -> None:
 
 
 def _close(level: _Level) -> None:
-    """Close a directory for now; note which it is."""
+    """Close a directory for now; remember which one it is."""
     if level.fd >= 0:
         found = os.fstat(level.fd)
         level.inode = (found.st_dev, found.st_ino)
@@ -271,7 +272,7 @@ def _leave(stack: list[_Level], doing: str) -> None:
     """Go up one level; a directory that was closed is opened again from below.
 
     Raises:
-        Failure: that leads to another one by now, as somebody has moved what is below it.
+        Failure: ".." leads to another directory, because the lower one has been moved.
 
     """
     here = stack.pop()

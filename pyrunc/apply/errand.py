@@ -1,7 +1,7 @@
-"""A program that the init program carries out in a mount namespace, and ends: from the parent's side.
+"""Let the init program carry out a program in a mount namespace, and wait for its end: the parent's side.
 
-Law 5: the other side may be in a container's mount namespace, so each message must be one that is expected,
-and the parent does not wait longer than its time limit.
+Law 5: the other side may be in a container's mount namespace, so only expected messages are accepted, and the
+parent waits no longer than its time limit.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Errand(Conversation):
         """Open the socket.
 
         Args:
-            container: whose mount tree it is about.
-            mounts: the steps of the program that the parent has to know.
+            container: the container with the mount tree.
+            mounts: the steps that the parent has to know.
             limit: seconds that the parent waits for its end.
 
         """
@@ -62,7 +62,7 @@ class Errand(Conversation):
         slots: Mapping[str, int] | None = None,
         serve: Callable[[bytes, bytes, int], bool] = lambda _kind, _payload, _fd: False,
     ) -> None:
-        """Have a program carried out.
+        """Carry out a program.
 
         Args:
             program: from program_live.
@@ -71,7 +71,7 @@ class Errand(Conversation):
                 is expected.
 
         Raises:
-            Failure: an operation failed, what serve() raises, or the program does not come to its end.
+            Failure: an operation failed, serve() raised one, or the program did not end.
 
         """
         self._end = time.monotonic() + self._limit
@@ -84,14 +84,14 @@ class Errand(Conversation):
             self.far.close()
             self._listen(serve)
         finally:
-            # If it has not come to its end, it takes back what it has done when the socket is closed.
+            # If the program has not ended, it undoes what it has done when the socket is closed.
             self.sock.close()
             code = self._collect()
         if code:
             raise self.ended(code)
 
     def ended(self, code: int) -> Failure:
-        """Return the Failure for a process that did not come to its end.
+        """Return the Failure for a process that did not complete its program.
 
         Args:
             code: its exit status, or the negative number of a signal.
@@ -121,11 +121,11 @@ class Errand(Conversation):
             if not serve(kind, payload, fd):
                 if fd >= 0:
                     os.close(fd)
-                raise Failure("the container's side sent a message that nobody waits for")
+                raise Failure("the container's side sent an unexpected message")
         raise self.late()
 
     def _collect(self) -> int:
-        """Wait until the process has ended, or end it; return its exit status, or -number of a signal."""
+        """Wait until the process has ended, or kill it; return its exit status, or -number of a signal."""
         if self.pidfd < 0:
             return 0
         poll = select.poll()

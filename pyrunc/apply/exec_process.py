@@ -206,7 +206,7 @@ class Entry(Conversation):
             elif not kind:
                 break
             else:
-                raise Failure("the container's side sent a message that nobody waits for")
+                raise Failure("the container's side sent an unexpected message")
         log.debug("setns_init: about to exec")
         self.executed()
 

@@ -102,7 +102,7 @@ def wait(container: store.Container, seconds: float | None = None) -> int | None
     settle(container)
     with Watch(container) as watch:
         if not watch.ended(seconds):
-            raise TimeoutError(f"{container.id} runs still")
+            raise TimeoutError(f"{container.id} still runs")
         return watch.status()
 
 

@@ -1,4 +1,4 @@
-"""The kernel's mount table, read; what its rows are is plan/mount_table.py's business."""
+"""Read the kernel's mount table; plan/mount_table.py parses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def read(pid: int | str = "self") -> list[Row]:
-    """Return the mount table of a process, our own unless another is named.
+    """Return the mount table of a process, by default of this one.
 
     Raises:
-        Failure: there is no such process, or it does not let itself be looked at.
+        Failure: there is no such process, or it may not be read.
 
     """
     with failing(f"read the mount table of process {pid}"):

@@ -93,7 +93,7 @@ def usable(host: str) -> bool:
 
 def _warn(host: str, exc: OSError) -> None:
     why = strerror(exc.errno) if exc.errno else str(exc)
-    log.warn(f"{VARIABLE}={host[:_SHOWN]}: {why}: nobody is told when the container is ready")
+    log.warn(f"{VARIABLE}={host[:_SHOWN]}: {why}: no service manager is told when the container is ready")
 
 
 def _connect(host: str) -> _socket.socket:

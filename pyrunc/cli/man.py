@@ -51,7 +51,7 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "delete": (
         ("0", "The container is gone. With --force also: there was none."),
-        ("1", "There is none, it runs still, or something of it could not be removed."),
+        ("1", "There is no such container, it still runs, or a part of it could not be removed."),
     ),
     "mounts": (
         ("0", "It was done; with --check: all is as it was configured."),
@@ -63,7 +63,7 @@ STATUSES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "wait": (
         ("0-255", "That of the container's program; 128 and the number of the signal that ended it."),
-        ("255", "There is no such container, or nobody knows how it ended; nothing is printed then."),
+        ("255", "There is no such container, or its status is not known; nothing is printed then."),
     ),
     "doctor": (
         ("0", "Nothing that containers need is missing."),

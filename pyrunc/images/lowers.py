@@ -42,7 +42,7 @@ def read(directory: str) -> tuple[str, ...]:
     """Return the layers that a bundle, or a claim, names: directories, highest first.
 
     Raises:
-        Failure: it has no such list, or one that says nothing.
+        Failure: it has no such list, or an invalid one.
 
     """
     path = f"{directory}/{LIST}"
@@ -61,7 +61,7 @@ def text(layers: Sequence[str]) -> bytes:
 
 
 def lock(path: str, how: int) -> int:
-    """Take a store's lock, waiting for whoever has it, and return the descriptor that holds it.
+    """Lock a store, waiting while others hold the lock, and return the descriptor that holds it.
 
     Args:
         path: the store.
@@ -87,7 +87,7 @@ def of(container: Container) -> tuple[str, ...]:
 
 
 def hold(container: Container, step: AttachRoot) -> None:
-    """Claim the layers of a container's root file system, and make sure that they are there.
+    """Claim the layers of a container's root file system, and check that they exist.
 
     Raises:
         Failure: one of them is gone, or cannot be claimed.
@@ -141,7 +141,7 @@ def _make(path: str, name: str, word: str, layers: Sequence[str]) -> None:
         os.rename(draft, f"{path}/{USERS}/{name}")
     except OSError as exc:
         forget(draft)
-        if exc.errno not in (EEXIST, ENOTEMPTY):  # somebody else has made the same
+        if exc.errno not in (EEXIST, ENOTEMPTY):  # another command has made the same one
             raise
 
 

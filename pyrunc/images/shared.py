@@ -66,10 +66,10 @@ def place(store: str, chain: str) -> str:
 
 
 def begin(store: str) -> int:
-    """Make a store if there is none, and return a descriptor that keeps everybody from removing layers.
+    """Make a store if there is none, and return a descriptor that keeps other commands from removing layers.
 
     Raises:
-        Failure: it cannot be made, or is somebody else's.
+        Failure: it cannot be made, or other users can change it.
 
     """
     with failing(f"make layer store {store}"):
@@ -78,7 +78,7 @@ def begin(store: str) -> int:
         found = os.stat(store)
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise Failure(
-                f"the layers in {store} can be changed by somebody else", hint="name another --layer-root"
+                f"the layers in {store} can be changed by other users", hint="name another --layer-root"
             )
         return lowers.lock(store, fcntl.LOCK_SH)
 

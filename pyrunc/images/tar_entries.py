@@ -198,7 +198,7 @@ def check(info: tarfile.TarInfo) -> Entry:
     made.parts = cast("list[tuple[int, int]] | None", info.sparse) if kind == FILE else None
     made.at = info.offset_data
     if not made.name and kind != DIRECTORY:
-        raise Failure("it stands in the place of the root, and is no directory")
+        raise Failure("it replaces the root, and is no directory")
     if kind == SYMLINK:
         made.target = _text(info.linkname)
         _stays(made, made.target)

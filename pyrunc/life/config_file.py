@@ -17,15 +17,15 @@ def write(path: str, name: str, config: dict[str, Any]) -> None:
 
     Args:
         path: the file.
-        name: what to call it in messages.
-        config: what to write.
+        name: its name in messages.
+        config: the configuration.
 
     Raises:
-        Failure: it is there already, or cannot be written.
+        Failure: it exists already, or cannot be written.
 
     """
     try:
-        # O_EXCL: two calls at once cannot both find no file.
+        # O_EXCL: of two calls at the same time only one makes the file.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         raise Failure(f"File {name} exists. Remove it first") from None

@@ -1,8 +1,7 @@
-"""The mounts of a container that runs: what is known of them, and how they are changed.
+"""The mounts of a running container: what is known of them, and how they are changed.
 
-Law 4: what is there comes from the plan, the kernel and the host, each time anew. Only what was asked for
-afterwards is kept (in the record's `extra`), so that it counts as configured. It is written down before it is
-done.
+Law 4: the tree comes from the plan, the kernel and the host, each time. Only what was asked for afterwards is
+kept (in the record's `extra`), so that it counts as configured. It is written before it is done.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A container is frozen where it is, and goes on.
+"""Freeze a container's processes, and thaw them.
 
-Law 4: nothing is recorded; that the container is paused is read from its cgroup at each question.
+Law 4: nothing is recorded; whether the container is paused is read from its cgroup each time.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def sweep(container: store.Container, lock: int, *, rootfs: bool, undo: bool = F
         apply_sweep.take_away(container, file, rootfs=rootfs, undo=undo or not container.pid)
     except OSError as exc:
         name = f" {exc.filename}" if isinstance(exc.filename, str) else ""
-        raise Failure(f"take away the mount points of {container.id}:{name}", errno=exc.errno or 0) from None
+        raise Failure(f"remove the mount points of {container.id}:{name}", errno=exc.errno or 0) from None
     finally:
         os.close(file)
 

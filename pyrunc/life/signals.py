@@ -1,4 +1,4 @@
-"""Signals for a container's init, or for all its processes.
+"""Send signals to a container's init, or to all its processes.
 
 Source: runtime-spec runtime.md "Kill". Engines match on "container not running".
 """
@@ -52,8 +52,8 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
 
     Args:
         container: its record.
-        number: the signal, 0 only to ask whether init lives.
-        everyone: to every process in the container's cgroup; a stopped container then is no failure.
+        number: the signal's number; 0 only checks whether init exists.
+        everyone: signal every process in the container's cgroup; then a stopped container is no failure.
 
     Raises:
         Failure: "container not running".
@@ -68,7 +68,7 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
         if everyone and state == "stopped":
             return
     elif all_of_them:
-        # Without a pid namespace of its own, init's death does not take the others along.
+        # Without a pid namespace of its own the other processes do not end with init.
         from pyrunc.apply.cgroups import cgroup
 
         if state == "stopped" and not everyone and not cgroup.pids(container.cgroup):
@@ -97,9 +97,9 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
 
 
 def _divided(container: store.Container) -> bool:
-    """Tell whether there are cgroups below the container's: one may be frozen and keep a process from ending.
+    """Tell whether there are cgroups below the container's. One may be frozen and keep a process from ending.
 
-    Only in version 1, where each directory counts as a link, and two for itself.
+    Only in version 1, where the link count is the number of directories plus two.
     """
     freezer = container.cgroup.get("freezer")
     try:

@@ -1,8 +1,8 @@
-"""Programs for the mount tree of a container that is there: what `mounts` and the end of a restore do in it.
+"""Programs for the mount tree of an existing container: for `mounts`, and for the end of a restore.
 
-Law 6: the init program joins the container's mount namespace, and the user namespace that owns it where our
-own rights do not do there, but never its pid namespace: nothing here has to be seen by the container. Law 5:
-what is decided on the way, as whether a mount may be removed, it asks its parent. Pure.
+Law 6: the init program joins the container's mount namespace, and the user namespace that owns it if the
+host's rights are not enough, but never its pid namespace, so that the container does not see it. Law 5: the
+parent decides, for example whether a mount may be removed. Pure.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ GO = ord("O")
 
 
 class EnterMounts(steps.Step):
-    """Go to the mount namespace of a container that is there, and to its root."""
+    """Enter the mount namespace of an existing container, and its root."""
 
 
 class Unmount(steps.Step):
-    """Take a mount of a container that is there out of its tree, with all that is mounted below it.
+    """Unmount a mount of an existing container, with all that is mounted below it.
 
     Attributes:
-        path: where it is, as it was asked for.
+        path: its path, as it was asked for.
         mapped: the container has a user namespace.
 
     """
@@ -43,12 +43,12 @@ class Unmount(steps.Step):
 
 
 class Visit(Record):
-    """How a container's mount tree is reached.
+    """How to reach a container's mount tree.
 
     Attributes:
         kinds: CLONE_NEW* flags of the namespaces to join, of the process in the slot "init"; 0 if the
             container has no mount namespace of its own: then its root is in the slot "root".
-        seconds: after which whoever is held up there ends.
+        seconds: time limit in seconds, after which a blocked program ends.
 
     """
 
@@ -65,7 +65,7 @@ def readonly_root(visit: Visit) -> Program:
 
 
 def look(visit: Visit, paths: Iterable[str]) -> Program:
-    """Return the program that sends the mount table, and tells where paths lead.
+    """Return the program that sends the mount table, and where paths lead.
 
     Without a mount namespace of its own the table is that of any process of the container.
     """
@@ -82,10 +82,10 @@ def look(visit: Visit, paths: Iterable[str]) -> Program:
 
 
 def remove(visit: Visit, paths: Iterable[str], *, mapped: bool) -> Program:
-    """Return the program that tells where paths lead, and unmounts what is there when it may.
+    """Return the program that sends where paths lead, and unmounts the mounts there if it may.
 
     Args:
-        visit: how to get there.
+        visit: the way to the mount tree.
         paths: of the mounts, in their order.
         mapped: the container has a user namespace.
 
@@ -105,10 +105,10 @@ def remove(visit: Visit, paths: Iterable[str], *, mapped: bool) -> Program:
 def add(
     visit: Visit, plan: steps.Plan, given: Beginning, bases: Mapping[int, str], *, copies: bool = False
 ) -> Program:
-    """Return the program that mounts something more; when one mount cannot be had, there is none.
+    """Return the program that adds mounts; if one fails, none is left.
 
     Args:
-        visit: how to get there.
+        visit: the way to the mount tree.
         plan: one whose child's steps are these mounts.
         given: what the parent has opened.
         bases: mount id -> directory on the host that is mounted there.
@@ -135,10 +135,10 @@ def add(
 
 
 def mount_points(plan: steps.Plan, given: Beginning, bases: Mapping[int, str]) -> Program:
-    """Return the program that makes the mount points of a restore, in the mount namespace it begins in.
+    """Return the program that makes the mount points of a restore, in the mount namespace in which it starts.
 
-    Each bind is mounted, because a mount point may be on one, and unmounted in the end. Where each is, the
-    parent gets to know from its NOTE.
+    Each bind is mounted, because a mount point may be on one, and unmounted at the end. The parent learns
+    their mount points from the NOTE operations.
 
     Args:
         plan: one whose child's steps are these mounts.

@@ -1,7 +1,7 @@
-"""The instruction set: every effect pyrunc can have on a container is one of these records.
+"""All steps: every effect that pyrunc can have on a container is one of these records.
 
-Law 1 (plan, then do): a plan is lists of steps, apply/ carries them out one by one, `pyrunc plan` prints
-them, `--trace` times them, tests compare them. Nothing happens that is not a step.
+Law 1: a plan is lists of steps. They are carried out one by one, `pyrunc plan` prints them, `--trace` times
+them, tests compare them. Nothing happens that is not a step.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Step(Record):
     """One effect.
 
-    pointer is the JSON pointer of the place in config.json that asked for it, "" when the specification or
-    the kernel does.
+    pointer is the JSON pointer of the place in config.json that asks for it, "" if the specification or the
+    kernel requires it.
     """
 
     pointer: str = ""
@@ -40,13 +40,13 @@ class Step(Record):
 
 
 class Provide(Step):
-    """Have ready on the host what a flag about mounts mounts: a volume, or a path.
+    """Prepare the source of a mount that an option asks for: a volume, or a path of the host.
 
     Attributes:
-        make: it is not there yet. A volume is also noted as used by the container.
+        make: it does not exist yet. A volume is also noted as used by the container.
         fill: the place of the image whose content a new volume takes over, "" for none.
-        owner: user and group it is given to, with all in it.
-        label: SELinux context it is given, "" for none.
+        owner: its new user and group, with all in it.
+        label: its new SELinux context, "" for none.
         layer: where the directories of an overlay over it are made, "" for none.
 
     """
@@ -122,7 +122,7 @@ class Namespaces(Step):
 
 
 class EnterCgroupNamespace(Step):
-    """Join the cgroups the parent made, then, if new, make a cgroup namespace rooted there."""
+    """Join the cgroups that the parent has made; then make a cgroup namespace, if it is a new one."""
 
     new: bool
 
@@ -141,10 +141,10 @@ class Keyring(Step):
 
 
 class ClassicMounts(Step):
-    """Make the tree with mount(2): the new mount API is not there.
+    """Make the tree with mount(2): the new mount API cannot be used.
 
     Attributes:
-        missing: which of its calls cannot be had.
+        missing: its calls that cannot be used.
         handed: the parent opens the sources, inside init's mount namespace: the root of the user namespace
             might not reach them.
 
@@ -155,7 +155,7 @@ class ClassicMounts(Step):
 
 
 class TreePropagation(Step):
-    """Change the propagation of all the new mount namespace inherited, so that nothing flows to the host."""
+    """Change the propagation of all inherited mounts, so that the host gets no mount events."""
 
     flag: int
 
@@ -205,7 +205,7 @@ class Terminal(Step):
 
 
 class OwnNull(Step):
-    """Exchange stdio that is the host's /dev/null, which a process could change, for the container's."""
+    """Replace the host's /dev/null on stdio, which a process could change, by the container's."""
 
 
 class WaitForHooks(Step):
@@ -232,7 +232,7 @@ class RootPropagation(Step):
 
 
 class ReadonlyLast(Step):
-    """Make the mounts read-only that had to stay writable while the tree was built."""
+    """Make the mounts read-only that had to be writable while the tree was built."""
 
 
 class ReadonlyRoot(Step):

@@ -1,7 +1,7 @@
 """A container in sentences: what it is, what it may do and not do, its limits: `pyrunc explain ID`.
 
-Law 1: told from the configuration and the plan the container is made by, in the words of plan/show.py. Slow
-path: nobody waits for microseconds here.
+Law 1: from the configuration and the container's plan, in the words of plan/show.py. Slow path: it may take
+its time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     # A title, and sentences.
     Section = tuple[str, list[str]]
 
-# capabilities(7), in a few words: whoever has it may ...
+# capabilities(7), in a few words: a process that has it may ...
 CAPABILITIES = {
     "CAP_AUDIT_CONTROL": "change what the kernel audits",
     "CAP_AUDIT_READ": "read the audit log",
@@ -87,11 +87,11 @@ _ACTIONS = {
 
 
 def tell(config: Config, plan: steps.Plan) -> list[Section]:
-    """Return what there is to tell of a container.
+    """Return the sentences about a container.
 
     Args:
         config: its configuration.
-        plan: made of it.
+        plan: the plan made from it.
 
     """
     return [
@@ -122,17 +122,17 @@ def _runs(config: Config, plan: steps.Plan) -> list[str]:
     return said
 
 
-# What people ask about first, where a container has not all capabilities.
+# What people ask about first, if a container does not have all capabilities.
 _ASKED = ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_PTRACE", "CAP_SYS_MODULE", "CAP_MKNOD")
 
 
 def _capabilities(plan: steps.Plan) -> list[str] | None:
-    """Return what the program has once it is executed, None where it is what the caller has."""
+    """Return the capabilities of the program after execve, None if they are the caller's."""
     who = next((step for step in plan.child if isinstance(step, steps.Identity)), None)
     if who is None or who.bounding is None:
         return None
-    # capabilities(7), "Transformation of capabilities during execve()": who is not root keeps ambient ones;
-    # root gets what its bounding set has, and with no_new_privs nothing that was not permitted before.
+    # capabilities(7), "Transformation of capabilities during execve()": a user other than root keeps the
+    # ambient ones; root gets the bounding set, and with no_new_privs nothing that was not permitted before.
     mask = who.ambient if who.uid else who.bounding | who.inheritable
     if not who.uid and who.no_new_privileges:
         mask &= who.permitted

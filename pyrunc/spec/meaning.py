@@ -308,7 +308,7 @@ def seccomp(view: View, found: list[Finding]) -> None:
     if not default and rules:
         found.append((f"{pointer}/defaultAction", "seccomp rules need a defaultAction"))
     if section.get("listenerMetadata") and not section.get("listenerPath"):
-        text = "listenerMetadata needs listenerPath: there is nobody else to give it to"
+        text = "listenerMetadata needs listenerPath: only that agent gets it"
         found.append((f"{pointer}/listenerMetadata", text))
     if "defaultErrnoRet" in section and default and default not in ERRNO_ACTIONS:
         found.append((f"{pointer}/defaultErrnoRet", f"{default} has no errno to return"))

@@ -48,7 +48,10 @@ def main(cmd: Command) -> int:
     elif pages:
         _print_pages(pages, here)
     else:
-        words = teach.option(cmd.topic) or f"whoever has it may {tell.CAPABILITIES[_capability(cmd.topic)]}"
+        words = (
+            teach.option(cmd.topic)
+            or f"a process that has it may {tell.CAPABILITIES[_capability(cmd.topic)]}"
+        )
         _bullets([f"{cmd.topic}: {words}"], "")
     return 0
 

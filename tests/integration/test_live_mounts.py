@@ -244,7 +244,7 @@ def test_what_may_not_be_removed(engine: Engine, bundle: Bundle, source: Path) -
         "/": "the root file system cannot be taken out",
         "/proc/keys": "is pyrunc's own: masked path",
         "/proc/sys": "is pyrunc's own: read-only path",
-        "/root": "is none of config.json's and was not added",
+        "/root": "is not in config.json and was not added",
         "/etc": "nothing is mounted on /etc",
         "/dat": 'did you mean "/data"?',
         "/data/file": "nothing is mounted on /data/file; ",

@@ -139,7 +139,7 @@ def compare(
 
 
 def _extra(row: Row) -> Drift:
-    text = f"nobody has configured this mount: {_shown(row)}, mounted by the container or from the host"
+    text = f"this mount is not configured: {_shown(row)}, mounted by the container or from the host"
     return Drift(kind=EXTRA, pointer="", target=row.point, text=text)
 
 

@@ -91,7 +91,7 @@ class Visitor(Errand):
         slots: Mapping[str, int] | None = None,
         serve: Callable[[bytes, bytes, int], bool] = lambda _kind, _payload, _fd: False,
     ) -> None:
-        """Have a program carried out: as Errand.run(), with the slots that every program here has."""
+        """Carry out a program: as Errand.run(), with the slots that every program here has."""
         opened: dict[str, int] = {}
         try:
             opened["proc"] = parent.private_procfs()
@@ -107,7 +107,7 @@ class Visitor(Errand):
                 os.close(fd)
 
     def ended(self, code: int) -> Failure:
-        """Return the Failure for a process that did not come to its end."""
+        """Return the Failure for a process that did not complete its program."""
         if code != -_signal.SIGALRM:
             return super().ended(code)
         return Failure(
@@ -117,7 +117,7 @@ class Visitor(Errand):
         )
 
     def late(self) -> Failure:
-        """Return the Failure for a process that does not even notice its own time limit."""
+        """Return the Failure for a process that does not keep its own time limit."""
         return Failure(
             "the process that looks into the container was stopped, and did not go on within"
             f" {self.visit.seconds} seconds",

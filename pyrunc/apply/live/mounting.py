@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _HostMounts(host_side.HostMounts):
-    """What is opened for the mounts that are added."""
+    """The descriptors for the mounts that are added."""
 
     def verify(self, payload: bytes, fd: int) -> None:
         """Compare the noted mounts with the container's mount table.
@@ -47,21 +47,21 @@ class _HostMounts(host_side.HostMounts):
 
 
 def add(container: store.Container, wanted: list[Mount], bases: dict[int, str]) -> None:
-    """Mount something in a container that is there.
+    """Mount something in an existing container.
 
     Args:
         container: its record.
         wanted: the mounts, binds and tmpfs, in their order.
-        bases: mount id -> directory on the host that is mounted there, as far as it is one.
+        bases: mount id -> directory on the host that is mounted there, if it is one.
 
     Raises:
-        Failure: one cannot be had; then there is none.
+        Failure: one cannot be made; then none is left.
 
     """
-    # An ordinary user may copy a mount only where the container's user namespace owns the mount tree.
+    # An ordinary user may copy a mount only if the container's user namespace owns the mount tree.
     ordinary = os.geteuid() != 0
     for step in wanted:
-        # What is put on a shared mount becomes shared by that.
+        # A mount on a shared mount becomes shared.
         step.attributes = step.attributes.but(after=bool(step.attributes.propagation))
         if isinstance(step, Bind) and step.copy_symlink:
             _refuse_link(step)
@@ -97,7 +97,7 @@ def add(container: store.Container, wanted: list[Mount], bases: dict[int, str]) 
 
 
 def _refuse_link(step: Bind) -> None:
-    """Refuse what would be a copy of a symlink: no mount, so nothing that could be found or removed again."""
+    """Refuse a copy of a symlink: that is no mount, so it could not be found or removed later."""
     if bind_sources.link(step):
         raise bind_sources.failure(
             step,
@@ -112,20 +112,20 @@ def _refuse_link(step: Bind) -> None:
 def remove(
     container: store.Container, wanted: list[str], known: Knowledge, found: Origins, *, force: bool
 ) -> list[int]:
-    """Unmount something in a container that is there, with all that is mounted below it.
+    """Unmount something in an existing container, with all that is mounted below it.
 
     Args:
         container: its record.
         wanted: paths inside it; each must be a mount point.
         known: its mounts.
         found: where they come from.
-        force: also what neither its configuration nor add() has mounted.
+        force: also what is neither in its configuration nor mounted by add().
 
     Returns:
         The ids of the mounts that were unmounted.
 
     Raises:
-        Failure: one of them is none, or may not be removed; then nothing has been done.
+        Failure: one is no mount point, or may not be removed; then nothing has been done.
 
     """
     rows = {row.id: row for row in known.rows}
@@ -192,7 +192,7 @@ def _check_removable(path: str, row: Row, found: Origins, *, force: bool) -> Non
     if force:
         return
     whose = {
-        mount_origins.CONTAINER: "is none of config.json's and was not added",
+        mount_origins.CONTAINER: "is not in config.json and was not added",
         mount_origins.BELOW: f"came with a recursive bind, {origin.pointer}",
     }.get(origin.kind, f"is pyrunc's own: {origin.kind}, which keeps the container from what is under it")
     raise Failure(f"the mount on {path} {whose}", hint="--force removes it all the same")

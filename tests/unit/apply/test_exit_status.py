@@ -121,7 +121,7 @@ def test_a_number_that_is_anothers_by_now_is_not_waited_for(start: Start) -> Non
 
 def test_it_runs_still(start: Start) -> None:
     _process, container = start(PROGRAMS["status"][0])
-    with pytest.raises(TimeoutError, match="box runs still"):
+    with pytest.raises(TimeoutError, match="box still runs"):
         exit_status.wait(container, 0)
 
 

@@ -180,11 +180,17 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("/nosuch/notify", "NOTIFY_SOCKET=/nosuch/notify: no such file or directory: nobody is told"),
-        ("/dev/null", "NOTIFY_SOCKET=/dev/null: connection refused: nobody is told"),
+        (
+            "/nosuch/notify",
+            "NOTIFY_SOCKET=/nosuch/notify: no such file or directory: no service manager is told",
+        ),
+        ("/dev/null", "NOTIFY_SOCKET=/dev/null: connection refused: no service manager is told"),
         ("relative", "NOTIFY_SOCKET=relative: it is neither an absolute path nor an abstract name"),
         ("vsock:2:1", "NOTIFY_SOCKET=vsock:2:1: it is neither"),
-        ("/" + "d" * 200, "NOTIFY_SOCKET=/" + "d" * 79 + ": AF_UNIX path too long: nobody is told"),
+        (
+            "/" + "d" * 200,
+            "NOTIFY_SOCKET=/" + "d" * 79 + ": AF_UNIX path too long: no service manager is told",
+        ),
         ("@" + "d" * 200, "AF_UNIX path too long"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_store_that_somebody_else_can_change(tmp_path: Path, how: str) -> None
         store.chmod(0o777)
     else:
         os.chown(store, 12345, 12345)
-    with pytest.raises(Failure, match="can be changed by somebody else"):
+    with pytest.raises(Failure, match="can be changed by other users"):
         made(tmp_path, LOW)
 
 

@@ -412,7 +412,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
             ("/linux/seccomp/defaultAction", "seccomp rules need a defaultAction"),
             (
                 "/linux/seccomp/listenerMetadata",
-                "listenerMetadata needs listenerPath: there is nobody else to give it to",
+                "listenerMetadata needs listenerPath: only that agent gets it",
             ),
             ("/linux/seccomp/syscalls/0/errnoRet", "SCMP_ACT_ALLOW has no errno to return"),
         ],

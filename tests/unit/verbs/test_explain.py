@@ -42,8 +42,8 @@ def test_a_name(pyrunc: Call) -> None:
     ("word", "text"),
     [
         ("nosuid", "nosuid: set-user-ID bits and capabilities of files do not count\n"),
-        ("CAP_KILL", "CAP_KILL: whoever has it may signal processes of other users\n"),
-        ("sys_time", "sys_time: whoever has it may set the clock\n"),
+        ("CAP_KILL", "CAP_KILL: a process that has it may signal processes of other users\n"),
+        ("sys_time", "sys_time: a process that has it may set the clock\n"),
     ],
 )
 def test_a_word(pyrunc: Call, word: str, text: str) -> None:

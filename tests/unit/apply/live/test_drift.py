@@ -86,7 +86,7 @@ def test_more_restricted_than_asked_is_none() -> None:
 
 def test_an_extra_mount() -> None:
     table = TABLE + "300 100 0:90 / /tmp rw - tmpfs own rw\n"
-    said = "nobody has configured this mount: tmpfs own, mounted by the container or from the host"
+    said = "this mount is not configured: tmpfs own, mounted by the container or from the host"
     assert found(table) == [("extra", "", "/tmp", said)]
 
 
