@@ -47,11 +47,10 @@ def call(words: Sequence[str], **options: object) -> str:
     try:
         done = subprocess.run(  # type: ignore[call-overload]
             words,
-            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            **{"timeout": 900, **options},
+            **{"timeout": 900, "stdin": subprocess.DEVNULL, **options},
         )
     except FileNotFoundError:
         raise UnavailableError(f"{words[0]} is not installed") from None
@@ -81,16 +80,18 @@ def mirror() -> str:
 class Suite:
     """One suite of Debian's, with lists of packages of its own."""
 
-    def __init__(self, name: str) -> None:
-        """Say which: "bullseye", "sid".
+    def __init__(self, name: str, architecture: str = "") -> None:
+        """Say which: "bullseye", "sid"; architecture: of its packages, "" for this machine's.
 
         Raises:
             UnavailableError: its lists cannot be had.
 
         """
         self.name = name
-        self.directory = CACHE / "apt" / name
-        with locked(f"apt/{name}"):
+        self.architecture = architecture
+        place = "-".join(filter(None, (name, architecture)))
+        self.directory = CACHE / "apt" / place
+        with locked(f"apt/{place}"):
             self._update()
 
     def _update(self) -> None:
@@ -118,6 +119,8 @@ class Suite:
             "Acquire::Languages": "none",
             "Acquire::Check-Valid-Until": "false",  # an old suite is not signed anew
         }
+        if self.architecture:
+            settings |= {"APT::Architecture": self.architecture, "APT::Architectures::": self.architecture}
         given = [f"-o{name}={value}" for name, value in settings.items()]
         return call([program, *given, *words], **options)
 
@@ -146,3 +149,22 @@ class Suite:
                 call(["dpkg-deb", "--extract", str(file), str(into)])
         finally:
             shutil.rmtree(place)
+
+    def unpack_with_needs(self, packages: Sequence[str], into: Path) -> None:
+        """Fetch packages and all that they need, and unpack them, without running anything of theirs.
+
+        Raises:
+            UnavailableError: they cannot be had.
+
+        """
+        words = ("-qq", "-y", "--no-install-recommends", "--download-only", "-oDebug::NoLocking=1")
+        self._apt("apt-get", "install", *words, *packages)
+        # What a package has in /bin goes to /usr/bin, where /bin is a link to it.
+        tar = ["tar", "--extract", "--keep-directory-symlink", "--directory", str(into)]
+        for file in sorted((self.directory / "archives").glob("*.deb")):
+            with subprocess.Popen(
+                ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE
+            ) as unpacked:
+                call(tar, stdin=unpacked.stdout)
+        shutil.rmtree(self.directory / "archives")
+        (self.directory / "archives/partial").mkdir(parents=True)

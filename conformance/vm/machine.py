@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.vm import initramfs, kernels
 
@@ -22,18 +22,45 @@ if TYPE_CHECKING:
 TOP = Path(__file__).resolve().parents[2]
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "busybox": "busybox-static"}
 
+
+class Kind(NamedTuple):
+    """A kind of machine that is emulated.
+
+    Attributes:
+        qemu: what makes QEMU one.
+        second: what makes the second serial line, whose file is OUTPUT.
+        line: that line's name in the guest.
+        kernel: words for its kernel.
+
+    """
+
+    qemu: str
+    second: str
+    line: str
+    kernel: str
+
+
 # Emulated, what makes a kernel safe against its processors and quick on many of them only costs: page tables
 # of five levels, mitigations (a fork takes a third without them), waiting for RCU, a clock that is a device.
-KERNEL = (
-    "console=ttyS0 quiet panic=-1 mitigations=off no5lvl nokaslr init_on_alloc=0 audit=0 clocksource=tsc"
-    " tsc=reliable rcupdate.rcu_expedited=1 random.trust_cpu=on"
-)
+KERNEL = "quiet panic=-1 mitigations=off nokaslr init_on_alloc=0 audit=0 rcupdate.rcu_expedited=1"
+KINDS = {
+    "": Kind(
+        "qemu-system-x86_64 -machine q35 -cpu max",
+        "-serial file:OUTPUT",
+        "/dev/ttyS1",
+        "console=ttyS0 no5lvl clocksource=tsc tsc=reliable random.trust_cpu=on",
+    ),
+    # `virt` has one line of its own, which is no ttyS; newer processors sign addresses, which takes time.
+    "arm64": Kind(
+        "qemu-system-aarch64 -machine virt,gic-version=3 -cpu cortex-a72",
+        "-chardev file,id=output,path=OUTPUT -device pci-serial,chardev=output",
+        "/dev/ttyS0",
+        "console=ttyAMA0 random.trust_bootloader=on",
+    ),
+}
 QEMU = (
-    *("setpriv", "--pdeathsig", "KILL"),  # it does not outlive who started it, however that ends
-    *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
-    *("-m", "2560M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-    *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
-    *("-device", "virtio-9p-pci,fsdev=root,mount_tag=host"),
+    *("-accel", "tcg,thread=multi", "-smp", "2", "-m", "2560M", "-nodefaults", "-no-user-config"),
+    *("-display", "none", "-no-reboot", "-device", "virtio-9p-pci,fsdev=root,mount_tag=host"),
 )
 
 
@@ -51,11 +78,24 @@ def missing(*, systemd: bool = False) -> str:
     return ""
 
 
+def _busybox(root: str) -> str:
+    return str(shutil.which("busybox")) if root == "/" else f"{root}/bin/busybox"
+
+
 class Machine:
     """A guest that has been started."""
 
     def __init__(
-        self, directory: Path, job: str, kernel: kernels.Kernel, *, systemd: bool = False, options: str = ""
+        self,
+        directory: Path,
+        job: str,
+        kernel: kernels.Kernel,
+        *,
+        systemd: bool = False,
+        options: str = "",
+        kind: str = "",
+        root: str = "/",
+        checkout: str = str(TOP),
     ) -> None:
         """Boot.
 
@@ -65,17 +105,24 @@ class Machine:
             kernel: the kernel.
             systemd: run it as a service of systemd.
             options: more words for the kernel.
+            kind: one of KINDS.
+            root: the directory that is the guest's root file system.
+            checkout: where a checkout is in that.
 
         """
+        made = KINDS[kind]
         self.console, self.output = directory / "console", directory / "output"
         first = directory / "initramfs"
         with first.open("wb") as file:
-            initramfs.write(file, kernel.modules, job, str(shutil.which("busybox")))
-        words = f"{KERNEL} {options} pyrunc.checkout={TOP} pyrunc.init={'systemd' if systemd else 'plain'}"
-        words += f" pyrunc.modules={kernel.modules}"
-        serial = ("-serial", f"file:{self.console}", "-serial", f"file:{self.output}")
+            initramfs.write(file, kernel.modules, job, _busybox(root))
+        words = f"{KERNEL} {made.kernel} {options} pyrunc.checkout={checkout} pyrunc.line={made.line}"
+        words += f" pyrunc.init={'systemd' if systemd else 'plain'} pyrunc.modules={kernel.modules}"
+        # setpriv: it does not outlive who started it, however that ends.
+        qemu = ["setpriv", "--pdeathsig", "KILL", *made.qemu.split(), *QEMU]
+        qemu += ["-fsdev", f"local,id=root,path={root},security_model=none,readonly=on,multidevs=remap"]
+        qemu += ["-serial", f"file:{self.console}", *made.second.replace("OUTPUT", str(self.output)).split()]
         boot = ("-kernel", str(kernel.image), "-initrd", str(first), "-append", words)
-        self.process = subprocess.Popen([*QEMU, *serial, *boot], stdin=subprocess.DEVNULL, cwd=directory)
+        self.process = subprocess.Popen([*qemu, *boot], stdin=subprocess.DEVNULL, cwd=directory)
 
     def wait(self, seconds: float) -> str:
         """Wait until it goes off; after so many seconds, or if this is interrupted, it is switched off.

@@ -2,7 +2,8 @@
 
 Several pytest processes with this plugin work on the same list, one for each processor: whoever is free takes
 the next test. In the environment: PYRUNC_VM_LIST, a file with the ids of the tests to run, and
-PYRUNC_VM_CLAIMS, a directory; what has been said is read by results.py.
+PYRUNC_VM_CLAIMS, a directory, and PYRUNC_VM_LINE, the serial line to say it on; what has been said is
+read by results.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import pytest
 
 MARK = "guest-test "
-LINE = "/dev/ttyS1"
 LENGTH = 12000  # characters of one failure; a serial line takes about a second for 100,000
 
 
@@ -70,7 +70,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def _say(what: dict[str, object]) -> None:
     # One write: the kernel does not mix it with those of others.
-    fd = os.open(LINE, os.O_WRONLY | os.O_NOCTTY | os.O_APPEND)
+    fd = os.open(os.environ["PYRUNC_VM_LINE"], os.O_WRONLY | os.O_NOCTTY | os.O_APPEND)
     try:
         os.write(fd, f"\n{MARK}{json.dumps(what)}\n".encode())
     finally:

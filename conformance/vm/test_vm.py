@@ -19,12 +19,12 @@ import tempfile
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from conformance import debian
-from conformance.vm import kernels, machine, results
+from conformance.vm import arm64, kernels, machine, results
 
 SELECTION = tomllib.loads(Path(__file__).with_name("selection.toml").read_text())
 MAY_SKIP = SELECTION.pop("may_skip")["reasons"]
@@ -59,19 +59,30 @@ def tables() -> dict[str, dict[str, Any]]:
     return {name: table for name, table in SELECTION.items() if ASKED == "all" or not table["long"]}
 
 
+class Files(NamedTuple):
+    """What a guest boots from."""
+
+    kernel: kernels.Kernel
+    root: str = "/"
+    checkout: str = str(machine.TOP)
+
+
 @cache
-def kernel(suite: str) -> kernels.Kernel:
-    """Return the kernel of a suite of Debian's, for "" this machine's own.
+def files(suite: str) -> Files:
+    """Return the kernel of a suite of Debian's, for "" this machine's own; "arm64": with a root file system.
 
     Raises:
         debian.UnavailableError: it cannot be had.
 
     """
+    if suite == "arm64":
+        root, kernel = arm64.root()
+        return Files(kernel, str(root), arm64.CHECKOUT)
     if suite:
-        return kernels.of(suite)
+        return Files(kernels.of(suite))
     found = kernels.installed()
     assert found is not None, "missing() was asked"
-    return found
+    return Files(found)
 
 
 @cache
@@ -144,17 +155,24 @@ class Guests:
     def _run(self, table: str) -> dict[str, results.End]:
         settings: dict[str, Any] = SELECTION[table]
         ids = self.asked[table]
-        files = shlex.join(dict.fromkeys(each.partition("::")[0] for each in ids))
+        kernel, root, checkout = files(settings["kernel"])
         job = JOB.format(
-            runtime=under_test(self.runtime), ids="\n".join(ids), files=files, setup=settings["setup"]
+            # Another root has no installed command.
+            runtime=under_test(self.runtime) if root == "/" else "",
+            ids="\n".join(ids),
+            files=shlex.join(dict.fromkeys(each.partition("::")[0] for each in ids)),
+            setup=settings["setup"],
         )
         with tempfile.TemporaryDirectory(prefix="pyrunc-vm-") as directory:
             guest = machine.Machine(
                 Path(directory),
                 job,
-                kernel(settings["kernel"]),
+                kernel,
                 systemd=settings["systemd"],
                 options=settings["options"],
+                kind="arm64" if settings["kernel"] == "arm64" else "",
+                root=root,
+                checkout=checkout,
             )
             ending = guest.wait(settings["seconds"])
             if kept := os.environ.get("PYRUNC_VM_KEEP"):
@@ -183,7 +201,7 @@ def test_vm(guests: Guests, table: str, guest_test: str) -> None:
     if table == "systemd" and (why := machine.missing(systemd=True)):
         pytest.skip(why)
     try:
-        kernel(SELECTION[table]["kernel"])
+        files(SELECTION[table]["kernel"])
     except debian.UnavailableError as why:
         pytest.skip(f"the kernel cannot be had: {why}")
     end = guests.of(table).get(guest_test)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance import debian
-from conformance.vm import initramfs, kernels, machine, results, test_vm
+from conformance.vm import arm64, initramfs, kernels, machine, results, test_vm
 from conformance.vm.reporter import MARK
 from tests.support.containers import BUSYBOX
 
@@ -114,3 +114,30 @@ def test_where_a_kernel_has_its_image(tmp_path: Path, place: str) -> None:
 def test_it_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test_vm, "ASKED", "0")
     assert test_vm.refused() == "PYRUNC_VM=0"
+
+
+@pytest.mark.parametrize(
+    ("have", "why"),
+    [
+        ((), "needs aarch64-linux-gnu-gcc (package gcc-aarch64-linux-gnu)"),
+        ((arm64.COMPILER,), "needs qemu-system-aarch64 (package qemu-system-arm)"),
+        ((arm64.COMPILER, "qemu-system-aarch64"), f"needs {arm64.PYTHON}, as the guest has"),
+        ((arm64.COMPILER, "qemu-system-aarch64", arm64.PYTHON), ""),
+    ],
+)
+def test_what_another_architecture_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, have: tuple[str, ...], why: str
+) -> None:
+    for name in have:
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert arm64.missing().startswith(why)
+    assert bool(arm64.missing()) == bool(why)
+
+
+def test_each_kind_of_machine_has_two_lines() -> None:
+    """One for its kernel, one for what its tests say."""
+    for name, kind in machine.KINDS.items():
+        assert "OUTPUT" in kind.second, name
+        assert kind.line.startswith("/dev/ttyS"), name
+        assert "console=" in kind.kernel, name
