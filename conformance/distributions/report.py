@@ -63,7 +63,7 @@ class Row:
     name: str
     system: str = ""
     python: str = ""
-    command: str = ""  # "program" (with the interpreter in it) or "script"
+    command: str = ""  # "image", "program" or "script", as `pyrunc --version` says
     tests: str = ""
     ratios: dict[str, str] = field(default_factory=dict)  # "state / runc" -> "0.60"
 
@@ -95,8 +95,9 @@ def markdown(rows: Sequence[Row], measured: Sequence[str]) -> str:
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, {host()}.",
         "",
         "Each is a fresh root file system of debootstrap's, entered in namespaces of its own: `make run`,",
-        "then `make test`. The command is what `make install` made there: a program with the interpreter",
-        "in it, or a script. Ratios are those of `bench` to that distribution's runc and crun.",
+        "then `make test`. The command is what `make install` made there: an image of the interpreter, a",
+        "program with the interpreter in it, or a script. Ratios are those of `bench` to that distribution's",
+        "runc and crun.",
         "",
         f"| {' | '.join(heads)} |",
         f"|{' --- |' * len(heads)}",

@@ -75,8 +75,8 @@ class Trial:
         self.row.system = f"{system} ({version})"
         python = self.root.environment.get("PYTHON", "/usr/bin/python3")
         self.row.python = self.root.succeed(python, "--version").split()[-1]
-        with self.root.file("/usr/local/bin/pyrunc").open("rb") as command:
-            self.row.command = "program" if command.read(4) == b"\x7fELF" else "script"
+        version = self.root.succeed("/usr/local/bin/pyrunc", "--version")
+        self.row.command = version.partition("\ncommand: ")[2].split()[0]
 
 
 @pytest.fixture(scope="module", params=tables(ASKED))
