@@ -18,8 +18,8 @@ from conformance.distributions.root import CHECKOUT, TOP, Root
 NAMES = ("clients", "podman", "docker", "containerd", "buildah", "compose")
 RESULTS = TOP / "conformance/results"
 # Beside conformance/packages.txt: Docker's client, which is a package of its own since Debian 13, the runtime
-# to compare with, and Podman's network.
-PACKAGES = ("docker-cli", "runc", "netavark", "aardvark-dns", "passt", "iptables", "fuse-overlayfs")
+# to compare with, ps for `docker top`, and Podman's network.
+PACKAGES = ("docker-cli", "runc", "procps", "netavark", "aardvark-dns", "passt", "iptables", "fuse-overlayfs")
 HOURS = 2 * 3600
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Docker(Client):
     """The daemon: its files are in the session's directory, its cgroups below the session's tag."""
 
-    exec_not_found = 126  # by docker 20.10; 127 by later ones
+    exec_not_found = 126  # by docker 20.10 and 26; 127 by later ones
     health_options = ("--health-interval", "1s")
 
     def __init__(self, session: Session) -> None:
@@ -33,6 +33,9 @@ class Docker(Client):
         self.socket = f"{self.directory}/socket"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.own_mounts: set[str] = set()
+        said = host.succeed([host.program("dockerd"), "--help"])
+        # Docker 25 and later have no such option, and another status for a directory that is to be executed.
+        self.old = "--oom-score-adjust" in said
         with open(f"{self.directory}/daemon.json", "w", encoding="utf-8") as file:
             file.write("{}\n")  # and not the machine's /etc/docker/daemon.json
         # The BuildKit inside dockerd takes the first `runc` of its PATH, and gives it no --root.
@@ -55,8 +58,10 @@ class Docker(Client):
             *("--cgroup-parent", f"/{self.session.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
             *("--add-runtime", f"judged={self.session.runtime}", "--default-runtime", "judged"),
             *("--live-restore", "--experimental"),  # experimental: `docker checkpoint`
-            # No bridge, hence no firewall rules. Lowering its own OOM score takes CAP_SYS_RESOURCE (proc(5)).
-            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--oom-score-adjust=0"),
+            # No bridge, hence no firewall rules.
+            *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            # Lowering its own OOM score, as old ones do, takes CAP_SYS_RESOURCE (proc(5)).
+            *(("--oom-score-adjust=0",) if self.old else ()),
         ]
         # --bridge=none deletes an interface docker0 that it finds, and the bridge driver turns forwarding on:
         # neither may happen to the machine's own network.
