@@ -5,11 +5,10 @@ Law 4: nothing is recorded; whether the container is paused is read from its cgr
 
 from __future__ import annotations
 
-import os
-
 from pyrunc import store
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 
 
 def pause(container: store.Container) -> None:
@@ -20,13 +19,10 @@ def pause(container: store.Container) -> None:
             frozen.
 
     """
-    lock = store.lock(container)
-    try:
+    with closing(store.lock(container)):
         if store.status(container) not in ("created", "running"):
             raise Failure("container not running", step=container.id)
         cgroup.freeze(container.cgroup)
-    finally:
-        os.close(lock)
 
 
 def resume(container: store.Container) -> None:
@@ -36,10 +32,7 @@ def resume(container: store.Container) -> None:
         Failure: it is not paused ("container not paused").
 
     """
-    lock = store.lock(container)
-    try:
+    with closing(store.lock(container)):
         if store.status(container) != "paused":
             raise Failure("container not paused", step=container.id)
         cgroup.thaw(container.cgroup)
-    finally:
-        os.close(lock)

@@ -10,6 +10,7 @@ import os
 
 from pyrunc import jsonio, store
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 
 
 def number(word: str) -> int:
@@ -78,14 +79,11 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
     if state in ("stopped", "creating"):
         raise Failure("container not running", step=container.id)
     try:
-        pidfd = os.pidfd_open(container.pid)
-        try:
+        with closing(os.pidfd_open(container.pid)) as pidfd:
             stat = store.process_stat(container.pid)
             if stat is None or stat[2] != container.start:
                 raise Failure("container not running", step=container.id)
             _signal.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
     except ProcessLookupError:
         raise Failure("container not running", step=container.id) from None
     except OSError as exc:

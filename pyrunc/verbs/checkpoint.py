@@ -11,6 +11,7 @@ import os
 from errno import ENOENT, ENOTDIR
 
 from pyrunc import jsonio, log, store
+from pyrunc.apply import mount_table
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
@@ -145,7 +146,7 @@ def _inodes(config: Config) -> dict[str, int]:
 
 def _mounts(config: Config, container: store.Container) -> list[dict[str, Any]]:
     made = planning.again(config, container, container.cgroup_manager)
-    rows = external_mounts.table(container.pid)
+    rows = mount_table.read(container.pid)
     return plan_criu.dumped_mounts(made, external_mounts.locate(container, made, rows), rows)
 
 

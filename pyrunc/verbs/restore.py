@@ -12,7 +12,7 @@ import os
 from errno import ENOENT
 
 from pyrunc import jsonio, store
-from pyrunc.apply import conversation, foreground
+from pyrunc.apply import conversation, foreground, mount_table
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure, failing
@@ -227,7 +227,7 @@ class Restore:
             for external in plan_criu.externals(self.plan)
             if external.recursive
         }
-        rows = external_mounts.table()
+        rows = mount_table.read()
         return plan_criu.restored_mounts(self.plan, located, sources, rows)  # type: ignore[arg-type]
 
     def _notified(self, script: str, pid: int, fd: int) -> None:

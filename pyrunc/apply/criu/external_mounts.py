@@ -18,9 +18,10 @@ from pyrunc.apply import foreground, idmaps, protocol
 from pyrunc.apply.errand import Errand
 from pyrunc.apply.live import inside
 from pyrunc.apply.mounts.host_side import HostMounts
-from pyrunc.errors import Failure
+from pyrunc.errors import failing
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
-from pyrunc.plan import criu, mount_table, program_live
+from pyrunc.plan import criu, program_live
 from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
@@ -33,20 +34,6 @@ if TYPE_CHECKING:
 _PARENT = "parent"
 _CLOCKS = "timens-"
 _ATTACH = flags.MOVE_MOUNT_F_EMPTY_PATH | flags.MOVE_MOUNT_T_EMPTY_PATH
-
-
-def table(pid: int | str = "self") -> list[Row]:
-    """Return a process's mount table.
-
-    Raises:
-        Failure: there is no such process.
-
-    """
-    try:
-        with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            return mount_table.parse(file.read())
-    except OSError as exc:
-        raise Failure(f"read the mount table of process {pid}", errno=exc.errno or 0) from None
 
 
 def locate(container: Container, plan: steps.Plan, rows: list[Row]) -> dict[str, str]:
@@ -84,7 +71,7 @@ def enter(rootfs: str, place: str) -> int:
         Failure: the kernel refuses.
 
     """
-    try:
+    with failing(f"mount the root file system {rootfs} for CRIU"):
         _linux.unshare(flags.CLONE_NEWNS)
         _linux.mount(None, "/", None, flags.MS_SLAVE | flags.MS_REC, None)
         tree = _linux.open_tree(
@@ -93,8 +80,6 @@ def enter(rootfs: str, place: str) -> int:
         here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _linux.move_mount(tree, "", here, "", _ATTACH)
         os.close(here)
-    except OSError as exc:
-        raise Failure(f"mount the root file system {rootfs} for CRIU", errno=exc.errno or 0) from None
     return tree
 
 
@@ -158,27 +143,18 @@ def show_images(images: str, place: str, maps: steps.IdMaps) -> None:
         Failure: the kernel refuses anything but the id-mapping.
 
     """
-    try:
-        owner = _user_namespace(maps)
-        try:
-            top = _tmpfs(place)
-            _show(images, top, owner)
-            os.close(top)
-        finally:
-            os.close(owner)
-    except OSError as exc:
-        raise Failure(f"mount the image files {images} for CRIU", errno=exc.errno or 0) from None
+    with failing(f"mount the image files {images} for CRIU"), closing(_user_namespace(maps)) as owner:
+        top = _tmpfs(place)
+        _show(images, top, owner)
+        os.close(top)
 
 
 def _tmpfs(place: str) -> int:
     """Mount a tmpfs whose root everybody may search, and return the root."""
-    fs = _linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)
-    try:
+    with closing(_linux.fsopen("tmpfs", flags.FSOPEN_CLOEXEC)) as fs:
         _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "mode", "755", 0)
         _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
         top = _linux.fsmount(fs, flags.FSMOUNT_CLOEXEC, flags.MOUNT_ATTR_NOSUID | flags.MOUNT_ATTR_NODEV)
-    finally:
-        os.close(fs)
     here = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _linux.move_mount(top, "", here, "", _ATTACH)
     os.close(here)

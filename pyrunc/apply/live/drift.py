@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 
+from pyrunc.apply import mount_table as own_table
 from pyrunc.apply.live import inside
 from pyrunc.apply.mounts import bind_sources, verify
+from pyrunc.files import closing
 from pyrunc.linux import _linux
 from pyrunc.plan import mount_origins, mount_table, steps
 from pyrunc.plan.mount_options import RDONLY
@@ -63,7 +65,7 @@ def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str
     """
     places = [mount_origins.place_of(step) for step in plan.child]
     text, located = inside.look(container, [place for place in places if place])
-    host = mount_table.parse(_own_table())
+    host = own_table.read()
     found: dict[int, tuple[str, str, str]] = {}
     links = []
     for step in plan.child:
@@ -79,10 +81,6 @@ def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str
     return known, text
 
 
-def _own_table() -> str:
-    return bind_sources.read_all(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
-
-
 def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
     """Return the source of a bind as it is on the host now, None if it cannot be looked at.
 
@@ -95,11 +93,9 @@ def _source(step: Bind, host: list[Row]) -> tuple[str, str, str] | None:
         return "", "", ""
     except OSError:
         return None
-    try:
+    with closing(fd):
         number, _top = _linux.statx_mnt(fd)
         real = os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
     row = next((row for row in host if row.id == number), None)
     # The files of namespaces and such have a name that is no path.
     if row is None or not mount_table.within(real, row.point):

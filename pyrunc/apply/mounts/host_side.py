@@ -20,6 +20,7 @@ import os
 from pyrunc.apply import protocol
 from pyrunc.apply.mounts import bind_sources, devices, filesystems, mount_points, root, verify
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.plan import steps
 from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, Mount, Overlay, Remount
 from pyrunc.plan.program_tree import BATCH
@@ -306,10 +307,8 @@ class HostMounts:
             Failure: it cannot be done.
 
         """
-        try:
+        with closing(fd):
             self.mapped(self._step(payload), fd)
-        finally:
-            os.close(fd)
 
     def covered(self, fd: int) -> None:
         """Receive the directory that a tmpfs is going to cover."""

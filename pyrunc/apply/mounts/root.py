@@ -11,6 +11,7 @@ import os
 from pyrunc import store
 from pyrunc.apply.mounts import filesystems
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
@@ -78,12 +79,9 @@ def leave(container: Container) -> None:
         case _:
             raise store.GarbledError(f"{container.directory}/{store.STATE} is not a state record: root_mount")
     try:
-        top = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
             if _linux.statx_mnt(top, mask) == (number, True):
                 _linux.umount2(f"/proc/self/fd/{top}", flags.MNT_DETACH)
-        finally:
-            os.close(top)
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, OverflowError, ValueError) as exc:

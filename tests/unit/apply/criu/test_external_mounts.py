@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pyrunc import store
+from pyrunc.apply import mount_table
 from pyrunc.apply.criu import external_mounts
 from pyrunc.errors import Failure
 from tests.support.forked import in_child
@@ -49,7 +50,7 @@ class Restored:
                 found: object = external_mounts.prepare(self.container, plan, root)
             except Failure as problem:
                 found = str(problem)
-            rows = external_mounts.table()
+            rows = mount_table.read()
             return [found, sorted(row.point for row in rows if row.point.startswith(str(self.place)))]
 
         answer: Any = in_child(run)
