@@ -27,7 +27,6 @@ _SHARE_STDERR = ("create", "run", "exec", "restore")
 
 # Ctrl-C may end these at once. To be told of it costs 0.4 ms; hooks, which are to be ended with them, are.
 _NOTHING_TO_UNDO = ("state", "start", "delete")
-_SIGCHLD = 17  # of a name in _signal it would have to be initialised
 
 
 class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
@@ -166,7 +165,7 @@ def _run(command: Command) -> int:
         command.root = _state_root(command.root)
     # A caller's ignored SIGCHLD stays ignored across execve, and then the kernel keeps no exit statuses of
     # hooks and helpers (waitpid(2), NOTES).
-    _linux.default_signal(_SIGCHLD)
+    _linux.default_signal(_signal.SIGCHLD)
     if command.verb not in _NOTHING_TO_UNDO:
         _signal.getsignal(
             _signal.SIGINT
