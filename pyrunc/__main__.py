@@ -27,6 +27,7 @@ _SHARE_STDERR = ("create", "run", "exec", "restore")
 
 # Ctrl-C may end these at once. To be told of it costs 0.4 ms; hooks, which are to be ended with them, are.
 _NOTHING_TO_UNDO = ("state", "start", "delete")
+_CHILD_ENDED = 17  # SIGCHLD; to take a name of _signal the module would have to be initialised
 
 
 class ReaderGone(Exception):  # noqa: N818 - it is what happened, and no fault
@@ -165,7 +166,7 @@ def _run(command: Command) -> int:
         command.root = _state_root(command.root)
     # A caller's ignored SIGCHLD stays ignored across execve, and then the kernel keeps no exit statuses of
     # hooks and helpers (waitpid(2), NOTES).
-    _linux.default_signal(_signal.SIGCHLD)
+    _linux.default_signal(_CHILD_ENDED)
     if command.verb not in _NOTHING_TO_UNDO:
         _signal.getsignal(
             _signal.SIGINT
