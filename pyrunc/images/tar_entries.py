@@ -131,6 +131,10 @@ class Reader:
                     encoding="utf-8",
                     errors="surrogateescape",
                 )
+                # Opening it reads the first header. Where that is no header, next() would look behind it.
+                if self._tar.firstmember is None:  # type: ignore[attr-defined]
+                    self._end()
+                    return None
             info = self._tar.next()
             self._tar.members = []  # type: ignore[attr-defined] # it would keep all
         except DAMAGE as exc:
@@ -139,11 +143,20 @@ class Reader:
             raise Failure(
                 f"{self.what} is damaged: {printable(str(exc))}", hint="copy the image again"
             ) from None
-        if info is None and not self.stream.zeros:
-            # tarfile takes an invalid header for the end.
+        if info is None:
+            self._end()
+        return info
+
+    def _end(self) -> None:
+        """Check that this is where a tar may end.
+
+        Raises:
+            Failure: the last block is neither zeros nor a header; tarfile takes that for the end, too.
+
+        """
+        if not self.stream.zeros:
             place = self.stream.tell() - tarfile.BLOCKSIZE
             raise Failure(f"{self.what} is damaged: no header at byte {place}", hint="copy the image again")
-        return info
 
     def data(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
         """Yield the content of a file, in pieces with their positions in it.
