@@ -161,7 +161,7 @@ class Engine(Runtime):
 def alive(pid: int) -> bool:
     """Tell whether a process exists and has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in {"Z", "X"}
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] not in {b"Z", b"X"}
     except FileNotFoundError:
         return False
 

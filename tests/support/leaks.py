@@ -87,7 +87,7 @@ def _all_children() -> list[str]:
 
 def _state(pid: str) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[0]
     except OSError:
         return ""
 
@@ -98,7 +98,7 @@ def command(pid: int) -> str:
         words = (
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         )
-        return words[:200] or Path(f"/proc/{pid}/comm").read_text().strip()
+        return words[:200] or Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError:
         return "(gone)"
 
