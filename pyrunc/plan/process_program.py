@@ -19,6 +19,7 @@ from pyrunc.linux.flags import (
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
 )
 from pyrunc.plan import steps
+from pyrunc.plan.program import ONLY_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         """What the parent passes: see program_exec.Entering."""
 
         kinds: int
-        stay: tuple[int, ...]
         passed: int
         size: bytes
         clean: bool
@@ -56,7 +56,8 @@ _LIMIT = (1 << 64) - 1
 class _Lowering:
     """What the lowering of one step needs besides the step."""
 
-    def __init__(self, program: Program, plan: steps.Plan, given: Given) -> None:
+    def __init__(self, program: Program, plan: steps.Plan, given: Given, stay: tuple[int, ...]) -> None:
+        self.stay = stay
         self.program = program
         self.plan = plan
         self.given = given
@@ -86,7 +87,14 @@ def uid_of(plan: steps.Plan) -> int:
     return 0 if who is None else who.uid
 
 
-def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given: Given) -> None:
+def lower(
+    program: Program,
+    todo: Iterable[steps.Step],
+    plan: steps.Plan,
+    given: Given,
+    *,
+    stay: tuple[int, ...] = ONLY_SOCKET,
+) -> None:
     """Append the operations of steps.
 
     Args:
@@ -94,12 +102,13 @@ def lower(program: Program, todo: Iterable[steps.Step], plan: steps.Plan, given:
         todo: the steps.
         plan: the plan that they belong to.
         given: what the parent has prepared.
+        stay: the slots that stay open up to the program's execution.
 
     Raises:
         Failure: a step cannot be carried out, as far as is known before.
 
     """
-    lowering = _Lowering(program, plan, given)
+    lowering = _Lowering(program, plan, given, stay)
     for step in todo:
         _LOWER[type(step)](lowering, step)
 
@@ -159,7 +168,7 @@ def _close(on: _Lowering, step: steps.CloseDescriptors) -> None:
     # This is the last use of a file of the container: a filter may refuse openat2 later.
     if not _names_home(on.plan):
         on.program.add(step, "HOME", on.uid)
-    on.program.keep(step, on.first, on.given.stay)
+    on.program.keep(step, on.first, on.stay)
 
 
 def _cwd(on: _Lowering, step: steps.Cwd) -> None:

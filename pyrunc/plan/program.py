@@ -134,6 +134,7 @@ _WORD = (1 << 64) - 1
 # The name of the process until it executes its program; `state` recognises it by that.
 NAME = "pyrunc:[init]"
 SOCKET = 0  # the slot of the socket to the parent
+ONLY_SOCKET = (SOCKET,)
 
 
 class Operation:

@@ -12,14 +12,12 @@ import _struct
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, PR_SET_DUMPABLE
 from pyrunc.plan import process_program, steps
-from pyrunc.plan.program import NAME, SOCKET, Program
+from pyrunc.plan.program import NAME, ONLY_SOCKET, Program
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.process_program import Filters
-
-_ONLY_SOCKET = (SOCKET,)
 
 
 class Entering(Record):
@@ -34,7 +32,6 @@ class Entering(Record):
         size: struct winsize of the terminal, b"" for the kernel's default.
         clean: the terminal leaves newlines as they are.
         filters: id of a Seccomp step -> its compiled filter.
-        stay: the slots that stay open to the end.
         state: unused: the hooks of `start` are the first process's.
 
     """
@@ -47,7 +44,6 @@ class Entering(Record):
     size: bytes = b""
     clean: bool = False
     filters: Filters
-    stay: tuple[int, ...] = _ONLY_SOCKET
     state: str = ""
 
 
@@ -80,7 +76,7 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
         program.add(space, "BECOME_ROOT", who.uid, who.gid, who.gids is None)
     if not entering.kinds & CLONE_NEWNS:
         program.add(space, "CHROOT", program.slot("root"))
-    program.keep(space, first, _ONLY_SOCKET)
+    program.keep(space, first, ONLY_SOCKET)
     program.add(space, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(space, "WAIT", ord("O"))
     program.add(space, "SETSID")

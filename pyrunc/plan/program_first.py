@@ -17,7 +17,7 @@ from pyrunc.linux.flags import (
     PR_SET_DUMPABLE,
 )
 from pyrunc.plan import namespaces, process_program, program_tree, steps
-from pyrunc.plan.program import NAME, SOCKET, Program
+from pyrunc.plan.program import NAME, ONLY_SOCKET, SOCKET, Program
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -72,7 +72,6 @@ class Beginning(Record):
         classic: mounts are made with mount(2).
         seen: path of a source -> its device and inode on the host (mount(2)).
         directory: the container's state directory.
-        stay: the slots that stay open to the end.
 
     """
 
@@ -99,7 +98,6 @@ class Beginning(Record):
     classic: bool = False
     seen: Mapping[str, tuple[int, int]] = _NOTHING
     directory: str = ""
-    stay: tuple[int, ...] = (SOCKET,)
 
 
 # Ways to make init: at once in its namespaces; by a process that joins others first; by one that is the first
@@ -188,8 +186,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
     for step in plan.child:
         if isinstance(step, steps.Terminal):
             program.add(step, "TAKE_TERMINAL", program.slot("slave"), process_program.uid_of(plan))
-    given.stay = tuple(stay)
-    process_program.lower(program, plan.child[before:], plan, given)
+    process_program.lower(program, plan.child[before:], plan, given, stay=tuple(stay))
     program.add(space, "SEND", ord("R"))
     program.add(space, "WAIT", ord("S"))
     if given.waits:
@@ -287,7 +284,7 @@ def proc_context(users: bool) -> Program:  # noqa: FBT001
         program.add(step, "BECOME_ROOT", 0, 0, 0)
     program.add(step, "SETNS", pid, CLONE_NEWPID)
     program.add(step, "ALONE")
-    program.keep(step, 0, (SOCKET,))
+    program.keep(step, 0, ONLY_SOCKET)
     program.add(step, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(step, "OPEN_PROC")
     return program

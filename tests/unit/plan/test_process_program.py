@@ -10,15 +10,20 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWUSER
 from pyrunc.plan import process_program, steps
-from pyrunc.plan.program import Program
+from pyrunc.plan.program import ONLY_SOCKET, Program
 from tests.support.programs import created, entered, entering, filters
 from tests.support.specs import small, with_linux, with_process
 from tests.unit.plan.test_show_program import listed
 
 
-def lowered(plan: steps.Plan, todo: list[steps.Step], **given: Any) -> list[str]:
+def lowered(
+    plan: steps.Plan,
+    todo: list[steps.Step],
+    stay: tuple[int, ...] = ONLY_SOCKET,
+    **given: Any,
+) -> list[str]:
     program = Program()
-    process_program.lower(program, todo, plan, entering(plan, **given))
+    process_program.lower(program, todo, plan, entering(plan, **given), stay=stay)
     return listed(program)
 
 
