@@ -51,7 +51,7 @@ METHOD(mount_setattr)
     return result;
 }
 
-#define CLOEXEC_1 1u /* FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and FSPICK_CLOEXEC are all bit 0 */
+#define CLOEXEC_1 1u /* FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC are both bit 0 */
 
 METHOD(fsopen)
 {
@@ -83,17 +83,6 @@ METHOD(fsmount)
     return int_or_error(syscall(__NR_fsmount, fd, flags | CLOEXEC_1, attributes));
 }
 
-METHOD(fspick)
-{
-    int dfd;
-    uint32_t flags;
-    PyObject *path;
-    PARSE("iO&O&:fspick", &dfd, PATH, &path, as_u32, &flags);
-    PyObject *result = int_or_error(syscall(__NR_fspick, dfd, text(path), flags | CLOEXEC_1));
-    Py_DECREF(path);
-    return result;
-}
-
 METHOD(mount)
 {
     PyObject *source, *target, *type, *data;
@@ -118,17 +107,7 @@ METHOD(umount2)
     return result;
 }
 
-METHOD(pivot_root)
-{
-    PyObject *new_root, *put_old;
-    PARSE("O&O&:pivot_root", PATH, &new_root, PATH, &put_old);
-    PyObject *result = none_or_error(syscall(__NR_pivot_root, text(new_root), text(put_old)));
-    Py_DECREF(new_root);
-    Py_DECREF(put_old);
-    return result;
-}
-
-struct mount_id_request { /* statmount(2) and listmount(2), MNT_ID_REQ_SIZE_VER0, Linux 6.8 */
+struct mount_id_request { /* statmount(2), MNT_ID_REQ_SIZE_VER0, Linux 6.8 */
     uint32_t size, spare;
     uint64_t mnt_id, parameter;
 };
@@ -150,19 +129,6 @@ METHOD(statmount)
         result = PyBytes_FromStringAndSize(buffer, used < size ? used : size);
     }
     PyMem_Free(buffer);
-    return result;
-}
-
-METHOD(listmount)
-{
-    struct mount_id_request request = {.size = sizeof(request)};
-    uint32_t count;
-    PARSE("O&O&O&:listmount", as_u64, &request.mnt_id, as_u64, &request.parameter, as_u32, &count);
-    uint64_t *ids = PyMem_Calloc((size_t)count + 1, sizeof(*ids));
-    if (!ids)
-        return PyErr_NoMemory();
-    PyObject *result = list_of_u64(ids, syscall(__NR_listmount, &request, ids, (size_t)count, 0));
-    PyMem_Free(ids);
     return result;
 }
 
@@ -240,27 +206,6 @@ METHOD(fchownat)
     PyObject *result = none_or_error(fchownat(dfd, text(path), uid, gid, flags));
     Py_DECREF(path);
     return result;
-}
-
-METHOD(fchmodat2)
-{
-    int dfd, flags;
-    uint32_t mode;
-    PyObject *path;
-    PARSE("iO&O&i:fchmodat2", &dfd, PATH, &path, as_u32, &mode, &flags);
-    PyObject *result = none_or_error(syscall(__NR_fchmodat2, dfd, text(path), mode, flags));
-    Py_DECREF(path);
-    return result;
-}
-
-METHOD(getcwd)
-{
-    char buffer[4096]; /* the kernel answers within one page or with ENAMETOOLONG */
-    PARSE(":getcwd");
-    long length = syscall(__NR_getcwd, buffer, sizeof(buffer)); /* counts the final NUL */
-    if (length < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    return PyBytes_FromStringAndSize(buffer, length - 1);
 }
 
 METHOD(signalfd)

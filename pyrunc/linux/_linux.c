@@ -15,7 +15,6 @@
 #include <linux/filter.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
 
 /* ---- arguments and results ------------------------------------------------------------ */
@@ -83,19 +82,6 @@ const char *text(PyObject *bytes)
     return bytes ? PyBytes_AsString(bytes) : NULL;
 }
 
-PyObject *list_of_u64(const uint64_t *values, long count)
-{
-    if (count < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *list = PyList_New(count);
-    for (long i = 0; list && i < count; i++) {
-        PyObject *item = PyLong_FromUnsignedLongLong(values[i]);
-        if (!item || PyList_SetItem(list, i, item) < 0)
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
 /* ---- processes and namespaces --------------------------------------------------------- */
 
 static METHOD(unshare)
@@ -119,61 +105,6 @@ static METHOD(pidfd_getfd)
     return int_or_error(syscall(__NR_pidfd_getfd, pidfd, fd, 0));
 }
 
-/* A NULL-terminated vector of the strings in a tuple of bytes; NULL with an exception set. */
-static const char **vector(PyObject *tuple)
-{
-    Py_ssize_t count = PyTuple_Size(tuple);
-    const char **strings = PyMem_Calloc((size_t)count + 1, sizeof(*strings));
-    if (!strings)
-        PyErr_NoMemory();
-    for (Py_ssize_t i = 0; strings && i < count; i++)
-        strings[i] = PyBytes_AsString(PyTuple_GetItem(tuple, i));
-    return strings;
-}
-
-/* Any iterable of str or bytes as a tuple of bytes without NUL inside. */
-static int as_paths(PyObject *object, void *address)
-{
-    if (!object) { /* clean-up after a later argument was refused */
-        Py_CLEAR(*(PyObject **)address);
-        return 1;
-    }
-    if (PyUnicode_Check(object) || PyBytes_Check(object)) {
-        PyErr_SetString(PyExc_TypeError, "expected a sequence of strings, not one string");
-        return 0;
-    }
-    PyObject *given = PySequence_Tuple(object);
-    if (!given)
-        return 0;
-    Py_ssize_t count = PyTuple_Size(given);
-    PyObject *converted = PyTuple_New(count);
-    for (Py_ssize_t i = 0; converted && i < count; i++) {
-        PyObject *bytes = NULL;
-        if (!PyUnicode_FSConverter(PyTuple_GetItem(given, i), &bytes) || PyTuple_SetItem(converted, i, bytes) < 0)
-            Py_CLEAR(converted);
-    }
-    Py_DECREF(given);
-    *(PyObject **)address = converted;
-    return converted ? Py_CLEANUP_SUPPORTED : 0;
-}
-
-static METHOD(execveat)
-{
-    int dfd, flags;
-    PyObject *path, *arguments = NULL, *environment = NULL;
-    PARSE("iO&O&O&i:execveat", &dfd, PATH, &path, as_paths, &arguments, as_paths, &environment, &flags);
-    const char **argv = vector(arguments), **envp = vector(environment);
-    PyObject *result = NULL;
-    if (argv && envp)
-        result = none_or_error(syscall(__NR_execveat, dfd, text(path), argv, envp, flags));
-    PyMem_Free(argv);
-    PyMem_Free(envp);
-    Py_DECREF(path);
-    Py_DECREF(arguments);
-    Py_DECREF(environment);
-    return result;
-}
-
 /* ---- rights and attributes of the process --------------------------------------------- */
 
 static METHOD(prctl)
@@ -193,18 +124,6 @@ struct capability_words { /* two of them: capabilities 0-31, then 32-63 */
     uint32_t effective, permitted, inheritable;
 };
 
-static METHOD(capset)
-{
-    uint64_t effective, permitted, inheritable;
-    PARSE("O&O&O&:capset", as_u64, &effective, as_u64, &permitted, as_u64, &inheritable);
-    struct capability_header header = {CAPABILITY_VERSION_3, 0};
-    struct capability_words words[2] = {
-        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
-        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
-    };
-    return none_or_error(syscall(__NR_capset, &header, words));
-}
-
 static METHOD(capget)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};
@@ -215,75 +134,6 @@ static METHOD(capget)
     return Py_BuildValue("KKK", (unsigned long long)words[1].effective << 32 | words[0].effective,
                          (unsigned long long)words[1].permitted << 32 | words[0].permitted,
                          (unsigned long long)words[1].inheritable << 32 | words[0].inheritable);
-}
-
-static METHOD(sethostname)
-{
-    PyObject *name;
-    PARSE("O&:sethostname", PATH, &name);
-    PyObject *result = none_or_error(sethostname(text(name), (size_t)PyBytes_Size(name)));
-    Py_DECREF(name);
-    return result;
-}
-
-static METHOD(setdomainname)
-{
-    PyObject *name;
-    PARSE("O&:setdomainname", PATH, &name);
-    PyObject *result = none_or_error(setdomainname(text(name), (size_t)PyBytes_Size(name)));
-    Py_DECREF(name);
-    return result;
-}
-
-enum { KEYCTL_JOIN = 1, KEYCTL_SETPERM_ = 5, KEYCTL_DESCRIBE_ = 6 }; /* keyctl(2) */
-
-static METHOD(keyctl_join)
-{
-    PyObject *name;
-    PARSE("O&:keyctl_join", as_path_or_none, &name);
-    PyObject *result = int_or_error(syscall(__NR_keyctl, KEYCTL_JOIN, text(name)));
-    Py_XDECREF(name);
-    return result;
-}
-
-static METHOD(keyctl_describe)
-{
-    int id;
-    char buffer[4096 + 64]; /* a description has at most 4096 bytes; then type, ids and permissions */
-    PARSE("i:keyctl_describe", &id);
-    long length = syscall(__NR_keyctl, KEYCTL_DESCRIBE_, id, buffer, sizeof(buffer));
-    if (length < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (length > (long)sizeof(buffer)) { /* the kernel says how much there is, and copies nothing */
-        errno = ERANGE;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return PyUnicode_DecodeFSDefaultAndSize(buffer, length ? length - 1 : 0);
-}
-
-static METHOD(keyctl_setperm)
-{
-    int id;
-    uint32_t permissions;
-    PARSE("iO&:keyctl_setperm", &id, as_u32, &permissions);
-    return none_or_error(syscall(__NR_keyctl, KEYCTL_SETPERM_, id, permissions));
-}
-
-struct scheduling { /* sched_setattr(2), SCHED_ATTR_SIZE_VER0, Linux 3.14 */
-    uint32_t size, policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime, deadline, period;
-};
-
-static METHOD(sched_setattr)
-{
-    int pid;
-    struct scheduling request = {.size = sizeof(request)};
-    PARSE("iO&O&iO&O&O&O&:sched_setattr", &pid, as_u32, &request.policy, as_u64, &request.flags, &request.nice, as_u32,
-          &request.priority, as_u64, &request.runtime, as_u64, &request.deadline, as_u64, &request.period);
-    return none_or_error(syscall(__NR_sched_setattr, pid, &request, 0));
 }
 
 static METHOD(prlimit)
@@ -305,37 +155,6 @@ static METHOD(default_signal)
     int number;
     PARSE("i:default_signal", &number);
     return none_or_error(signal(number, SIG_DFL) == SIG_ERR ? -1 : 0);
-}
-
-static METHOD(ioprio_set)
-{
-    int which, who, value;
-    PARSE("iii:ioprio_set", &which, &who, &value);
-    return none_or_error(syscall(__NR_ioprio_set, which, who, value));
-}
-
-static METHOD(personality)
-{
-    uint32_t persona;
-    PARSE("O&:personality", as_u32, &persona);
-    return int_or_error(personality(persona));
-}
-
-static METHOD(set_mempolicy)
-{
-    int mode;
-    const char *mask;
-    Py_ssize_t length;
-    uint32_t max_node;
-    PARSE("iz#O&:set_mempolicy", &mode, &mask, &length, as_u32, &max_node);
-    unsigned long words[1024 / sizeof(unsigned long)] = {0}; /* 8192 nodes; Linux has 1024 at most */
-    if (length > (Py_ssize_t)sizeof(words) || max_node > 8 * sizeof(words)) {
-        PyErr_SetString(PyExc_ValueError, "a node mask has at most 1024 bytes");
-        return NULL;
-    }
-    if (mask)
-        memcpy(words, mask, (size_t)length);
-    return none_or_error(syscall(__NR_set_mempolicy, mode, mask ? words : NULL, (unsigned long)max_node));
 }
 
 /* ---- programs for the kernel: seccomp and eBPF ---------------------------------------- */
@@ -435,10 +254,13 @@ static METHOD(bpf_prog_query)
     attributes.query.prog_cnt = sizeof(ids) / sizeof(*ids);
     if (bpf(BPF_PROG_QUERY, &attributes) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    uint64_t wide[64];
-    for (uint32_t i = 0; i < attributes.query.prog_cnt; i++)
-        wide[i] = ids[i];
-    return list_of_u64(wide, attributes.query.prog_cnt);
+    PyObject *list = PyList_New(attributes.query.prog_cnt);
+    for (uint32_t i = 0; list && i < attributes.query.prog_cnt; i++) {
+        PyObject *item = PyLong_FromUnsignedLong(ids[i]);
+        if (!item || PyList_SetItem(list, i, item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
 }
 
 static METHOD(bpf_prog_get_fd_by_id)
@@ -456,17 +278,13 @@ static METHOD(bpf_prog_get_fd_by_id)
 #define ENTRY(name) {#name, linux_##name, METH_VARARGS, NULL}
 /* clang-format off */
 static PyMethodDef methods[] = {
-    ENTRY(spawn), ENTRY(init_image), ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns), ENTRY(pidfd_getfd), ENTRY(execveat),
-    ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen), ENTRY(fsconfig),
-    ENTRY(fsmount), ENTRY(fspick), ENTRY(mount), ENTRY(umount2), ENTRY(pivot_root),
-    ENTRY(statmount), ENTRY(listmount), ENTRY(openat2), ENTRY(fstatfs), ENTRY(statx_mnt),
-    ENTRY(close_range), ENTRY(fchownat), ENTRY(fchmodat2), ENTRY(getcwd), ENTRY(signalfd),
-    ENTRY(prctl), ENTRY(capset), ENTRY(capget), ENTRY(sethostname), ENTRY(setdomainname),
-    ENTRY(keyctl_join), ENTRY(keyctl_describe), ENTRY(keyctl_setperm), ENTRY(sched_setattr), ENTRY(prlimit), ENTRY(default_signal),
-    ENTRY(ioprio_set), ENTRY(personality), ENTRY(set_mempolicy), ENTRY(seccomp),
+    ENTRY(spawn), ENTRY(init_image), ENTRY(clone3), ENTRY(clone), ENTRY(unshare), ENTRY(setns),
+    ENTRY(pidfd_getfd), ENTRY(open_tree), ENTRY(move_mount), ENTRY(mount_setattr), ENTRY(fsopen),
+    ENTRY(fsconfig), ENTRY(fsmount), ENTRY(mount), ENTRY(umount2), ENTRY(statmount), ENTRY(openat2),
+    ENTRY(fstatfs), ENTRY(statx_mnt), ENTRY(close_range), ENTRY(fchownat), ENTRY(signalfd),
+    ENTRY(prctl), ENTRY(capget), ENTRY(prlimit), ENTRY(default_signal), ENTRY(seccomp),
     ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
-    ENTRY(bpf_prog_get_fd_by_id),
-    ENTRY(sha256),
+    ENTRY(bpf_prog_get_fd_by_id), ENTRY(sha256),
     {NULL, NULL, 0, NULL},
 };
 /* clang-format on */

@@ -1,5 +1,5 @@
 /*
- * What the two C files of this extension share: kernel numbers and structures that the
+ * What the C files of this extension share: kernel numbers and structures that the
  * headers of a supported distribution may lack, argument converters, result makers.
  *
  * Structures are copied from the kernel's ABI, not from a header, so that a wheel built on
@@ -43,9 +43,6 @@
 #ifndef __NR_fsmount
 #define __NR_fsmount 432
 #endif
-#ifndef __NR_fspick
-#define __NR_fspick 433
-#endif
 #ifndef __NR_clone3
 #define __NR_clone3 435
 #endif
@@ -61,14 +58,8 @@
 #ifndef __NR_mount_setattr
 #define __NR_mount_setattr 442
 #endif
-#ifndef __NR_fchmodat2
-#define __NR_fchmodat2 452
-#endif
 #ifndef __NR_statmount
 #define __NR_statmount 457
-#endif
-#ifndef __NR_listmount
-#define __NR_listmount 458
 #endif
 
 /* A pointer as the kernel's 64-bit structure members want it. */
@@ -84,7 +75,6 @@ int as_path_or_none(PyObject *object, void *address);
 /* A negative rc becomes OSError(errno); anything else becomes the result. */
 PyObject *none_or_error(long rc);
 PyObject *int_or_error(long rc);
-PyObject *list_of_u64(const uint64_t *values, long count);
 
 /* The characters of what a converter made; NULL for None. */
 const char *text(PyObject *bytes);
@@ -109,19 +99,14 @@ METHOD(mount_setattr);
 METHOD(fsopen);
 METHOD(fsconfig);
 METHOD(fsmount);
-METHOD(fspick);
 METHOD(mount);
 METHOD(umount2);
-METHOD(pivot_root);
 METHOD(statmount);
-METHOD(listmount);
 METHOD(openat2);
 METHOD(fstatfs);
 METHOD(statx_mnt);
 METHOD(close_range);
 METHOD(fchownat);
-METHOD(fchmodat2);
-METHOD(getcwd);
 METHOD(signalfd);
 
 /* Defined in _sha256.c. */

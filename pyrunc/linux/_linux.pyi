@@ -11,7 +11,7 @@ Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsew
 - the GIL is kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from os import PathLike
 from typing import TypeAlias
 
@@ -72,17 +72,6 @@ def setns(fd: int, flags: int, /) -> None:
 def pidfd_getfd(pidfd: int, fd: int, /) -> int:
     """Duplicate a file descriptor of another process: pidfd_getfd(2), Linux 5.6."""
 
-def execveat(dfd: int, path: Path, argv: Sequence[Path], envp: Sequence[Path], flags: int, /) -> None:
-    """Become another program: execveat(2), Linux 3.19. Returns only by raising.
-
-    Args:
-        dfd: directory or, with AT_EMPTY_PATH and an empty path, the executable itself; AT_FDCWD.
-        path: the program.
-        argv: its arguments, argv[0] first.
-        envp: its environment as "NAME=value" strings, kept in order and with duplicates.
-        flags: AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW.
-    """
-
 # ---- mounts
 
 def open_tree(dfd: int, path: Path, flags: int, /) -> int:
@@ -119,37 +108,22 @@ def fsconfig(fd: int, command: int, key: Path | None, value: Path | None, aux: i
 def fsmount(fd: int, flags: int, attributes: int, /) -> int:
     """Make a detached mount with MOUNT_ATTR_* of a configured filesystem: fsmount(2), Linux 5.2."""
 
-def fspick(dfd: int, path: Path, flags: int, /) -> int:
-    """Open the superblock of a mounted filesystem for reconfiguration: fspick(2), Linux 5.2."""
-
 def mount(source: Path | None, target: Path, fstype: Path | None, flags: int, data: Path | None, /) -> None:
     """Mount with the one call of old kernels: mount(2)."""
 
 def umount2(path: Path, flags: int, /) -> None:
     """Unmount: umount2(2). UMOUNT_NOFOLLOW for every path that others can change."""
 
-def pivot_root(new_root: Path, put_old: Path, /) -> None:
-    """Exchange the root mount of the mount namespace: pivot_root(2)."""
-
 def statmount(mnt_id: int, mask: int, bufsize: int, /) -> bytes:
     """Ask for one mount: statmount(2), Linux 6.8.
 
     Args:
-        mnt_id: the unique id, from statx_mnt(fd, STATX_MNT_ID_UNIQUE) or listmount().
+        mnt_id: the unique id, from statx_mnt(fd, STATX_MNT_ID_UNIQUE).
         mask: STATMOUNT_*.
         bufsize: bytes of room for struct statmount and its strings; too few is EOVERFLOW.
 
     Returns:
         struct statmount with its strings, as long as the kernel says it is.
-    """
-
-def listmount(mnt_id: int, last: int, count: int, /) -> list[int]:
-    """List the unique ids of the mounts below a mount: listmount(2), Linux 6.8.
-
-    Args:
-        mnt_id: a unique id, or LSMT_ROOT for the whole mount namespace.
-        last: the last id of the answer before, or 0.
-        count: how many at most.
     """
 
 # ---- files
@@ -184,18 +158,6 @@ def close_range(first: int, last: int, flags: int, /) -> None:
 def fchownat(dfd: int, path: Path, uid: int, gid: int, flags: int, /) -> None:
     """Change the owner, also of an O_PATH fd with AT_EMPTY_PATH, which os.chown cannot: fchownat(2)."""
 
-def fchmodat2(dfd: int, path: Path, mode: int, flags: int, /) -> None:
-    """Change the mode, also of an O_PATH fd with AT_EMPTY_PATH, which os.chmod cannot.
-
-    fchmodat2(2), Linux 6.6.
-    """
-
-def getcwd() -> bytes:
-    """What the kernel says the working directory is: getcwd(2).
-
-    It may begin with b"(unreachable)" (CVE-2024-21626).
-    """
-
 def signalfd(signals: Iterable[int], flags: int, /) -> int:
     """A file descriptor to read blocked signals from: signalfd(2).
 
@@ -210,9 +172,6 @@ def prctl(option: int, arg2: int, arg3: int, arg4: int, arg5: int, /) -> int:
     PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS and the like.
     """
 
-def capset(effective: int, permitted: int, inheritable: int, /) -> None:
-    """Set the three capability sets of this process, bit N for capability N: capset(2), version 3."""
-
 def capget(pid: int, /) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of a process, 0 for this one: capget(2), version 3."""
 
@@ -224,48 +183,6 @@ def prlimit(pid: int, number: int, limits: tuple[int, int] | None, /) -> tuple[i
 
 def default_signal(number: int, /) -> None:
     """Let a signal do what it does by default: signal(2). The module _signal is not told."""
-
-def sethostname(name: Path, /) -> None:
-    """Set the host name of the UTS namespace: sethostname(2)."""
-
-def setdomainname(name: Path, /) -> None:
-    """Set the NIS domain name of the UTS namespace: setdomainname(2)."""
-
-def keyctl_join(name: Path | None, /) -> int:
-    """Join or make a session keyring, None for an unnamed one: keyctl(2) KEYCTL_JOIN_SESSION_KEYRING.
-
-    Returns its id.
-    """
-
-def keyctl_describe(key: int, /) -> str:
-    """Describe a key: keyctl(2) KEYCTL_DESCRIBE. "type;uid;gid;permissions in hexadecimal;description"."""
-
-def keyctl_setperm(key: int, permissions: int, /) -> None:
-    """Set the permissions of a key: keyctl(2) KEYCTL_SETPERM."""
-
-def sched_setattr(
-    pid: int, policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int, /
-) -> None:
-    """Set the scheduler of a process, 0 for this one.
-
-    The last three in nanoseconds: sched_setattr(2), Linux 3.14.
-    """
-
-def ioprio_set(which: int, who: int, value: int, /) -> None:
-    """Set an I/O priority, class << 13 | level: ioprio_set(2)."""
-
-def personality(persona: int, /) -> int:
-    """Set the execution domain, 0xffffffff to only ask: personality(2). Returns the one before."""
-
-def set_mempolicy(mode: int, nodes: bytes | None, max_node: int, /) -> None:
-    """Set the NUMA policy: set_mempolicy(2).
-
-    Args:
-        mode: MPOL_* with MPOL_F_*.
-        nodes: a bit per node, in machine words of the machine's byte order, 1024 bytes at most; None for no
-            mask.
-        max_node: how many bits count, plus one (the kernel's oddity).
-    """
 
 # ---- programs for the kernel
 

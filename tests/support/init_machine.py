@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from pyrunc.apply import failures, init_program, protocol
-from pyrunc.linux import _linux, flags
+from pyrunc.linux import _linux
 from pyrunc.plan import steps
 from pyrunc.plan.program import NAME, Program
+from tests.support import libc
 
 if TYPE_CHECKING:
     import _socket
@@ -153,8 +154,7 @@ def _become(
         before()
     for fd in (*(fd for fd in slots.values() if fd >= 0), *range(3, 3 + passed)):
         os.set_inheritable(fd, True)
-    failures = [NAME, str(held)] if arguments is None else arguments(held)
-    _linux.execveat(image, "", failures, [], flags.AT_EMPTY_PATH)
+    libc.execute(image, [NAME, str(held)] if arguments is None else arguments(held))
 
 
 class _Conversation:

@@ -31,6 +31,7 @@ from tests.support.init_machine import (
     program,
     shell,
 )
+from tests.support.libc import set_capabilities
 
 pytestmark = as_root
 
@@ -83,7 +84,7 @@ def test_the_user_and_the_rights() -> None:
 def test_ambient_clears_what_came_from_outside() -> None:
     def raise_it() -> None:
         effective, permitted, _inheritable = _linux.capget(0)
-        _linux.capset(effective, permitted, permitted)
+        set_capabilities(effective, permitted, permitted)
         _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, 0, 0, 0)
 
     kept = field(good(carry_out(shell(program(), STATUS), before=raise_it)), "CapAmb")
@@ -99,7 +100,7 @@ def test_become_root(stay: int) -> None:
         os.setresgid(4, 4, 4)
         effective, permitted, _inheritable = _linux.capget(0)
         os.setresuid(3, 3, 3)
-        _linux.capset(effective, permitted, permitted)
+        set_capabilities(effective, permitted, permitted)
         _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, 6, 0, 0)
         _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, 7, 0, 0)
 
@@ -111,7 +112,7 @@ def test_become_root(stay: int) -> None:
 def keep_rights() -> None:
     """Raise all capabilities in the ambient set: who is not 0 keeps them over execve only there."""
     effective, permitted, _inheritable = _linux.capget(0)
-    _linux.capset(effective, permitted, permitted)
+    set_capabilities(effective, permitted, permitted)
     for number in range(64):
         if permitted >> number & 1:
             _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, number, 0, 0)

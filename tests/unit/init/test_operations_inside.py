@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyrunc.linux import _linux, flags
+from pyrunc.plan import process
 from pyrunc.plan.program import NAMES, Program
 from tests.support.init_machine import (
     BUSYBOX,
@@ -54,26 +55,33 @@ def test_keyring(name: str) -> None:
 
 def test_scheduler() -> None:
     made = Program()
-    made.add(STEP, "SCHEDULER", made.blob(struct.pack("=IIQiIQQQ", 48, 3, 0, 5, 0, 0, 0, 0)))
+    batch = process.POLICIES["SCHED_BATCH"]
+    made.add(STEP, "SCHEDULER", made.blob(struct.pack("=IIQiIQQQ", 48, batch, 0, 5, 0, 0, 0, 0)))
     found = looked(made, lambda pid: (os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)))
     assert found == (os.SCHED_BATCH, 5)
 
 
-def test_io_priority() -> None:
-    out = good(carry_out(shell(program(("IO_PRIORITY", 2 << 13 | 6)), "ionice -p $$")))
-    assert out == "best-effort: prio 6\n"
+@pytest.mark.parametrize(
+    ("name", "level", "text"),
+    [("IOPRIO_CLASS_BE", 6, "best-effort: prio 6\n"), ("IOPRIO_CLASS_IDLE", 0, "idle\n")],
+)
+def test_io_priority(name: str, level: int, text: str) -> None:
+    value = process.IO_CLASSES[name] << flags.IOPRIO_CLASS_SHIFT | level
+    assert good(carry_out(shell(program(("IO_PRIORITY", value)), "ionice -p $$"))) == text
 
 
 def test_personality() -> None:
-    assert good(carry_out(shell(program(("PERSONALITY", 8)), "cat /proc/self/personality"))) == "00000008\n"
+    made = program(("PERSONALITY", process.PERSONALITIES["LINUX32"]))
+    assert good(carry_out(shell(made, "cat /proc/self/personality"))) == "00000008\n"
 
 
 def test_memory_policy() -> None:
     made = Program()
-    made.add(STEP, "MEMORY_POLICY", 2, made.blob(struct.pack("=Q", 1)), 65)  # MPOL_BIND
+    bind = process.MEMORY_MODES["MPOL_BIND"]
+    made.add(STEP, "MEMORY_POLICY", bind, made.blob(struct.pack("=Q", 1)), 65)
     assert "bind:0" in good(carry_out(shell(made, "cat /proc/self/numa_maps")))
     made = Program()
-    made.add(STEP, "MEMORY_POLICY", 4, made.blob(b""), 0)  # MPOL_LOCAL
+    made.add(STEP, "MEMORY_POLICY", process.MEMORY_MODES["MPOL_LOCAL"], made.blob(b""), 0)
     assert "local" in good(carry_out(shell(made, "cat /proc/self/numa_maps")))
 
 
@@ -339,6 +347,17 @@ def test_execute() -> None:
     assert out.splitlines()[0] == " a b"
     assert {"A=", "B=1=2"} <= set(out.splitlines())
     assert not any(line.startswith("HOME=") for line in out.splitlines())
+
+
+def test_words_and_environment_arrive_as_they_are() -> None:
+    """In their order, the same variable twice included, and bytes that are no text."""
+    env = ("B=1", "A=2", "B=3")
+    assert good(carry_out(execute(Program(), "env", env=env))) == "B=1\nA=2\nB=3\n"
+    script = 'printf %s "$0$1" | od -A n -t x1'
+    assert good(carry_out(execute(Program(), "sh", "-c", script, "on\xe9", "\udcff"))).split() == [
+        *("6f", "6e", "c3", "a9"),
+        "ff",
+    ]
 
 
 def test_times() -> None:

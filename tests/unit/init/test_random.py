@@ -15,6 +15,7 @@ from pyrunc.linux import _linux, flags
 from pyrunc.plan.program import NAMES, SIGNATURES, Program
 from tests.support.init_machine import BUSYBOX, STEP, as_root, carry_out
 from tests.support.init_tree import private
+from tests.support.libc import pivot_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +131,7 @@ def in_a_root_of_its_own(place: Path) -> None:
     _linux.mount("/dev/null", str(place / "dev/null"), None, flags.MS_BIND, None)
     _linux.mount("proc", str(place / "proc"), "proc", 0, None)
     os.chdir(place)
-    _linux.pivot_root(".", ".")
+    pivot_root(".", ".")
     _linux.umount2(".", flags.MNT_DETACH)
     os.chdir("/")
 

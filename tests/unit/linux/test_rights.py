@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import process
+from tests.support.libc import set_capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ class TestRights:
             effective, permitted, _ = _linux.capget(0)
             low, high = 1 << process.CAPABILITIES["CAP_CHOWN"], 1 << process.CAPABILITIES["CAP_BPF"]
             keep = permitted & (low | high)
-            _linux.capset(keep & low, keep, keep & high)
+            set_capabilities(keep & low, keep, keep & high)
             return _linux.capget(0) == (keep & low, keep, keep & high) and effective == effective | keep & low
 
         assert forked(drop) == "True"
@@ -42,7 +42,7 @@ class TestRights:
         def ambient() -> int:
             chown = process.CAPABILITIES["CAP_CHOWN"]
             effective, permitted, _ = _linux.capget(0)
-            _linux.capset(effective, permitted, 1 << chown)
+            set_capabilities(effective, permitted, 1 << chown)
             _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_RAISE, chown, 0, 0)
             return _linux.prctl(flags.PR_CAP_AMBIENT, flags.PR_CAP_AMBIENT_IS_SET, chown, 0, 0)
 
@@ -53,52 +53,6 @@ class TestRights:
             _linux.prctl(flags.PR_CAPBSET_READ, -1, 0, 0, 0)
         with pytest.raises(OSError, match="Invalid"):
             _linux.prctl(flags.PR_CAPBSET_READ, 2**64 - 1, 0, 0, 0)
-
-    def test_session_keyring(self, forked: Forked) -> None:
-        def keyring() -> tuple[str, str]:
-            key = _linux.keyctl_join("_ses.test")
-            _linux.keyctl_setperm(key, 0x3F3F0000)
-            kind, _uid, _gid, permissions, name = _linux.keyctl_describe(key).split(";", 4)
-            return f"{kind} {name}", permissions
-
-        assert forked(keyring) == repr(("keyring _ses.test", "3f3f0000"))
-
-    def test_scheduler_and_priorities(self, forked: Forked) -> None:
-        def schedule() -> tuple[int, int, int]:
-            _linux.sched_setattr(0, process.POLICIES["SCHED_BATCH"], 0, 5, 0, 0, 0, 0)
-            idle = process.IO_CLASSES["IOPRIO_CLASS_IDLE"] << flags.IOPRIO_CLASS_SHIFT
-            _linux.ioprio_set(flags.IOPRIO_WHO_PROCESS, 0, idle)
-            return (
-                os.sched_getscheduler(0),
-                os.getpriority(os.PRIO_PROCESS, 0),
-                _linux.personality(0xFFFFFFFF),
-            )
-
-        assert forked(schedule) == repr((os.SCHED_BATCH, 5, 0))
-
-    def test_personality(self, forked: Forked) -> None:
-        def linux32() -> tuple[int, int]:
-            before = _linux.personality(process.PERSONALITIES["LINUX32"])
-            return before, _linux.personality(0xFFFFFFFF)
-
-        assert forked(linux32) == repr((0, 8))
-
-    def test_memory_policy(self, forked: Forked) -> None:
-        def policy() -> str:
-            _linux.set_mempolicy(process.MEMORY_MODES["MPOL_BIND"], (1).to_bytes(8, sys.byteorder), 65)
-            with open("/proc/self/numa_maps", encoding="ascii") as file:
-                return file.readline().split()[1]
-
-        try:
-            _linux.set_mempolicy(0, None, 0)
-        except OSError as error:
-            assert error.errno == errno.ENOSYS  # noqa: PT017 - a kernel without NUMA
-        else:
-            assert forked(policy) == repr("bind:0")
-        with pytest.raises(ValueError, match="1024 bytes"):
-            _linux.set_mempolicy(2, bytes(1025), 8)
-        with pytest.raises(ValueError, match="1024 bytes"):
-            _linux.set_mempolicy(2, bytes(8), 8193)
 
 
 class TestPrograms:

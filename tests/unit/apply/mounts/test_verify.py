@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyrunc.apply import mount_table
 from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import mounts, steps
@@ -20,8 +22,6 @@ from pyrunc.plan.mount_steps import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-LSMT_ROOT = 0xFFFFFFFFFFFFFFFF
 
 
 def step(*words: str) -> Mount:
@@ -106,14 +106,17 @@ def test_a_line_of_mountinfo(options: str, tags: str, attributes: int, propagati
 
 
 def _by_id() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Give (old mount id, (attributes, propagation)) of all mounts, from statmount(2)."""
-    last = 0
-    while ids := _linux.listmount(LSMT_ROOT, last, 100):
-        for unique in ids:
+    """Give (old mount id, (attributes, propagation)) of all mounts that can be reached, from statmount(2)."""
+    for row in mount_table.read():
+        try:
+            place = os.open(row.point, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            continue  # covered by another mount, or gone
+        with closing(place):
+            unique = _linux.statx_mnt(place, flags.STATX_MNT_ID_UNIQUE)[0]
             raw = _linux.statmount(unique, flags.STATMOUNT_MNT_BASIC, verify._SIZE)
-            # offsetof(struct statmount, mnt_id_old)
-            yield unpack_from("=I", raw, 56)[0], unpack_from("=QQ", raw, verify._ATTRIBUTES)
-        last = ids[-1]
+        # offsetof(struct statmount, mnt_id_old)
+        yield unpack_from("=I", raw, 56)[0], unpack_from("=QQ", raw, verify._ATTRIBUTES)
 
 
 def test_statmount_and_mountinfo_say_the_same() -> None:
