@@ -32,7 +32,7 @@ class Bundle:
     """
 
     def __init__(self, path: Path = ".", *, config: Path | None = None) -> None:
-        """Name a bundle; nothing is read yet.
+        """Name a bundle. No file is read yet.
 
         Args:
             path: the directory.
@@ -44,12 +44,12 @@ class Bundle:
 
     @classmethod
     def new(cls, path: Path, *, rootless: bool = False, args: list[str] | None = None) -> Self:
-        """Write a config.json to begin with, as `pyrunc spec` does.
+        """Write a first config.json, as `pyrunc spec` does.
 
         Args:
-            path: the directory; it is made if it is not there.
-            rootless: one that works without root's rights.
-            args: the program and its arguments; given, the process has no terminal.
+            path: the directory; it is made if it is missing.
+            rootless: make a configuration that works without root's rights.
+            args: the program and its arguments; if they are given, the process has no terminal.
 
         Raises:
             Failure: there is a config.json already, or it cannot be written.
@@ -84,18 +84,18 @@ class Bundle:
         """Make a bundle of an image, as `pyrunc bundle` does.
 
         Args:
-            image: an OCI image layout or what docker save or podman save writes, with ":TAG" if there are
-                several.
-            path: the directory; it must not exist, or be empty.
+            image: an OCI image layout or an archive of docker save or podman save, with ":TAG" if it has
+                several images.
+            path: the directory; it must be missing or empty.
             args: the program and its arguments, in place of the image's.
-            user: user, and group behind ":", in place of the image's.
+            user: user, and group after ":", in place of the image's.
             tty: the process has a terminal.
             platform: OS/ARCH[/VARIANT]; None: this machine's.
             shared_layers: unpack each layer once, for all bundles that have it.
-            layer_root: where those are kept; a directory here means shared_layers.
+            layer_root: the directory where these layers are kept; it implies shared_layers.
 
         Raises:
-            Failure: the image is damaged, hostile or not there, or there is no room; nothing is made.
+            Failure: the image is damaged, hostile or missing, or the disk is full; nothing is left.
 
         """
         words = {"image": os.fspath(image), "directory": os.fspath(path), "args": [*args]}
@@ -106,10 +106,10 @@ class Bundle:
 
     @property
     def config(self) -> Config:
-        """The configuration, read anew each time.
+        """The configuration, read again at each access.
 
         Raises:
-            Failure: the file cannot be read, or is not right; a line for each problem.
+            Failure: the file cannot be read, or is invalid; a line for each problem.
 
         """
         return load.load(self.config_path)[0]
@@ -129,7 +129,7 @@ class Bundle:
         return validate.check(self.config_path)
 
     def plan(self, id: str = "ID", **options: Unpack[PlanOptions]) -> Plan:  # noqa: A002 - the specification's name
-        """Return the steps a container would be made with here and now, as `pyrunc plan` does.
+        """Return the steps that would make a container on this machine now, as `pyrunc plan` does.
 
         Args:
             id: the container's id.

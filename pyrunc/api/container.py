@@ -1,6 +1,7 @@
 """Container: one container from create to delete, for programs.
 
-Law 4: an object holds an id and what this program itself started; everything else is asked each time.
+Law 4: an object holds only the id and the process that this program has started; everything else is looked up
+each time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Container:
 
     Attributes:
         id: its id.
-        root: the directory its state is kept under.
-        init: its first process, if this object made it; else None.
+        root: the state root.
+        init: its first process, if this object made it; otherwise None.
 
     """
 
@@ -43,7 +44,7 @@ class Container:
 
         Args:
             id: its id.
-            root: where state is kept, as `--root` names it.
+            root: the state root, as for `--root`.
 
         Raises:
             Failure: there is none ("container does not exist").
@@ -71,13 +72,13 @@ class Container:
 
         Args:
             bundle: a Bundle, or the directory of one.
-            id: the container's id; a new one without.
-            root: where state is kept.
-            stdin: what its program gets: None for the caller's own, a descriptor, a file, or
+            id: the container's id; None for a random one.
+            root: the state root.
+            stdin: the program's standard input: None for the caller's own, a descriptor, a file, or
                 subprocess.PIPE or DEVNULL.
             stdout: the same.
             stderr: the same, or subprocess.STDOUT.
-            pass_fds: descriptors it gets as 3, 4 and so on.
+            pass_fds: descriptors that the program gets as 3, 4 and so on.
             options: those of `pyrunc create`.
 
         Raises:
@@ -115,14 +116,14 @@ class Container:
         stderr: Given = None,
         **options: Unpack[RestoreOptions],
     ) -> Self:
-        """Bring back a container from what checkpoint() wrote.
+        """Restore a container from the image files that checkpoint() wrote.
 
         Args:
             bundle: its bundle.
             images: the directory of the image files.
             id: the new container's id.
-            root: where state is kept.
-            stdin: what takes the place of a pipe it had.
+            root: the state root.
+            stdin: what takes the place of its standard input, if that was a pipe.
             stdout: the same.
             stderr: the same.
             options: those of `pyrunc restore`.
@@ -165,12 +166,12 @@ class Container:
 
     @property
     def status(self) -> str:
-        """What it is doing now: "creating", "created", "running", "paused" or "stopped"."""
+        """Its status now: "creating", "created", "running", "paused" or "stopped"."""
         return store.status(self._record())
 
     @property
     def pid(self) -> int:
-        """The number of its first process on the host, 0 when it has none."""
+        """The pid of its first process on the host, 0 when it has none."""
         pid: int = self.state["pid"]
         return pid
 
@@ -181,7 +182,7 @@ class Container:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration it was made from, with what update() changed."""
+        """The configuration it was made from, with the changes of update()."""
         return store.load_config(self._record())
 
     @property
@@ -200,31 +201,31 @@ class Container:
         return self.init and self.init.stderr
 
     def inspect(self) -> dict[str, Any]:
-        """Return all that is known of it, as `pyrunc inspect` prints it."""
+        """Return all that is known about it, as `pyrunc inspect` prints it."""
         from pyrunc.verbs import inspect
 
         return worker.listening(lambda: inspect.inspect(command("inspect", {}, id=self.id, root=self.root)))
 
     def processes(self) -> list[int]:
-        """Return the numbers of its processes on the host."""
+        """Return the pids of its processes on the host."""
         from pyrunc.apply import processes
 
         return processes.of(self._record())
 
     def stats(self) -> dict[str, Any]:
-        """Return what it uses, in the shape of `pyrunc events --stats`."""
+        """Return the resources it uses, as `pyrunc events --stats` prints them."""
         from pyrunc.apply.cgroups import statistics
 
         return statistics.stats(self._record().cgroup)
 
     def events(self, interval: float = 5.0) -> Iterator[tuple[str, dict[str, Any] | None]]:
-        """Tell what it uses and when it runs out of memory, until it has ended.
+        """Report the resources it uses, and when it runs out of memory, until it has ended.
 
         Args:
             interval: seconds between two records.
 
         Yields:
-            "stats" and what stats() returns, or "oom" and None.
+            "stats" and the result of stats(), or "oom" and None.
 
         """
         from pyrunc.verbs import events
@@ -234,7 +235,7 @@ class Container:
     # -- what it does ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Let its program run; returns when it does and the poststart hooks have ended.
+        """Start its program; return when it runs and the poststart hooks have ended.
 
         Raises:
             Failure: the program cannot be executed, a hook failed, or the container is not "created".
@@ -247,7 +248,7 @@ class Container:
 
         Args:
             signal: a number, or a name with or without SIG.
-            all: to every process of the container.
+            all: send it to every process of the container.
 
         Raises:
             Failure: there is no such signal, or the container does not run ("container not running").
@@ -270,7 +271,7 @@ class Container:
         worker.listening(lambda: pausing.pause(self._record()))
 
     def resume(self) -> None:
-        """Let it go on.
+        """Resume all its processes.
 
         Raises:
             Failure: it is not paused.
@@ -287,7 +288,7 @@ class Container:
             resources: members of linux.resources in config.json; what is left out stays as it is.
 
         Raises:
-            Failure: they are not right, it does not run, or the kernel refuses one; then none is changed.
+            Failure: they are invalid, it does not run, or the kernel refuses one; then none is changed.
 
         """
         from pyrunc.verbs import update
@@ -298,14 +299,14 @@ class Container:
         worker.listening(change)
 
     def checkpoint(self, images: Path, **options: Unpack[CriuOptions]) -> None:
-        """Write it to image files, with CRIU; it is gone afterwards, unless told to leave it running.
+        """Write it to image files, with CRIU. Its processes end then, unless leave_running is set.
 
         Args:
             images: the directory for them.
             options: those of `pyrunc checkpoint`.
 
         Raises:
-            Failure: it does not run, or CRIU says why not.
+            Failure: it does not run, or CRIU failed.
 
         """
         words = {"id": self.id, "root": self.root, "image_path": os.path.abspath(images)}
@@ -318,11 +319,11 @@ class Container:
             timeout: seconds to wait at most.
 
         Returns:
-            Its exit status, -N when signal N ended it; None when nobody knows, which
-            can only be when this object did not make the container: see `pyrunc wait`.
+            Its exit status, -N when signal N ended it; None when it is not known. That is possible
+            only if this object did not make the container: see `pyrunc wait`.
 
         Raises:
-            subprocess.TimeoutExpired: it runs still.
+            subprocess.TimeoutExpired: it still runs.
 
         """
         if self.init is not None:
@@ -338,11 +339,11 @@ class Container:
         """Ask its program to end, and kill it if it does not; as `pyrunc stop`.
 
         Args:
-            timeout: seconds it has to end by itself; 0 for none, a negative number for as long as it takes.
-            signal: a number, or a name with or without SIG; without, what its configuration says, else TERM.
+            timeout: seconds it has to end by itself; 0 to kill at once, a negative number for no limit.
+            signal: a number, or a name with or without SIG; None for that of its configuration, or TERM.
 
         Raises:
-            Failure: there is no such signal, or it does not die.
+            Failure: there is no such signal, or the program does not end.
 
         """
         from pyrunc.verbs import stop
@@ -354,8 +355,8 @@ class Container:
         """Remove it and everything that was made for it.
 
         Args:
-            force: kill it first if it runs; no error if it is gone already.
-            volumes: with the anonymous volumes that were made for it.
+            force: kill it first if it runs; a container that does not exist is no error.
+            volumes: also remove the anonymous volumes that were made for it.
 
         Raises:
             Failure: it has not stopped, or something of it cannot be removed.
@@ -367,7 +368,7 @@ class Container:
             try:
                 self.init.poll() if not force else self.init.wait(10)
             except (Failure, subprocess.TimeoutExpired):
-                pass  # how it ended is not known; that it is gone is
+                pass  # its exit status is not known, but it is deleted
             self.init.close()
 
     def spawn(
@@ -389,7 +390,7 @@ class Container:
             stdout: the same.
             stderr: the same.
             pass_fds: the same.
-            env: variables to set, beside those of the container's own process.
+            env: variables to set, in addition to those of the container's own process.
             options: those of `pyrunc exec`.
 
         Raises:
@@ -422,19 +423,19 @@ class Container:
         env: Mapping[str, str] | None = None,
         **options: Unpack[ExecOptions],
     ) -> Completed:
-        """Run one more process in it to its end, as subprocess.run() runs a program.
+        """Run one more process in it and wait for its end, as subprocess.run() runs a program.
 
         Args:
             args: program and arguments.
-            input: what it reads from its stdin.
-            capture_output: keep what it writes.
+            input: the content of its stdin.
+            capture_output: return what it writes.
             text: what it reads and writes is UTF-8.
             check: a status other than 0 is an error.
             timeout: seconds after which it is killed.
             stdin: as for create().
             stdout: the same.
             stderr: the same.
-            env: variables to set, beside those of the container's own process.
+            env: variables to set, in addition to those of the container's own process.
             options: those of `pyrunc exec`.
 
         Raises:
@@ -462,7 +463,7 @@ class Container:
 
 
 def state_root(root: Path | None) -> str:
-    """Return where state is kept, absolute."""
+    """Return the absolute path of the state root."""
     return os.path.abspath(root) if root else store.default_root()
 
 
@@ -480,4 +481,4 @@ def _quietly_delete(root: str, name: str) -> None:
     try:
         worker.call(asked, (worker.NOTHING,) * 3).close()
     except Failure:
-        return  # the interruption is what is reported, not this
+        return  # the caller reports the interruption, not this

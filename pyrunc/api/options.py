@@ -1,7 +1,7 @@
-"""What the calls of the interface take by name: the options of the command line, typed.
+"""The keyword arguments of the interface: the options of the command line, with types.
 
-One source of truth: names and meaning are those of pyrunc/cli/verbs.py (with "_" for "-"), which command()
-reads; the TypedDicts here say the same to type checkers, and a test holds the two together.
+Names and meaning are those of pyrunc/cli/verbs.py (with "_" for "-"), which command() reads. The TypedDicts
+here say the same to type checkers; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyrunc.cli.verbs import CHOICE, INTEGERS, MANY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What each call says in a way of its own, and what concerns a process in front of the container.
+# Options that are no keyword arguments: a call has another argument for them, or only the command needs them.
 NOT_TAKEN = {
     "*": {"root", "color", "debug", "log", "log-format", "log-level", "criu", "trace", "volume-root"},
     "create": {"bundle", "config", "preserve-fds", "no-subreaper"},
@@ -113,12 +113,12 @@ def command(verb: str, options: Mapping[str, object], **words: object) -> Comman
 
     Args:
         verb: a verb of the table.
-        options: what the caller gave by name.
-        words: what the interface itself says: the id, the bundle.
+        options: the caller's keyword arguments.
+        words: arguments that the interface itself adds: the id, the bundle.
 
     Raises:
-        TypeError: the verb has no such option, or it wants a list.
-        ValueError: it is none of the words an option can have.
+        TypeError: the verb has no such option, or the option needs a list.
+        ValueError: the value is none of those that the option can have.
 
     """
     fields: dict[str, object] = dict.fromkeys(VERBS[verb].positionals)

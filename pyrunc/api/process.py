@@ -1,7 +1,6 @@
-"""A process that runs in a container: its streams, its end.
+"""A process that runs in a container: its streams and its exit status.
 
-Named and shaped after subprocess, whose constants (PIPE, DEVNULL, STDOUT) and exceptions it uses: who can
-start a program from Python can start one in a container.
+Names and behaviour are those of subprocess, and so are the constants (PIPE, DEVNULL, STDOUT) and exceptions.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import IO, Self, TypeAlias
 
-    # What may be given for a stream: nothing (the caller's own), a descriptor, a file, or PIPE and the like.
+    # What may be given for a stream: None (the caller's own), a descriptor, a file, or PIPE, DEVNULL, STDOUT.
     Completed: TypeAlias = subprocess.CompletedProcess[Any]
     Given: TypeAlias = int | IO[bytes] | IO[str] | None
 
@@ -29,16 +28,16 @@ _CHUNK = 1 << 16
 
 
 class Streams:
-    """What a process gets as its 0, 1 and 2, and what its caller keeps of them.
+    """The standard streams of a process, and the caller's ends of their pipes.
 
     Attributes:
         theirs: the three descriptors for the worker.
-        stdin, stdout, stderr: our ends of pipes, None where there is none.
+        stdin, stdout, stderr: our ends of pipes, None for a stream that is not a pipe.
 
     """
 
     def __init__(self, stdin: Given, stdout: Given, stderr: Given) -> None:
-        """Open what is to be opened."""
+        """Open the pipes that are asked for."""
         self.theirs: list[int] = []
         self._opened: list[int] = []
         self.stdin: io.FileIO | None = None
@@ -67,7 +66,7 @@ class Streams:
         return None
 
     def handed_over(self) -> None:
-        """Close the ends that the process has now."""
+        """Close our copies of the process's ends of the pipes."""
         for fd in self._opened:
             os.close(fd)
         self._opened.clear()
@@ -81,7 +80,7 @@ class Streams:
 
 
 def _descriptor(given: Given, own: int) -> int:
-    """Return a descriptor for what was given; worker.NOTHING for /dev/null."""
+    """Return a descriptor for a stream; worker.NOTHING for /dev/null."""
     if given is None:
         try:
             os.fstat(own)
@@ -98,14 +97,14 @@ class Process:
 
     Attributes:
         args: its program and arguments.
-        pid: its number on the host.
-        returncode: how it ended, -N for signal N; None as long as nobody has asked, or it runs.
-        stdin, stdout, stderr: our ends of what was given as PIPE: unbuffered binary files.
+        pid: its pid on the host.
+        returncode: its exit status, -N for signal N; None while it runs, and before the first poll or wait.
+        stdin, stdout, stderr: our ends of the pipes that were asked for, as unbuffered binary files.
 
     """
 
     def __init__(self, args: Sequence[str], channel: worker.Channel, streams: Streams) -> None:
-        """Take over what a worker made."""
+        """Take over the process that a worker has made."""
         self.args = list(args)
         self.pid = channel.pid
         self.returncode: int | None = None
@@ -115,7 +114,7 @@ class Process:
         self._pidfd = channel.pidfd
 
     def poll(self) -> int | None:
-        """Return how it ended, None while it runs."""
+        """Return its exit status, None while it runs."""
         return self._ended(0)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -128,8 +127,8 @@ class Process:
             Its exit status, or -N when signal N ended it.
 
         Raises:
-            subprocess.TimeoutExpired: it runs still.
-            Failure: the worker that would tell was killed.
+            subprocess.TimeoutExpired: it still runs.
+            Failure: the worker that would report the status was killed.
 
         """
         code = self._ended(timeout)
@@ -175,10 +174,10 @@ class Process:
             timeout: seconds to wait at most.
 
         Returns:
-            All that it wrote to stdout and to stderr; None for what is no PIPE.
+            All that it wrote to stdout and to stderr; None for a stream that is not a PIPE.
 
         Raises:
-            subprocess.TimeoutExpired: it runs still; it goes on running.
+            subprocess.TimeoutExpired: it still runs, and goes on running.
 
         """
         end = None if timeout is None else time.monotonic() + timeout
@@ -195,7 +194,7 @@ class Process:
         return out, err
 
     def _exchange(self, data: bytes, kept: dict[int, list[bytes]], end: float | None) -> bool:
-        """Write data and read until the ends of files; False when the time is over."""
+        """Write data and read until the ends of files; return False when the time is over."""
         poll = select.poll()
         for fd in kept:
             poll.register(fd, select.POLLIN)
@@ -231,7 +230,7 @@ class Process:
             self._pidfd = -1
 
     def close(self) -> None:
-        """Close its streams and stop waiting for it. It goes on running; how it ends will not be known."""
+        """Close its streams and stop waiting for it. It goes on running; its exit status is lost."""
         self._streams.close()
         self._forget()
 
@@ -261,14 +260,14 @@ def _write(fd: int, data: bytes) -> bytes:
 
 
 def _text(data: bytes | None, *, text: bool) -> bytes | str | None:
-    """Return what a process wrote, decoded if that is wanted."""
+    """Return what a process wrote, decoded if text is set."""
     return data if data is None or not text else data.decode("utf-8", "replace")
 
 
 def finish(
     process: Process, given: bytes | str | None, timeout: float | None, *, text: bool, check: bool
 ) -> Completed:
-    """Serve a process to its end and say how it went, as subprocess.run() does."""
+    """Exchange data with a process until its end and return the result, as subprocess.run() does."""
     data = given.encode() if isinstance(given, str) else given
     out, err = process.communicate(data, timeout)
     done = subprocess.CompletedProcess(
@@ -282,7 +281,7 @@ def finish(
 def captured(
     given: bytes | str | None, stdin: Given, stdout: Given, stderr: Given, *, capture: bool
 ) -> tuple[Given, Given, Given]:
-    """Return the streams that input and capture_output mean."""
+    """Return the three streams, with those that input and capture_output ask for."""
     if given is not None and stdin is not None:
         raise ValueError("input and stdin exclude each other")
     if capture and (stdout is not None or stderr is not None):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def containers(root: Path | None = None) -> list[Container]:
-    """Return the containers under a state root.
+    """Return the containers of a state root; none if it does not exist.
 
     Raises:
-        Failure: it cannot be read; one that is not there is empty.
+        Failure: it cannot be read.
 
     """
     directory = state_root(root)
@@ -43,7 +43,7 @@ def containers(root: Path | None = None) -> list[Container]:
         try:
             found.append(Container(name, root=directory))
         except Failure as problem:
-            # One that cannot be read hides no other; one that was just deleted is none.
+            # A record that cannot be read hides no other container; a container may just have been deleted.
             worker.listening(lambda problem=problem: _warn(problem))  # type: ignore[misc]
     return found
 
@@ -64,14 +64,14 @@ def run(
     pass_fds: Sequence[int] = (),
     **options: Unpack[CreateOptions],
 ) -> Completed:
-    """Run a bundle's program in a container to its end, as subprocess.run() runs a program.
+    """Run a bundle's program in a container and wait for its end, as subprocess.run() runs a program.
 
     Args:
         bundle: a Bundle, or the directory of one.
-        id: the container's id; a new one without.
-        root: where state is kept.
-        input: what it reads from its stdin.
-        capture_output: keep what it writes.
+        id: the container's id; None for a random one.
+        root: the state root.
+        input: the content of its stdin.
+        capture_output: return what it writes.
         text: what it reads and writes is UTF-8.
         check: a status other than 0 is an error.
         timeout: seconds after which it is killed.
@@ -82,10 +82,10 @@ def run(
         options: those of `pyrunc create`.
 
     Returns:
-        Its arguments, returncode (-N when signal N ended it), stdout and stderr. The container is gone.
+        Its arguments, returncode (-N when signal N ended it), stdout and stderr. The container is deleted.
 
     Raises:
-        Failure: the container cannot be made, or its program not executed.
+        Failure: the container cannot be made, or its program cannot be executed.
         subprocess.TimeoutExpired: it took too long, and was killed.
         subprocess.CalledProcessError: check, and its status is not 0.
 

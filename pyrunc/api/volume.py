@@ -18,7 +18,7 @@ class Volume:
     """A volume of a store.
 
     Attributes:
-        name: what containers call it.
+        name: its name, as in `-v NAME:DESTINATION`.
         root: the directory of the store.
 
     """
@@ -28,7 +28,7 @@ class Volume:
 
         Args:
             name: its name.
-            root: the store, as `--volume-root` names it.
+            root: the store, as for `--volume-root`.
 
         Raises:
             Failure: there is none.
@@ -43,11 +43,11 @@ class Volume:
     def create(
         cls, name: str | None = None, *, labels: Mapping[str, str] | None = None, root: Path | None = None
     ) -> Self:
-        """Make a volume, unless it is there.
+        """Make a volume, unless it exists already.
 
         Args:
-            name: its name; without one it is anonymous.
-            labels: what to note about it.
+            name: its name; None for an anonymous volume with a random name.
+            labels: its labels.
             root: the store.
 
         Raises:
@@ -67,12 +67,12 @@ class Volume:
 
     @property
     def path(self) -> str:
-        """The directory its content is in."""
+        """The directory of its content."""
         return self._store.mountpoint(self.name)
 
     @property
     def labels(self) -> dict[str, str]:
-        """What its creator noted."""
+        """Its labels."""
         return self._store.read(self.name).labels
 
     @property
@@ -82,17 +82,17 @@ class Volume:
 
     @property
     def users(self) -> list[tuple[str, str]]:
-        """The containers that use it, also stopped ones: state root and id of each."""
+        """The containers that use it, stopped ones included: state root and id of each."""
         return [(user[0], user[1]) for user in self._store.users(self._store.read(self.name))]
 
     def delete(self, *, force: bool = False) -> None:
-        """Remove it with all that is in it.
+        """Remove it with its content.
 
         Args:
-            force: be content if there is none.
+            force: a missing volume is no error.
 
         Raises:
-            Failure: a container uses it, or it is not there.
+            Failure: a container uses it, or it does not exist.
 
         """
         try:

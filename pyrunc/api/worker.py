@@ -1,13 +1,13 @@
 """The process between a caller of the library and a container.
 
-A container must not be made in the caller's own process: it becomes undumpable, signals are blocked, and what
-is forked is a copy of all that runs. So each call that starts or ends something is carried out by
-a worker, forked twice: it is nobody's child, so no signal and no zombie reach the caller, and its session
-and its descriptors are its own. It calls the same function the command line calls (law 1). If that made a
-process, the worker stays as its parent and tells how it ended.
+A container must not be made in the caller's own process, because that changes the process: it becomes
+undumpable, and signals are blocked. So each call that starts or ends something is carried out by a worker.
+The worker is forked twice: it is not the caller's child, so the caller gets no signal and no zombie. It has
+its own session and descriptors. It calls the same function as the command line (law 1). If that made a
+process, the worker stays as its parent and reports its exit status.
 
-The caller may have threads: only fork(2) is done among them, with every signal blocked and everything that
-the worker may need imported before (an import lock held by another thread would never be let go).
+The caller may have threads. Among them only fork(2) is done, with every signal blocked. Everything that the
+worker may need is imported before: an import lock that another thread holds would never be released.
 
     caller                                   worker
       | <------------- WORKER + its pidfd ------ |
@@ -42,28 +42,28 @@ if TYPE_CHECKING:
 
 WORKER, WARNING, DONE, EXIT = b"P", b"W", b"R", b"X"
 
-NOTHING = -1  # in the place of a descriptor: /dev/null
+NOTHING = -1  # instead of a descriptor: /dev/null
 
 _LAST_FD = 0xFFFFFFFF
 _LONGEST = 1 << 15
 LONGEST = (1 << 31) - 1  # milliseconds poll(2) waits at most, 24.8 days
 _PATIENCE = 10_000  # milliseconds an interrupted worker has to undo what it did
 
-# What a service manager gave the caller is not the container's.
+# A service manager gave these to the caller, not to the container.
 _NOT_OURS = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 _log = logging.getLogger("pyrunc")
-_log.addHandler(logging.NullHandler())  # a library is silent until somebody listens
+_log.addHandler(logging.NullHandler())  # a library prints nothing unless its user configures logging
 
 
 # -- the caller's side ---------------------------------------------------------------------------------------
 
 
 class Channel:
-    """What a worker says, read by its caller.
+    """The caller's end of the connection to a worker.
 
     Attributes:
-        pid, pidfd: the process it made, 0 and -1 when it made none. The descriptor is the reader's to close.
+        pid, pidfd: the process it made, 0 and -1 when it made none. The caller closes pidfd.
 
     """
 
@@ -77,7 +77,7 @@ class Channel:
         """Wait until the work is done.
 
         Raises:
-            Failure: the worker's, or that it died.
+            Failure: that of the worker, or: the worker died.
 
         """
         worker = -1
@@ -115,7 +115,7 @@ class Channel:
             Its exit status, -N for signal N; None when it did not end within these seconds.
 
         Raises:
-            Failure: the worker was killed, and it is not known.
+            Failure: the worker was killed, so the status is not known.
 
         """
         poll = select.poll()
@@ -128,12 +128,12 @@ class Channel:
         return int(payload)
 
     def close(self) -> None:
-        """Stop listening; the worker goes on."""
+        """Close the connection; the worker goes on."""
         self._sock.close()
 
 
 def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int] = ()) -> Channel:
-    """Have a worker carry out a command, and wait until it has.
+    """Make a worker carry out a command, and wait until it is done.
 
     Args:
         command: what to do; its verb is one of ACTIONS.
@@ -141,7 +141,7 @@ def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int
         fds: descriptors that become its 3 and following.
 
     Raises:
-        Failure: the work's.
+        Failure: that of the worker.
 
     """
     _preload()
@@ -157,7 +157,7 @@ def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int
         try:
             os.waitpid(pid, 0)
         except ChildProcessError:
-            pass  # the caller ignores SIGCHLD, or collects whatever there is
+            pass  # the caller ignores SIGCHLD, or waits for all its children itself
     except OSError as exc:
         near.close()
         raise Failure("fork", errno=exc.errno or 0) from None
@@ -170,7 +170,7 @@ def call(command: Command, streams: Sequence[int] = (0, 1, 2), fds: Sequence[int
 
 
 def listening(function: Callable[[], Result]) -> Result:
-    """Call a function in the caller's own process, and log what it warns of instead of printing it."""
+    """Call a function in the caller's own process, and log its warnings instead of printing them."""
     before, log.listener = log.listener, lambda message: _log.warning("%s", message)
     try:
         return function()
@@ -179,7 +179,7 @@ def listening(function: Callable[[], Result]) -> Result:
 
 
 def _interrupt(worker: int) -> None:
-    """Have a worker undo what it did: its caller does not wait for it any more."""
+    """Make a worker undo what it did: its caller does not wait for it any more."""
     poll = select.poll()
     poll.register(worker, select.POLLIN)
     for number in (_signal.SIGINT, _signal.SIGKILL):
@@ -191,7 +191,7 @@ def _interrupt(worker: int) -> None:
             return
 
 
-# What nearly every call needs: imported once here instead of once in each worker.
+# Modules that nearly every call needs: imported once here instead of once in each worker.
 _USUAL = (
     "life.creation",
     "verbs.exec",
@@ -204,7 +204,7 @@ _FOLDERS = ("apply", "images", "life", "plan", "spec", "volumes", "verbs")
 
 
 def _preload() -> None:
-    """Import what workers import; with other threads about, all that they ever could."""
+    """Import the usual modules of workers; in a process with threads, every module that a worker can need."""
     names: list[str] = list(_USUAL)
     if len(os.listdir("/proc/self/task")) > 1:
         top = os.path.dirname(os.path.dirname(__file__))
@@ -226,12 +226,12 @@ def _preload() -> None:
 
 
 def _begin(command: Command, sock: _socket.socket, sources: list[int], mask: set[int]) -> NoReturn:
-    """Become the worker: of the caller's, only its memory and the given descriptors are left."""
+    """Become the worker, which keeps only the caller's memory and the given descriptors."""
     os.setsid()
     if os.fork():
         os._exit(0)
     for number in _signal.valid_signals():
-        # Not one of the caller's handlers may run here.
+        # No handler of the caller may run here.
         if callable(_signal.getsignal(number)) or number == _signal.SIGCHLD:
             _signal.signal(number, _signal.SIG_DFL)
     if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
@@ -248,7 +248,7 @@ def _begin(command: Command, sock: _socket.socket, sources: list[int], mask: set
 
 
 def _arrange(sock: _socket.socket, sources: list[int]) -> _socket.socket:
-    """Give the sources the numbers from 0 on, the channel the next one, and close all others."""
+    """Give the sources the numbers from 0 on, the channel the next one, and close all other descriptors."""
     own = len(sources)
     high = []
     for fd in (sock.fileno(), *sources):
@@ -259,7 +259,7 @@ def _arrange(sock: _socket.socket, sources: list[int]) -> _socket.socket:
     os.dup2(high[0], own, inheritable=False)
     _linux.close_range(own + 1, _LAST_FD, 0)
     if sock.fileno() != own:
-        sock.detach()  # its number is another's now, or nobody's
+        sock.detach()  # its number is another descriptor now, or closed
         return _socket.socket(fileno=own)
     return sock
 
@@ -277,26 +277,27 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
             _watch(pid, sock, _record(command))
     except Failure as problem:
         protocol.report(sock, problem)
-    except BaseException as exc:  # noqa: BLE001 - it is the caller who words it
+    except BaseException as exc:  # noqa: BLE001 - the caller reports it
         protocol.report(sock, Failure(f"internal error: {type(exc).__name__}: {exc}"))
     finally:
         os._exit(0)
 
 
 def _record(command: Command) -> store.Container | None:
-    """Return the record of the container that a command has made; None for what has none of its own."""
+    """Return the record of the container that a command has made; None for exec, which makes none."""
     if command.verb == "exec":
         return None
     try:
         return store.open_container(str(command.root), command.id)
     except Failure:
-        return None  # somebody has deleted it since
+        return None  # it was deleted meanwhile
 
 
 def _watch(pid: int, sock: _socket.socket, container: store.Container | None) -> None:
-    """Be the parent of a process until it ends, holding nothing that anybody could be waiting for.
+    """Be the parent of a process until it ends.
 
-    How a container's first process ends is written down as well, for others who ask.
+    All other descriptors are closed, because another process may wait for their ends. The exit status of a
+    container's first process is also written to its record.
     """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):

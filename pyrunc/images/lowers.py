@@ -1,12 +1,13 @@
-"""Who uses shared layers: bundles that name them in a file, and containers that were made from one.
+"""The users of shared layers: bundles that name them in a file, and containers of such bundles.
 
-A claim is a directory STORE/users/NAME with two entries: `user`, a symlink to the word of whoever claims, and
-`layers`, the list of what is claimed. A bundle's word is its file `layers`; a container's is a symlink in its
-state directory that leads to the claim, so that removing its layer removes the claim with it. A claim whose
-word is gone counts for nothing, so one that a killed command has left does no harm (law 4).
+A claim says that a bundle or a container uses layers. It is a directory STORE/users/NAME with two entries:
+`layers`, the list of these layers, and `user`, a symlink to a file of the user, its *word*. A bundle's word
+is its file `layers`. A container's word is a symlink in its state directory; it leads to the claim, so that
+removing the container's layer removes the claim, too. A claim without a word does not count, so a claim
+that a killed command has left does no harm (law 4).
 
-Each who reads or makes claims holds the store's lock, shared; whoever removes layers holds it alone.
-Imported for containers that have such layers.
+To read or make claims, a command holds the store's lock, shared; to remove layers, it holds it alone.
+This module is imported for containers that have such layers.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def read(directory: str) -> tuple[str, ...]:
-    """Return the layers that a bundle, or a claim, names: directories, highest first.
+    """Return the layers that a bundle or a claim names: directories, highest first.
 
     Raises:
         Failure: it has no such list, or an invalid one.
@@ -56,12 +57,12 @@ def read(directory: str) -> tuple[str, ...]:
 
 
 def text(layers: Sequence[str]) -> bytes:
-    """Return the list of some layers as read() takes it."""
+    """Return the content of the file that read() reads."""
     return "".join(layer + "\n" for layer in layers).encode("utf-8", "surrogateescape")
 
 
 def lock(path: str, how: int) -> int:
-    """Lock a store, waiting while others hold the lock, and return the descriptor that holds it.
+    """Lock a store, and return the descriptor that holds the lock. Wait while others hold it.
 
     Args:
         path: the store.
@@ -97,7 +98,7 @@ def hold(container: Container, step: AttachRoot) -> None:
     lowers = [path for name, path, _ in overlay.layers if name == "lowerdir+"][1:] if overlay else []
     for path in dict.fromkeys(_store(lower) for lower in lowers):
         if not _is_ours(path):
-            continue  # a directory that is no store of ours, or another user's: its keeper knows
+            continue  # no store of pyrunc's, or another user's: its owner has to keep the layers
         with failing(f"claim layers of {path}"), closing(lock(path, fcntl.LOCK_SH)):
             bundle(path, container.bundle, lowers)
             _claim(container, path, lowers)
@@ -107,7 +108,7 @@ def hold(container: Container, step: AttachRoot) -> None:
 
 
 def bundle(path: str, directory: str, layers: Sequence[str]) -> None:
-    """Claim layers for a bundle, unless that is done; one that was moved is claimed again when it is used.
+    """Claim layers for a bundle, unless there is a claim. A moved bundle gets a new one at its next use.
 
     Args:
         path: the store; its lock is held.
@@ -115,7 +116,7 @@ def bundle(path: str, directory: str, layers: Sequence[str]) -> None:
         layers: the layers.
 
     Raises:
-        OSError: that cannot be noted.
+        OSError: the claim cannot be made.
 
     """
     name = "bundle-" + _linux.sha256(os.fsencode(directory))[:32]
@@ -124,7 +125,7 @@ def bundle(path: str, directory: str, layers: Sequence[str]) -> None:
 
 
 def _claim(container: Container, path: str, layers: Sequence[str]) -> None:
-    """Claim layers for a container; its own layer's removal takes places of this name away (apply/)."""
+    """Claim layers for a container. The name is one that the removal of its layer recognises (apply/)."""
     name = f"pyrunc-{container.id}-{os.urandom(4).hex()}"
     link = f"{os.path.abspath(container.directory)}/{_FOLDER}/{LIST}"
     os.symlink(f"{path}/{USERS}/{name}", link)
@@ -132,7 +133,7 @@ def _claim(container: Container, path: str, layers: Sequence[str]) -> None:
 
 
 def _make(path: str, name: str, word: str, layers: Sequence[str]) -> None:
-    """Make a claim: whole, or not at all."""
+    """Make a claim, with all its entries or not at all."""
     draft = f"{path}/{USERS}/.{os.urandom(8).hex()}"
     os.mkdir(draft, 0o700)
     os.symlink(word, f"{draft}/{_USER}")
@@ -153,10 +154,10 @@ def forget(claim: str) -> None:
 
 
 def claims(path: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return all that is claimed of a store: path of the claim -> (who, the layers); () if that is over.
+    """Return all claims of a store: path of the claim -> (user, layers); () if it does not count any more.
 
     Raises:
-        Failure: a claim that still counts cannot be read.
+        Failure: a claim that counts cannot be read.
 
     """
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -179,7 +180,7 @@ def claims(path: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _checked(claim: str, word: str) -> tuple[str, tuple[str, ...]]:
-    """Return who claims, and what; nothing if the word is not there any more."""
+    """Return the user of a claim, and its layers; no layers if its word is gone."""
     if os.path.basename(claim).startswith("bundle-"):
         directory = os.path.dirname(word)
         return directory, read(directory) if os.path.lexists(word) else ()
@@ -199,7 +200,7 @@ def _store(layer: str) -> str:
 
 
 def _is_ours(path: str) -> bool:
-    """Tell whether a directory is a store of the caller's: in another user's, names lead where he wants."""
+    """Tell whether a directory is a store of the caller's. In another user's, names may lead anywhere."""
     try:
         found = os.stat(f"{path}/{USERS}", follow_symlinks=False)
         return found.st_uid == os.geteuid() == os.stat(path, follow_symlinks=False).st_uid

@@ -1,35 +1,35 @@
-"""What of an image could not be made as it has it: counted, and said at the end in a line each."""
+"""What could not be made exactly as in the image: counted, and reported in one warning for each kind."""
 
 from __future__ import annotations
 
 
 class Notes:
-    """What could not be made as the image has it, and is no reason to give up.
+    """Numbers of things that could not be made as in the image. They are no errors.
 
     Attributes:
-        devices: how many there were.
-        owners: files of users that nobody is here.
-        attributes: extended attributes.
-        attribute: the first of them.
+        devices: devices that became empty files.
+        owners: files of users whose ids are not mapped here.
+        attributes: extended attributes that were left out.
+        attribute: the name of the first of them.
 
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with zeros."""
         self.devices = 0
         self.owners = 0
         self.attributes = 0
         self.attribute = ""
 
     def add(self, devices: int, owners: int, attributes: int, attribute: str) -> None:
-        """Add the notes of another layer, as facts() has them."""
+        """Add the notes of another layer, as facts() returns them."""
         self.devices += devices
         self.owners += owners
         self.attributes += attributes
         self.attribute = self.attribute or attribute
 
     def facts(self) -> tuple[int, int, int, str]:
-        """Return them as JSON can hold them."""
+        """Return the numbers, to be written as JSON."""
         return self.devices, self.owners, self.attributes, self.attribute
 
     def words(self) -> list[str]:

@@ -1,10 +1,11 @@
-"""The layer store: each layer of an image unpacked once, as overlayfs takes it, for all bundles.
+"""The layer store: each layer of an image is unpacked once, as overlayfs needs it, for all bundles.
 
-A layer is STORE/ALGORITHM/DIGITS of its chain id (the image specification, config.md), which names it with
-all that lies below it: `fs` is the tree, `layer.json` what is known of it. It is unpacked into an overlay of
-the layers below, so the kernel writes the whiteouts, and what is merged is what one tree would be. That
-happens in STORE/.tmp, under a lock that belongs to the chain id; one rename gives it its name when its digest
-is right. A store stays valid when a command is killed at any instruction.
+A layer is the directory STORE/ALGORITHM/DIGITS, named by its chain id (the image specification, config.md).
+The chain id stands for the layer and all layers below it. `fs` in it is the tree, `layer.json` says what is
+known about it. A layer is unpacked into an overlay of the layers below, so the kernel makes the whiteouts,
+and the merged tree is the same as if the image were unpacked into one tree. This happens in STORE/.tmp, under
+a lock for the chain id; when the digest is right, one rename gives the layer its name. So a store stays valid
+even if a command is killed at any point.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ META = "layer.json"
 _TMP = ".tmp"
 _LOCKS = ".locks"
 _OVERLAYS = ("trusted.overlay.", "user.overlay.")
-# No notes that lie outside of the layers: they are mounted together with others later.
+# overlayfs must write nothing outside the layers: they are mounted together with others later.
 _WORDS = ("index=off", "metacopy=off")
 _ELSEWHERE = "name a directory on another file system with --layer-root"
 
 
 def default_path() -> str:
-    """Return where layers are kept when --layer-root is not given."""
+    """Return the path of the layer store when --layer-root is not given."""
     return volume_store.default_path("layers", "--layer-root")
 
 
 def chain_ids(contents: Sequence[str]) -> list[str]:
-    """Return the chain id of each layer: digests of the digests up to it."""
+    """Return the chain id of each layer: a digest of the digests of this layer and those below it."""
     chains: list[str] = []
     for content in contents:
         below = f"{chains[-1]} {content}" if chains else ""
@@ -66,7 +67,7 @@ def place(store: str, chain: str) -> str:
 
 
 def begin(store: str) -> int:
-    """Make a store if there is none, and return a descriptor that keeps other commands from removing layers.
+    """Make a store if there is none. Return a descriptor; while it is open, no command can remove layers.
 
     Raises:
         Failure: it cannot be made, or other users can change it.
@@ -94,15 +95,15 @@ def fill(
     Args:
         image: the image; it has layers.
         store: the store; begin() was called.
-        rootfs: an empty directory, which gets to look like the root of the whole.
-        user: whom to look up in it, as accounts.find().
+        rootfs: an empty directory. It gets owner, mode and times of the root directory of the merged tree.
+        user: the user to look up in the image, as for accounts.find().
         maps: those of an ordinary user's namespace, None for root.
 
     Returns:
         process.user, warnings, and the directories of all layers, highest first.
 
     Raises:
-        Failure: an entry is refused, or something cannot be made; no layer that is not whole is left.
+        Failure: an entry is refused, or something cannot be made; no incomplete layer is left.
 
     """
     with closing(os.open(rootfs, directory_trees.READ_DIRECTORY)) as root:
@@ -132,7 +133,7 @@ def _fill(image: Image, store: str, root: int, user: str, owners: Owners) -> lis
 
 
 def _lock(store: str, chain: str) -> int:
-    """Take the lock of one chain id; of several who want a layer one unpacks it, the others wait."""
+    """Take the lock of one chain id. If several commands need a layer, one unpacks it and the others wait."""
     name = chain.replace(":", "-")
     fd = os.open(f"{store}/{_LOCKS}/{name}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -144,15 +145,15 @@ def _lock(store: str, chain: str) -> int:
 
 
 class _Job:
-    """What is to be unpacked.
+    """The unpacking of one image.
 
     Attributes:
         image: the image.
-        owners: whose files are whose.
-        progress: the bar.
-        sizes: of the layers, as they are in the image.
-        number: which layer is next.
-        made: directories of those that are there, highest first.
+        owners: which ids the image's files get here.
+        progress: the progress bar.
+        sizes: sizes of the layers, as they are in the image.
+        number: the index of the next layer.
+        made: directories of the layers that the store has, highest first.
 
     """
 
@@ -171,7 +172,7 @@ def _make(job: _Job, staging: Staging, directory: str) -> None:
     os.mkdir(draft, 0o700, dir_fd=staging.fd)
     try:
         top = f"{staging.path}/{draft}"
-        # The kernel's names: upper and work. An overlay without a lower layer cannot be.
+        # upper and work are the kernel's names. An overlay needs at least one lower layer: empty.
         for name in ("upper", "work", "empty"):
             os.mkdir(f"{top}/{name}", 0o700)
         _prepare(f"{top}/upper", job.made)
@@ -192,7 +193,7 @@ def _make(job: _Job, staging: Staging, directory: str) -> None:
 
 
 def _prepare(upper: str, below: list[str]) -> None:
-    """Let the top of a layer look like that of the one below, as it does until an entry says otherwise."""
+    """Give the top directory of a layer the attributes of the one below. An entry may change them."""
     with closing(os.open(upper, directory_trees.READ_DIRECTORY)) as fd:
         if below:
             _look_like(fd, below[0])
@@ -213,7 +214,7 @@ def _look_like(fd: int, other: str) -> None:
 
 
 def _merged(below: list[str], layer: str) -> int:
-    """Return a descriptor of layers merged, in a mount that is attached nowhere.
+    """Return a descriptor of the merged layers, a mount that is not attached anywhere.
 
     Raises:
         Failure: the kernel cannot do that.
@@ -233,7 +234,7 @@ def _merged(below: list[str], layer: str) -> int:
     try:
         if layer:
             _check(f"{layer}/upper", "user" if "userxattr" in words else "trusted")
-        # Whoever closes this descriptor unmounts it. To go up in what is unmounted fails (EAGAIN).
+        # Closing this descriptor unmounts it. In an unmounted tree ".." fails (EAGAIN).
         return filesystems.open_new(step)
     except Failure as problem:
         raise Failure(
@@ -242,7 +243,7 @@ def _merged(below: list[str], layer: str) -> int:
 
 
 def _check(upper: str, kind: str) -> None:
-    """Make sure that a directory can hold overlayfs's notes: without them it would lose deletions."""
+    """Check that a directory can have overlayfs's attributes: without them, deletions would be lost."""
     with failing(f"there are no {kind}.* attributes"):
         os.setxattr(upper, f"{kind}.pyrunc", b"y")
         os.removexattr(upper, f"{kind}.pyrunc")
@@ -254,7 +255,7 @@ def _account(made: list[str], user: str) -> dict[str, Any]:
         return accounts.find(root, user)
 
 
-# -- what is known of a layer ----
+# -- what is known about a layer ----
 
 
 def _facts(job: _Job, made: Tree) -> bytes:
@@ -270,7 +271,7 @@ def _facts(job: _Job, made: Tree) -> bytes:
 
 
 def meta(directory: str) -> dict[str, Any]:
-    """Return what is known of a layer.
+    """Return what is known about a layer.
 
     Raises:
         Failure: it cannot be read.
@@ -325,10 +326,10 @@ def layers(store: str) -> list[str]:
 
 
 def users(store: str) -> dict[str, list[str]]:
-    """Return who uses each layer of a store: directory of its tree -> bundles and containers.
+    """Return the users of each layer of a store: directory of its tree -> bundles and containers.
 
     Raises:
-        Failure: that cannot be told.
+        Failure: a claim cannot be read.
 
     """
     found: dict[str, list[str]] = {}
@@ -344,13 +345,13 @@ def prune(store: str, maps: IdMaps | None, *, dry_run: bool = False) -> tuple[li
     Args:
         store: the store.
         maps: those of an ordinary user's namespace, None for root.
-        dry_run: only tell which.
+        dry_run: remove nothing.
 
     Returns:
         Their chain ids, and how many bytes their files had.
 
     Raises:
-        Failure: it cannot be told whether one is used, or one cannot be removed.
+        Failure: a claim cannot be read, or a layer cannot be removed.
 
     """
     try:
@@ -378,7 +379,7 @@ def prune(store: str, maps: IdMaps | None, *, dry_run: bool = False) -> tuple[li
 
 def _remove(store: str, gone: list[str]) -> int:
     size = 0
-    # Its lock is held alone, so what killed commands have left here is swept away as well.
+    # Its lock is held alone, so no other command uses the store: leftovers of killed ones are removed, too.
     with Staging(store) as staging:
         for chain in gone:
             draft = os.urandom(8).hex()
