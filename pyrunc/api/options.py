@@ -16,16 +16,6 @@ from pyrunc.cli.verbs import CHOICE, INTEGERS, MANY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Options that are no keyword arguments: a call has another argument for them, or only the command needs them.
-NOT_TAKEN = {
-    "*": {"root", "color", "debug", "log", "log-format", "log-level", "criu", "trace", "volume-root"},
-    "create": {"bundle", "config", "preserve-fds", "no-subreaper"},
-    "exec": {"detach", "tty", "env", "preserve-fds"},
-    "checkpoint": {"image-path"},
-    "restore": {"bundle", "config", "image-path", "detach", "no-subreaper", "preserve-fds"},
-    "plan": {"bundle", "config", "format", "json", "program"},
-}
-
 
 class Managing(TypedDict, total=False):
     """The global options about cgroups and rights."""

@@ -59,9 +59,3 @@ def _check(first: int, count: int, what: str) -> None:
         except OSError as exc:
             place = f"{fd - first} (of {count}), descriptor {fd}"
             raise Failure(f"unable to stat {what} {place}", errno=exc.errno or 0) from exc
-
-
-def keep(count: int) -> None:
-    """Keep these descriptors open across execve; called in the child. All others are close-on-exec."""
-    for fd in range(FIRST, FIRST + count):
-        os.set_inheritable(fd, True)

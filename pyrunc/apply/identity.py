@@ -16,14 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.steps import OomScore, Rlimit
 
-_PASSWD_LIMIT = 1 << 20
-_EXECUTABLE = 0o111
 NO_GROUPS = (
     "cannot set any additional groups in a rootless container",
     "this user namespace denies setgroups: give it groups of /etc/subgid in /linux/gidMappings",
 )
 _INFINITY = (1 << 64) - 1  # RLIM_INFINITY
-_LAST = 63  # the kernel's capability sets have 64 bits
 
 
 def become_root() -> None:

@@ -18,8 +18,7 @@ class Row(Record):
         point: the mount point, as seen from the reader's root.
         options: the words of the mount.
         data: the words of the file system.
-        shared, master, source_group: peer groups: its own, that of its master, and the nearest one above the
-            master that the reader can see; 0 for none.
+        shared, master: peer groups: its own and that of its master; 0 for none.
         unbindable: it cannot be bound.
         fstype, source: of the file system.
 
@@ -35,7 +34,6 @@ class Row(Record):
     data: tuple[str, ...] = ()
     shared: int = 0
     master: int = 0
-    source_group: int = 0
     unbindable: bool = False
     source: str = ""
 
@@ -59,7 +57,6 @@ def parse(text: str) -> list[Row]:
                 options=tuple(fields[5].split(",")),
                 shared=int(tags.get("shared", 0)),
                 master=int(tags.get("master", 0)),
-                source_group=int(tags.get("propagate_from", 0)),
                 unbindable="unbindable" in tags,
                 fstype=fstype,
                 source=unescape(source),

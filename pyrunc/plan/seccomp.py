@@ -147,17 +147,6 @@ class Filter(Record):
         return allowed
 
 
-def features() -> dict[str, object]:
-    """Return the linux.seccomp part of `features`, except supportedFlags, which only the kernel knows."""
-    return {
-        "enabled": True,
-        "actions": sorted(ACTIONS),
-        "operators": sorted(COMPARISONS),
-        "archs": sorted(ARCHITECTURES),
-        "knownFlags": list(FLAGS),
-    }
-
-
 def action_name(action: int) -> str:
     """Return the word for an action, with its errno: "SCMP_ACT_ERRNO(38)"."""
     kind = action & ~0xFFFF

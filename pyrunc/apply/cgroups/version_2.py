@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 _FREEZE_SECONDS = 10.0
-_EINTR_ROUNDS = 5
 
 
 def enable(plan: CgroupPlan, path: str) -> None:

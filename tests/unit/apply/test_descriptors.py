@@ -97,11 +97,3 @@ def test_counting(
         return descriptors.passed(preserve, own, listen=listen)
 
     assert with_open(opened, count) == answer
-
-
-def test_keeping(with_open: Callable[[int, Callable[[], object]], str]) -> None:
-    def keep() -> object:
-        descriptors.keep(2)
-        return [os.get_inheritable(fd) for fd in range(3, 6)]
-
-    assert with_open(3, keep) == "[True, True, False]"

@@ -35,7 +35,7 @@ def test_every_field() -> None:
         data=("rw", "errors=continue"),
     )
     assert (second.point, second.root) == ("/dev/null\\x", "/null")
-    assert (second.shared, second.master, second.source_group) == (3, 7, 2)
+    assert (second.shared, second.master) == (3, 7)
     assert (third.unbindable, third.source, third.data) == (True, "", ("rw",))
 
 

@@ -237,15 +237,6 @@ def test_an_action_without_a_name_is_shown_as_its_number() -> None:
     assert seccomp.action_name(SECCOMP_RET_KILL_THREAD) == "SCMP_ACT_KILL_THREAD"
 
 
-def test_features_lists_the_tables() -> None:
-    found = seccomp.features()
-    assert found["enabled"] is True
-    assert found["actions"] == sorted(seccomp.ACTIONS)
-    assert found["operators"] == sorted(seccomp.COMPARISONS)
-    assert found["archs"] == sorted(seccomp.ARCHITECTURES)
-    assert found["knownFlags"] == list(seccomp.FLAGS)
-
-
 def test_process_state_has_metadata_only_if_given() -> None:
     section = {**ALLOW_ALL, "listenerPath": "/s", "syscalls": [rule("SCMP_ACT_NOTIFY")]}
     state: dict[str, object] = {"id": "a", "status": "creating"}

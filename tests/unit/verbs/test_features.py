@@ -11,6 +11,8 @@ import pytest
 from referencing import Registry, Resource
 
 from pyrunc import versions
+from pyrunc.apply.seccomp import filters
+from pyrunc.plan import seccomp
 from pyrunc.plan.mount_options import OPTIONS
 from pyrunc.verbs import features
 
@@ -44,6 +46,18 @@ def test_what_engines_look_for() -> None:
 
 def test_mount_options_are_the_tables() -> None:
     assert features.features()["mountOptions"] == sorted(OPTIONS)
+
+
+def test_seccomp_s_words_are_the_tables() -> None:
+    found: Any = features.features()
+    assert found["linux"]["seccomp"] == {
+        "enabled": True,
+        "actions": sorted(seccomp.ACTIONS),
+        "operators": sorted(seccomp.COMPARISONS),
+        "archs": sorted(seccomp.ARCHITECTURES),
+        "knownFlags": list(seccomp.FLAGS),
+        "supportedFlags": filters.supported_flags(),
+    }
 
 
 def test_without_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
