@@ -5,13 +5,27 @@ Usage: front.py [--tty] [--notify DIRECTORY] [--subreaper] COMMAND...
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
+import termios
 
 from pyrunc.apply import foreground, notify, terminal
 from pyrunc.plan.steps import Terminal
 
 ANY_SIZE = Terminal(width=0, height=0, console=False)
+
+
+def open_terminal(wanted: terminal.Settings) -> tuple[int, int]:
+    """Make a terminal as the init program does: return master and slave."""
+    master, slave = os.openpty()
+    if wanted.size is not None:
+        fcntl.ioctl(master, termios.TIOCSWINSZ, wanted.size)
+    if wanted.clean:
+        modes = termios.tcgetattr(slave)
+        modes[1] &= ~termios.ONLCR
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
+    return master, slave
 
 
 def main(words: list[str]) -> int:
@@ -28,14 +42,13 @@ def main(words: list[str]) -> int:
         os.environ["NOTIFY_SOCKET"] = f"{directory}/notify/notify.sock"
     master = slave = None
     if "--tty" in options:
-        pts = os.open("/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
-        master, slave, _ = terminal.open_pty(pts, terminal.settings(ANY_SIZE, foreground=True))
-        os.close(pts)
+        master, slave = open_terminal(terminal.settings(ANY_SIZE, foreground=True))
     pid = os.fork()
     if pid == 0:
-        os.setsid()
-        if slave is not None:
-            terminal.take(slave, os.getuid())
+        if slave is None:
+            os.setsid()
+        else:
+            os.login_tty(slave)
         foreground.restore_signals()
         os.execve(words[0], words, os.environ)
     if slave is not None:

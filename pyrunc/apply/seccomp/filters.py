@@ -1,9 +1,9 @@
-"""Seccomp filters: the parent takes them from the cache or compiles them, the child loads them.
+"""Seccomp filters: the parent takes them from the cache or compiles them, init loads them.
 
-Law 5: the child gets bytes and flags, and makes one system call with them. Law 2: if the filter is in the
+Law 5: init gets bytes and flags, and makes one system call with them. Law 2: if the filter is in the
 cache, this takes microseconds and libseccomp is not loaded.
 
-What a filter must allow, because the child does it after load(): write(2), to tell its parent about the
+What a filter must allow, because init does it after it is loaded: write(2), to tell its parent about the
 listener or an error, execve(2), and all operations that follow. With noNewPrivileges the filter is therefore
 loaded last. Without it the kernel requires CAP_SYS_ADMIN, so it is loaded before the capabilities are
 dropped; then the profile must also allow capset, prctl, setresuid, setgroups and so on, as with runc.
@@ -103,25 +103,6 @@ def compile(lowered: Filter, directory: str) -> Program:  # noqa: A001 - it is w
         clock=lowered.always_allows("clock_gettime"),
         cached=found is not None,
     )
-
-
-def load(program: Program) -> int:
-    """Load a filter for the calling process; it cannot be removed.
-
-    Returns:
-        The listener's descriptor (close-on-exec) if a rule notifies, else -1.
-
-    Raises:
-        Failure: the kernel refuses.
-
-    """
-    try:
-        answer = _linux.seccomp(SECCOMP_SET_MODE_FILTER, program.flags, program.bpf)
-    except OSError as exc:
-        errno = exc.errno or 0
-        text = "loading the seccomp filter"
-        raise Failure(text, pointer=program.pointer, errno=errno, hint=HINTS.get(errno, "")) from exc
-    return answer if program.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER else -1
 
 
 def fetch_listener(pidfd: int, number: bytes) -> int:

@@ -1,27 +1,14 @@
-"""Terminals without a container: the host's own devpts stands in for the container's."""
+"""What the caller decides about a terminal: its socket, size and output mode."""
 
 from __future__ import annotations
 
-import os
 import struct
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pyrunc.apply import terminal
 from pyrunc.errors import Failure
 from pyrunc.plan import steps
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def pts() -> Iterator[int]:
-    fd = os.open("/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
 
 
 @pytest.mark.parametrize(
@@ -61,58 +48,3 @@ def test_the_size_of_the_config_comes_first() -> None:
 def test_half_a_size_is_none(width: int, height: int) -> None:
     step = steps.Terminal(width=width, height=height, console=True)
     assert terminal.settings(step, foreground=False).size is None
-
-
-def test_a_new_terminal(pts: int) -> None:
-    before = os.listdir("/proc/self/fd")
-    wanted = terminal.Settings(struct.pack("4H", 5, 6, 0, 0), clean=True)
-    master, slave, number = terminal.open_pty(pts, wanted)
-    try:
-        assert os.ttyname(slave) == f"/dev/pts/{number}"
-        assert not os.get_inheritable(master)
-        assert not os.get_inheritable(slave)
-        assert os.get_terminal_size(slave) == (6, 5)
-        os.write(slave, b"a\nb")
-        assert os.read(master, 10) == b"a\nb"
-        with pytest.raises(OSError, match="Inappropriate ioctl"):  # it became nobody's controlling terminal
-            os.tcgetpgrp(slave)
-    finally:
-        os.close(master)
-        os.close(slave)
-    assert os.listdir("/proc/self/fd") == before
-
-
-def test_a_terminal_translates_newlines_unless_told_not_to(pts: int) -> None:
-    master, slave, _ = terminal.open_pty(pts, terminal.Settings(None, clean=False))
-    os.write(slave, b"a\n")
-    assert os.read(master, 10) == b"a\r\n"
-    os.close(master)
-    os.close(slave)
-
-
-def test_something_that_is_not_a_devpts(tmp_path: Path) -> None:
-    (tmp_path / "ptmx").write_text("")
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    with pytest.raises(Failure, match="not a devpts") as caught:
-        terminal.open_pty(fd, terminal.Settings(None, clean=False))
-    os.close(fd)
-    assert caught.value.pointer == "/process/terminal"
-
-
-def test_taking_it(pts: int) -> None:
-    master, slave, _ = terminal.open_pty(pts, terminal.Settings(None, clean=True))
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        terminal.take(slave, 12345)
-        os.execve("/bin/sh", ["sh", "-c", "tty; stat -c '%u' /proc/self/fd/0 -L; echo /proc/$$/fd/*"], {})
-    os.close(slave)
-    os.waitpid(pid, 0)
-    os.set_blocking(master, False)
-    lines = os.read(master, 4096).decode().splitlines()
-    os.close(master)
-    assert lines[0].startswith("/dev/pts/")
-    assert lines[1] == "12345"
-    fds = {name.rsplit("/")[-1] for name in lines[2].split()}
-    assert {"0", "1", "2"} <= fds
-    assert str(master) not in fds

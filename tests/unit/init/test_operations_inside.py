@@ -115,6 +115,7 @@ def terminal(root: Path, operation: Callable[[Program], None], *, closed: bool =
         (root / "dev/pts").mkdir()
         _linux.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
         _linux.mount("devpts", str(root / "dev/pts"), "devpts", 0, "newinstance,ptmxmode=0666")
+        _linux.mount("proc", str(root / "proc"), "proc", 0, None)
         os.dup2(os.open(root, os.O_PATH | os.O_DIRECTORY), 210)
         if closed:
             os.closerange(0, 3)
@@ -123,7 +124,7 @@ def terminal(root: Path, operation: Callable[[Program], None], *, closed: bool =
     made = program(("CHROOT", 1), slots=("root",))
     made.add(STEP, "SETSID")
     operation(made)
-    shell(made, "tty; stty -a; echo end; : >/dev/tty", "/bin/busybox")
+    shell(made, "tty; stty -a; ls -l /proc/self/fd; echo end; : >/dev/tty", "/bin/busybox")
     outcome = carry_out(made, {"root": 210}, before=mount, new=flags.CLONE_NEWNS)
     assert (outcome.status, outcome.report) == (0, None), outcome
     (told,) = outcome.told
@@ -149,6 +150,8 @@ def test_terminal(root: Path, clean: int) -> None:
     assert text.split()[0] == "/dev/pts/0"
     assert "rows 33; columns 77" in text
     assert ("end\r\n" in text) == (not clean)
+    assert text.count(" -> /dev/pts/0") == 3, "the program has it as its stdio and nowhere else"
+    assert "ptmx" not in text, "the other side is the parent's alone"
 
 
 def test_terminal_with_stdio_closed(root: Path) -> None:
