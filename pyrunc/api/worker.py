@@ -270,9 +270,9 @@ def _serve(command: Command, sock: _socket.socket) -> NoReturn:
         log.listener = lambda message: protocol.send(sock, WARNING, message.encode()[:_LONGEST])
         for name in _NOT_OURS:
             os.environ.pop(name, None)
-        protocol.send(sock, WORKER, b"", os.pidfd_open(os.getpid()))
+        protocol.send(sock, WORKER, b"", [os.pidfd_open(os.getpid())])
         pid, pidfd = ACTIONS[command.verb](command)
-        protocol.send(sock, DONE, b"%d" % pid, pidfd)
+        protocol.send(sock, DONE, b"%d" % pid, [pidfd] if pidfd >= 0 else [])
         if pid:
             _watch(pid, sock, _record(command))
     except Failure as problem:

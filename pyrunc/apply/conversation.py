@@ -72,11 +72,8 @@ class Conversation:
         self.trace: Trace | None = None
         self.program: Program | None = None
 
-    def compile_filters(self, cache: str) -> None:
+    def compile_filters(self) -> None:
         """Compile the plan's filters.
-
-        Args:
-            cache: directory for compiled filters.
 
         Raises:
             Failure: one cannot be compiled.
@@ -87,7 +84,7 @@ class Conversation:
                 from pyrunc.apply.seccomp import filters
 
                 self.section = step.section
-                self.filters[id(step)] = filters.compile(step.section, cache)
+                self.filters[id(step)] = filters.compile(step.section, filters.cache_dir(self.container.root))
                 log.debug(f"seccomp filter flags: {self.filters[id(step)].flags}")
 
     def open_channels(self, console: str | None, pidfd: str | None, *, foreground: bool) -> None:
@@ -154,7 +151,7 @@ class Conversation:
                 raise
             except OSError as exc:
                 raise Failure("hear from the container's init", errno=exc.errno or 0) from None
-            if kind == protocol.PROGRAM_TIMES:
+            if kind == protocol.TIMES:
                 if self.trace is not None and self.program is not None:
                     steps_of = [id(operation.step) for operation in self.program.operations]
                     self.trace.take(payload, steps_of)

@@ -28,20 +28,19 @@ class Entry(Conversation):
 
     status = "running"
 
-    def __init__(self, container: Container, plan: steps.Plan, cache: str) -> None:
+    def __init__(self, container: Container, plan: steps.Plan) -> None:
         """Compile the filters. This needs nothing of the container.
 
         Args:
             container: the record of the container to enter.
             plan: what build_exec() returned.
-            cache: directory for compiled seccomp filters.
 
         Raises:
             Failure: a filter cannot be compiled.
 
         """
         super().__init__(container, plan)
-        self.compile_filters(cache)
+        self.compile_filters()
         self.patient = False
         self.outer = 0
 

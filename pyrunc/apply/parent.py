@@ -45,20 +45,19 @@ class Launch(Conversation):
 
     """
 
-    def __init__(self, container: Container, plan: steps.Plan, cache: str) -> None:
+    def __init__(self, container: Container, plan: steps.Plan) -> None:
         """Compile the filters. This needs nothing of the container.
 
         Args:
             container: its record.
             plan: what build() returned.
-            cache: directory for compiled seccomp filters.
 
         Raises:
             Failure: a filter cannot be compiled.
 
         """
         super().__init__(container, plan)
-        self.compile_filters(cache)
+        self.compile_filters()
         self.mounts: host_side.HostMounts | None = None
         self.fifos: tuple[int, ...] = ()
         self.passed = 0

@@ -13,9 +13,8 @@
       | state saved ----------- STORED --------> |
       |                 (create) START on exec.fifo, answers on report/exec.fifo; (run) START
       | <-------------------- end of file ------ |  execve succeeded
-      | <--- FAILED + facts of a Failure ------- |  at any time
-      | <--- LOG + a line (only with --debug) -- |  at any time
-      | <--- TIMES of steps (only with --trace)- |  after many steps, before READY, at the end
+      | <--- ENDED + operation, errno, detail -- |  at any time; it waits for the end of the socket
+      | <--- TIMES (only with --trace) --------- |  after many operations, before READY, at the end
 
 `exec` is shorter: the init program joins the container, clones its process and says who that is.
 
@@ -31,7 +30,7 @@
 
 Law 5. A datagram is one kind byte and its payload; the child may be under a container's control after it
 entered the container's namespaces, so the parent bounds what it reads and takes only descriptors it asked
-for.
+for. FAILED is what Python says to Python: a worker (api/worker.py) to its caller.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ import _socket
 import os
 import sys
 
-from pyrunc import jsonio, log
+from pyrunc import jsonio
 from pyrunc.errors import Failure, failing, from_facts
 
 MAPPED = b"M"
@@ -60,30 +59,12 @@ READY = b"R"
 STORED = b"S"
 START = b"A"
 FAILED = b"F"
-LOG = b"D"
-TIMES = b"W"
 CLONED = b"C"
-PROGRAM_TIMES = b"w"
+TIMES = b"w"
 PROC = b"P"
 ENDED = b"X"
 
 _LIMIT = 1 << 16
-
-
-class Pipe:
-    """A descriptor in place of a socket: init and `start` use a fifo."""
-
-    def __init__(self, fd: int) -> None:
-        """Keep the descriptor."""
-        self._fd = fd
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._fd
-
-    def close(self) -> None:
-        """Close it."""
-        os.close(self._fd)
 
 
 def pair() -> tuple[_socket.socket, _socket.socket]:
@@ -98,63 +79,18 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
         return _socket.socketpair(_socket.AF_UNIX, kind, 0)
 
 
-def send(sock: _socket.socket | Pipe, kind: bytes, payload: bytes = b"", fd: int = -1) -> None:
-    """Send one message, with a descriptor when fd is given.
+def send(sock: _socket.socket, kind: bytes, payload: bytes = b"", fds: list[int] | None = None) -> None:
+    """Send one message, with up to 253 descriptors (unix(7)).
 
     Raises:
         OSError: the other end is gone.
 
     """
-    if fd >= 0 and not isinstance(sock, Pipe):
-        passed = fd.to_bytes(4, sys.byteorder)
-        sock.sendmsg(
-            [kind + payload], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)], _socket.MSG_NOSIGNAL
-        )
-    else:
-        # write(2) and not send(2): a seccomp filter on the container's side has to allow write(2) anyway.
-        os.write(sock.fileno(), kind + payload)
-
-
-def send_fds(sock: _socket.socket, kind: bytes, fds: list[int]) -> None:
-    """Send one message with up to 253 descriptors (unix(7)).
-
-    Raises:
-        OSError: the other end is gone.
-
-    """
-    passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)] if fds else []
-    sock.sendmsg([kind], ancillary, _socket.MSG_NOSIGNAL)
-
-
-def receive_fds(sock: _socket.socket | Pipe) -> list[int]:
-    """Return the descriptors of the next message; for the child, which can trust the parent.
-
-    The child exits if the parent is gone.
-    """
-    if isinstance(sock, Pipe):
-        return []
-    data, ancillary, _flags, _address = sock.recvmsg(1, _socket.CMSG_SPACE(4 * 253), _socket.MSG_CMSG_CLOEXEC)
-    if not data:
-        os._exit(1)
-    return [
-        int.from_bytes(content[at : at + 4], sys.byteorder)
-        for level, what, content in ancillary
-        if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS
-        for at in range(0, len(content) - 3, 4)
-    ]
-
-
-def read(sock: _socket.socket | Pipe) -> bytes:
-    """Return the kind of the next message, b"" at the end of the socket.
-
-    For the child: its seccomp filter need not allow recvmsg(2).
-
-    Raises:
-        OSError: the other end is gone.
-
-    """
-    return os.read(sock.fileno(), _LIMIT)[:1]
+    ancillary = []
+    if fds:
+        passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)]
+    sock.sendmsg([kind + payload], ancillary, _socket.MSG_NOSIGNAL)
 
 
 def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
@@ -166,9 +102,6 @@ def receive(sock: _socket.socket) -> tuple[bytes, bytes, int]:
     """
     room = _socket.CMSG_SPACE(16)
     data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
-    while data[:1] == LOG:
-        log.debug(data[1:].decode("utf-8", "replace"))
-        data, ancillary, _flags, _address = sock.recvmsg(_LIMIT, room, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, what, content in ancillary:
         if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
@@ -191,7 +124,7 @@ def failure(payload: bytes) -> Failure:
         return from_facts(None)
 
 
-def report(sock: _socket.socket | Pipe, problem: Failure) -> None:
+def report(sock: _socket.socket, problem: Failure) -> None:
     """Send a Failure; nothing is done if the parent is gone."""
     try:
         send(sock, FAILED, jsonio.dumps(problem.facts()).encode()[: _LIMIT - 1])

@@ -75,7 +75,7 @@ def begin(cmd: Command, *, detach: bool, listen: bool) -> tuple[parent.Launch, i
     launch = None
     try:
         fill(container, config, plan)
-        launch = parent.Launch(container, plan, root + "/@cache/seccomp")
+        launch = parent.Launch(container, plan)
         launch.passed = passed
         launch.trace = trace
         if volumes:

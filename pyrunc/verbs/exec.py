@@ -75,7 +75,7 @@ def begin(cmd: Command) -> exec_process.Entry:
     plan = build.build_exec(config, command, request, _linux.capget(0)[1])
     for warning in plan.warnings:
         log.warn(warning)
-    entry = exec_process.Entry(container, plan, root + "/@cache/seccomp")
+    entry = exec_process.Entry(container, plan)
     entry.trace = trace
     entry.patient = bool(cmd.ignore_paused)
     try:

@@ -204,7 +204,7 @@ class _Conversation:
         if word:
             with contextlib.suppress(BrokenPipeError):  # it is gone; what it said before can be read
                 if isinstance(word, tuple):
-                    protocol.send_fds(self.sock, *word)
+                    protocol.send(self.sock, word[0], fds=word[1])
                 else:
                     self.sock.send(word)
         return True

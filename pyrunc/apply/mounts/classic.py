@@ -146,7 +146,7 @@ class Sources:
                 raise Failure(
                     f"root file system {path}", pointer=step.pointer, errno=exc.errno or 0
                 ) from None
-        protocol.send_fds(sock, protocol.SOURCES, fds)
+        protocol.send(sock, protocol.SOURCES, fds=fds)
 
     def _open_seen(self, path: str, *, follow: bool) -> int:
         """Open a path, and check that it is the same file as on the host.

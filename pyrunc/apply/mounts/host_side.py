@@ -291,7 +291,7 @@ class HostMounts:
         self.fetch(number)
         fds = self._next[1]
         try:
-            protocol.send_fds(sock, protocol.SOURCES, fds)
+            protocol.send(sock, protocol.SOURCES, fds=fds)
         except OSError:
             return
         finally:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def launch(tmp_path: Path) -> Iterator[parent.Launch]:
     spaces = steps.Namespaces(flags=0, joins=())
     plan = steps.Plan(id="c1", bundle="/", rootfs="", namespaces=spaces, parent=(), child=(), start=())
-    made = parent.Launch(store.Container(str(tmp_path), "c1"), plan, str(tmp_path))
+    made = parent.Launch(store.Container(str(tmp_path), "c1"), plan)
     yield made
     made.abort()
     made.sock.close()

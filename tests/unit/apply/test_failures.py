@@ -282,7 +282,7 @@ def test_a_forged_report_is_a_failure(
 def test_a_report_about_what_the_program_does_not_have(operation: int, code: int, tag: int) -> None:
     """The operation has to be there, and to be that one."""
     plan = created()
-    made = parent.Launch(store.Container("/nowhere", "c1"), plan, "/nowhere")
+    made = parent.Launch(store.Container("/nowhere", "c1"), plan)
     try:
         program = program_first.lower(plan, beginning(plan))
         made.program = program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from pathlib import Path
 
@@ -37,13 +38,14 @@ def test_sources_are_sent_in_the_order_in_which_they_are_asked_for(tmp_path: Pat
         return os.open(place, os.O_RDONLY)
 
     made._open_source = open_source
-    near, far = protocol.pair()
+    near, other = protocol.pair()
+    far = socket.socket(fileno=other.detach())
     try:
         made.send_batch(near, struct.pack("=I", 0), -1)
         assert opened == [str(number) for number in range(70)]
-        first = protocol.receive_fds(far)
+        first = socket.recv_fds(far, 1, 253)[1]
         made.send_batch(near, struct.pack("=I", 64), -1)
-        second = protocol.receive_fds(far)
+        second = socket.recv_fds(far, 1, 253)[1]
         names = [Path(os.readlink(f"/proc/self/fd/{fd}")).name for fd in (*first, *second)]
         assert names == opened
         assert (len(first), len(second)) == (64, 6)

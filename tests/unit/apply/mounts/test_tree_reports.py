@@ -55,7 +55,7 @@ def config() -> dict[str, Any]:
 def launched() -> parent.Launch:
     """Return a start of which the container's side could say anything."""
     plan = created(config())
-    launch = parent.Launch(store.Container("/nowhere", "c1"), plan, "/nowhere")
+    launch = parent.Launch(store.Container("/nowhere", "c1"), plan)
     launch.sock.close()
     launch.far.close()
     nothing: dict[Any, Any] = {}
