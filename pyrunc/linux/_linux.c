@@ -115,15 +115,6 @@ static METHOD(prctl)
     return int_or_error(prctl(option, a2, a3, a4, a5));
 }
 
-#define CAPABILITY_VERSION_3 0x20080522u
-struct capability_header {
-    uint32_t version;
-    int pid;
-};
-struct capability_words { /* two of them: capabilities 0-31, then 32-63 */
-    uint32_t effective, permitted, inheritable;
-};
-
 static METHOD(capget)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};

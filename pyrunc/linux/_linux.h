@@ -62,6 +62,16 @@
 #define __NR_statmount 457
 #endif
 
+/* capget(2) and capset(2) */
+#define CAPABILITY_VERSION_3 0x20080522u
+struct capability_header {
+    uint32_t version;
+    int pid;
+};
+struct capability_words { /* two of them: capabilities 0-31, then 32-63 */
+    uint32_t effective, permitted, inheritable;
+};
+
 /* A pointer as the kernel's 64-bit structure members want it. */
 #define AS_U64(pointer) ((uint64_t)(uintptr_t)(pointer))
 

@@ -36,13 +36,8 @@ struct start {
  * only in the ambient set (capabilities(7)). */
 static void keep_capabilities(void)
 {
-    struct {
-        uint32_t version;
-        int pid;
-    } header = {0x20080522, 0};
-    struct {
-        uint32_t effective, permitted, inheritable;
-    } sets[2];
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_words sets[2];
     if (syscall(__NR_capget, &header, sets) < 0)
         return;
     for (int i = 0; i < 2; i++)
