@@ -107,6 +107,9 @@ class FileSystem(Mount):
         return (self.readonly, *self.data) if self.readonly else self.data
 
 
+WRITABLE = ("upperdir", "workdir")  # an overlay's parameters for the layer that is written to
+
+
 class Overlay(FileSystem):
     """A new overlay.
 
@@ -120,6 +123,14 @@ class Overlay(FileSystem):
     layers: tuple[tuple[str, str, bool], ...] = ()
     layer_fds: bool = True
     early: bool = False
+
+    def lowerdir(self, names: list[str]) -> str:
+        """Return the value of lowerdir=, with a name for each layer."""
+        text = ""
+        for (name, _, _), each in zip(self.layers, names, strict=True):
+            if name not in WRITABLE:
+                text += (("::" if name == "datadir+" else ":") if text else "") + each
+        return text
 
 
 class Remount(Mount):

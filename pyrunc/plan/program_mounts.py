@@ -9,7 +9,16 @@ from __future__ import annotations
 import _struct
 
 from pyrunc.plan.mount_options import RDONLY
-from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, InnerBind, Overlay, Reconfigure, Remount
+from pyrunc.plan.mount_steps import (
+    WRITABLE,
+    Bind,
+    CgroupBind,
+    FileSystem,
+    InnerBind,
+    Overlay,
+    Reconfigure,
+    Remount,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +61,6 @@ _SPECIAL = frozenset("\\:,")
 # The longest string for fsconfig(2), and the room in the page of mount(2) beside other options.
 LONGEST, LONGEST_OF_MOUNT = 255, 3500
 _KINDS = {"lowerdir": 0, "lowerdir+": 0, "datadir+": 1, "upperdir": 2, "workdir": 3}
-WRITABLE = ("upperdir", "workdir")
 
 
 def destination(step: Mount) -> int:
@@ -276,7 +284,7 @@ def _layers_by_name(on: Lowering, step: Overlay, context: int, slots: list[int])
     """
     longest = LONGEST_OF_MOUNT if on.given.classic else LONGEST
     paths = [path for _, path, _ in step.layers]
-    below = _lower_layers(step, paths)
+    below = step.lowerdir(paths)
     if (
         any(inside or set(path) & _SPECIAL for _, path, inside in step.layers)
         or len(max(below, *paths, key=len).encode("utf-8", "surrogateescape")) > longest
@@ -290,14 +298,6 @@ def _layers_by_name(on: Lowering, step: Overlay, context: int, slots: list[int])
     words += [f"{name}={path}" for name, path, _ in step.layers if name in WRITABLE]
     on.program.add(step, "FSCONFIG", context, on.list(step, words), tag=1)
     on.program.add(step, "FSCREATE", context, 0)
-
-
-def _lower_layers(step: Overlay, names: list[str]) -> str:
-    text = ""
-    for (name, _, _), each in zip(step.layers, names, strict=True):
-        if name not in WRITABLE:
-            text += (("::" if name == "datadir+" else ":") if text else "") + each
-    return text
 
 
 # -- remounts ------------------------------------------------------------------------------------------------

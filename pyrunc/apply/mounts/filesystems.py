@@ -12,7 +12,7 @@ from errno import E2BIG, EINVAL, ENODEV, EPERM
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import RDONLY
-from pyrunc.plan.mount_steps import Overlay
+from pyrunc.plan.mount_steps import WRITABLE, Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ _EMPTY = flags.AT_EMPTY_PATH
 # The options that mountLabel becomes (mount(8)).
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 
-_WRITABLE = ("upperdir", "workdir")
 # Characters in paths of overlay directories that kernels have read in different ways.
 _SPECIAL = frozenset("\\:,")
 _LONGEST = 255  # the longest string for fsconfig(2)
@@ -114,13 +113,13 @@ def _create_by_names(fs: int, step: Overlay, opened: list[int]) -> None:
     through /proc/self/fd: enough for some sixty lower directories, and for some seven hundred with mount(2).
     """
     paths = [path for _, path, _ in step.layers]
-    lower = _lower(step, paths)
+    lower = step.lowerdir(paths)
     if (
         any(inside or set(path) & _SPECIAL for _, path, inside in step.layers)
         or len(max(lower, *paths, key=len).encode()) > _LONGEST
     ):
         paths = [str(fd) for fd in opened]
-        lower = _lower(step, paths)
+        lower = step.lowerdir(paths)
     if len(lower) > _LONGEST:
         raise bind_sources.failure(
             step,
@@ -133,21 +132,13 @@ def _create_by_names(fs: int, step: Overlay, opened: list[int]) -> None:
         os.chdir("/proc/self/fd")
         _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, "lowerdir", lower, 0)
         for (name, _, _), path in zip(step.layers, paths, strict=True):
-            if name in _WRITABLE:
+            if name in WRITABLE:
                 _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, name, path, 0)
         # Kernels before 6.5 look the names up only here.
         _linux.fsconfig(fs, flags.FSCONFIG_CMD_CREATE, None, None, 0)
     finally:
         os.fchdir(back)
         os.close(back)
-
-
-def _lower(step: Overlay, names: list[str]) -> str:
-    text = ""
-    for (name, _, _), each in zip(step.layers, names, strict=True):
-        if name not in _WRITABLE:
-            text += (("::" if name == "datadir+" else ":") if text else "") + each
-    return text
 
 
 # -- messages: only used after a failure ----
