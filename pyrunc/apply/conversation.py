@@ -71,8 +71,9 @@ class Conversation:
         self.settings: Settings | None = None
         self.trace: Trace | None = None
         self.program: Program | None = None
+        self._compile_filters()
 
-    def compile_filters(self) -> None:
+    def _compile_filters(self) -> None:
         """Compile the plan's filters.
 
         Raises:

@@ -40,7 +40,6 @@ class Entry(Conversation):
 
         """
         super().__init__(container, plan)
-        self.compile_filters()
         self.patient = False
         self.outer = 0
 

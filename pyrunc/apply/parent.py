@@ -57,7 +57,6 @@ class Launch(Conversation):
 
         """
         super().__init__(container, plan)
-        self.compile_filters()
         self.mounts: host_side.HostMounts | None = None
         self.fifos: tuple[int, ...] = ()
         self.passed = 0
