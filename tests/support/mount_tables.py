@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrunc.plan import build, mount_origins, mount_table, steps
-from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.facts import Request
 from pyrunc.plan.mount_steps import Bind
-from tests.support.cgroup_hosts import v2
+from tests.support.programs import FACTS
 
 if TYPE_CHECKING:
     from pyrunc.plan.mount_origins import Knowledge, Origins
@@ -52,16 +52,7 @@ def plan(*more: dict[str, Any], **linux: Any) -> steps.Plan:
         "mounts": [*CONFIG["mounts"], *more],
         "linux": {**CONFIG["linux"], **linux},
     }
-    facts = Facts(
-        kernel=(6, 18),
-        statmount=True,
-        euid=0,
-        in_user_namespace=False,
-        kcore=False,
-        capabilities=(1 << 41) - 1,
-        cgroup=v2(),
-    )
-    return build.build(config, facts, Request(id="box", bundle="/b"))
+    return build.build(config, FACTS, Request(id="box", bundle="/b"))
 
 
 def known(

@@ -11,21 +11,12 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import annotations as known
 from pyrunc.plan import build, seccomp, steps
-from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.facts import Request
 from pyrunc.verbs import features
-from tests.support.cgroup_hosts import v2
+from tests.support.programs import FACTS
 from tests.support.specs import small
 
 TOP = Path(__file__).resolve().parents[3]
-FACTS = Facts(
-    kernel=(6, 18),
-    statmount=True,
-    euid=0,
-    in_user_namespace=False,
-    kcore=False,
-    capabilities=(1 << 41) - 1,
-    cgroup=v2(),
-)
 
 
 def page() -> dict[str, str]:
