@@ -1,4 +1,4 @@
-"""The part of the packaging that needs code: packages, the C extension, what is generated, source archives.
+"""The part of the packaging that needs code: packages, the C extension, generated files, source archives.
 
 The extension uses Python's limited API, so one build serves every CPython from 3.11 on: its wheel is tagged
 cp311-abi3. The init program (pyrunc/init) is compiled first and becomes a part of it. Manual pages and
@@ -21,7 +21,7 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 
-# Where shells look for the completions that `pyrunc completion SHELL` prints, below the prefix.
+# Where shells look for completions, below the prefix; `pyrunc completion SHELL` prints them.
 COMPLETIONS = {
     "bash": "share/bash-completion/completions/pyrunc",
     "zsh": "share/zsh/site-functions/_pyrunc",
@@ -62,7 +62,7 @@ def write_share(top: Path) -> None:
 
 
 class BuildWithShare(build_py):  # type: ignore[misc]
-    """Builds the modules, and what goes to share/."""
+    """Builds the modules, and the files for share/."""
 
     def run(self) -> None:
         """Do both."""
@@ -95,7 +95,7 @@ class WholeSource(sdist):  # type: ignore[misc]
     """A source archive has all that a clone has, and the commit."""
 
     def make_distribution(self) -> None:
-        """Add the files that git knows; in an unpacked source archive setuptools finds all but the links."""
+        """Add the files that git lists: in a source archive setuptools finds all but the symlinks."""
         if (HERE / ".git").exists():
             words = ["git", "-c", "safe.directory=*", "-C", str(HERE), "ls-files", "-z"]
             listed = subprocess.run(words, capture_output=True, check=True).stdout.decode().split("\0")
@@ -109,7 +109,7 @@ class WholeSource(sdist):  # type: ignore[misc]
         super().make_distribution()
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        """Copy the files, and write down the commit; links stay links, to whatever they lead."""
+        """Copy the files, and write down the commit. Symlinks stay symlinks, even dangling ones."""
         links = [name for name in files if os.path.islink(name)]
         super().make_release_tree(base_dir, [name for name in files if name not in links])
         for name in links:

@@ -1,9 +1,9 @@
 """Compare pyrunc with runc and crun: python3 -m bench [--times N] [--only WORD] [--parallel N].
 
-All runtimes take turns within one run, on the same bundles, so that whatever else the machine does hits
-all of them; what counts are the ratios of medians. On a host with cgroup v1 crun gets a namespace with
-cgroup v2, and so do pyrunc and runc once more, because the two kinds of cgroup do not cost the same. The
-column "floor" is what a small C program (floor.c) takes to do the kernel's work for `run` and nothing else.
+All runtimes take turns within one run, on the same bundles, so that other work of the machine slows down all
+of them. The ratios of medians count. On a host with cgroup v1 crun gets a namespace with cgroup v2; pyrunc
+and runc are measured there, too, because the two versions do not cost the same. The column "floor" is the
+time of a small C program (floor.c) that only makes the system calls for `run`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Runtime:
         return json.loads(answer)
 
     def timed(self, *commands: list[str]) -> float:
-        """Return the seconds that these calls of the runtime take."""
+        """Return how many seconds these calls of the runtime take."""
         return float(self.ask(do="timed", commands=[[*self.words, *words] for words in commands]))
 
     def name_one(self) -> str:
-        """Return a fresh container id."""
+        """Return a new container id."""
         self.number += 1
         return f"bench-{self.name}-{self.version}-{self.number}"
 
@@ -92,7 +92,7 @@ class Bench:
         return runtime.timed(["run", "--bundle", str(bundle or self.true), runtime.name_one()])
 
     def cold(self, runtime: Runtime) -> float:
-        """Run with nothing in the page cache."""
+        """Run with an empty page cache."""
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
         return self.run(runtime)
@@ -107,7 +107,7 @@ class Bench:
         return taken + runtime.timed(["delete", name])
 
     def begin(self, runtime: Runtime) -> None:
-        """Start the container that exec and state are about."""
+        """Start the container for exec and state."""
         if runtime.name == FLOOR:
             return
         name = self.running[runtime] = runtime.name_one()
@@ -128,7 +128,7 @@ class Bench:
         return runtime.timed(["state", self.running[runtime]])
 
     def parallel(self, runtime: Runtime) -> float:
-        """Run many at once, to the end of the last."""
+        """Run many at the same time; measure until the last one has ended."""
         commands = [
             [*runtime.words, "run", "--bundle", str(self.true), runtime.name_one()]
             for _ in range(self.parallel_count)
@@ -155,7 +155,7 @@ def compile_program(name: str, program: Path) -> None:
 
 
 def takes_part(runtime: Runtime, title: str) -> bool:
-    """Tell whether a measurement is made of a runtime: the floor can only run one bundle."""
+    """Tell whether a measurement is possible for a runtime: the floor can only run one bundle."""
     return runtime.name != FLOOR or title in ("run", "run, cold") or title.endswith(("at once", "(KiB)"))
 
 
@@ -205,7 +205,7 @@ def measure(
 
 
 def add_mount_costs(results: dict[str, dict[Runtime, float]]) -> None:
-    """Add what one more bind mount costs, in microseconds, from a run with and the run without."""
+    """Add the time of one more bind mount, in microseconds: a run with them minus a run without."""
     for count in (100, 1000):
         most = results.get(f"run with {count} more bind mounts")
         if most and "run" in results:
@@ -234,7 +234,7 @@ def table(results: dict[str, dict[Runtime, float]], runtimes: list[Runtime]) -> 
 
 
 def machine(programs: dict[str, str]) -> str:
-    """Return one line on what was compared where."""
+    """Return one line that says what was compared, and on which machine."""
     versions = []
     for program in programs.values():
         said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout

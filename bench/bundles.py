@@ -14,9 +14,9 @@ BUSYBOX = ROOT / "bundles" / "busybox"
 def make(folder: Path, name: str, *args: str, binds: int = 0) -> Path:
     """Make a bundle like bundles/busybox, without terminal and limits, with some more bind mounts.
 
-    No resources, because the cgroup v2 that crun is given on a hybrid host has no controllers, and crun's
-    device rules need a CAP_SYS_RESOURCE that not every machine has. Mount points exist already: making them
-    is not a mount's cost.
+    It has no limits, because the cgroup v2 that crun gets on a hybrid host has no controllers, and crun's
+    device rules need CAP_SYS_RESOURCE, which not every machine has. Mount points exist already, so that only
+    the mounts are measured.
     """
     rootfs = folder / "rootfs"
     if not rootfs.exists():

@@ -1,8 +1,8 @@
-/* floor --root DIR run --bundle BUNDLE ID: what `run` of the bundle that is measured costs the kernel alone.
+/* floor --root DIR run --bundle BUNDLE ID: the kernel's part of the time for `run` of the measured bundle.
  *
  * One process is made in new namespaces and a cgroup (version 2), makes the same mounts and nodes, enters the root
- * and executes /bin/true; then all is taken away again. Nothing is read, checked, stored or verified. No runtime
- * can be faster; how far each is from it is what the column shows.
+ * and executes /bin/true; then everything is removed again. Nothing is read, checked, stored or verified. No runtime
+ * can be faster; the column shows how close each one is.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

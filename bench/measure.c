@@ -1,7 +1,7 @@
 /* measure WORD...: run a command and print "NANOSECONDS MAXRSS_KIB STATUS" to standard output.
  *
- * In C because of the memory: a child's ru_maxrss starts at what its parent had when it forked, so measured from
- * a Python process nothing could ever look smaller than Python. The command's own output goes to /dev/null.
+ * It is in C because of the memory: a child's ru_maxrss begins with that of its parent at the fork. Measured from a
+ * Python process, no program could look smaller than Python. The command's own output goes to /dev/null.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

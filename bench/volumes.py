@@ -1,7 +1,7 @@
-"""Volumes against the clock: python3 -m bench.volumes [--files N] [--rounds N] [--dir DIR].
+"""How fast volumes are: python3 -m bench.volumes [--files N] [--rounds N] [--dir DIR].
 
-Copy-up beside `cp -a` on the same tree, taking turns, each into an empty directory of the same file system,
-and listing and pruning ten thousand volumes. What counts are the ratios; absolute times say more about the
+It compares copy-up with `cp -a` on the same tree. They take turns, each into an empty directory of the same
+file system. It also lists and prunes ten thousand volumes. The ratios count; absolute times depend on the
 disk.
 """
 
@@ -60,7 +60,8 @@ def copy_up(folder: Path, files: int, rounds: int) -> None:
     taken: dict[str, list[tuple[float, float]]] = {"copy-up": [], "cp -a": []}
     for number in range(rounds + 1):
         for name in sorted(taken, reverse=bool(number % 2)):
-            # Nothing is removed in between: ext4 searches long for inodes that were not in use a moment ago.
+            # Nothing is removed in between: ext4 takes long to find free inodes if some were freed just
+            # before.
             target = folder / f"target-{name}-{number}"
             target.mkdir()
             os.sync()

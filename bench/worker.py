@@ -1,9 +1,8 @@
-"""One runtime's side of the comparison: takes orders as JSON lines, runs commands, says how long they took.
+"""One runtime's side of the comparison: reads orders as JSON lines, runs commands, and reports their times.
 
-Each runtime has a worker of its own, because crun (of Debian) only works where /sys/fs/cgroup is cgroup
-v2: on a host where it is not, the worker stands in a mount namespace that has one there. What is timed
-is the command alone, from a spawn to the end of its process; no wrapper stands in between, for none of
-them.
+Each runtime has a worker of its own, because Debian's crun only works if /sys/fs/cgroup is cgroup v2: on
+other hosts the worker is in a mount namespace where it is. Only the command is timed, from its spawn to the
+end of its process, without a wrapper.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ def timed(commands: list[list[str]]) -> float:
 
 
 def fail(words: list[str], status: int) -> None:
-    """Run the command once more to see what it says, and give up."""
+    """Run the command once more to show its error, and exit."""
     said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     sys.exit(f"{' '.join(words)}: wait status {status}; once more it says: {said.stdout}{said.stderr}")
 
 
 def parallel(commands: list[list[str]]) -> float:
-    """Run commands all at once; return the seconds until the last has ended."""
+    """Run commands at the same time; return the seconds until the last one has ended."""
     start = time.perf_counter()
     pids = {spawn(words): words for words in commands}
     while pids:
@@ -57,7 +56,7 @@ def parallel(commands: list[list[str]]) -> float:
 
 
 def reap(pid_file: str) -> float:
-    """Wait, unmeasured, for a container's process, an orphan that the kernel gives to us."""
+    """Wait for a container's process, an orphan whose parent we are now. This is not measured."""
     with open(pid_file, encoding="ascii") as file:
         pid = int(file.read())
     handle = os.pidfd_open(pid)

@@ -1,9 +1,9 @@
 """Write spec/accept.py and spec/types.py from the schemas: `python3 schema/gen_accept.py [--check]`.
 
-Law 2: the schemas are the one source of truth for what config.json may be. jsonschema reads them to explain
-what is wrong; the hot path needs only "certainly right" and has no time for an interpreter of schemas, so it
-gets plain Python expressions made from the same text. A keyword this program does not know is an error here,
-never ignored: otherwise the acceptor would be laxer than the schema.
+Law 2: the schemas are the only source for what config.json may be. jsonschema reads them to explain what is
+wrong. The hot path only needs to know "certainly right", and has no time for jsonschema, so it gets plain
+Python expressions made from the same schemas. A keyword that this program does not know is an error: if it
+were ignored, the acceptor would accept more than the schema.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ROOTS = (
     ("accept_resources", "resources.json", "Resources", "the same of a resources object, as update reads it"),
 )
 
-# What a pattern comes to without the re module, for a value v that is a str. tests/property/test_accept.py
-# holds each pair together.
+# Each pattern as an expression without the re module, for a value v that is a str.
+# tests/property/test_accept.py compares the two.
 PATTERNS = {
     r"^[^\u0000]*$": r'"\0" not in v',
     r"^[^\u0000]+$": r'v != "" and "\0" not in v',
@@ -116,7 +116,7 @@ class Schemas:
         """Follow $ref to the end.
 
         Returns:
-            The schema that is meant, the file it stands in and its name there ("" without $ref).
+            The schema, the file it is in, and its name there ("" without $ref).
 
         """
         name = ""
@@ -284,7 +284,7 @@ class Shapes:
 
 
 def check_keywords(schema: dict[str, object], known: set[str], file: str) -> None:
-    """Raise ValueError if a schema says something that would not be checked."""
+    """Raise ValueError if a schema has a keyword that would not be checked."""
     unknown = set(schema) - SILENT - known
     if unknown:
         raise ValueError(f"{file}: this program cannot write {sorted(unknown)}")
@@ -297,7 +297,7 @@ def words(values: object) -> str:
 
 
 def again(source: str) -> str:
-    """Return an expression for a value that is known to be there by now."""
+    """Return an expression for a value that is known to exist at this point."""
     return source.replace("x.get(", "x[").replace(")", "]")
 
 

@@ -1,13 +1,13 @@
-"""The first Python code of the installed command: where modules come from, then pyrunc's main.
+"""The first Python code of the installed command: it sets up imports, then calls pyrunc's main.
 
-Memory answers for pyrunc's own modules, for the C modules whose files are known, and for the codecs that a
-text of wrong bytes is refused with: the interpreter looks these up for its own rest too, and could not wait
-for that. Rest is asked last, when neither Memory nor the interpreter's own finders (builtin, frozen) had an
-answer: it initialises the rest of the interpreter and hands over to it. So a slow verb may import what it
-likes, a fast one never pays for it.
+Memory finds pyrunc's own modules, the C modules whose files are known, and the codecs that are needed to
+report undecodable text: the interpreter needs these before its own rest is initialised. Rest comes last, when
+neither Memory nor the interpreter's own finders (builtin, frozen) have found a module: it initialises the
+rest of the interpreter and uses its finders. So a slow verb may import any module, and a fast one does not
+pay for it.
 
-freeze.py puts this file into the program; it is never imported. Where the program is an image (embed.c), all
-of this and preload() happened when it was built.
+freeze.py puts this file into the program; it is never imported. If the program is an image (embed.c), all of
+this and preload() happened when it was built.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SITE = "@SITE@"
 STDLIB = "@STDLIB@"
 EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> path; freeze.py fills it in
 
-# What an image holds, with all that these import: what most calls want. More would only take memory.
+# The modules in an image, with all that they import: most calls need them. More would only take memory.
 HOT = (
     "pyrunc.__main__", "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
@@ -51,9 +51,9 @@ class Memory:
     def find_spec(
         name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a C module comes from, None if it is not one of ours; load() has Python modules."""
+        """Return the spec of a C module, None if it is not one of ours; load() finds Python modules."""
         if name == "pyrunc.linux._linux":
-            return spec(name, BuiltinImporter, "built-in")  # which itself looks at top-level names only
+            return spec(name, BuiltinImporter, "built-in")  # by itself it finds top-level names only
         if name in EXTENSIONS:
             return spec(name, Extension, EXTENSIONS[name])
         if name == "site":  # frozen, but it works on what the rest of the interpreter sets up
@@ -69,15 +69,15 @@ class Extension:
 
 
 class Rest:
-    """Brings the rest of the interpreter the first time that something else is imported."""
+    """Initialises the rest of the interpreter the first time that another module is imported."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Initialise the rest, which brings more finders; ask them."""
+        """Initialise the rest, which adds finders, and ask these."""
         finish()
-        for finder in sys.meta_path[3:]:  # those before it have been asked
+        for finder in sys.meta_path[3:]:  # those before it have not found the module
             found = finder.find_spec(name, path, target)
             if found is not None:
                 return found
@@ -85,17 +85,17 @@ class Rest:
 
 
 def load(name: str, import_: object) -> ModuleType:
-    """Stand in for the import system's own function of this kind, which calls finders and makes specs.
+    """Replace the import system's own function of this kind, which calls finders and makes specs.
 
-    For a module in memory that is 40 microseconds spent on questions whose answers are known, times thirty.
+    For each module in memory that would take 40 microseconds without need, and there are thirty.
     """
     found = _pyrunc_embed.find(name)
     if found is None:
         if name == "_signal" and without_signals:
             without_signals.clear()
-            _pyrunc_embed.signals()  # which imports it
+            _pyrunc_embed.signals()  # it imports the module
             return sys.modules[name]
-        if name == "os.path":  # a module by this name, though os is no package
+        if name == "os.path":  # a module with this name, although os is no package
             sys.modules[name] = __import__("os").path
             return sys.modules[name]
         module: ModuleType = find_and_load(name, import_)
@@ -123,9 +123,9 @@ def load(name: str, import_: object) -> ModuleType:
 
 
 def lean_os() -> None:
-    """Make an `os` that is `posix`, and becomes the real one when more is asked of it.
+    """Make a module `os` with the names of `posix`. It becomes the real one when another name is needed.
 
-    The real one costs 1.3 milliseconds, most of it for the abstract classes that os.environ wants.
+    The real one costs 1.3 milliseconds, most of it for the abstract classes that os.environ needs.
     """
     module = ModuleType("os")
     names = module.__dict__
@@ -133,7 +133,7 @@ def lean_os() -> None:
     def complete(name: str) -> object:
         if name == "path":
             names["path"] = __import__("posixpath")
-        elif name == "environ":  # to read; the real one also tells the C library of changes
+        elif name == "environ":  # only for reading; the real one also passes changes to the C library
             decode = names["fsdecode"]
             names["environ"] = {decode(key): decode(value) for key, value in posix.environ.items()}
         elif not name.startswith("__"):
@@ -147,7 +147,7 @@ def lean_os() -> None:
         return names[name]
 
     names.update((key, value) for key, value in posix.__dict__.items() if not key.startswith("__"))
-    del names["environ"]  # posix's is in bytes; complete() makes the one that everybody knows
+    del names["environ"]  # posix's is in bytes; complete() makes the usual one
     names["fsencode"] = lambda name: (
         name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
     )
@@ -159,42 +159,42 @@ def lean_os() -> None:
 
 
 class Deferred:
-    """Stands for something that a library has, or returns, until it is called or asked for something.
+    """A placeholder for an object of a library, until it is called or one of its attributes is needed.
 
-    What modules keep of a library when they are imported into an image: a function by its name, a
-    struct.Struct. Numbers and classes cannot be stood for, and keep an image from being made.
+    Modules that are imported into an image keep such objects of a library: a function by its name, a
+    struct.Struct. There can be no placeholder for numbers and classes: with them no image can be made.
     """
 
     made = None
 
     def __init__(self, make: Any) -> None:
-        """Note how it is made."""
+        """Remember how the object is made."""
         self.make = make
 
     def real(self) -> Any:
-        """Return what this stands for."""
+        """Return the real object."""
         if self.made is None:
             self.made = self.make()
         return self.made
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call it, now or when the result is wanted."""
+        """Call it, now or when the result is needed."""
         if preloading:
             return Deferred(lambda: self.real()(*arguments, **options))
         return self.real()(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """Have all else from the real one."""
+        """Return an attribute of the real object."""
         if preloading:
             raise ImportError(f"{name} of what a library has is wanted too early")
         return getattr(self.real(), name)
 
 
 def later(name: str) -> ModuleType:
-    """Make a module that becomes the real one when it is asked for something.
+    """Make a module that becomes the real one when one of its attributes is needed.
 
-    For what an image cannot hold: libraries, which are somewhere else in each process, and _signal, which
-    notes what the process began with. dir() of such a module asks for all of it.
+    This is for modules that an image cannot hold: libraries, which have other addresses in each process, and
+    _signal, which remembers the signal handlers that the process began with. dir() of it needs the real one.
     """
     module = ModuleType(name)
     names = module.__dict__
@@ -223,7 +223,7 @@ def later(name: str) -> ModuleType:
 
 
 def preload() -> None:
-    """Import all that an image is to have, and see to it that nothing came with it that must not be there."""
+    """Import the modules of an image, and check that none was imported that must not be in it."""
     for name in LATER:
         sys.modules[name] = later(name)
     preloading.append("yes")
@@ -237,10 +237,11 @@ def preload() -> None:
 
 
 def rehearse() -> None:
-    """Read command lines, and plan containers, until the interpreter has adapted the code to what it does.
+    """Read command lines, and plan containers, until the interpreter has specialised its code.
 
-    It puts faster instructions in the place of those that were always given the same types, once a function
-    has been called eight times: an image has that behind it. Only what is pure: no system call is made.
+    After a function has been called eight times, the interpreter replaces instructions that always had the
+    same types by faster ones. In an image this is already done. Only pure code is called: no system call is
+    made.
     """
     before = set(sys.modules)
     from pyrunc.cli.match import match
@@ -275,7 +276,7 @@ def rehearse() -> None:
 
 
 def spec(name: str, loader: Any, origin: str) -> ModuleSpec:
-    """Return a spec; any class with the two methods will do as its loader."""
+    """Return a spec. Its loader may be any class with the two methods."""
     return ModuleSpec(name, loader, origin=origin)
 
 
@@ -285,7 +286,7 @@ def finish() -> None:
         if finder is rest:
             sys.meta_path.remove(finder)
             for name in LATER:
-                if "__getattr__" in vars(sys.modules.get(name, sys)):  # only we look at it in that way
+                if "__getattr__" in vars(sys.modules.get(name, sys)):  # only our own modules have it here
                     del sys.modules[name]
             without_signals.clear()
             out: Any = sys.stdout
@@ -297,11 +298,11 @@ def finish() -> None:
 
 
 class Out:
-    """Standard output until there is a better one."""
+    """Standard output until the rest of the interpreter is initialised."""
 
     @staticmethod
     def write(text: str) -> int:
-        """Write all of a text; __main__.Out says what it means if that fails."""
+        """Write all of a text; __main__.Out handles errors."""
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[posix.write(1, data) :]
@@ -309,7 +310,7 @@ class Out:
 
     @staticmethod
     def flush() -> None:
-        """Nothing is held back."""
+        """Do nothing: there is no buffer."""
 
 
 def open_file(file: str | int, mode: str = "r", *arguments: Any, **options: Any) -> IO[Any]:
@@ -322,8 +323,8 @@ def open_file(file: str | int, mode: str = "r", *arguments: Any, **options: Any)
 
 
 def main() -> None:
-    """Do what the command line says."""
-    from pyrunc.__main__ import main as real  # only now can it be found
+    """Run the command line."""
+    from pyrunc.__main__ import main as real  # it can be found only now
 
     real()
 
@@ -336,7 +337,7 @@ preloading: list[str] = []
 find_and_load: Any = vars(_frozen_importlib)["_find_and_load"]
 for place, name, value in (
     (sys, "stdout", Out),
-    (sys, "path", []),  # as it is until the rest is there
+    (sys, "path", []),  # until the rest is initialised
     (builtins, "open", open_file),
     (_frozen_importlib, "_find_and_load", load),
 ):

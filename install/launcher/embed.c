@@ -1,15 +1,15 @@
 /* The installed pyrunc command: CPython, initialised as far as the hot verbs need it, with pyrunc's modules in memory.
  *
- * PyConfig._init_main = 0 stops after the core: builtins, sys, the import system for what is in memory. What it leaves
- * out is the search for the standard library, encodings, sys.stdin and its like: half of the start-up time. boot.py,
- * the first Python code to run, brings the rest (finish) as soon as anything is imported that is not in memory.
+ * PyConfig._init_main = 0 stops after the core: builtins, sys, imports of what is in memory. This leaves out the
+ * search for the standard library, encodings, sys.stdin and so on: half of the start-up time. boot.py, the first
+ * Python code to run, initialises the rest (finish) as soon as a module is imported that is not in memory.
  *
- * An image goes further: the program begins where another run of it stopped, with all that initialised and all lean
- * modules imported. `pyrunc @image` is that run; image.py makes a program of what it writes; image.c mends what is
+ * An image goes further: the program begins where another run of it stopped, with the core initialised and the hot
+ * modules imported. `pyrunc @image` is that run; image.py makes a program of what it writes; image.c corrects what is
  * different in each process.
  *
  * If the distribution has updated Python since this was built, a script takes over, run by the distribution's
- * interpreter: slower, never less, and never an interpreter with a hole that was closed.
+ * interpreter. It is slower, but can do the same, and it has the security fixes of that update.
  */
 #include "launcher.h"
 
@@ -33,12 +33,12 @@ struct module {
 
 PyMODINIT_FUNC PyInit__linux(void);
 
-static int is_image; /* this process began with one */
+static int is_image; /* this process began with an image */
 
-/* A part of what is left out that may be wanted without the rest: before it, _signal cannot be imported. */
+/* A part of the rest that may be needed alone: before it is done, _signal cannot be imported. */
 int _PySignal_Init(int install_signal_handlers);
 
-/* A part that pythons.py may say is wanted without the rest too. */
+/* Another part that may be needed alone, if pythons.py says so. */
 PyStatus _PyCodec_InitRegistry(PyInterpreterState *interpreter);
 
 /* find(name) -> (code, is package) or None */
@@ -78,8 +78,9 @@ static PyObject *signals(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Where it fails the interpreter prints its configuration, some thirty lines, on stderr; our own line says what failed.
- * Returns stderr as it was, -1 where there is no descriptor or memory for this: then it stays. */
+/* If its initialisation fails, the interpreter prints its configuration, some thirty lines, on stderr. They are hidden,
+ * because our own line says what failed. Returns a copy of stderr; -1, with stderr unchanged, if there is no descriptor
+ * or memory for this. */
 static int hush(void)
 {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -104,7 +105,7 @@ static void speak(int kept)
     close(kept);
 }
 
-/* Initialise the interpreter: the core, or the rest of it. With a seed, hashes are the same each time. */
+/* Initialise the interpreter: the core, or the rest of it. With a seed, hashes are the same in each process. */
 static PyStatus configured(int argc, char **argv, int rest, unsigned long seed)
 {
     PyConfig config;
@@ -129,9 +130,10 @@ static PyStatus configured(int argc, char **argv, int rest, unsigned long seed)
     return status;
 }
 
-/* Where the core has no registry of codecs, a text that cannot be decoded or encoded ends the process: nobody asks whether
- * there is one before a handler of errors is looked up in it. The rest makes it anew, and finds codecs by what `encodings`
- * does when it is imported: so that is to happen again. 0, or -1. */
+/* In some Pythons the core has no registry of codecs. Then a text that cannot be decoded or encoded crashes the
+ * process, because the interpreter looks up the error handler in the registry without a check. So make the registry
+ * here. The rest of the interpreter makes it again, and the import of `encodings` registers codecs in it: so remove
+ * that module, to have it imported again. Returns 0, or -1. */
 static int make_registry(void)
 {
 #ifdef PYRUNC_REGISTRY
@@ -145,11 +147,11 @@ static void forget_registry(void)
 {
 #ifdef PYRUNC_REGISTRY
     if (PyDict_DelItemString(PyImport_GetModuleDict(), "encodings") < 0)
-        PyErr_Clear(); /* it was not there */
+        PyErr_Clear(); /* it was not imported */
 #endif
 }
 
-/* finish(): initialise the rest of the interpreter, which would set sys.argv from its first configuration */
+/* finish(): initialise the rest of the interpreter; this sets sys.argv from the first configuration, so keep it */
 static PyObject *finish(PyObject *self, PyObject *unused)
 {
     static const char *const KEPT[] = {"argv", "orig_argv"};
@@ -204,13 +206,13 @@ static PyObject *init_embed(void)
     return PyModule_Create(&EMBED);
 }
 
-/* With a seed, the same hashes each time. */
+/* With a seed, hashes are the same in each process. */
 static PyStatus initialise(int argc, char **argv, unsigned long seed)
 {
     PyPreConfig before;
     PyStatus status;
 
-    /* UTF-8 whatever the environment says, as Python itself does in the C locale: a runtime's words are the caller's. */
+    /* UTF-8 whatever the environment says, as Python itself does in the C locale: arguments come from the caller. */
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;
     before.configure_locale = 0;
@@ -222,7 +224,7 @@ static PyStatus initialise(int argc, char **argv, unsigned long seed)
     return configured(argc, argv, 0, seed);
 }
 
-/* sys.argv is one more thing that the rest of the initialisation would have brought; an image has an old orig_argv */
+/* Set sys.argv, which only the rest of the interpreter would set, and orig_argv, which is an old one in an image. */
 static void set_argv(int argc, char **argv)
 {
     PyObject *list = PyList_New(argc);
@@ -235,7 +237,7 @@ static void set_argv(int argc, char **argv)
     }
 }
 
-/* Say in one line what went wrong where nobody else could: what says it better (report.py) may be what failed. */
+/* Report an error in one line, if nothing else can: report.py, which does it better, may be what failed. */
 static void last_words(void)
 {
     PyObject *type = NULL, *value = NULL, *traceback = NULL, *text;
@@ -256,7 +258,7 @@ static void last_words(void)
         if (line[i] == '\n')
             line[i] = ' ';
     line[length++] = '\n';
-    if (write(2, line, (size_t)length) < 0) /* there is nobody left to tell */
+    if (write(2, line, (size_t)length) < 0) /* nothing else can be done */
         _exit(1);
 }
 
@@ -272,7 +274,7 @@ static PyObject *boot(int argc, char **argv, unsigned long seed)
         fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
         _exit(1);
     }
-    PyGC_Disable(); /* a hot verb ends before there is anything worth collecting */
+    PyGC_Disable(); /* a hot verb ends before a collection could free anything */
     code = PyMarshal_ReadObjectFromString((const char *)BOOT, sizeof(BOOT));
     globals = PyDict_New();
     if (code && globals && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0)
@@ -281,8 +283,8 @@ static PyObject *boot(int argc, char **argv, unsigned long seed)
     return result && make_registry() == 0 ? globals : NULL;
 }
 
-/* What the build asks for. Neither arguments nor environment may get into the picture, as little as the hashes of another
- * process: two builds of the same are the same. */
+/* `pyrunc @image`, which the build calls. Arguments, environment and random hashes must not get into the picture, so
+ * that two builds give the same bytes. */
 static int make_image(void)
 {
     static char *argv[] = {"pyrunc", NULL};
@@ -293,12 +295,12 @@ static int make_image(void)
     globals = boot(1, argv, PYRUNC_SEED);
     done = globals ? PyObject_CallFunction(PyDict_GetItemString(globals, "preload"), NULL) : NULL;
     if (!done)
-        PyErr_Print(); /* for the log of the build */
+        PyErr_Print(); /* into the log of the build */
     return !done || image_write(globals) < 0;
 }
 
-/* Whether the command line may be one of the verbs that write to most of an image's pages. `state` and its like write to
- * less than a third, for which a copy of all takes longer than page faults do. */
+/* Whether the command line may be one of the verbs that write to most of an image's pages. Others, such as `state`,
+ * write to less than a third of them; then copying all pages takes longer than the page faults. */
 static int is_thorough(char **argv)
 {
     static const char *const VERBS[] = {"create", "run", "exec", "restore"};
@@ -310,7 +312,7 @@ static int is_thorough(char **argv)
     return 0;
 }
 
-/* The script is run by the interpreter that there is now. */
+/* Execute the script with the interpreter that is installed now. */
 static int leave_it_to_the_script(char **argv)
 {
     execv(PYRUNC_SCRIPT, argv);

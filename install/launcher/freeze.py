@@ -1,7 +1,7 @@
 """freeze.py SITE: write modules.h, pyrunc's modules as C arrays of marshalled code, for embed.c.
 
-Run by the very interpreter that will be embedded: marshalled code is its own dialect. With -X no_debug_ranges
-tracebacks have lines but no columns, which are a quarter of the code.
+It must be run by the interpreter that will be embedded, because each version has its own format of marshalled
+code. With -X no_debug_ranges tracebacks have lines but no columns, which are a quarter of the code.
 """
 
 import __future__
@@ -13,9 +13,10 @@ import os
 import sys
 from pathlib import Path
 
-# What the interpreter looks up the first time that a text cannot be decoded, also half initialised.
+# The interpreter imports these the first time that a text cannot be decoded, even if only its core is
+# initialised.
 CODECS = ("encodings", "encodings.aliases", "encodings.utf_8")
-# C modules the hot path uses; where the interpreter has them built in, there is nothing to know.
+# C modules that the hot path uses. If the interpreter has them built in, their files are not needed.
 EXTENSIONS = ("_json", "_socket", "_struct", "fcntl", "select", "termios", "_prctl")
 
 
@@ -26,10 +27,10 @@ def array(name: str, data: bytes) -> str:
 
 
 class Thinner(ast.NodeTransformer):
-    """Takes out what nobody asks for at run time: it takes time to load, a sixth with the columns.
+    """Removes what is not used at run time, because loading it takes time: a sixth, with the columns.
 
-    Docstrings; annotations, except those of classes, from which records take their fields; what is only
-    for type checkers; and the import that `from __future__` really is.
+    These are docstrings; annotations, except those of classes, from which records take their fields; code for
+    type checkers only; and the import of __future__.
     """
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -67,7 +68,7 @@ class Thinner(ast.NodeTransformer):
         return node
 
     def thin(self, node: ast.FunctionDef | ast.ClassDef | ast.Module) -> ast.AST:
-        """Take a docstring away, then go on inside."""
+        """Remove a docstring, then go on inside."""
         if ast.get_docstring(node) is not None:
             node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
         self.generic_visit(node)
@@ -83,12 +84,12 @@ def compiled(source: str, file: str) -> bytes:
 
 
 def final(path: object) -> str:
-    """Return where a file will be: a package is put together below another directory."""
+    """Return the path that a file will have: a package is built below another directory."""
     return str(path).removeprefix(os.environ.get("DESTDIR", ""))
 
 
 def main() -> None:
-    """Freeze what is under SITE/pyrunc, and the codecs."""
+    """Freeze the modules under SITE/pyrunc, and the codecs."""
     site = Path(sys.argv[1])
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(site))

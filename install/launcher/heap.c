@@ -1,21 +1,25 @@
-/* malloc and its relatives for the installed command, in memory at a fixed address, so that it can be written to a file.
+/* malloc and its relatives for the installed command, in memory at a fixed address, so that it can be written to a
+ * file.
  *
- * The C library's own allocator keeps its state in the library's data, which is somewhere else in each process. This
- * one keeps all in this program: its state in .data, what it hands out in REGION, which is the end of .bss. An image
- * (image.py) holds both, and a process that begins with the image goes on where the one that made it stopped.
+ * The C library's own allocator keeps its state in the library's data, which is at another address in each process.
+ * This one keeps everything in this program: its state in .data, the memory that it allocates in REGION, the end of
+ * .bss. An image (image.py) holds both, and a process that begins with the image goes on where the one that made it
+ * stopped.
  *
- * Sizes are rounded up to classes, four to a doubling above 1 KiB; a freed block waits in its class's list for the next
- * one. Nothing is ever given back: a runtime's process is short. Beyond REGION memory comes in chunks from mmap.
+ * Sizes are rounded up to classes, four for each doubling above 1 KiB. A freed block goes to its class's list and is
+ * used again from there. Memory is never given back to the kernel: a runtime's process is short. When REGION is full,
+ * memory comes in chunks from mmap.
  *
- * The first time that there is no more, the caller is told so, and what it then does (say so, mostly) has the RESERVE.
- * Who asks again and again never comes to an end (a loop in a library was seen to): then this says so, and ends it.
+ * The first time that there is no more memory, malloc fails, and the RESERVE becomes available for what the caller then
+ * does, mostly to report it. A caller that asks again and again never ends (a loop in a library did that): then this
+ * prints an error, and ends the process.
  *
- * An image's REGION ends soon after the picture does. What the kernel has to find room for before the program begins is
- * what the program cannot complain about: with less the kernel kills it (`ulimit -v`), so it is to be little.
+ * An image's REGION ends soon after the picture. The kernel must find this memory before the program begins; if there
+ * is less (`ulimit -v`), it kills the program, which cannot even report it. So REGION must be small.
  *
- * A process writes to most pages of its picture: whatever Python looks at, it counts. Each is a page fault and a copy,
- * 2.0 us as measured, 800 times in `run`. Huge pages that the picture is read into (heap_huge) cost 0.5 us for each 4 KiB,
- * needed or not, so REGION begins and ends where such pages do.
+ * A process writes to most pages of its picture, because Python writes a reference count into every object it uses.
+ * Each page is a page fault and a copy, 2.0 us as measured, 800 times in `run`. Huge pages into which the picture is
+ * read (heap_huge) cost 0.5 us for each 4 KiB, needed or not. So REGION begins and ends at the borders of huge pages.
  */
 #define _GNU_SOURCE
 #include "heap.h"
@@ -33,15 +37,15 @@
 #define CHUNK ((size_t)4 << 20)
 #define RESERVE ((size_t)512 << 10)
 #define HUGE_PAGE \
-    ((size_t)2 << 20) /* of x86-64, and of aarch64 with pages of 4 KiB; elsewhere it is a size like others */
-#define LEAST ((size_t)64 << 10) /* of a chunk, where memory is short */
+    ((size_t)2 << 20) /* of x86-64, and of aarch64 with pages of 4 KiB; elsewhere it has no special meaning */
+#define LEAST ((size_t)64 << 10) /* size of a chunk, if memory is short */
 #define LARGE 4096
-#define PATIENCE 2000 /* refusals; a program that goes back after one meets some tens */
+#define PATIENCE 2000 /* failed calls; a program that stops after an error makes some tens of them */
 #define FINE 64 /* classes of 16 bytes each */
 #define CLASSES (FINE + 4 * 20)
-#define HUGE CLASSES /* the class of what has a mapping of its own */
+#define HUGE CLASSES /* the class of allocations with a mapping of their own */
 
-/* The '#' turns what the compiler adds to the section's line into a comment: it is to have no contents. */
+/* The '#' makes a comment of what the compiler adds to the section's line: the section must have no contents. */
 static char region[REGION] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(4096)));
 #define BEGIN ((char *)(((uintptr_t)region + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1)))
 
@@ -108,7 +112,7 @@ static void give_up(void)
 {
     static const char words[] = "pyrunc: out of memory; see the limit of the address space (ulimit -v)\n";
 
-    if (write(heap_tells, words, sizeof(words) - 1) < 0) /* there is nobody left to tell */
+    if (write(heap_tells, words, sizeof(words) - 1) < 0) /* nothing else can be done */
         _exit(1);
     _exit(1);
 }
@@ -147,7 +151,7 @@ char *heap_close(void)
 
     if (!reserve || top < BEGIN || top > reserve)
         return NULL;
-    /* What is left in freed blocks belongs to nobody, and is different each time. */
+    /* The content of freed blocks is not used, and is different in each process. */
     for (unsigned class = 0; class < CLASSES; class++)
         for (struct spare *spare = spares[class]; spare; spare = spare->next)
             memset(spare + 1, 0, size_of(class) - sizeof(*spare));
@@ -158,7 +162,7 @@ char *heap_close(void)
     return used;
 }
 
-/* Whether the kernel may give huge pages to who asks for them. */
+/* Whether the kernel gives huge pages to a process that asks for them. */
 static int huge_pages(void)
 {
     char text[64];
@@ -196,7 +200,7 @@ void heap_huge(void)
     size_t size = (size_t)(heap_picture.end - heap_picture.begin);
     char *aside = heap_picture.end; /* free: libraries and stacks are far above */
 
-    /* As long as nothing has been written to it the file has the same. */
+    /* As long as nothing has been written to it, it is the same as in the file. */
     if (!heap_picture.offset || in_use || !huge_pages())
         return;
     if (mmap(aside, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != aside)
@@ -299,7 +303,7 @@ void *realloc(void *pointer, size_t size)
         return NULL;
     }
     size_t now = malloc_usable_size(pointer);
-    /* A buffer that was too large by far is soon wanted again, by the next that does not know what it will read. */
+    /* A much too large buffer is soon needed again, by the next reader that does not know the size of its input. */
     if (size <= now && (now <= LARGE || size > now / 4))
         return pointer;
     void *made = take(size);

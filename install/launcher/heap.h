@@ -1,12 +1,12 @@
-/* heap.c's functions that malloc(3) does not know. */
+/* Functions of heap.c that are no part of malloc(3). */
 #ifndef PYRUNC_HEAP_H
 #define PYRUNC_HEAP_H
 
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Where an image's heap lies, and where its picture is in the program's file: image.py fills in the latter, and which parts
- * of it are more than zeros. */
+/* The place of an image's heap in memory, and of its picture in the program's file. image.py fills in the place in the file,
+ * and the parts that are not all zeros. */
 extern struct heap_picture {
     char *begin, *end;
     off_t offset;
@@ -15,15 +15,15 @@ extern struct heap_picture {
     } parts[16];
 } heap_picture;
 
-/* Hand out nothing more of what a picture is made of, and return where that ends, at the end of a page; a process that
- * begins with the picture goes on behind it. NULL if memory from outside the program was needed. */
+/* Allocate nothing more from what belongs to a picture, and return its end, at the end of a page; a process that begins
+ * with the picture goes on behind it. NULL if memory from outside the program was needed. */
 char *heap_close(void);
 
-/* Put huge pages, filled from the program's file, in the place of an image's heap; where there are none, or something has
- * been allocated already, it stays a private mapping of that file. */
+/* Replace an image's heap by huge pages, filled from the program's file. If there are none, or something has been
+ * allocated already, it stays a private mapping of that file. */
 void heap_huge(void);
 
-/* Where the last words go: stderr, or where that is kept meanwhile. */
+/* The descriptor for the last message: stderr, or its copy while stderr is hidden. */
 extern int heap_tells;
 
 #endif

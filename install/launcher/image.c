@@ -1,8 +1,8 @@
-/* An image of the installed command: what is written when it is built, and what a process that begins with it mends.
+/* An image of the installed command: the picture that is written when it is built, and what each process corrects.
  *
- * Which Pythons this is known for, and what is to be mended in each, says the table in pythons.py. image.py compares
- * two such pictures, of processes that differ in all that should not matter: what is forgotten here keeps it from
- * making an image.
+ * The table in pythons.py says for which Pythons this is known, and what must be corrected in each. image.py compares
+ * two pictures, of processes that differ in everything that must not matter: if something is forgotten here, it makes
+ * no image.
  */
 #include "launcher.h"
 
@@ -29,8 +29,8 @@ extern __thread PyThreadState *PYRUNC_LOCAL;
 void _Py_InitializeRecursionLimits(PyThreadState *state);
 #endif
 
-/* While the picture is made, the thread has a name that is no address: numbers of Python's are made of it, and remain in
- * memory that is free again. The linker has all that is linked here call these (--wrap). */
+/* While the picture is made, the thread has an id that is not an address: Python computes numbers from it, which remain
+ * in freed memory. The linker makes all code that is linked here call these functions (--wrap). */
 static int making;
 
 pthread_t __real_pthread_self(void);
@@ -44,7 +44,7 @@ int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attributes)
 {
     if (!making)
         return __real_pthread_getattr_np(thread, attributes);
-    /* Where no stack is, far below: none of the limits that are derived from it is ever reached. */
+    /* An address far below any stack: the limits that are derived from it are never reached. */
     int failed = pthread_attr_init(attributes);
     return failed ? failed : pthread_attr_setstack(attributes, (void *)(1 << 16), 1 << 23);
 }
@@ -98,7 +98,7 @@ int image_resume(void)
     return set_environ();
 }
 
-/* Take out what belongs to this process; resume() puts the next one's in its place. */
+/* Clear what belongs to this process; image_resume() sets it for the next one. */
 static void forget(void)
 {
     making = 0;
@@ -137,13 +137,13 @@ int image_write(PyObject *globals)
     to = heap_close();
     if (!from || !entry || !to)
         return -1;
-    /* image.py completes the heap's place. */
+    /* image.py completes the place of the heap. */
     const char *place[] = {(const char *)&heap_picture, heap_picture.begin, heap_picture.end};
 
     return put((const char *)place, sizeof(place)) < 0 ? -1 : put(from, (size_t)(to - from));
 }
 
-/* pymalloc's memory, which it would ask mmap for */
+/* The memory of pymalloc, which it otherwise gets from mmap */
 static void *arena(void *unused, size_t size)
 {
     (void)unused;

@@ -1,13 +1,13 @@
 """image.py PROGRAM OUT: make OUT, a program that begins where `PROGRAM @image` stopped.
 
-An ELF program's writable segment is a picture of its variables as they are to be at the beginning. Here it
-is exchanged for the picture that the program itself took after it had initialised the interpreter and
-imported pyrunc; heap.c has seen to it that what it allocated is in that segment too. Only what the dynamic
-linker works on stays as it was: it does its work in each process anew, also on the few variables that it
-initialises in between.
+The writable segment of an ELF program holds the first values of its variables. Here it is replaced by a
+picture that the program itself took after it had initialised the interpreter and imported pyrunc. heap.c
+makes sure that allocated memory is in that segment, too. Only the parts that the dynamic linker fills in stay
+as they were: it fills them in again in each process, also the few variables that it initialises in between.
 
-The picture is taken twice, in processes that differ in where libraries lie, what the processor can, and when
-they run. Both must be the same: so nothing in it belongs to a process, a C library, a processor or a moment.
+The picture is taken twice, in processes that differ in the addresses of libraries, in what the processor can
+do, and in time. Both must be the same: so nothing in it depends on a process, a C library, a processor or the
+time.
 
 Sources: elf(5); the System V ABI's supplements for the tables of functions and the kinds of relocations.
 """
@@ -27,14 +27,14 @@ DT_PLTRELSZ, DT_PLTGOT, DT_SYMTAB, DT_RELA, DT_RELASZ = 2, 3, 6, 7, 8
 HEADER = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align
 RELOCATION = struct.Struct("<QIIq")  # Elf64_Rela: offset, kind, symbol, addend
 SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
-# What a picture begins with: where heap.c's struct heap_picture is, and begin and end of the heap. The third
-# member of that struct and those that follow are filled in here: where the heap's picture is in the file, and
-# begin and size of its parts.
+# A picture begins with the address of heap.c's struct heap_picture, and begin and end of the heap. The third
+# and later members of that struct are filled in here: where the heap's picture is in the file, and begin and
+# size of its parts.
 PLACE, THIRD, PARTS = struct.Struct("<QQQ"), 16, 16
-APART = 16 * PAGE  # fewer zeros between two parts are read faster than left out
+APART = 16 * PAGE  # if there are fewer zeros between two parts, reading them is faster than leaving them out
 # The relocation that copies a library's variable into the program, by e_machine: x86-64, AArch64, RISC-V.
 COPY = {62: 5, 183: 1024, 243: 4}
-# What a C library would choose other functions for, on another processor.
+# Features of a processor by which a C library chooses its functions.
 OLDER = (
     "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX2_Usable,-AVX,-AVX_Usable,-BMI1,-BMI2,-ERMS,-FSRM,"
     "-SSE4_2,-SSE4_1,-SSSE3,-LZCNT,-MOVBE,-POPCNT,-RTM,-Prefer_No_VZEROUPPER,-AVX_Fast_Unaligned_Load,"
@@ -56,7 +56,7 @@ class Segment(NamedTuple):
 
 
 class Program:
-    """The program, as far as it matters here."""
+    """The parts of the program that are needed here."""
 
     def __init__(self, data: bytes) -> None:
         """Read its headers."""
@@ -69,7 +69,7 @@ class Program:
         (self.writable,) = [part for part in self.segments if part.kind == PT_LOAD and part.flags & PF_W]
 
     def at(self, address: int, length: int) -> bytes:
-        """Return what the file has for an address."""
+        """Return the bytes that the file has for an address."""
         for part in self.segments:
             if part.kind == PT_LOAD and part.address <= address <= part.address + part.filled - length:
                 begin = part.offset + address - part.address
@@ -77,7 +77,7 @@ class Program:
         raise SystemExit(f"nothing of the program is at {address:#x}")
 
     def linked(self) -> Iterator[tuple[int, int]]:
-        """Yield address and size of all that the dynamic linker fills in."""
+        """Yield address and size of everything that the dynamic linker fills in."""
         (part,) = [part for part in self.segments if part.kind == PT_DYNAMIC]
         tags = dict(struct.iter_unpack("<QQ", self.at(part.address, part.filled)))
         yield part.address, part.filled
@@ -91,7 +91,7 @@ class Program:
             yield address, size
 
     def kept(self, picture: bytes) -> bytes:
-        """Return a picture with all that the dynamic linker fills in as the file has it."""
+        """Return a picture; the parts that the dynamic linker fills in are those of the file."""
         address, filled = self.writable.address, self.writable.filled
         initial = self.data[self.writable.offset : self.writable.offset + filled]
         initial += bytes(self.writable.memory - filled)
@@ -105,7 +105,7 @@ class Program:
 
 
 def picture(program: str, environment: dict[str, str], *, elsewhere: bool) -> bytes:
-    """Let the program take its picture; elsewhere: with libraries at other addresses, also without ASLR."""
+    """Make the program take its picture; elsewhere: with libraries at other addresses, also without ASLR."""
 
     def move() -> None:
         if elsewhere:  # mmap then begins at the other end of the address space
@@ -118,13 +118,13 @@ def picture(program: str, environment: dict[str, str], *, elsewhere: bool) -> by
 
 
 def differences(one: bytes, other: bytes, address: int) -> list[str]:
-    """Return which words differ, for the log."""
+    """Return the words of memory that differ, for the log."""
     words = [(at, one[at : at + 8], other[at : at + 8]) for at in range(0, max(len(one), len(other)), 8)]
     return [f"{address + at:#x}: {a[::-1].hex()} {b[::-1].hex()}" for at, a, b in words if a != b]
 
 
 def parts(heap: bytes) -> list[tuple[int, int]]:
-    """Return begin and size of what is more than zeros in a heap's picture, in whole pages."""
+    """Return begin and size of the parts of a heap's picture that are not all zeros, in whole pages."""
     found: list[tuple[int, int]] = []
     for at in range(0, len(heap), PAGE):
         if heap.count(0, at, at + PAGE) == len(heap[at : at + PAGE]):
@@ -163,14 +163,14 @@ def main() -> None:
     made = bytearray(old.data) + bytes(moved - len(old.data)) + filled
     for number, part in enumerate(old.segments):
         if part is segment:
-            # Little more memory than there is a picture of: heap.c asks for the rest when it is wanted.
+            # Only a little more memory than the picture has: heap.c asks for more when it is needed.
             changed = part._replace(offset=moved, filled=len(new), memory=end - segment.address)
         elif segment.address <= part.address < segment.address + segment.filled:
             changed = part._replace(offset=part.address - segment.address + moved)
         else:
             continue
         HEADER.pack_into(made, old.start + old.size * number, *changed)
-    # Where section headers are: they tell of the old segment, and nobody needs them.
+    # Remove the section headers: they describe the old segment, and are not needed.
     struct.pack_into("<Q", made, 40, 0)
     struct.pack_into("<HHH", made, 58, 0, 0, 0)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o755)

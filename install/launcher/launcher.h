@@ -1,4 +1,4 @@
-/* What the parts of the installed command know of each other; see embed.c. */
+/* What the parts of the installed command share; see embed.c. */
 #ifndef PYRUNC_LAUNCHER_H
 #define PYRUNC_LAUNCHER_H
 
@@ -10,19 +10,19 @@
 /* current.c: whether Python is still the one that this was built from */
 int is_current(void);
 
-/* image.c: what an image remembers, NULL in a process without one: what to call */
+/* image.c: what an image remembers, namely what to call; NULL in a process without an image */
 extern PyObject *entry;
 
 /* From now on this process makes an image. */
 void image_begin(void);
 
-/* Where pymalloc is to take memory from, so that it becomes a part of the image. */
+/* Make pymalloc take its memory from here, so that it becomes a part of the image. */
 void image_arenas(void);
 
-/* Write what this process has in memory to stdout. 0, or -1. */
+/* Write the memory of this process to stdout. Returns 0, or -1. */
 int image_write(PyObject *globals);
 
-/* Make this process's only thread the one that the image's interpreter runs in. 0, or -1. */
+/* Let the image's interpreter run in this process's only thread. Returns 0, or -1. */
 int image_resume(void);
 
 #endif

@@ -1,10 +1,10 @@
-"""pythons.py PYTHON OUT: write what the program must know of this interpreter, print what to link.
+"""pythons.py PYTHON OUT: write what the program must know about this interpreter, print what to link.
 
-What differs from one Python to the next is in PYTHONS, and nowhere else. OUT/python.h has the row for this
-one as C, OUT/stamps.h that by which the program later sees that Python was updated, and OUT/config.c the
-modules that are built in.
+All differences between Pythons are in PYTHONS. OUT/python.h has the row for this one as C, OUT/stamps.h the
+data by which the program later notices that Python was updated, and OUT/config.c the modules that are built
+in.
 
-Fails with one line that says why where there is nothing to link, or no row for this Python.
+If there is nothing to link, or no row for this Python, it fails with one line that says why.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import NamedTuple
 
 
 class Python(NamedTuple):
-    """What a process has to mend before it goes on with an interpreter that another process initialised.
+    """What a process has to correct before it goes on with an interpreter that another process initialised.
 
     Attributes:
         key: the key under which the C library keeps each thread's state.
-        local: the variable of each thread that holds its state too, "" if there is none.
-        stack: whether the state knows where the thread's stack ends.
-        registry: whether the registry of codecs is made with the rest of the interpreter, and by nobody who
-            needs it earlier.
-        mute: objects of which no function may run before main. Theirs initialise an allocator that is never
-            asked for memory, with numbers drawn by lot.
+        local: the thread-local variable that also holds the state, "" if there is none.
+        stack: whether the state contains the end of the thread's stack.
+        registry: whether the registry of codecs is made only with the rest of the interpreter, even if it is
+            needed earlier.
+        mute: objects whose functions must not run before main. They would initialise an allocator that is
+            never used, with random numbers.
 
     """
 
@@ -50,15 +50,15 @@ PYTHONS = {
     (3, 14): Python("autoTSSkey", "_Py_tss_tstate", stack=True, registry=True, mute=MIMALLOC),
 }
 
-# In the names of functions that some builds of Python (Debian's from 3.13 on) have in archives of their own,
-# which are not installed. Built-in modules that want them are left out. All are hashes, and nothing here
-# wants one that OpenSSL lacks.
+# Words in the names of functions that some builds of Python (Debian's from 3.13 on) have in archives which
+# are not installed. Built-in modules that need them are left out. All are hashes, and pyrunc needs none that
+# OpenSSL lacks.
 NOT_INSTALLED = "Hacl_"
 
-# Libraries of which the archive is taken, where there is one: the dynamic linker has less to do (0.25 ms).
+# Libraries that are linked statically if there is an archive: this saves the dynamic linker 0.25 ms.
 STATIC = ("-lz", "-lexpat")
 
-# What image.c has for functions of the C library.
+# Functions of the C library that image.c replaces.
 WRAPPED = ("pthread_self", "pthread_getattr_np")
 
 VERSION = sys.version_info[:2]
@@ -66,17 +66,17 @@ NAME = f"Python {VERSION[0]}.{VERSION[1]} ({sys.executable})"
 
 
 def config(name: str) -> str:
-    """Return what Python was configured with."""
+    """Return a value of Python's configuration."""
     return str(sysconfig.get_config_var(name) or "")
 
 
 def known() -> Python | None:
-    """Return this Python's row; one without a lock has another memory, and none."""
+    """Return this Python's row; None for a free-threaded one, which allocates memory in another way."""
     return None if config("Py_GIL_DISABLED") not in ("", "0") else PYTHONS.get(VERSION)
 
 
 def tool(name: str) -> str:
-    """Return where a program is."""
+    """Return the path of a program."""
     return shutil.which(name) or sys.exit(f"needs {name}")
 
 
@@ -89,7 +89,7 @@ def archive() -> Path:
 
 
 def words() -> list[str]:
-    """Return what to link beside the interpreter."""
+    """Return what to link besides the interpreter."""
     wanted: list[str] = []
     for word in " ".join(map(config, ("LIBS", "MODLIBS", "SYSLIBS"))).split():
         if word in STATIC:
@@ -98,13 +98,13 @@ def words() -> list[str]:
             wanted.append(found if os.path.isabs(found) else word)
         elif (
             word.startswith(("-", "/")) and word not in wanted
-        ):  # the others are in the directory it was built in
+        ):  # the others are in the directory where it was built
             wanted.append(word)
     return wanted
 
 
 def unlinkable(library: Path) -> list[str]:
-    """Return the built-in modules that want what is not installed."""
+    """Return the built-in modules that need functions of an archive that is not installed."""
     listed = subprocess.run([tool("nm"), "-A", library], capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^[^:]*:([^:]*):[0-9a-f ]+([A-Za-z]) (\w+)$", listed, re.MULTILINE)
     defined = {name for _, kind, name in found if kind not in "Uw"}
@@ -126,7 +126,7 @@ def modules(without: list[str]) -> str:
 
 
 def muted_objects(library: Path, names: tuple[str, ...], out: Path) -> list[str]:
-    """Take objects out of the library, and out of them what would run before main; return their files."""
+    """Take objects out of the library, and remove what would run before main; return their files."""
     for name in names:
         subprocess.run([tool("ar"), "x", library, name], check=True, cwd=out)
         arrays = [
@@ -169,9 +169,9 @@ def header(seed: bytes) -> str:
 
 
 def secret(modules: bytes) -> bytes:
-    """Return what the seed of an image's hashes is made of: no container knows it, two builds have the same.
+    """Return the source of the seed of an image's hashes. No container knows it; two builds have the same.
 
-    For a package, which is built once for all machines, SOURCE_DATE_EPOCH is set as for other such builds.
+    A package is built once for all machines; SOURCE_DATE_EPOCH is set for such builds.
     """
     machine = Path("/etc/machine-id")
     if "SOURCE_DATE_EPOCH" in os.environ or not machine.is_file():
