@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from pyrunc.api.volume import Volume
     from pyrunc.apply.doctor.finding import Finding
     from pyrunc.errors import Failure
-    from pyrunc.plan.steps import Plan, Step
+    from pyrunc.plan.show import Plan
+    from pyrunc.plan.steps import Step
     from pyrunc.spec.explain import Problem
     from pyrunc.verbs.doctor import doctor
     from pyrunc.versions import __version__
@@ -44,7 +45,7 @@ _HOMES = {
     "Container": "pyrunc.api.container",
     "Failure": "pyrunc.errors",
     "Finding": "pyrunc.apply.doctor.finding",
-    "Plan": "pyrunc.plan.steps",
+    "Plan": "pyrunc.plan.show",
     "Problem": "pyrunc.spec.explain",
     "Process": "pyrunc.api.process",
     "Step": "pyrunc.plan.steps",

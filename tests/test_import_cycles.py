@@ -16,17 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Who imports whom, of the cycles that are left, and why.
 LEFT = {
-    ("plan.steps", "plan.show"): "a step says its own words, which stand in one table of all steps",
-    ("plan.steps", "plan.cgroups"): "the type of a field",
-    ("plan.steps", "plan.mount_steps"): "the type of a field",
-    ("plan.facts", "plan.cgroups"): "the type of a field",
-    ("plan.cgroup_devices", "plan.cgroups"): "the type of what is planned",
-    ("plan.cgroup_limits", "plan.cgroups"): "the type of what is planned",
-    ("plan.cgroup_systemd", "plan.cgroups"): "the type of what is planned",
-    ("plan.cgroup_mounts", "plan.cgroups"): "the type of what is planned",
-    ("plan.overlay", "plan.mounts"): "how a path is spelt",
-    ("plan.program_tree", "plan.program_first"): "the type of a parameter",
-    ("plan.program_tree", "plan.program_mounts"): "mounts are a part of the tree, and use its slots",
     ("apply.foreground", "apply.proxy"): "the watcher of a terminal, imported with one",
     ("apply.cgroups.reasons", "apply.cgroups.cgroup"): "whose processes a cgroup holds",
     ("apply.cgroups.cgroup", "apply.cgroups.thaw"): "imported when something is frozen",

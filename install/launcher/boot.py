@@ -39,8 +39,8 @@ HOT = (
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
     "pyrunc.apply.foreground", "pyrunc.apply.cgroups.making", "pyrunc.apply.cgroups.version_1",
     "pyrunc.apply.cgroups.version_2",
-    "pyrunc.plan.build", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
-    "pyrunc.apply.seccomp.filters", "pyrunc.apply.identity",
+    "pyrunc.plan.build", "pyrunc.plan.cgroups", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
+    "pyrunc.apply.namespaces", "pyrunc.apply.seccomp.filters", "pyrunc.apply.identity",
 )  # fmt: skip
 
 
@@ -245,11 +245,11 @@ def rehearse() -> None:
     """
     before = set(sys.modules)
     from pyrunc.cli.match import match
-    from pyrunc.plan import build, cgroups, facts, namespaces, program_exec, show_program
+    from pyrunc.plan import build, facts, namespaces, program_exec, show_program
     from pyrunc.spec import accept, meaning
     from pyrunc.spec import default as example
 
-    layout = cgroups.CgroupFacts(version=2, mounts={"": "/sys/fs/cgroup"}, own={"": "/"})
+    layout = facts.CgroupFacts(version=2, mounts={"": "/sys/fs/cgroup"}, own={"": "/"})
     host = facts.Facts(
         kernel=(6, 1),
         statmount=False,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self, TypeAlias, Unpack
 
-    from pyrunc.plan.steps import Plan
+    from pyrunc.plan.show import Plan
     from pyrunc.spec.explain import Problem
     from pyrunc.spec.types import Config
 
@@ -139,10 +139,11 @@ class Bundle:
             Failure: the configuration cannot be carried out on this host.
 
         """
+        from pyrunc.plan import show
         from pyrunc.verbs import plan
 
         words = {"id": id, "bundle": self.path, "config": self.config_path}
-        return listening(lambda: plan.plan(command("plan", options, **words)))
+        return show.for_programs(listening(lambda: plan.plan(command("plan", options, **words))))
 
     def __repr__(self) -> str:
         return f"pyrunc.Bundle({self.path!r})"

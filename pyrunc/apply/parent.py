@@ -11,7 +11,7 @@ import _signal
 import os
 
 from pyrunc import jsonio, log, store
-from pyrunc.apply import init_program, namespaces, protocol
+from pyrunc.apply import init_program, protocol
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.apply.mounts import host_side
@@ -20,8 +20,8 @@ from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
 from pyrunc.plan import process_program, program_first, steps
-from pyrunc.plan.mount_steps import CgroupBind, FileSystem, Mount
-from pyrunc.plan.program_first import Beginning
+from pyrunc.plan.lowering import Beginning
+from pyrunc.plan.mount_steps import AttachRoot, CgroupBind, FileSystem, Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,19 +91,18 @@ class Launch(Conversation):
         )
         if tables or self._kinds & {steps.Sysctl, steps.ClassicMounts}:
             self._slots["proc"] = private_procfs()
-        for join in self.plan.namespaces.joins:
-            self._slots["join-" + join.kind] = namespaces.open_join(join)
-        self._open_contexts()
+        if self.plan.namespaces.joins:
+            self._open_joins()
         if self._classic:
             log.debug("mounts are made with mount(2): see `pyrunc plan`")
-        if steps.AttachRoot in self._kinds:
+        if AttachRoot in self._kinds:
             self.mounts = host_side.HostMounts(self.plan, self.trace)
             self.mounts.prepare(self.container.directory)
             # Without the right to clone a mount here (an ordinary user), the init program opens the sources
             # with its rights in its own user namespace.
             if os.geteuid() == 0 and not self._classic:
                 self.mounts.open_all()
-                attach = next(step for step in self.plan.child if isinstance(step, steps.AttachRoot))
+                attach = next(step for step in self.plan.child if isinstance(step, AttachRoot))
                 self._note_root(self.mounts.slots.get(self.mounts.opened.get(id(attach), ""), -1))
             else:
                 self.mounts.look(classic=self._classic)
@@ -119,8 +118,12 @@ class Launch(Conversation):
             number, _is_top = _linux.statx_mnt(root, mask)
             self.container.extra["root_mount"] = [self.plan.rootfs, mask, number]
 
-    def _open_contexts(self) -> None:
-        """Open a procfs of the pid namespace that is joined last: one for each of its mounts."""
+    def _open_joins(self) -> None:
+        """Open the namespaces to join, and a procfs of the pid namespace for each of its mounts."""
+        from pyrunc.apply import namespaces
+
+        for each in self.plan.namespaces.joins:
+            self._slots["join-" + each.kind] = namespaces.open_join(each)
         join = self._late_pid()
         if join is None:
             return

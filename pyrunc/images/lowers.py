@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrunc.plan.steps import AttachRoot
+    from pyrunc.plan.mount_steps import AttachRoot
     from pyrunc.store import Container
 
 LIST = "layers"

@@ -16,6 +16,7 @@ from pyrunc.life import planning
 from pyrunc.linux import _linux
 from pyrunc.plan import hooks as plan_hooks
 from pyrunc.plan import namespaces, steps
+from pyrunc.plan.mount_steps import AttachRoot
 from pyrunc.plan.process import RLIMITS
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pyrunc.cli.match import Command
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
     from pyrunc.spec.types import Config, Process
 
 
@@ -298,7 +299,7 @@ def rfc3339(since: int) -> str:
 def _make_layer(launch: parent.Launch) -> None:
     from pyrunc.apply.mounts import writable_layers
 
-    step = next(step for step in launch.plan.child if isinstance(step, steps.AttachRoot))
+    step = next(step for step in launch.plan.child if isinstance(step, AttachRoot))
     for point in writable_layers.submounts(step.path):
         log.warn(f"{point} is mounted below the root file system, and --overlay does not show it")
     launch.do(step, writable_layers.over_root, launch.container, step)

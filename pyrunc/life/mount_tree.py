@@ -11,8 +11,9 @@ from pyrunc.apply.live import drift, inside
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.life import planning
-from pyrunc.plan import mount_origins, mount_table, mounts, show_mounts, steps
-from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount, Remount
+from pyrunc.plan import mount_origins, mount_table, show_mounts, steps
+from pyrunc.plan.mount_steps import AttachRoot, Bind, FileSystem, InnerBind, Mount, Remount
+from pyrunc.plan.paths import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Tree:
         self._check_own()
         with closing(self._lock()):
             _plan, known, found, _text = self.look()
-            paths = [mounts.clean(path) for path in wanted]
+            paths = [clean(path) for path in wanted]
             gone = mounting.remove(self.container, paths, known, found, force=force)
             self._forget(gone, known, found)
 
@@ -212,7 +213,7 @@ def _bases(known: Knowledge, found: Origins) -> dict[int, str]:
     for row in known.rows:
         origin = found.of[row.id]
         step = origin.step
-        if origin.kind == mount_origins.ROOT and isinstance(step, steps.AttachRoot) and step.overlay is None:
+        if origin.kind == mount_origins.ROOT and isinstance(step, AttachRoot) and step.overlay is None:
             bases[row.id] = step.path
         elif origin.kind in (mount_origins.CONFIG, mount_origins.ADDED) and isinstance(step, Bind):
             bases[row.id] = step.full_source

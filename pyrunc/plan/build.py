@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
     from pyrunc.plan.facts import Facts, Request
     from pyrunc.spec.types import Config, Process
 
@@ -36,7 +36,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
 
     """
     # exec does not use these.
-    from pyrunc.plan import cgroups, mounts
+    from pyrunc.plan import cgroups, mounts, paths
 
     if facts.euid != 0:
         from pyrunc.plan import rootless
@@ -44,7 +44,7 @@ def build(config: Config, facts: Facts, request: Request) -> steps.Plan:
         rootless.check(config)
     spaces = namespaces.lower(config)
     cgroup = cgroups.plan(dict(config), facts.cgroup, request.id, request.cgroup_manager)
-    rootfs = mounts.clean(_rootfs(config, request))
+    rootfs = paths.clean(_rootfs(config, request))
     command = _process(config)
     late = _seccomp(config)
     early: list[steps.Step] = []
@@ -164,6 +164,7 @@ def _tree(
 ) -> list[steps.Step]:
     """Return the steps that make the container's mount tree and enter it."""
     from pyrunc.plan import devices, mounts, paths
+    from pyrunc.plan.mount_steps import AttachRoot
 
     kinds = namespaces.paths(config)
     own_tree = "mount" in kinds
@@ -175,7 +176,7 @@ def _tree(
         found.append(
             steps.TreePropagation(flag=mounts.tree_propagation(config), pointer="/linux/rootfsPropagation")
         )
-    attach = steps.AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
+    attach = AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
     if request.overlay:
         from pyrunc.plan import overlay
 

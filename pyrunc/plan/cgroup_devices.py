@@ -14,7 +14,7 @@ security/device_cgroup.c, uapi/linux/bpf.h (struct bpf_cgroup_dev_ctx, BPF_DEVCG
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan.cgroups import DEFAULT_DEVICES, RESOURCES
+from pyrunc.plan.cgroup_plan import DEFAULT_DEVICES, RESOURCES
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False

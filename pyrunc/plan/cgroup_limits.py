@@ -12,14 +12,15 @@ Linux 6.18.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan.cgroups import RESOURCES, CgroupWrite
+from pyrunc.plan.cgroup_plan import RESOURCES, CgroupWrite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.plan.cgroups import CgroupFacts, CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
+    from pyrunc.plan.facts import CgroupFacts
 
 _CPU_PERIOD = 100_000  # microseconds; cpu.max has it if no period is set (cgroup-v2.rst)
 _RDMA_MAX = 2**32 - 1

@@ -21,8 +21,7 @@ from pyrunc.plan.steps import Step, Symlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupFacts
-    from pyrunc.plan.facts import Facts
+    from pyrunc.plan.facts import CgroupFacts, Facts
     from pyrunc.plan.mount_options import Attributes
 
 _SAFE = mount_options.NOSUID | mount_options.NODEV | mount_options.NOEXEC

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.jsonio import decimal
-from pyrunc.plan.record import Record
+from pyrunc.plan.cgroup_plan import Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import Any
 
-    from pyrunc.plan.cgroups import CgroupFacts
-
-    # name, D-Bus signature, value, the first systemd that has the property
-    Property: TypeAlias = tuple[str, str, object, int]
+    from pyrunc.plan.cgroup_plan import Property
+    from pyrunc.plan.facts import CgroupFacts
 
 PATH = "/linux/cgroupsPath"
 _ANNOTATION = "org.systemd.property."
@@ -36,27 +34,6 @@ _NUMBERS = {
     "memory.swap.max": "MemorySwapMax",
     "pids.max": "TasksMax",
 }
-
-
-class Unit(Record):
-    """A transient unit.
-
-    Attributes:
-        name: "pyrunc-ID.scope", or a slice.
-        properties: its properties.
-        user: it belongs to the user's systemd, not to the system's.
-
-    """
-
-    name: str
-    properties: list[Property]
-    user: bool = False
-
-    def describe(self) -> list[str]:
-        """Return the lines `pyrunc plan` shows."""
-        return [f"systemd unit {self.name}"] + [
-            f"{name}={value}" for name, _sign, value, _since in self.properties
-        ]
 
 
 def names(wanted: str, container_id: str, *, rootless: bool) -> tuple[str, str]:

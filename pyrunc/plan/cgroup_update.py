@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan import cgroups
-from pyrunc.plan.cgroups import CgroupPlan
+from pyrunc.plan.cgroup_plan import CgroupPlan, Unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.plan.cgroups import CgroupFacts
+    from pyrunc.plan.facts import CgroupFacts
 
 # Lists with one entry for each device: an update replaces the entry with the same numbers.
 _BY_DEVICE = (
@@ -78,7 +78,7 @@ def plan(
     if manager == "systemd":
         from pyrunc.plan import cgroup_systemd
 
-        made.unit = cgroup_systemd.Unit(name="", properties=cgroup_systemd.limits(wanted, facts.version))
+        made.unit = Unit(name="", properties=cgroup_systemd.limits(wanted, facts.version))
         wanted = cgroup_systemd.round_quota(wanted)
     cgroups.set_resources(made, wanted, facts, update=True, devices_list=devices_list)
     return made, merged

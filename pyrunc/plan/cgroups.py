@@ -11,141 +11,13 @@ and cgroup-v2.rst of Linux 6.18.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan.record import Record
+from pyrunc.plan.cgroup_plan import DEFAULT_DEVICES, RESOURCES, CgroupPlan, CgroupWrite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.plan.cgroup_systemd import Unit
-    from pyrunc.plan.intel_rdt import IntelRdtPlan
-
-RESOURCES = "/linux/resources"
-
-# The device rules that every engine expects from a runtime, added after the configuration's (whose first rule
-# usually is "deny all"): make any node (a node alone opens nothing), and use the harmless memory devices,
-# terminals and tun.
-DEFAULT_DEVICES = (
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",  # null
-    "c 1:5 rwm",  # zero
-    "c 1:7 rwm",  # full
-    "c 1:8 rwm",  # random
-    "c 1:9 rwm",  # urandom
-    "c 5:0 rwm",  # tty
-    "c 5:2 rwm",  # ptmx
-    "c 136:* rwm",  # pts/*
-    "c 10:200 rwm",  # net/tun
-)
-
-
-class CgroupFacts(Record):
-    """What the planner may know of the host's cgroup hierarchies.
-
-    Attributes:
-        version: 2 if there is only the unified hierarchy, 1 for version 1 with or without a unified one
-            beside it, 0 when nothing is mounted.
-        mounts: controller (or "name=systemd"; "" for the unified hierarchy) -> mount point of its hierarchy.
-        own: the same keys -> the runtime's own cgroup in that hierarchy, as a path below the mount.
-        controllers: controllers that can be enabled in the unified hierarchy (cgroup.controllers of its
-            root).
-        rootless: without the host's full rights: an ordinary user, or root of a user namespace.
-        rdt: where the resctrl filesystem is mounted, "" when it is not.
-
-    """
-
-    version: int
-    mounts: dict[str, str]
-    own: dict[str, str]
-    controllers: tuple[str, ...] = ()
-    rootless: bool = False
-    rdt: str = ""
-
-
-class CgroupWrite(Record):
-    """One setting: a file of the container's cgroup and its value.
-
-    Attributes:
-        controller: the key of CgroupPlan.paths in whose directory the file is ("" in the unified hierarchy).
-        file: the file's name, one path component.
-        value: what to write; each line is one write, because the kernel accepts one setting at a time.
-        pointer: the place in config.json that asked for it.
-        other: (file, value) to use if the first file does not exist: the same limit under another I/O
-            scheduler.
-        optional: "missing" when a host without the file already does what is asked, "denied" when in addition
-            a refusal for want of rights changes nothing (device rules in a user namespace).
-
-    """
-
-    controller: str
-    file: str
-    value: str
-    pointer: str
-    other: tuple[str, str] | None = None
-    optional: str = ""
-
-    def describe(self) -> str:
-        """Return one line for people."""
-        value = self.value.replace("\n", ", ")
-        return f"{self.controller or 'unified'}: {self.file} = {value}"
-
-
-class CgroupPlan(Record):
-    """The container's cgroup and its settings.
-
-    Attributes:
-        manager: "cgroupfs", "systemd" or "disabled".
-        version: as in CgroupFacts.
-        roots: controller -> mount point of its hierarchy; nothing above it is changed.
-        paths: controller -> the container's directory, absolute. Empty if no cgroup is made.
-        writes: the settings, in order. One the kernel calls invalid is tried again after the others: many are
-            only valid together with a partner (quota and period, memory and memory+swap), in an order that
-            depends on the present values.
-        enable: controllers to enable from the root of the unified hierarchy down.
-        needed: controller of the unified hierarchy -> pointer of the first limit that needs it.
-        devices: a program for BPF_CGROUP_DEVICE (version 2), b"" for none.
-        devices_optional: a missing right to load it is no failure (user namespace).
-        optional: rootless, and no cgroup was asked for by name: without the right to make it the container
-            does without, unless a limit depends on it.
-        spared: hierarchies an ordinary user's container does without in the same way although a cgroup was
-            asked for by name: beside version 1 the unified one, which engines do not delegate then.
-        owner: host user id the cgroup is handed to, -1 to keep it.
-        check: (limit, memory plus swap) in bytes that must not be below the present use, 0 for none.
-        unit: what to ask of systemd, None without it.
-        rdt: the resctrl group, None without one; its directories are in paths too.
-
-    """
-
-    manager: str
-    version: int
-    roots: dict[str, str]
-    paths: dict[str, str]
-    writes: list[CgroupWrite]
-    enable: tuple[str, ...] = ()
-    needed: dict[str, str]
-    devices: bytes = b""
-    devices_optional: bool = False
-    optional: bool = False
-    spared: tuple[str, ...] = ()
-    owner: int = -1
-    check: tuple[int, int] = (0, 0)
-    unit: Unit | None = None
-    rdt: IntelRdtPlan | None = None
-
-    def describe(self) -> list[str]:
-        """Return the lines `pyrunc plan` shows."""
-        lines = [f"cgroup {path}" for path in dict.fromkeys(self.paths[name] for name in self.roots)]
-        if self.unit is not None:
-            lines += self.unit.describe()
-        lines += [write.describe() for write in self.writes]
-        if self.devices:
-            lines.append(f"device filter: {len(self.devices) // 8} BPF instructions")
-        if self.owner >= 0:
-            lines.append(f"owner of the cgroup: uid {self.owner}")
-        if self.rdt is not None:
-            lines += self.rdt.describe()
-        return lines
+    from pyrunc.plan.facts import CgroupFacts
 
 
 def plan(
@@ -370,10 +242,10 @@ def _owner(config: dict[str, Any]) -> int:
     linux = config.get("linux") or {}
     if not any(ns.get("type") == "cgroup" and not ns.get("path") for ns in linux.get("namespaces") or ()):
         return -1
-    from pyrunc.plan import mount_options, mounts
+    from pyrunc.plan import mount_options, paths
 
     for mount in config.get("mounts") or ():
-        if mount.get("source") == "cgroup" and mounts.clean(mount["destination"]) == "/sys/fs/cgroup":
+        if mount.get("source") == "cgroup" and paths.clean(mount["destination"]) == "/sys/fs/cgroup":
             options = mount_options.parse(mount.get("options") or [])
             if (options.attr_set | options.rattr_set) & mount_options.RDONLY:
                 return -1

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pyrunc.errors import Failure
 from pyrunc.plan import namespaces
 from pyrunc.plan.mount_options import SHARED
-from pyrunc.plan.mount_steps import FileSystem, Mount, Overlay, Reconfigure
-from pyrunc.plan.steps import AttachRoot, ClassicMounts, Step
+from pyrunc.plan.mount_steps import AttachRoot, FileSystem, Mount, Overlay, Reconfigure
+from pyrunc.plan.steps import ClassicMounts, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

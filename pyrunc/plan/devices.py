@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.plan.mount_steps import Mount
-from pyrunc.plan.mounts import clean
+from pyrunc.plan.paths import clean
 from pyrunc.plan.steps import Device, Step, Symlink
 
 TYPE_CHECKING = False

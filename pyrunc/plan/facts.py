@@ -9,8 +9,30 @@ from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupFacts
     from pyrunc.plan.steps import Step
+
+
+class CgroupFacts(Record):
+    """What the planner may know of the host's cgroup hierarchies.
+
+    Attributes:
+        version: 2 if there is only the unified hierarchy, 1 for version 1 with or without a unified one
+            beside it, 0 when nothing is mounted.
+        mounts: controller (or "name=systemd"; "" for the unified hierarchy) -> mount point of its hierarchy.
+        own: the same keys -> the runtime's own cgroup in that hierarchy, as a path below the mount.
+        controllers: controllers that can be enabled in the unified hierarchy (cgroup.controllers of its
+            root).
+        rootless: without the host's full rights: an ordinary user, or root of a user namespace.
+        rdt: where the resctrl filesystem is mounted, "" when it is not.
+
+    """
+
+    version: int
+    mounts: dict[str, str]
+    own: dict[str, str]
+    controllers: tuple[str, ...] = ()
+    rootless: bool = False
+    rdt: str = ""
 
 
 class Facts(Record):

@@ -17,6 +17,7 @@ from pyrunc.plan.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.steps import IdMap
+    from pyrunc.spec.types import Config
 
 # The bits of mount_setattr(2), and those of mount(2) for the propagation types, by short names.
 RDONLY = flags.MOUNT_ATTR_RDONLY
@@ -467,3 +468,13 @@ def _attribute(got: Options, kind: int, bit: int) -> None:
         else:
             got.rattr_clear |= bit
             got.rattr_set &= ~bit
+
+
+_CONTEXT_TYPE = "run.oci.mount_context_type"  # an annotation
+
+
+def context(config: Config) -> tuple[str, ...]:
+    """Return the word that gives a new file system the container's SELinux label, if there is one."""
+    label = (config.get("linux") or {}).get("mountLabel") or ""
+    kind = (config.get("annotations") or {}).get(_CONTEXT_TYPE) or "context"
+    return (f"{kind}={label}",) if label else ()

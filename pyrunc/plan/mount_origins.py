@@ -8,8 +8,8 @@ itself.
 
 from __future__ import annotations
 
-from pyrunc.plan import mount_table, mounts, steps
-from pyrunc.plan.mount_steps import Bind, InnerBind, Mount, Remount
+from pyrunc.plan import mount_table, paths, steps
+from pyrunc.plan.mount_steps import AttachRoot, Bind, InnerBind, Mount, Remount
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -80,12 +80,12 @@ class Origins(Record):
 
 def place_of(step: Step) -> str:
     """Return the path at which a step mounts something, "" if it mounts nothing."""
-    if isinstance(step, steps.AttachRoot):
+    if isinstance(step, AttachRoot):
         return "/"
     if isinstance(step, Mount):
-        return mounts.clean(step.destination)
+        return paths.clean(step.destination)
     if isinstance(step, (steps.ReadonlyPath, steps.MaskedPath)):
-        return mounts.clean(step.path)
+        return paths.clean(step.path)
     if isinstance(step, steps.Device):
         return step.path if step.bind else ""
     if isinstance(step, steps.Terminal):
@@ -165,7 +165,7 @@ def _kind(step: Step, configured: int) -> str:
     if isinstance(step, Mount):
         return ADDED if step.index >= configured else CONFIG
     for kind, name in (
-        (steps.AttachRoot, ROOT),
+        (AttachRoot, ROOT),
         (steps.MaskedPath, MASKED),
         (steps.ReadonlyPath, READONLY),
         (steps.Device, DEVICE),
@@ -207,10 +207,10 @@ def _came_along(row: Row, top: Row, origin: Origin, tables: _Tables) -> bool:
     if isinstance(step, steps.ReadonlyPath):
         # It covers itself, and what is mounted in it is copied as well.
         return any(_same(row, other) for other in tables.own[row.point] if other is not row)
-    if isinstance(step, steps.AttachRoot):
+    if isinstance(step, AttachRoot):
         wanted, table = step.path + rest, tables.host
     elif isinstance(step, InnerBind) and step.attributes.recursive:
-        wanted, table = mounts.clean(step.source) + rest, tables.own
+        wanted, table = paths.clean(step.source) + rest, tables.own
     elif isinstance(step, Bind) and step.attributes.recursive:
         _device, _part, path = tables.sources.get(id(step), ("", "", ""))
         wanted, table = path + rest, tables.host

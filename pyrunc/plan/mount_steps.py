@@ -11,6 +11,7 @@ from pyrunc.plan.steps import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.mount_options import Attributes, Options
+    from pyrunc.plan.steps import IdMap
 
 
 class Mount(Step):
@@ -131,6 +132,20 @@ class Overlay(FileSystem):
             if name not in WRITABLE:
                 text += (("::" if name == "datadir+" else ":") if text else "") + each
         return text
+
+
+class AttachRoot(Step):
+    """Attach a private copy of the root file system's tree over itself, or an overlay of it.
+
+    layer is the directory of --overlay, made before and removed with the container; layer_ids the mapping
+    through which the overlay sees the root file system, None for none.
+    """
+
+    path: str
+    propagation: int
+    overlay: Overlay | None = None
+    layer: str = ""
+    layer_ids: tuple[IdMap, IdMap] | None = None
 
 
 class Remount(Mount):

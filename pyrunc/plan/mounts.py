@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWUSER
-from pyrunc.plan import mount_options, namespaces
+from pyrunc.plan import mount_options, namespaces, paths
 from pyrunc.plan.mount_options import Options
 from pyrunc.plan.mount_steps import Bind, FileSystem, InnerBind, Mount, Overlay, Reconfigure, Remount
 from pyrunc.plan.steps import EnterCgroupNamespace, Step
@@ -32,7 +32,6 @@ PSEUDO = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgro
 
 # What SELinux does not let a `context=` be given for, or labels itself.
 _UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
-_CONTEXT_TYPE = "run.oci.mount_context_type"
 
 _PROPAGATION = {
     "shared": mount_options.SHARED,
@@ -262,49 +261,6 @@ def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
 
 
-def clean(path: str) -> str:
-    """Return an absolute path without empty components, "." and ".." (which nothing is above /)."""
-    if path[:1] == "/" and path[-1] != "/" and "//" not in path and "/." not in path:
-        return path  # nearly every one
-    found: list[str] = []
-    for name in path.split("/"):
-        if name == "..":
-            del found[-1:]
-        elif name not in ("", "."):
-            found.append(name)
-    return "/" + "/".join(found)
-
-
-def inside(path: str, rootfs: str) -> str:
-    """Return the path inside the root file system of one on the host, "" if it lies elsewhere.
-
-    Args:
-        path: an absolute path, spelled in any way.
-        rootfs: absolute path of the root file system on the host.
-
-    """
-    path = clean(path)
-    if rootfs != "/" and (path + "/").startswith(rootfs + "/"):
-        return path[len(rootfs) :] or "/"
-    return ""
-
-
-def place(destination: str, rootfs: str) -> str:
-    """Return the one spelling of a mount point inside the root file system by which it is known from here on.
-
-    Some callers name the mount point as the host sees it; every runtime takes that for the place inside. What
-    is in its way, symlinks too, is looked at when it is opened.
-
-    Args:
-        destination: as config.json has it.
-        rootfs: absolute path of the root file system on the host.
-
-    """
-    path = clean(destination)
-    within = inside(path, rootfs)
-    return within if len(within) > 1 else path
-
-
 def _entry(around: _Around, index: int, entry: MountEntry) -> Mount:
     """Return the step of one entry.
 
@@ -320,7 +276,7 @@ def _entry(around: _Around, index: int, entry: MountEntry) -> Mount:
     pointer = f"/mounts/{index}"
     options = around.options(entry.get("options") or [])
     ext = options.ext
-    destination = place(entry["destination"], around.rootfs)
+    destination = paths.place(entry["destination"], around.rootfs)
     if destination == "/":
         raise Failure(
             "the mount point is on the top of rootfs: nothing can be mounted on /",
@@ -367,7 +323,7 @@ def _bind(around: _Around, entry: MountEntry, same: dict[str, Any]) -> Bind | In
         source = f"{around.bundle}/{source}"
     attributes = around.attributes(options, bind=True)
     nofollow = "src-nofollow" in ext
-    within = inside(source, around.rootfs)
+    within = paths.inside(source, around.rootfs)
     if within:
         if subpath:
             within = f"{within}/{subpath}"
@@ -426,7 +382,7 @@ def _new(around: _Around, entry: MountEntry, same: dict[str, Any]) -> FileSystem
     if fstype == "mqueue":
         label = (around.config.get("linux") or {}).get("mountLabel") or ""
     elif fstype not in _UNLABELLED:
-        data += context(around.config)
+        data += mount_options.context(around.config)
     attributes = around.attributes(options, bind=False)
     readonly = options.attr_set & mount_options.RDONLY
     late = fstype == "tmpfs" or same["destination"] == "/dev"
@@ -443,13 +399,6 @@ def _new(around: _Around, entry: MountEntry, same: dict[str, Any]) -> FileSystem
         readonly_last=late and bool(readonly),
         **same,
     )
-
-
-def context(config: Config) -> tuple[str, ...]:
-    """Return the word that gives a new file system the container's SELinux label, if there is one."""
-    label = (config.get("linux") or {}).get("mountLabel") or ""
-    kind = (config.get("annotations") or {}).get(_CONTEXT_TYPE) or "context"
-    return (f"{kind}={label}",) if label else ()
 
 
 def _copy_up_what(what: str, pointer: str) -> Failure:

@@ -9,13 +9,14 @@ only for an overlay.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_options, mounts, namespaces
+from pyrunc.plan import mount_options, namespaces, paths
 from pyrunc.plan.mount_steps import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.plan.facts import Facts, Request
-    from pyrunc.plan.steps import AttachRoot, IdMap
+    from pyrunc.plan.mount_steps import AttachRoot
+    from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
 
 # The first kernel whose overlayfs takes a directory as a descriptor.
@@ -109,7 +110,7 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
     """Return the path of a directory, and whether it is inside the root, where earlier mounts count."""
     if not path.startswith("/"):
         path = f"{bundle}/{path}"
-    within = mounts.inside(path, rootfs)
+    within = paths.inside(path, rootfs)
     return (within, True) if within else (path, False)
 
 
@@ -142,7 +143,7 @@ def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts
     attach.overlay = made_of(
         (attach.path, *request.lowers),
         request.overlay,
-        (*words, *mounts.context(config)),
+        (*words, *mount_options.context(config)),
         layer_fds=facts.kernel >= LAYER_FDS,
     )
     attach.overlay.pointer = attach.pointer

@@ -1,4 +1,4 @@
-"""Masked and read-only paths.
+"""Paths inside the root file system: their one spelling, and those that are masked or read-only.
 
 Source: runtime-spec config-linux.md "Masked Paths", "Readonly Paths". Missing paths are left out. All others
 are done or refused. Different spellings of a path are one path. On the root file system itself a mount would
@@ -8,7 +8,6 @@ have no effect: read-only makes its mount read-only (as in runc), and to mask it
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan.mounts import clean
 from pyrunc.plan.steps import MaskedPath, ReadonlyPath, Step
 
 TYPE_CHECKING = False
@@ -16,6 +15,49 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
 
 _READONLY, _MASKED = "/linux/readonlyPaths", "/linux/maskedPaths"
+
+
+def clean(path: str) -> str:
+    """Return an absolute path without empty components, "." and ".." (which nothing is above /)."""
+    if path[:1] == "/" and path[-1] != "/" and "//" not in path and "/." not in path:
+        return path  # nearly every one
+    found: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del found[-1:]
+        elif name not in ("", "."):
+            found.append(name)
+    return "/" + "/".join(found)
+
+
+def inside(path: str, rootfs: str) -> str:
+    """Return the path inside the root file system of one on the host, "" if it lies elsewhere.
+
+    Args:
+        path: an absolute path, spelled in any way.
+        rootfs: absolute path of the root file system on the host.
+
+    """
+    path = clean(path)
+    if rootfs != "/" and (path + "/").startswith(rootfs + "/"):
+        return path[len(rootfs) :] or "/"
+    return ""
+
+
+def place(destination: str, rootfs: str) -> str:
+    """Return the one spelling of a mount point inside the root file system by which it is known from here on.
+
+    Some callers name the mount point as the host sees it; every runtime takes that for the place inside. What
+    is in its way, symlinks too, is looked at when it is opened.
+
+    Args:
+        destination: as config.json has it.
+        rootfs: absolute path of the root file system on the host.
+
+    """
+    path = clean(destination)
+    within = inside(path, rootfs)
+    return within if len(within) > 1 else path
 
 
 def lower(config: Config) -> list[Step]:

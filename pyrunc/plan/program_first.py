@@ -17,15 +17,12 @@ from pyrunc.linux.flags import (
     PR_SET_DUMPABLE,
 )
 from pyrunc.plan import namespaces, process_program, program_tree, steps
+from pyrunc.plan.lowering import Lowering
 from pyrunc.plan.program import NAME, ONLY_SOCKET, SOCKET, Program
-from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from pyrunc.plan.process_program import Filters
+    from pyrunc.plan.lowering import Beginning
     from pyrunc.plan.steps import Join, Namespaces
 
 _MAPPED, _GO = ord("M"), ord("O")
@@ -40,64 +37,6 @@ _OWN = (
     steps.CloseDescriptors,
 )
 NAMESPACES = 1  # tag of the operation that makes the container's namespaces
-
-
-_NOTHING: dict[Any, Any] = {}  # never changed
-
-
-class Beginning(Record):
-    """What the parent has prepared.
-
-    Attributes:
-        kinds: CLONE_NEW* flags of the container's namespaces.
-        way: the way init is made, see way().
-        joins_pid: the slot "join-pid" has a pid namespace to join last of all.
-        joins_late: kinds of namespaces that are entered after the cgroups.
-        ordinary: the caller is not root.
-        waits: the slots "go" and "answers" have the fifos of `start`; else the parent starts the program.
-        passed: how many descriptors from 3 on go to the program.
-        filters: id of a Seccomp step -> its compiled filter.
-        state, creating: the container's state for hooks of `start` and of the mount tree, with
-            process_program.STATE_PID instead of the pid.
-        size: struct winsize of the terminal, b"" for the kernel's default.
-        clean: the terminal leaves newlines as they are.
-        opened: id of a step -> the slot of the mount that the parent has opened for it.
-        later: id of a step -> number of the mount that the parent opens later, and sends on request.
-        links: id of a step -> the target of its source, a symlink that is copied.
-        lonely: ids of steps for slave mounts whose source is not shared, so that they cannot be slaves.
-        places: id of a device -> its path on the host, if that is another one.
-        tasks: how many `tasks` files of version 1 cgroups are in the slots "tasks0", "tasks1", ...
-        contexts: how many file system contexts for a procfs are in the slots "procfs1", "procfs2", ...
-        lock: struct flock that releases the lock in the slot "lock", b"" for none.
-        classic: mounts are made with mount(2).
-        seen: path of a source -> its device and inode on the host (mount(2)).
-        directory: the container's state directory.
-
-    """
-
-    kinds: int
-    way: str = ""
-    joins_pid: bool = False
-    joins_late: tuple[str, ...] = ("mount", "cgroup")
-    ordinary: bool = False
-    waits: bool = False
-    passed: int = 0
-    filters: Filters
-    state: str = ""
-    creating: str = ""
-    size: bytes = b""
-    clean: bool = False
-    opened: Mapping[int, str] = _NOTHING
-    later: Mapping[int, int] = _NOTHING
-    links: Mapping[int, str] = _NOTHING
-    lonely: frozenset[int] = frozenset()
-    places: Mapping[int, str] = _NOTHING
-    tasks: int = 0
-    contexts: int = 0
-    lock: bytes = b""
-    classic: bool = False
-    seen: Mapping[str, tuple[int, int]] = _NOTHING
-    directory: str = ""
 
 
 # Ways to make init: at once in its namespaces; by a process that joins others first; by one that is the first
@@ -171,7 +110,7 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
     program.keep(space, first)
     program.add(space, "SIGNALS")
     _namespaces(program, plan, given)
-    on = program_tree.Lowering(program, plan, given)
+    on = Lowering(program, plan, given)
     before = begins_at(plan)
     for step in plan.child[:before]:
         do = program_tree.LOWER.get(type(step))

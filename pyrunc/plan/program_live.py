@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_DUMPABLE, STATX_MNT_ID
 from pyrunc.plan import program_mounts, program_tree, steps
+from pyrunc.plan.lowering import Lowering
 from pyrunc.plan.mount_steps import Bind, Mount
 from pyrunc.plan.process_program import text
 from pyrunc.plan.program import NAME, Program
 from pyrunc.plan.program_mounts import MAP_IDS
-from pyrunc.plan.program_tree import Lowering
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pyrunc.plan.program_first import Beginning
+    from pyrunc.plan.lowering import Beginning
 
 GO = ord("O")
 

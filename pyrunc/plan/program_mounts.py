@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyrunc.plan.lowering import Lowering
     from pyrunc.plan.mount_steps import Mount
-    from pyrunc.plan.program_tree import Lowering
     from pyrunc.plan.steps import Step
 
 # What may be mounted below /proc besides a procfs: files that show a container's resources, as of lxcfs.

@@ -8,101 +8,22 @@ from __future__ import annotations
 
 from pyrunc.linux.flags import CLONE_NEWCGROUP, MS_REC, STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from pyrunc.plan import process_program, program_mounts, steps
+from pyrunc.plan.lowering import BATCH
 from pyrunc.plan.mount_options import PRIVATE, RDONLY, SHARED
-from pyrunc.plan.mount_steps import Bind
-from pyrunc.plan.process_program import words
+from pyrunc.plan.mount_steps import AttachRoot, Bind
 from pyrunc.plan.program_mounts import RECURSIVE, UNCHECKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.plan.mount_steps import FileSystem, Mount
-    from pyrunc.plan.program import Program
-    from pyrunc.plan.program_first import Beginning
+    from pyrunc.plan.lowering import Lowering
 
 _TYPES = {"c": 0o020000, "b": 0o060000, "p": 0o010000}
 _REPLACE = 1
-BATCH = 64  # mounts in one message; a message takes 253 descriptors (SCM_MAX_FD)
 HOOKS_UMASK = 0o022  # of createContainer hooks: that of init is 0, for nodes and mount points
 HOOKS, GO = b"H", b"O"
-
-
-class Lowering:
-    """What the lowering of one step of a tree needs besides the step.
-
-    Attributes:
-        nothing: a slot that is never filled.
-        place: the slot of a mount point that was opened before its mount was made.
-        keeps: binds stay open in their slots after they are attached.
-        devpts: the slot of the container's devpts, -1 while there is none.
-        readonly_last, again: mounts to change at the end, and their steps.
-        handed: path -> slot of a source that the parent has opened in init's mount namespace (mount(2)).
-        early: id of a step -> slot of a source that was opened while it shared mount events with the host.
-
-    """
-
-    def __init__(self, program: Program, plan: steps.Plan, given: Beginning) -> None:
-        """Start without mounts."""
-        self.program = program
-        self.plan = plan
-        self.given = given
-        self.nothing = program.slot("nothing")
-        self.place = program.slot("place")
-        self.keeps = False
-        self.devpts = -1
-        self.readonly_last: list[tuple[int, FileSystem]] = []
-        self.again: list[tuple[int, Mount]] = []
-        self.handed: dict[str, int] = {}
-        self.early: dict[int, int] = {}
-        self._numbers = {id(step): number for number, step in enumerate(plan.child)}
-        self._came = 0
-        self._later = -1  # the first slot for the batches of sources
-        self._contexts = 0
-
-    def number(self, step: steps.Step) -> int:
-        """Return a step's index in the plan, by which the parent knows it."""
-        return self._numbers[id(step)]
-
-    def slot(self, name: str, step: steps.Step) -> int:
-        """Return a slot for a step."""
-        return self.program.slot(f"{name}{self._numbers.get(id(step), '')}")
-
-    def text(self, step: steps.Step, word: str) -> int:
-        """Return the offset of a string."""
-        return process_program.text(self.program, step, word)
-
-    def list(self, step: steps.Step, given: Iterable[str]) -> int:
-        """Return a list of strings as an argument."""
-        return words(self.program, step, given)
-
-    def opened(self, step: steps.Step) -> int:
-        """Return the slot of what the parent has opened for a step, -1 if there is none."""
-        if id(step) in self.early:
-            return self.early[id(step)]
-        name = self.given.opened.get(id(step))
-        if name is not None:
-            return self.program.slot(name)
-        later = self.given.later
-        place = later.get(id(step))
-        if place is None:
-            return -1
-        if place == self._came:
-            if not place:
-                # One for each: a mount may be needed again after the next batch has come.
-                self._later = self.program.slots_of("later", len(later))
-            count = min(BATCH, len(later) - place)
-            self.program.add(step, "RECEIVE", self._later + place, count, place)
-            self._came += count
-        return self._later + place
-
-    def proc_context(self, _step: steps.Step, slot: int) -> int:
-        """Return the slot of a file system context for a procfs: one that the parent has opened, or this."""
-        if self._contexts < self.given.contexts:
-            self._contexts += 1
-            return self.program.slot(f"procfs{self._contexts}")
-        return slot
 
 
 def _classic(on: Lowering, step: steps.ClassicMounts) -> None:
@@ -139,7 +60,7 @@ def classic_handed(plan: steps.Plan) -> dict[str, steps.Step]:
     """Return path -> step of the sources that the parent opens in init's mount namespace, in this order."""
     found: dict[str, steps.Step] = {}
     for step in plan.child:
-        if isinstance(step, steps.AttachRoot) and step.overlay is None:
+        if isinstance(step, AttachRoot) and step.overlay is None:
             found.setdefault(step.path, step)
         elif isinstance(step, Bind):
             found.setdefault(step.source, step)
@@ -153,7 +74,7 @@ def _tree_propagation(on: Lowering, step: steps.TreePropagation) -> None:
         on.program.add(step, "PROPAGATION", step.flag | MS_REC)
 
 
-def _attach_root(on: Lowering, step: steps.AttachRoot) -> None:
+def _attach_root(on: Lowering, step: AttachRoot) -> None:
     add, text = on.program.add, on.text
     verify = next(each for each in on.plan.child if isinstance(each, steps.VerifyMounts))
     kind = STATX_MNT_ID_UNIQUE if verify.by_id else STATX_MNT_ID
@@ -333,7 +254,7 @@ LOWER: dict[type[steps.Step], Callable[[Lowering, Any], None]] = {
     steps.LoopbackUp: _plain("LOOPBACK"),
     steps.ClassicMounts: _classic,
     steps.TreePropagation: _tree_propagation,
-    steps.AttachRoot: _attach_root,
+    AttachRoot: _attach_root,
     steps.EnterCgroupNamespace: _cgroup_namespace,
     **program_mounts.LOWER,
     steps.Device: _device,

@@ -44,6 +44,23 @@ class Row(Record):
     below: tuple[str, ...] = ()
 
 
+class Plan(steps.Plan):
+    """A plan as Python programs get it: they can go through its steps, and print it."""
+
+    def __iter__(self) -> Iterator[steps.Step]:
+        """Yield the steps of all processes, in the order in which they are carried out."""
+        return (row.step for row in rows(self))
+
+    def __str__(self) -> str:
+        """Return the table that `pyrunc plan` prints."""
+        return table(rows(self)).rstrip("\n")
+
+
+def for_programs(plan: steps.Plan) -> Plan:
+    """Return the same plan, with the same steps, for a Python program."""
+    return Plan(**{field: getattr(plan, field) for field in steps.Plan._fields})
+
+
 def rows(plan: steps.Plan) -> list[Row]:
     """Return every step of a plan in the order in which they are carried out."""
     found = [
@@ -389,7 +406,7 @@ def _entry_of_root(step: steps.EnterRoot) -> str:
     return f"enter the root file system ({how})"
 
 
-def _attach_root(step: steps.AttachRoot) -> str:
+def _attach_root(step: mount_steps.AttachRoot) -> str:
     what = f"root file system {step.path} ({_flagged(step.propagation, recursive=True)})"
     if step.overlay is None:
         return what
@@ -427,7 +444,7 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
         + (": the parent opens their sources in init's mount namespace" if step.handed else "")
     ),
     steps.TreePropagation: lambda step: f"make all inherited mounts {_flagged(step.flag, recursive=True)}",
-    steps.AttachRoot: _attach_root,
+    mount_steps.AttachRoot: _attach_root,
     mount_steps.Bind: _bind,
     mount_steps.InnerBind: _bind,
     mount_steps.CgroupBind: _bind,
@@ -477,3 +494,4 @@ DESCRIBE: dict[type[steps.Step], Callable[[Any], str]] = {
     program_live.Unmount: lambda step: f"unmount {step.path}",
     steps.Program: lambda step: "program " + " ".join(step.args),
 }
+steps.WORDS.update(DESCRIBE)

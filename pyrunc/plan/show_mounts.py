@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pyrunc import text_tables
 from pyrunc.errors import printable
-from pyrunc.plan import mount_origins, mount_table, steps
-from pyrunc.plan.mount_steps import Bind, FileSystem
+from pyrunc.plan import mount_origins, mount_table
+from pyrunc.plan.mount_steps import AttachRoot, Bind, FileSystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _source(row: Row, origin: Origin) -> str:
     step = origin.step
     if isinstance(step, Bind) and origin.kind != mount_origins.BELOW:
         return step.full_source
-    if isinstance(step, steps.AttachRoot) and origin.kind == mount_origins.ROOT and step.overlay is None:
+    if isinstance(step, AttachRoot) and origin.kind == mount_origins.ROOT and step.overlay is None:
         return step.path
     return row.source if row.root == "/" else f"{row.source}[{row.root}]"
 

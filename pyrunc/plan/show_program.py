@@ -9,8 +9,8 @@ from __future__ import annotations
 import _struct
 
 from pyrunc.plan import mount_steps, namespaces, process_program, program_first, steps
+from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.program import SIGNATURES
-from pyrunc.plan.program_first import Beginning
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ def lowered(plan: steps.Plan) -> Program:
     opened = {
         id(step): f"mount{number}"
         for number, step in enumerate(plan.child)
-        if isinstance(step, (steps.AttachRoot, mount_steps.Bind, mount_steps.CgroupBind))
+        if isinstance(step, (mount_steps.AttachRoot, mount_steps.Bind, mount_steps.CgroupBind))
         or (isinstance(step, mount_steps.Overlay) and step.early)
         or (isinstance(step, steps.Device) and step.bind)
     }

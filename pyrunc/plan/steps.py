@@ -10,11 +10,10 @@ from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import TypeAlias
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
 
-    from pyrunc.plan.cgroups import CgroupPlan
-    from pyrunc.plan.mount_steps import Overlay
+    from pyrunc.plan.cgroup_plan import CgroupPlan
 
     IdMap: TypeAlias = tuple[tuple[int, int, int], ...]
     from pyrunc.plan.seccomp import Filter
@@ -30,10 +29,12 @@ class Step(Record):
     pointer: str = ""
 
     def describe(self) -> str:
-        """Return what it does, in words; flags by name."""
-        from pyrunc.plan import show
+        """Return what it does, in words; flags by name. It takes show.py, which has the words."""
+        return WORDS[type(self)](self)
 
-        return show.describe(self)
+
+# Kind of step -> its words. show.py fills it in: to make a container takes none.
+WORDS: dict[type[Step], Callable[[Any], str]] = {}
 
 
 # -- beside the child, by the parent -------------------------------------------------------------------------
@@ -158,20 +159,6 @@ class TreePropagation(Step):
     """Change the propagation of all inherited mounts, so that the host gets no mount events."""
 
     flag: int
-
-
-class AttachRoot(Step):
-    """Attach a private copy of the root file system's tree over itself, or an overlay of it.
-
-    layer is the directory of --overlay, made before and removed with the container; layer_ids the mapping
-    through which the overlay sees the root file system, None for none.
-    """
-
-    path: str
-    propagation: int
-    overlay: Overlay | None = None
-    layer: str = ""
-    layer_ids: tuple[IdMap, IdMap] | None = None
 
 
 class Symlink(Step):
@@ -407,15 +394,3 @@ class Plan(Record):
     start: tuple[Step, ...]
     terminal: bool = False
     warnings: tuple[str, ...] = ()
-
-    def __iter__(self) -> Iterator[Step]:
-        """Yield the steps of all processes, in the order in which they are carried out."""
-        from pyrunc.plan import show
-
-        return (row.step for row in show.rows(self))
-
-    def __str__(self) -> str:
-        """Return the table that `pyrunc plan` prints."""
-        from pyrunc.plan import show
-
-        return show.table(show.rows(self)).rstrip("\n")

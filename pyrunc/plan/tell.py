@@ -228,7 +228,9 @@ def _amount(what: str, number: int | None) -> str:
 def _sees(config: Config, plan: steps.Plan) -> list[str]:
     said = []
     section: Any = config.get("root") or {}
-    layered = any(isinstance(step, steps.AttachRoot) and step.overlay is not None for step in plan.child)
+    layered = any(
+        isinstance(step, mount_steps.AttachRoot) and step.overlay is not None for step in plan.child
+    )
     how = ", read-only" if section.get("readonly") else ", and may write to it"
     said.append(f"{plan.rootfs} as /{', through a writable layer of its own' if layered else how}")
     said += [show.describe(step) for step in plan.child if isinstance(step, mount_steps.Mount)]

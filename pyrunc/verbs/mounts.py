@@ -16,7 +16,7 @@ from pyrunc.apply.live import drift
 from pyrunc.apply.mounts import verify
 from pyrunc.errors import Failure
 from pyrunc.life import mount_tree
-from pyrunc.plan import mounts, show_mounts
+from pyrunc.plan import paths, show_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main(cmd: Command) -> int:
             tree.add([(f"{file}: {entry['destination']}", entry) for entry in entries], force=cmd.force)
         else:
             rootfs = tree.container.rootfs
-            tree.remove([mounts.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
+            tree.remove([paths.place(entry["destination"], rootfs) for entry in entries], force=cmd.force)
     elif added or removed:
         # Removals come first, so that an addition can take the mount point.
         wishes = [(f"--add {text}", _entry(text, tree)) for text in added]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cli.match import Command
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
 
 # option -> (section, key) of linux.resources
 _UNSIGNED = {
@@ -249,7 +249,7 @@ def _present(plan: CgroupPlan) -> list[Any]:
 
     Only for files with one value, which can be written as they are read. Lists by device are left alone.
     """
-    from pyrunc.plan.cgroups import CgroupWrite
+    from pyrunc.plan.cgroup_plan import CgroupWrite
 
     found = []
     for write in plan.writes:

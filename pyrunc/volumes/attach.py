@@ -18,7 +18,7 @@ from pyrunc import store as containers
 from pyrunc.errors import Failure, printable
 from pyrunc.files import closing
 from pyrunc.plan import annotations as known
-from pyrunc.plan import mounts, namespaces
+from pyrunc.plan import namespaces, paths
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
 from pyrunc.volumes import grammar, hosts, mount_entries
@@ -327,7 +327,7 @@ def _taken(config: Config) -> dict[str, str]:
     """Return the destinations of config.json, each with the place that asks for it."""
     found = {}
     for number, mount in enumerate(config.get("mounts") or ()):
-        found[mounts.clean(mount["destination"])] = f"/mounts/{number} of config.json"
+        found[paths.clean(mount["destination"])] = f"/mounts/{number} of config.json"
     return found
 
 
@@ -395,7 +395,7 @@ def _lent(loan: grammar.Loan, root: str) -> list[Item]:
     configured: Any = config.get("mounts") or ()
     for mount in configured:
         lent = mount_entries.lend(mount, lender.bundle, loan.mode)
-        place = mounts.clean(str(mount["destination"]))
+        place = paths.clean(str(mount["destination"]))
         if (
             lent
             and place not in own

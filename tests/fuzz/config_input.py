@@ -9,8 +9,7 @@ from typing import Any, cast
 
 from pyrunc.errors import Failure
 from pyrunc.plan import build, steps
-from pyrunc.plan.cgroups import CgroupFacts
-from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.facts import CgroupFacts, Facts, Request
 from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.record import Record
 from pyrunc.spec import load, meaning

@@ -16,9 +16,8 @@ import pytest
 from pyrunc import jsonio
 from pyrunc.errors import Failure
 from pyrunc.plan import build, cgroup_systemd, cgroup_update, steps
-from pyrunc.plan.cgroups import CgroupFacts
-from pyrunc.plan.facts import Request
-from pyrunc.plan.mount_steps import Mount
+from pyrunc.plan.facts import CgroupFacts, Request
+from pyrunc.plan.mount_steps import AttachRoot, Mount
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept, accept_resources
 from pyrunc.spec.explain import judge
@@ -84,7 +83,7 @@ OURS = (
     steps.Namespaces,
     steps.RootPropagation,
     steps.TreePropagation,
-    steps.AttachRoot,
+    AttachRoot,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyrunc.plan.cgroups import CgroupFacts
+from pyrunc.plan.facts import CgroupFacts
 
 V1_NAMES = ("name=systemd", "pids", "blkio", "freezer", "devices", "memory", "cpuset", "cpuacct", "cpu")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyrunc.linux.flags import CLONE_NEWNS
-from pyrunc.plan import build, namespaces, program_exec, program_first, steps
+from pyrunc.plan import build, namespaces, program_exec, steps
 from pyrunc.plan.facts import Facts, Request
+from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.record import Record
 from tests.support.cgroup_hosts import v2
 from tests.support.specs import small
@@ -60,7 +61,7 @@ def entering(plan: steps.Plan, **fields: Any) -> program_exec.Entering:
     return program_exec.Entering(**{"kinds": kinds, "filters": filters(plan), **fields})
 
 
-def beginning(plan: steps.Plan, **fields: Any) -> program_first.Beginning:
+def beginning(plan: steps.Plan, **fields: Any) -> Beginning:
     """Return what the parent has prepared for a container's first process."""
     known = {"kinds": plan.namespaces.flags, "filters": filters(plan), "directory": "/run/c1"}
-    return program_first.Beginning(**{**known, **fields})
+    return Beginning(**{**known, **fields})

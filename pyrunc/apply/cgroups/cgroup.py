@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
     from pyrunc.store import Container
 
 _FOUND = "found_cgroups"  # the key in a record's `extra`: directories that existed before

@@ -14,7 +14,7 @@ import os
 from pyrunc import files
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
-from pyrunc.plan.cgroups import CgroupFacts
+from pyrunc.plan.facts import CgroupFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pyrunc.files import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
+    from pyrunc.plan.cgroup_plan import CgroupPlan, CgroupWrite
 
 _DENIED = (EPERM, EACCES, EROFS)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
+    from pyrunc.plan.cgroup_plan import CgroupPlan, CgroupWrite
 
 # Values that depend on the parent's: file -> what to say about the parent's.
 _PARENTS = {

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from jeepney.io.blocking import DBusConnection
 
-    from pyrunc.plan.cgroup_systemd import Property
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan, Property
 
 # How long systemd may take for a job; runc's value, for hosts with thousands of units.
 _SECONDS = 30.0

@@ -20,7 +20,7 @@ from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupPlan
+    from pyrunc.plan.cgroup_plan import CgroupPlan
 
 # The specification's list, for kernels without /sys/kernel/cgroup/delegate (before 4.15).
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")

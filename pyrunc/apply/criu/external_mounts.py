@@ -22,7 +22,7 @@ from pyrunc.errors import failing
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import criu, program_live
-from pyrunc.plan.program_first import Beginning
+from pyrunc.plan.lowering import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

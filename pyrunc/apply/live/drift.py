@@ -17,7 +17,7 @@ from pyrunc.linux import _linux
 from pyrunc.plan import mount_origins, mount_table, steps
 from pyrunc.plan.mount_options import RDONLY
 from pyrunc.plan.mount_origins import Knowledge, Origin, Origins
-from pyrunc.plan.mount_steps import Bind, FileSystem, Mount
+from pyrunc.plan.mount_steps import AttachRoot, Bind, FileSystem, Mount
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ def _missing(step: steps.Step, place: str) -> Drift:
 def _changed(origin: Origin, attributes: int, propagation: int, end: steps.VerifyMounts) -> tuple[str, str]:
     """Return how the flags and the propagation of a mount differ, and the place that asks for them."""
     step = origin.step
-    if isinstance(step, steps.AttachRoot):
+    if isinstance(step, AttachRoot):
         if origin.kind == mount_origins.BELOW:
             return "", ""
         return verify.root_difference(end, attributes, propagation)

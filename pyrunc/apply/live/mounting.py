@@ -19,8 +19,8 @@ from pyrunc.apply.live.inside import Found, Visitor
 from pyrunc.apply.mounts import bind_sources, host_side, verify
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_origins, mount_table, program_live
+from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.mount_steps import Bind, Mount
-from pyrunc.plan.program_first import Beginning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

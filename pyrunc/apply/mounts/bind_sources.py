@@ -13,7 +13,6 @@ import os
 from errno import EINVAL, ENOENT, EPERM
 
 from pyrunc import files
-from pyrunc.apply import target
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
@@ -108,6 +107,8 @@ def _prepared(fd: int, step: Mount) -> int:
 
 def _open_inside(source: str, subpath: str, how: int) -> int:
     """Clone a directory inside a volume by descriptor: another container may be changing it (law 3)."""
+    from pyrunc.apply import target
+
     volume = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     with closing(volume), closing(target.resolve(volume, subpath)) as inside:
         return _linux.open_tree(inside, "", how | _EMPTY)

@@ -19,9 +19,10 @@ from pyrunc.apply import foreground, protocol
 from pyrunc.apply.mounts import bind_sources, verify
 from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.linux import _linux, flags
+from pyrunc.plan.lowering import BATCH
 from pyrunc.plan.mount_options import UNBINDABLE
 from pyrunc.plan.mount_steps import Bind
-from pyrunc.plan.program_tree import BATCH, classic_handed
+from pyrunc.plan.program_tree import classic_handed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from __future__ import annotations
 import os
 
 from pyrunc.apply import protocol
-from pyrunc.apply.mounts import bind_sources, devices, filesystems, mount_points, root, verify
+from pyrunc.apply.mounts import bind_sources, mount_points, root, verify
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.plan import steps
-from pyrunc.plan.mount_steps import Bind, CgroupBind, FileSystem, Mount, Overlay, Remount
-from pyrunc.plan.program_tree import BATCH
+from pyrunc.plan.lowering import BATCH
+from pyrunc.plan.mount_steps import AttachRoot, Bind, CgroupBind, FileSystem, Mount, Overlay, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class HostMounts:
         self._at: dict[int, str] = {}
         measured: Callable[..., Callable[..., int]] = trace.opener if trace else lambda do: do
         self._open_root = measured(root.open_root)
-        self._open_device = measured(devices.open_source)
+        self._open_device = measured(_open_device)
         self._open_source = measured(bind_sources.open_source)
-        self._open_new = measured(filesystems.open_new)
+        self._open_new = measured(_open_overlay)
 
     def prepare(self, directory: str) -> None:
         """Prepare for the mount steps, without opening anything of the host.
@@ -110,7 +110,7 @@ class HostMounts:
         """
         binds = []
         for step in self.plan.child:
-            if isinstance(step, steps.AttachRoot):
+            if isinstance(step, AttachRoot):
                 try:
                     self._keep("root", step, self._open_root(step))
                 except PermissionError:
@@ -152,6 +152,8 @@ class HostMounts:
                 if not self._is_link(step) and self.classic is not None:
                     self.classic.look(step)
             elif isinstance(step, steps.Device) and step.bind:
+                from pyrunc.apply.mounts import devices
+
                 self.places[id(step)] = devices.host_place(step)
 
     def open_cgroups(self) -> None:
@@ -391,6 +393,21 @@ class HostMounts:
         if not isinstance(step, Mount):
             raise _malformed()
         return step
+
+
+# What few containers need is imported with the first of its kind.
+
+
+def _open_device(step: steps.Device) -> int:
+    from pyrunc.apply.mounts import devices
+
+    return devices.open_source(step)
+
+
+def _open_overlay(step: Overlay) -> int:
+    from pyrunc.apply.mounts import filesystems
+
+    return filesystems.open_new(step)
 
 
 def _malformed() -> Failure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply.mounts import filesystems
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
@@ -18,8 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.plan import steps
-    from pyrunc.plan.mount_steps import Overlay
+    from pyrunc.plan.mount_steps import AttachRoot, Overlay
     from pyrunc.store import Container
 
 _EMPTY = flags.AT_EMPTY_PATH
@@ -27,7 +25,7 @@ _EMPTY = flags.AT_EMPTY_PATH
 _RESTRICTIONS = flags.ST_NOSUID | flags.ST_NODEV | flags.ST_NOEXEC
 
 
-def open_root(step: steps.AttachRoot) -> int:
+def open_root(step: AttachRoot) -> int:
     """Return a detached copy of the root file system's tree that exchanges no mount events with the host."""
     if step.overlay is not None:
         return _open_overlay(step, step.overlay)
@@ -37,8 +35,10 @@ def open_root(step: steps.AttachRoot) -> int:
     return tree
 
 
-def _open_overlay(step: steps.AttachRoot, overlay: Overlay) -> int:
+def _open_overlay(step: AttachRoot, overlay: Overlay) -> int:
     """Return a detached overlay of the root file system, with the restrictions of what is below it."""
+    from pyrunc.apply.mounts import filesystems
+
     how = flags.OPEN_TREE_CLONE | flags.OPEN_TREE_CLOEXEC
     lowers = [path for name, path, _ in overlay.layers if name == "lowerdir+"] if step.layer_ids else []
     below: list[int] = []

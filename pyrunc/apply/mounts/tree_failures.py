@@ -10,7 +10,7 @@ from errno import E2BIG, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 from pyrunc.apply.mounts import bind_sources, filesystems, mount_points, verify
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, program_live, program_mounts, steps
-from pyrunc.plan.mount_steps import FileSystem, Mount, Overlay, Reconfigure, Remount
+from pyrunc.plan.mount_steps import AttachRoot, FileSystem, Mount, Overlay, Reconfigure, Remount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ _STEPS: dict[type[steps.Step], Callable[[Any, Report], Failure | None]] = {
     steps.Device: _device,
     steps.Symlink: _symlink,
     steps.Terminal: _terminal,
-    steps.AttachRoot: _attach_root,
+    AttachRoot: _attach_root,
     steps.ClassicMounts: _classic,
     steps.TreePropagation: _tree_propagation,
     steps.RootPropagation: _plain("set the propagation of the root file system"),

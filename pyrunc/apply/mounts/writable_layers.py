@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.plan.facts import Request
-    from pyrunc.plan.steps import AttachRoot, IdMap
+    from pyrunc.plan.mount_steps import AttachRoot
+    from pyrunc.plan.steps import IdMap
     from pyrunc.spec.types import Config
     from pyrunc.store import Container
 

@@ -10,7 +10,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import annotations as known
-from pyrunc.plan import build, seccomp, steps
+from pyrunc.plan import build, seccomp, show, steps
 from pyrunc.plan.facts import Request
 from pyrunc.verbs import features
 from tests.support.programs import FACTS
@@ -77,8 +77,8 @@ def test_groups_are_kept() -> None:
 
     assert groups(plan(keep_original_groups="")) is None
     assert groups(plan(other="1")) == ()
-    step = next(step for step in plan(keep_original_groups="") if isinstance(step, steps.Identity))
-    assert "the caller's groups" in step.describe()
+    step = next(step for step in plan(keep_original_groups="").child if isinstance(step, steps.Identity))
+    assert "the caller's groups" in show.describe(step)
 
 
 def test_seccomp() -> None:

@@ -10,7 +10,7 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWTIME
 from pyrunc.plan import build, namespaces, steps
 from pyrunc.plan.facts import Facts, Request
-from pyrunc.plan.mount_steps import FileSystem, Mount
+from pyrunc.plan.mount_steps import AttachRoot, FileSystem, Mount
 from tests.support.cgroup_hosts import hybrid, v2
 from tests.support.specs import small, with_linux, with_process
 
@@ -295,9 +295,9 @@ def test_personality() -> None:
 
 def test_a_layer_of_its_own_stands_over_the_root() -> None:
     request = Request(id="c1", bundle="/b", overlay="/state/c1")
-    step = one(plan(small(), request).child, steps.AttachRoot)
+    step = one(plan(small(), request).child, AttachRoot)
     assert step.overlay.layers[0] == ("lowerdir+", "/b/rootfs", False)
-    assert one(plan(small()).child, steps.AttachRoot).overlay is None
+    assert one(plan(small()).child, AttachRoot).overlay is None
 
 
 def test_an_ordinary_user_is_told_what_is_missing() -> None:

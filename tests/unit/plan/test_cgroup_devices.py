@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyrunc.errors import Failure
 from pyrunc.plan import cgroup_devices as cd
-from pyrunc.plan.cgroups import DEFAULT_DEVICES
+from pyrunc.plan.cgroup_plan import DEFAULT_DEVICES
 
 ALL = cd.READ | cd.WRITE | cd.MKNOD
 

@@ -13,7 +13,8 @@ from pyrunc.plan import cgroup_limits, cgroups
 from tests.support.cgroup_hosts import hybrid, v2
 
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupFacts, CgroupPlan, CgroupWrite
+    from pyrunc.plan.cgroup_plan import CgroupPlan, CgroupWrite
+    from pyrunc.plan.facts import CgroupFacts
 
 MiB = 1 << 20
 R = "/linux/resources/"

@@ -8,8 +8,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options, steps
-from pyrunc.plan.cgroups import CgroupFacts
-from pyrunc.plan.facts import Request
+from pyrunc.plan.facts import CgroupFacts, Request
 from pyrunc.plan.mount_steps import CgroupBind, Mount
 from tests.support.cgroup_hosts import V1_NAMES, hybrid, v2
 from tests.support.specs import with_linux

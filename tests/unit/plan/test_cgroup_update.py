@@ -13,7 +13,7 @@ from pyrunc.plan import cgroup_update
 from tests.support.cgroup_hosts import hybrid, v2
 
 if TYPE_CHECKING:
-    from pyrunc.plan.cgroups import CgroupFacts
+    from pyrunc.plan.facts import CgroupFacts
 
 
 def paths(facts: CgroupFacts) -> dict[str, str]:

@@ -8,7 +8,8 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.plan import cgroups
-from pyrunc.plan.cgroups import CgroupFacts
+from pyrunc.plan.cgroup_plan import DEFAULT_DEVICES
+from pyrunc.plan.facts import CgroupFacts
 from tests.support.cgroup_hosts import hybrid, v2
 
 
@@ -152,7 +153,7 @@ class TestDevicesByDefault:
             ("devices", "devices.allow"),
         ]
         assert made.writes[0].value == "a"
-        assert sorted(made.writes[1].value.split("\n")) == sorted(cgroups.DEFAULT_DEVICES)
+        assert sorted(made.writes[1].value.split("\n")) == sorted(DEFAULT_DEVICES)
         assert {w.pointer for w in made.writes} == {"/linux/resources/devices"}
 
     def test_a_configurations_own_rules_come_between(self) -> None:

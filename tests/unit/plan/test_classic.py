@@ -9,7 +9,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import classic, show, steps
 from pyrunc.plan.facts import Request
-from pyrunc.plan.mount_steps import Mount
+from pyrunc.plan.mount_steps import AttachRoot, Mount
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import facts, names, one, plan
 
@@ -109,7 +109,7 @@ def test_init_makes_overlays_itself() -> None:
 
 def test_a_layer_over_the_root() -> None:
     request = Request(id="c1", bundle="/b", overlay="/run/c1/overlay/root", root_owner=(5, 5))
-    made = one(plan(small(), request, missing=MISSING).child, steps.AttachRoot)
+    made = one(plan(small(), request, missing=MISSING).child, AttachRoot)
     assert not made.overlay.early
     assert not made.overlay.layer_fds
     config = with_linux(also=("user",), uidMappings=MAPS, gidMappings=MAPS)
@@ -117,7 +117,7 @@ def test_a_layer_over_the_root() -> None:
         plan(config, request, missing=MISSING)
     assert caught.value.pointer == "/root/path"
     own = plan(config, request, missing=MISSING, euid=1000)
-    assert one(own.child, steps.AttachRoot).overlay.layers
+    assert one(own.child, AttachRoot).overlay.layers
 
 
 def test_what_is_not_shared_is_said() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import mounts, steps
-from pyrunc.plan.mount_steps import FileSystem, Mount, Reconfigure, Remount
+from pyrunc.plan.mount_steps import AttachRoot, FileSystem, Mount, Reconfigure, Remount
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import one, plan
 
@@ -101,13 +101,6 @@ def test_a_mount_point_may_be_named_as_the_host_sees_it() -> None:
     assert mounted(bind(destination="d/")).destination == "/d"
 
 
-@pytest.mark.parametrize(
-    ("path", "cleaned"), [("/a/./b//c/", "/a/b/c"), ("/../a/..", "/"), ("/a/../../b", "/b"), ("/", "/")]
-)
-def test_clean(path: str, cleaned: str) -> None:
-    assert mounts.clean(path) == cleaned
-
-
 SPELLINGS = [
     "/d/e",
     "//d/e",
@@ -135,7 +128,7 @@ def test_a_mount_point_is_known_by_one_spelling(destination: str, entry: dict[st
 )
 def test_the_root_is_known_by_one_spelling(path: str) -> None:
     made = plan(small(root={"path": path}, mounts=[bind(source="rootfs/x", destination="/b/rootfs/d")]))
-    assert made.rootfs == one(made.child, steps.AttachRoot).path == "/b/rootfs"
+    assert made.rootfs == one(made.child, AttachRoot).path == "/b/rootfs"
     step = one(made.child, Mount)
     assert (step.kind, step.source, step.destination) == ("inner-bind", "/x", "/d")
 

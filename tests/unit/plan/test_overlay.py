@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.plan import overlay, steps
+from pyrunc.plan import overlay
 from pyrunc.plan.facts import Request
-from pyrunc.plan.mount_steps import Overlay
+from pyrunc.plan.mount_steps import AttachRoot, Overlay
 from tests.support.specs import small, with_linux
 from tests.unit.plan.test_build import one, plan
 
@@ -102,7 +102,7 @@ def test_older_kernels_are_given_names() -> None:
 
 def root(config: dict[str, Any] | None = None, owner: tuple[int, int] = (0, 0), **facts: Any) -> Any:
     request = Request(id="c1", bundle="/b", overlay="/run/c1/overlay/root", root_owner=owner)
-    return one(plan(config or small(), request, **facts).child, steps.AttachRoot)
+    return one(plan(config or small(), request, **facts).child, AttachRoot)
 
 
 def mapped() -> dict[str, Any]:
@@ -119,12 +119,12 @@ def test_the_layer_lies_over_the_root() -> None:
     )
     assert step.overlay.data == ("volatile",)
     assert (step.overlay.early, step.overlay.layer_fds, step.pointer) == (True, True, "/root/path")
-    assert one(plan(small()).child, steps.AttachRoot).overlay is None
+    assert one(plan(small()).child, AttachRoot).overlay is None
 
 
 def test_shared_layers_lie_below_the_root() -> None:
     request = Request(id="c1", bundle="/b", overlay="/l", lowers=("/store/b/fs", "/store/a/fs"))
-    step = one(plan(small(), request).child, steps.AttachRoot)
+    step = one(plan(small(), request).child, AttachRoot)
     assert [path for name, path, _ in step.overlay.layers if name == "lowerdir+"] == [
         "/b/rootfs",
         "/store/b/fs",

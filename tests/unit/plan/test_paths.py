@@ -59,3 +59,10 @@ def test_what_would_protect_nothing_is_refused(key: str, path: str, said: str) -
     with pytest.raises(Failure, match=said) as caught:
         plan(with_linux(**linux))
     assert caught.value.pointer == f"/linux/{key}/1"
+
+
+@pytest.mark.parametrize(
+    ("path", "cleaned"), [("/a/./b//c/", "/a/b/c"), ("/../a/..", "/"), ("/a/../../b", "/b"), ("/", "/")]
+)
+def test_clean(path: str, cleaned: str) -> None:
+    assert paths.clean(path) == cleaned

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pyrunc.plan import mount_options as mo
-from pyrunc.plan import program_mounts, program_tree, steps
+from pyrunc.plan import program_mounts, steps
+from pyrunc.plan.lowering import Lowering
 from pyrunc.plan.mount_options import Options
 from pyrunc.plan.mount_steps import Mount
 from pyrunc.plan.program import Program
@@ -19,10 +20,10 @@ from tests.unit.plan.test_show_program import listed
 REC = 1 << 14
 
 
-def lowering(*child: steps.Step, **given: Any) -> program_tree.Lowering:
+def lowering(*child: steps.Step, **given: Any) -> Lowering:
     plan = created()
     plan.child = child
-    return program_tree.Lowering(Program(), plan, beginning(plan, **given))
+    return Lowering(Program(), plan, beginning(plan, **given))
 
 
 def lowered(*found: Mount, **given: Any) -> list[str]:

@@ -11,7 +11,7 @@ from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWCGROUP
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import process_program, program_tree, steps
-from pyrunc.plan.mount_steps import Mount
+from pyrunc.plan.mount_steps import AttachRoot, Mount
 from tests.support.mount_kinds import mount
 from tests.support.programs import created
 from tests.support.specs import small, with_linux
@@ -20,7 +20,7 @@ from tests.unit.plan.test_show_program import listed
 
 REC = 1 << 14
 VERIFY = steps.VerifyMounts(by_id=True, readonly=False, propagation=0)
-ROOT = steps.AttachRoot(path="/r", propagation=mo.SLAVE)
+ROOT = AttachRoot(path="/r", propagation=mo.SLAVE)
 
 
 def lowered(*child: steps.Step, **given: Any) -> list[str]:
@@ -101,7 +101,7 @@ def test_what_can_be_seen_to_be_impossible(step: steps.Step, text: str) -> None:
 @pytest.mark.parametrize(("by_id", "kind"), [(True, 0x4000), (False, 0x1000)])
 def test_the_root(*, by_id: bool, kind: int) -> None:
     on = lowering(ROOT, steps.VerifyMounts(by_id=by_id, readonly=False, propagation=0))
-    program_tree.LOWER[steps.AttachRoot](on, ROOT)
+    program_tree.LOWER[AttachRoot](on, ROOT)
     assert listed(on.program) == [
         f"TREE made proc {kind}",
         'CLONE_PATH "/r" 1 root0',
@@ -118,7 +118,7 @@ def test_an_overlay_over_the_root() -> None:
     """It is restricted as the root file system is, and not noted as a directory of the host's."""
     layers = (("lowerdir+", "/r", False), ("upperdir", "/u", False))
     over = mount("new", fstype="overlay", source="o", layers=layers)
-    step = steps.AttachRoot(path="/r", propagation=mo.SLAVE, overlay=over)
+    step = AttachRoot(path="/r", propagation=mo.SLAVE, overlay=over)
     found = lowered(step)
     assert found[1:4] == [
         'CLONE_PATH "/r" 0 below0',
@@ -289,8 +289,8 @@ def test_which_are_opened_early(tree: int, step: Mount, early: bool) -> None:
 
 def test_what_the_parent_opens_in_the_mount_namespace() -> None:
     first, again, other = mount(), mount(), mount(source="/t")
-    root = steps.AttachRoot(path="/r", propagation=0)
-    overlay = steps.AttachRoot(path="/o", propagation=0, overlay=mount("new", fstype="overlay"))
+    root = AttachRoot(path="/r", propagation=0)
+    overlay = AttachRoot(path="/o", propagation=0, overlay=mount("new", fstype="overlay"))
     plan = created(small())
     plan.child = (TREE, root, overlay, first, again, mount("inner-bind", source="/i"), other)
     assert program_tree.classic_handed(plan) == {"/r": root, "/s": first, "/t": other}

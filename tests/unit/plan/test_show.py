@@ -8,7 +8,7 @@ import pytest
 
 from pyrunc.plan import build, mount_options, process, show, steps
 from pyrunc.plan.facts import Request
-from pyrunc.plan.mount_steps import Mount
+from pyrunc.plan.mount_steps import AttachRoot, Mount
 from tests.support.specs import engine, small, with_linux, with_process
 from tests.unit.plan.test_build import REQUEST, plan
 
@@ -96,17 +96,17 @@ def test_layers() -> None:
     text = mounted(type="overlay", source="overlay", options=words)
     assert text == "mount overlay on /d (lowerdir+=/l lowerdir+=/usr of the root upperdir=/u workdir=/w)"
     made = plan(small(), Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
-    assert line(made, steps.AttachRoot) == (
+    assert line(made, AttachRoot) == (
         "root file system /b/rootfs (rslave), under a writable layer in /state/c1/layer (volatile)"
     )
-    assert line(plan(small()), steps.AttachRoot) == "root file system /b/rootfs (rslave)"
+    assert line(plan(small()), AttachRoot) == "root file system /b/rootfs (rslave)"
     for lowers, said in ((("/l",), "1 shared layer"), (("/l", "/m"), "2 shared layers")):
         made = plan(small(), Request(id="c1", bundle="/b", overlay="/state/c1/layer", lowers=lowers))
-        assert f" (rslave) over {said}, under a writable layer in " in line(made, steps.AttachRoot)
+        assert f" (rslave) over {said}, under a writable layer in " in line(made, AttachRoot)
     maps = [{"containerID": 0, "hostID": 7, "size": 3}]
     mapped = with_linux(also=("user",), uidMappings=maps, gidMappings=maps)
     made = plan(mapped, Request(id="c1", bundle="/b", overlay="/state/c1/layer"))
-    assert " (rslave) seen through ids 0:7:3, under a writable layer" in line(made, steps.AttachRoot)
+    assert " (rslave) seen through ids 0:7:3, under a writable layer" in line(made, AttachRoot)
 
 
 def test_a_label_that_is_no_word_for_the_file_system() -> None:
@@ -305,7 +305,7 @@ def test_all_kinds_of_mounts_have_the_same_fields(
 
 
 def test_a_plan_can_be_walked_and_printed() -> None:
-    made = plan(small())
+    made = show.for_programs(plan(small()))
     assert [row.step for row in show.rows(made)] == list(made)
     assert str(made) + "\n" == show.table(show.rows(made))
     assert [step.describe() for step in made] == [row.text for row in show.rows(made)]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pyrunc.plan import process, steps, tell
+from pyrunc.plan import process, tell
+from pyrunc.plan.mount_steps import AttachRoot
 from tests.support.mount_kinds import mount
 from tests.support.specs import small, with_linux, with_process
 from tests.unit.plan.test_build import plan
@@ -156,7 +157,7 @@ def test_all_capabilities() -> None:
 
 def test_a_layer_of_its_own() -> None:
     made = plan(small())
-    (root,) = (step for step in made.child if isinstance(step, steps.AttachRoot))
+    (root,) = (step for step in made.child if isinstance(step, AttachRoot))
     root.overlay = mount("new", fstype="overlay", destination="/")
     said = dict(tell.tell(small(), made))  # type: ignore[arg-type]
     assert said["It sees"][0] == "/b/rootfs as /, through a writable layer of its own"

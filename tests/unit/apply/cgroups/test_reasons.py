@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.apply.cgroups import reasons
-from pyrunc.plan.cgroups import CgroupPlan, CgroupWrite
+from pyrunc.plan.cgroup_plan import CgroupPlan, CgroupWrite
 
 if TYPE_CHECKING:
     from pathlib import Path

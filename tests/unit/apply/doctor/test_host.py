@@ -16,7 +16,7 @@ from pyrunc.apply.doctor.finding import MISSING, OK, WARNING
 from pyrunc.apply.mounts import classic
 from pyrunc.apply.seccomp import compiler
 from pyrunc.errors import Failure
-from pyrunc.plan.cgroups import CgroupFacts
+from pyrunc.plan.facts import CgroupFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,6 +15,7 @@ from pyrunc.apply.mounts import tree_failures
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_options as mo
 from pyrunc.plan import program_live, steps
+from pyrunc.plan.mount_steps import AttachRoot
 from pyrunc.plan.program import NAMES
 from tests.support.mount_kinds import mount
 from tests.unit.apply import test_failures
@@ -30,7 +31,7 @@ REMOUNT = mount("remount", options=mo.Options(), data=("size=1m",), fstype="ext4
 NULL = steps.Device(path="/dev/x", type="c", major=1, minor=3, mode=0o666, uid=0, gid=0, pointer="/devices/0")
 LINK = steps.Symlink(path="/dev/fd", target="/proc/self/fd", pointer="/l")
 CONSOLE = steps.Terminal(width=0, height=0, console=True, pointer="/process/terminal")
-ROOT = steps.AttachRoot(path="/r", propagation=0, pointer="/root/path")
+ROOT = AttachRoot(path="/r", propagation=0, pointer="/root/path")
 CLASSIC = steps.ClassicMounts(missing=("fsopen",), pointer="/classic")
 TREE = steps.TreePropagation(flag=mo.SLAVE, pointer="/linux/rootfsPropagation")
 ENTER = steps.EnterRoot(method="pivot", pointer="/root")

@@ -12,8 +12,8 @@ from pyrunc import store
 from pyrunc.apply import parent
 from pyrunc.errors import Failure
 from pyrunc.plan import program_first, steps
+from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.program import NAMES
-from pyrunc.plan.program_first import Beginning
 from tests.support.programs import created
 from tests.support.specs import with_linux
 

@@ -9,7 +9,7 @@ import pytest
 
 from pyrunc.apply.mounts import writable_layers
 from pyrunc.errors import Failure
-from pyrunc.plan.steps import AttachRoot
+from pyrunc.plan.mount_steps import AttachRoot
 from pyrunc.store import Container
 from tests.support.mount_kinds import mount
 
