@@ -10,7 +10,7 @@ import _json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class _Context:
@@ -136,3 +136,26 @@ def _dump(value: object, indent: str, newline: str, comma: str, colon: str) -> s
         return "[" + inner + (comma + inner).join(items) + newline + "]"
     msg = f"{type(value).__name__} has no JSON form"
     raise TypeError(msg)
+
+
+def drop_nulls(value: object, maps: Sequence[str]) -> None:
+    """Remove properties that are null from a parsed text, in place.
+
+    Args:
+        value: what loads() returned.
+        maps: properties with data for names: a null there stays.
+
+    """
+    todo = [value]
+    while todo:
+        found = todo.pop()
+        if type(found) is list:
+            todo += found
+        elif type(found) is dict:
+            for name in [name for name, inner in found.items() if inner is None]:
+                del found[name]
+            for name, inner in found.items():
+                if name not in maps:
+                    todo.append(inner)
+                elif type(inner) is dict:
+                    todo += inner.values()

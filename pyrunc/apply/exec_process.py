@@ -176,9 +176,7 @@ class Entry(Conversation):
                 "the container was frozen while the process entered it",
                 hint="resume it, or pass --ignore-paused",
             )
-        from pyrunc.apply.cgroups import thaw
-
-        if thaw.is_frozen(self.container.cgroup, self.pid):
+        if cgroup.is_frozen(self.container.cgroup, self.pid):
             raise Failure(
                 "the process on its way into the container was frozen there",
                 hint="something in the container moves what enters it to a cgroup that it has frozen",

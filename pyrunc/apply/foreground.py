@@ -2,8 +2,8 @@
 
 Law 5: one process, no threads, no signal handlers. Every signal is blocked before the container's process is
 made, and read from a descriptor afterwards. So no signal is lost in between, and none interrupts a system
-call. This module is on the hot path of run and exec; what only a terminal or a notify socket needs is in
-proxy.py and notify.py.
+call. This module is on the hot path of run and exec; the callers bring what serves a terminal or a notify
+socket (proxy.py, notify.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import sys
 
 from pyrunc.errors import Failure
+from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     class Watcher(Protocol):
@@ -113,10 +114,9 @@ def fork(work: Callable[[], object], clone: Callable[[], tuple[int, int]] | None
 def wait(
     pid: int,
     pidfd: int,
+    watchers: Sequence[Watcher] = (),
     *,
-    master: int | None = None,
     subreaper: bool = False,
-    notify: Watcher | None = None,
 ) -> int:
     """Wait for a child, and serve it meanwhile.
 
@@ -126,9 +126,9 @@ def wait(
     Args:
         pid: our child.
         pidfd: its pidfd, so that a signal cannot reach another process with the same pid.
-        master: the master of its terminal, joined to our stdin and stdout until the end; closed then.
+        watchers: what else is to be served until then: a terminal (proxy.Proxy), a notify socket
+            (notify.Relay). They are closed at the end.
         subreaper: also wait for orphans of the container (prctl(2), PR_SET_CHILD_SUBREAPER).
-        notify: a notify socket to serve (notify.Relay).
 
     Returns:
         Its exit status, or 128 + n when signal n ended it.
@@ -137,23 +137,14 @@ def wait(
         Failure: the process is not our child.
 
     """
-    if subreaper:
-        _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    watchers: list[Watcher] = []
-    busy = master is not None or notify is not None
-    signals = _linux.signalfd(_ours(), os.O_NONBLOCK if busy else 0)
     try:
-        if notify is not None:
-            watchers.append(notify)
-        if master is not None:
-            from pyrunc.apply.proxy import Proxy
-
-            watchers.append(Proxy(master))
-        return _serve(pid, pidfd, signals, watchers) if watchers else _listen(pid, pidfd, signals)
+        if subreaper:
+            _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        with closing(_linux.signalfd(_ours(), os.O_NONBLOCK if watchers else 0)) as signals:
+            return _serve(pid, pidfd, signals, watchers) if watchers else _listen(pid, pidfd, signals)
     finally:
         for watcher in watchers:
             watcher.close()
-        os.close(signals)
 
 
 def _listen(pid: int, pidfd: int, signals: int) -> int:
@@ -165,7 +156,7 @@ def _listen(pid: int, pidfd: int, signals: int) -> int:
                 return status
 
 
-def _serve(pid: int, pidfd: int, signals: int, watchers: list[Watcher]) -> int:
+def _serve(pid: int, pidfd: int, signals: int, watchers: Sequence[Watcher]) -> int:
     import select
 
     while True:

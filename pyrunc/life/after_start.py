@@ -80,9 +80,12 @@ def stay(
     """
     from pyrunc.apply import foreground
 
-    status = foreground.wait(
-        container.pid, pidfd, master=master if master >= 0 else None, subreaper=subreaper, notify=notify
-    )
+    watchers: list[foreground.Watcher] = [notify] if notify else []
+    if master >= 0:
+        from pyrunc.apply.proxy import Proxy
+
+        watchers.append(Proxy(master))
+    status = foreground.wait(container.pid, pidfd, watchers, subreaper=subreaper)
     if keep:
         from pyrunc.apply import exit_status
 

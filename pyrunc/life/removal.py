@@ -49,9 +49,9 @@ def kill_init(container: store.Container) -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if store.frozen(container) or not poll.poll(_AT_ONCE):
-            from pyrunc.apply.cgroups import thaw
+            from pyrunc.apply.cgroups import cgroup
 
-            thaw.thaw_all(container.cgroup)
+            cgroup.thaw_all(container.cgroup)
         if not poll.poll(10_000):
             raise Failure(
                 "container init still running",

@@ -89,9 +89,9 @@ def send(container: store.Container, number: int, *, everyone: bool) -> None:
     except OSError as exc:
         raise Failure(f"signal {number} to process {container.pid}", errno=exc.errno or 0) from None
     if number == _signal.SIGKILL and (state == "paused" or _divided(container)):
-        from pyrunc.apply.cgroups import cgroup, thaw
+        from pyrunc.apply.cgroups import cgroup
 
-        thaw.thaw_all(container.cgroup)
+        cgroup.thaw_all(container.cgroup)
 
 
 def _divided(container: store.Container) -> bool:

@@ -20,12 +20,12 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from pyrunc.errors import Failure, excerpt, printable, shortened
+from pyrunc.jsonio import drop_nulls
 from pyrunc.near import nearest
 from pyrunc.plan import mounts
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept
 from pyrunc.spec.json_slow import Document, Malformed
-from pyrunc.spec.load import drop_nulls
 from pyrunc.spec.meaning import escape
 from pyrunc.spec.schemas import schemas
 
@@ -155,7 +155,7 @@ class Report:
             self.problems = [Problem(exc.line, "", f"not JSON: {exc.reason}", exc.column)]
             return
         self.value = self.document.value
-        drop_nulls(self.value)
+        drop_nulls(self.value, meaning.MAPS)
         if not formed or not accept(self.value) or meaning.check(self.value):  # type: ignore[arg-type]
             self._look()
 

@@ -19,9 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Process, Resources
 
-# In these the names are data, not properties: a null there is a value of a wrong type.
-MAPS = ("annotations", "sysctl", "unified", "rdma", "netDevices", "timeOffsets")
-
 
 def load(path: str) -> tuple[Config, bytes]:
     """Read a config.json.
@@ -92,7 +89,7 @@ def check_process(value: object, path: str) -> Process:
         Failure: as load(), without line numbers.
 
     """
-    drop_nulls(value)
+    jsonio.drop_nulls(value, meaning.MAPS)
     if not accept_process(value) or meaning.check_process(value, ""):  # type: ignore[arg-type]
         from pyrunc.spec.explain import judge
 
@@ -128,22 +125,5 @@ def scan(raw: bytes) -> object:
     except ValueError:
         return None
     if b": null" in raw or b":null" in raw:
-        drop_nulls(value)
+        jsonio.drop_nulls(value, meaning.MAPS)
     return value
-
-
-def drop_nulls(value: object) -> None:
-    """Remove properties that are null from a parsed text, in place."""
-    todo = [value]
-    while todo:
-        found = todo.pop()
-        if type(found) is list:
-            todo += found
-        elif type(found) is dict:
-            for name in [name for name, inner in found.items() if inner is None]:
-                del found[name]
-            for name, inner in found.items():
-                if name not in MAPS:
-                    todo.append(inner)
-                elif type(inner) is dict:
-                    todo += inner.values()

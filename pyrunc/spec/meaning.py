@@ -32,6 +32,8 @@ IPC_SYSCTLS = (
     "kernel.shmmni", "kernel.shm_rmid_forced",
 )  # fmt: skip
 
+# In these the names are data, not properties: a null there is a value of a wrong type.
+MAPS = ("annotations", "sysctl", "unified", "rdma", "netDevices", "timeOffsets")
 
 USER_BY_NAME = "a name is read on Windows only, so the program runs as uid 0; write uid and gid as numbers"
 

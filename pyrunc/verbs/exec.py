@@ -32,7 +32,11 @@ def main(cmd: Command) -> int:
         return 0
     from pyrunc.apply import foreground
 
-    return foreground.wait(entry.pid, entry.pidfd, master=entry.master if entry.master >= 0 else None)
+    if entry.master < 0:
+        return foreground.wait(entry.pid, entry.pidfd)
+    from pyrunc.apply.proxy import Proxy
+
+    return foreground.wait(entry.pid, entry.pidfd, [Proxy(entry.master)])
 
 
 def begin(cmd: Command) -> exec_process.Entry:

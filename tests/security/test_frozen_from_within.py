@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrunc.apply.cgroups import cgroup, thaw
+from pyrunc.apply.cgroups import cgroup
 from tests.support.cgroups import FACTS, paths
 from tests.support.containers import wait_for
 from tests.support.engine import alive
@@ -166,17 +166,17 @@ def test_a_frozen_process_is_known(controller: str) -> None:
         try:
             (top / "cgroup.procs").write_text(str(one.pid))
             (top / "ice/cgroup.procs").write_text(str(two.pid))
-            assert not thaw.is_frozen(where, two.pid)
+            assert not cgroup.is_frozen(where, two.pid)
             (top / "ice" / file).write_text(words[0])
-            assert wait_for(lambda: thaw.is_frozen(where, two.pid))
-            assert not thaw.is_frozen(where, one.pid)
+            assert wait_for(lambda: cgroup.is_frozen(where, two.pid))
+            assert not cgroup.is_frozen(where, one.pid)
             (top / "ice" / file).write_text(words[1])
-            assert wait_for(lambda: not thaw.is_frozen(where, two.pid))
+            assert wait_for(lambda: not cgroup.is_frozen(where, two.pid))
         finally:
             cgroup.kill_all(where, signal.SIGKILL)
             cgroup.remove(where)
-    assert not thaw.is_frozen(where, two.pid)
-    assert not thaw.is_frozen({}, two.pid)
+    assert not cgroup.is_frozen(where, two.pid)
+    assert not cgroup.is_frozen({}, two.pid)
 
 
 def test_exec_is_not_held_up_on_its_way(

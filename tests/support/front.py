@@ -10,7 +10,7 @@ import os
 import sys
 import termios
 
-from pyrunc.apply import foreground, notify, terminal
+from pyrunc.apply import foreground, notify, proxy, terminal
 from pyrunc.plan.steps import Terminal
 
 ANY_SIZE = Terminal(width=0, height=0, console=False)
@@ -55,7 +55,10 @@ def main(words: list[str]) -> int:
         os.close(slave)
     pidfd = os.pidfd_open(pid)
     print(f"pid {pid}", file=sys.stderr, flush=True)
-    return foreground.wait(pid, pidfd, master=master, subreaper="--subreaper" in options, notify=relay)
+    watchers: list[foreground.Watcher] = [relay] if relay else []
+    if master is not None:
+        watchers.append(proxy.Proxy(master))
+    return foreground.wait(pid, pidfd, watchers, subreaper="--subreaper" in options)
 
 
 if __name__ == "__main__":

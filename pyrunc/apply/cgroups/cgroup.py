@@ -38,8 +38,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVE_SECONDS = 10.0
 
 
-# ------------------------------------------------------------------------------------------- making and
-# limiting
+# -- making and limiting -------------------------------------------------------------------------------------
 
 
 def intend(container: Container, plan: CgroupPlan) -> list[str]:
@@ -82,8 +81,7 @@ def made(container: Container) -> dict[str, str]:
     return {name: path for name, path in container.cgroup.items() if path not in found}
 
 
-# -------------------------------------------------------------------------------------------------------
-# joining
+# -- joining -------------------------------------------------------------------------------------------------
 
 
 def clone_fd(paths: dict[str, str]) -> int:
@@ -164,8 +162,7 @@ def join(paths: dict[str, str], pid: int) -> None:
             files.write(f"{path}/{file}", b"%d" % pid)
 
 
-# -------------------------------------------------------------------------------------------- asking,
-# signalling
+# -- asking, signalling --------------------------------------------------------------------------------------
 
 
 def pids(paths: dict[str, str]) -> list[int]:
@@ -294,7 +291,7 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
 
     """
     if signal == _signal.SIGKILL and "" in paths and _kill_file(paths[""]):
-        _thaw_all(paths)
+        thaw_all(paths)
         return
     was_frozen = frozen(paths)
     held = was_frozen
@@ -311,18 +308,12 @@ def kill_all(paths: dict[str, str], signal: int) -> None:
             _send(alive, signal)
             if held or signal != _signal.SIGKILL or not alive:
                 break
-            _thaw_all(paths)
+            thaw_all(paths)
     finally:
         if signal == _signal.SIGKILL:
-            _thaw_all(paths)
+            thaw_all(paths)
         elif held and not was_frozen:
             thaw(paths)
-
-
-def _thaw_all(paths: dict[str, str]) -> None:
-    from pyrunc.apply.cgroups import thaw as cgroup_thaw
-
-    cgroup_thaw.thaw_all(paths)
 
 
 def _kill_file(path: str) -> bool:
@@ -349,6 +340,26 @@ def frozen(paths: dict[str, str]) -> bool:
     if "freezer" in paths:
         return read(paths["freezer"], "freezer.state").strip() in (b"FROZEN", b"FREEZING")
     return "" in paths and read(paths[""], "cgroup.freeze").strip() == b"1"
+
+
+def is_frozen(paths: dict[str, str], pid: int) -> bool:
+    """Tell whether a process is in a frozen cgroup: the container's, or one below it.
+
+    A container with a cgroup mount of its own can freeze what is below its own.
+    """
+    file = "freezer.state" if "freezer" in paths else "cgroup.events"
+    words = (b"FROZEN", b"FREEZING", b"frozen 1")
+    found: list[bool] = []
+
+    def look(directory: int) -> None:
+        if pid in members(directory):
+            lines = read("", file, directory).split(b"\n")
+            found.append(any(line in words for line in lines))
+
+    top = paths.get("freezer", paths.get(""))
+    if top:
+        walk(top, look)
+    return any(found)
 
 
 def freeze(paths: dict[str, str]) -> None:
@@ -387,8 +398,29 @@ def thaw(paths: dict[str, str]) -> None:
             return
 
 
-# ------------------------------------------------------------------------------------------------------
-# removing
+def thaw_all(paths: dict[str, str]) -> None:
+    """Thaw all cgroups of a container, also those it has frozen itself, so that its processes can end.
+
+    In version 1 a frozen process cannot end. In version 2 it can.
+
+    Raises:
+        Failure: the kernel refuses.
+
+    """
+    if "freezer" in paths:
+        # The topmost last: while it is frozen, no process can freeze another one.
+        walk(paths["freezer"], leave=_thaw_one)
+    thaw(paths)
+
+
+def _thaw_one(directory: int, name: str) -> None:
+    try:
+        files.write(f"{name}/freezer.state", b"THAWED", dir_fd=directory)
+    except OSError:
+        return  # it does not exist any more
+
+
+# -- removing ------------------------------------------------------------------------------------------------
 
 
 def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float = _REMOVE_SECONDS) -> None:
@@ -418,9 +450,9 @@ def remove(paths: dict[str, str], *, manager: str = "cgroupfs", seconds: float =
         if waited >= seconds:
             from pyrunc.apply.cgroups import reasons
 
-            raise reasons.in_use(left)
+            raise reasons.in_use(left[0], pids({"": left[0]}))
         # Processes that the container has frozen cannot end, even if killed.
-        _thaw_all(paths)
+        thaw_all(paths)
         time.sleep(pause)
         waited += pause
         pause = min(pause * 2, 0.512)

@@ -156,19 +156,17 @@ def _parent_hint(write: CgroupWrite, path: str) -> str:
     return f"its parent {parent} has {', '.join(found).replace(chr(10), ', ')}"
 
 
-def in_use(left: list[str]) -> Failure:
-    """Return the message about processes that keep cgroups from being removed."""
-    from pyrunc.apply.cgroups.cgroup import pids
-
+def in_use(path: str, pids: list[int]) -> Failure:
+    """Return the message about processes that keep a cgroup from being removed."""
     holders = []
-    for pid in pids({"": left[0]}):
+    for pid in pids:
         # A process chooses its own name: no newlines in a message, and no control characters for a terminal.
         name = files.text(f"/proc/{pid}/comm")
         name = name if name.isprintable() else ascii(name)[1:-1]
         holders.append(f"{pid} ({name})" if name else str(pid))
     who = ", ".join(holders[:10]) + (f" and {len(holders) - 10} more" if len(holders) > 10 else "")
     held = f"held by {who}" if holders else "no process in it has an id in this pid namespace"
-    return Failure(f"remove cgroup {left[0]}: {held}", errno=EBUSY)
+    return Failure(f"remove cgroup {path}: {held}", errno=EBUSY)
 
 
 def _list(path: str) -> list[str]:

@@ -194,8 +194,7 @@ class TestDirectory:
 
 class TestHolders:
     def test_they_are_named(self, tmp_path: Path) -> None:
-        lay(tmp_path, {"cgroup.procs": "1\n"})
-        text = reasons.in_use([str(tmp_path)]).text()
+        text = reasons.in_use(str(tmp_path), [1]).text()
         assert text.startswith(f"remove cgroup {tmp_path}: held by 1 (")
         assert text.endswith("): device or resource busy")
 
@@ -206,15 +205,15 @@ class TestHolders:
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            lay(tmp_path, {"cgroup.procs": f"{process.pid}\n"})
-            text = reasons.in_use([str(tmp_path)]).text()
+            text = reasons.in_use(str(tmp_path), [process.pid]).text()
             process.kill()
         assert f"held by {process.pid} (a\\n\\x1b[2J" in text
         assert text.isprintable()
 
     def test_some_of_many(self, tmp_path: Path) -> None:
-        lay(tmp_path, {"cgroup.procs": "".join(f"{2**22 + n}\n" for n in range(12))})
-        assert reasons.in_use([str(tmp_path)]).message.endswith("4194313 and 2 more")
+        assert reasons.in_use(str(tmp_path), [2**22 + n for n in range(12)]).message.endswith(
+            "4194313 and 2 more"
+        )
 
     def test_nobody_we_can_see(self, tmp_path: Path) -> None:
-        assert "no process in it has an id" in reasons.in_use([str(tmp_path)]).message
+        assert "no process in it has an id" in reasons.in_use(str(tmp_path), []).message
