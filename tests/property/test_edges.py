@@ -29,7 +29,7 @@ from tests.support.specs import small
 LEAVES = leaves()
 RESOURCES = leaves("resources.json", "Resources")
 U16, U32, U64 = (0, 2**16 - 1), (0, 2**32 - 1), (0, 2**64 - 1)
-I32, I64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
+I32 = (-(2**31), 2**31 - 1)
 ID = (0, 2**32 - 2)
 
 # What the system call takes, for every number in a step; a step with a number that is not here is one nobody

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-ALLOW = 0x7FFF0000
-
 
 def run(program: bytes, architecture: int, number: int, args: tuple[int, ...] = (0,) * 6) -> int:
     """Return what a filter answers to one system call (SECCOMP_RET_* with its data)."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 FACTS = cgroup_facts(rootless=False)
 V2 = FACTS.version == 2
-HYBRID = FACTS.version == 1 and "" in FACTS.mounts
 
 
 def has(controller: str, unified: str | None = None) -> bool:

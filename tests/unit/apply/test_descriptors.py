@@ -13,8 +13,6 @@ from pyrunc.errors import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ME = str(os.getpid())
-
 
 @pytest.fixture
 def with_open() -> Callable[[int, Callable[[], object]], str]:

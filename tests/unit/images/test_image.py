@@ -117,9 +117,6 @@ def test_a_colon_in_the_path(tmp_path: Path) -> None:
         image.split("nowhere:latest")
 
 
-BLOBS = {"manifest": images.MANIFEST, "configuration": images.CONFIG}
-
-
 @pytest.mark.parametrize("which", ["manifest", "configuration"])
 @pytest.mark.parametrize(
     ("change", "words"),

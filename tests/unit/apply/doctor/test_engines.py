@@ -64,7 +64,6 @@ BinaryName = "{path}"
 
 # The file, its text, and what is said of it behind its name.
 BINARY = '{"runtimeType": "io.containerd.runc.v2", "options": {"BinaryName": "COMMAND"}}'
-NO_PATH = "pyrunc is no path, and no program is there"
 RIGHT = [
     (PODMAN, '[engine.runtimes]\npyrunc = ["/nosuch", "COMMAND"]', "pyrunc is COMMAND"),
     (
