@@ -22,31 +22,27 @@ _LINKS = 40  # what the kernel itself follows at most (path_resolution(7))
 _TRIES = 128  # EAGAIN means a rename or mount raced with ".."; openat2(2) asks for a retry
 
 
-def resolve(
-    root: int, path: str, *, follow: bool = True, symlinks: bool = True, mode: int = os.O_PATH
-) -> int:
+def resolve(root: int, path: str, *, follow: bool = True, mode: int = os.O_PATH) -> int:
     """Open a path inside the root.
 
     Args:
         root: descriptor of the root directory.
         path: path inside it; a leading slash means the root.
         follow: follow a symlink in the last component.
-        symlinks: allow symlinks at all.
         mode: open flags; O_PATH unless the content is wanted.
 
     Raises:
-        OSError: as openat2(2); ELOOP for a symlink where none is allowed.
+        OSError: as openat2(2).
 
     """
     how = mode | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    rules = _IN_ROOT if symlinks else _IN_ROOT | flags.RESOLVE_NO_SYMLINKS
     for _ in range(_TRIES):
         try:
-            return _linux.openat2(root, path, how, 0, rules)
+            return _linux.openat2(root, path, how, 0, _IN_ROOT)
         except OSError as exc:
             if exc.errno != EAGAIN:
                 raise
-    return _linux.openat2(root, path, how, 0, rules)
+    return _linux.openat2(root, path, how, 0, _IN_ROOT)
 
 
 def make(root: int, path: str, kind: str) -> int:

@@ -129,7 +129,7 @@ def test_it_has_nothing_of_the_host(container: Container, tmp_path: Path) -> Non
 
 
 def test_a_table_without_end_is_refused(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bind_sources.read_all, "__defaults__", (100,))
+    monkeypatch.setattr(bind_sources, "LARGEST", 100)
     with pytest.raises(Failure, match="read the container's mount table: file too large"):
         inside.look(container, ["/"])
 

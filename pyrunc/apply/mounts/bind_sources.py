@@ -166,14 +166,14 @@ def propagate(fd: int, words: tuple[tuple[int, bool], ...]) -> None:
         _linux.mount_setattr(fd, "", _EMPTY | (flags.AT_RECURSIVE if deep else 0), 0, 0, flag, -1)
 
 
-def read_all(fd: int, largest: int = LARGEST) -> str:
+def read_all(fd: int) -> str:
     """Return all text that can be read from a descriptor, and close the descriptor.
 
     Raises:
-        OSError: EFBIG, it is more than largest bytes. A container chooses how long its mount table is.
+        OSError: EFBIG, it is more than LARGEST bytes. A container chooses how long its mount table is.
 
     """
-    return files.read_whole(fd, largest).decode("utf-8", "surrogateescape")
+    return files.read_whole(fd, LARGEST).decode("utf-8", "surrogateescape")
 
 
 def _without_locked(fd: int, step: Mount) -> tuple[int, int]:
