@@ -262,6 +262,19 @@ static void last_words(void)
         _exit(1);
 }
 
+static int raise_no_memory(void *unused)
+{
+    (void)unused;
+    PyErr_NoMemory();
+    return -1;
+}
+
+/* The interpreter raises MemoryError before it goes on with the next function or round of a loop. */
+static void memory_is_short(void)
+{
+    Py_AddPendingCall(raise_no_memory, NULL);
+}
+
 /* Initialise the core and run boot.py; return its globals. */
 static PyObject *boot(int argc, char **argv, unsigned long seed)
 {
@@ -274,6 +287,7 @@ static PyObject *boot(int argc, char **argv, unsigned long seed)
         fprintf(stderr, "pyrunc: %s\n", status.err_msg ? status.err_msg : "the interpreter did not start");
         _exit(1);
     }
+    heap_short = memory_is_short;
     PyGC_Disable(); /* a hot verb ends before a collection could free anything */
     code = PyMarshal_ReadObjectFromString((const char *)BOOT, sizeof(BOOT));
     globals = PyDict_New();

@@ -10,9 +10,11 @@
  * used again from there. Memory is never given back to the kernel: a runtime's process is short. When REGION is full,
  * memory comes in chunks from mmap.
  *
- * The first time that there is no more memory, malloc fails, and the RESERVE becomes available for what the caller then
- * does, mostly to report it. A caller that asks again and again never ends (a loop in a library did that): then this
- * prints an error, and ends the process.
+ * The first time that there is no more memory, the request is met from the RESERVE if it fits, and heap_short is called:
+ * it makes the interpreter raise MemoryError at its next step, where that is safe. Not every caller in C survives a
+ * malloc that fails: Python 3.13.5 read through NULL after a dictionary could not grow. The rest of the RESERVE is for
+ * what reports the error. A caller that asks again and again never ends (a loop in a library did that): then this prints
+ * an error, and ends the process.
  *
  * An image's REGION ends soon after the picture. The kernel must find this memory before the program begins; if there
  * is less (`ulimit -v`), it kills the program, which cannot even report it. So REGION must be small.
@@ -100,6 +102,7 @@ static size_t size_of(unsigned class)
 
 static unsigned refused;
 int heap_tells = 2;
+void (*heap_short)(void);
 
 static void *map(size_t size)
 {
@@ -131,15 +134,18 @@ static char *extend(size_t size)
         if (!more) {
             if (++refused > PATIENCE)
                 give_up();
-            if (reserve) {
-                top = reserve;
-                end = reserve + RESERVE;
-                reserve = NULL;
-            }
-            return NULL;
+            if (!reserve)
+                return NULL;
+            more = reserve;
+            chunk = RESERVE;
+            reserve = NULL;
+            if (heap_short)
+                heap_short();
         }
         top = more;
         end = more + chunk;
+        if (chunk < size)
+            return NULL;
     }
     top += size;
     return top - size;

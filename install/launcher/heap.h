@@ -23,6 +23,9 @@ char *heap_close(void);
  * allocated already, it stays a private mapping of that file. */
 void heap_huge(void);
 
+/* Called once, when memory has become short; it must not allocate. */
+extern void (*heap_short)(void);
+
 /* The descriptor for the last message: stderr, or its copy while stderr is hidden. */
 extern int heap_tells;
 
