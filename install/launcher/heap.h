@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* The place of an image's heap in memory, and of its picture in the program's file. image.py fills in the place in the file,
- * and the parts that are not all zeros. */
+/* The place of an image's heap in memory, and of its picture in the program's file. image.py fills in the place in the
+ * file, and the parts that are not all zeros. */
 extern struct heap_picture {
     char *begin, *end;
     off_t offset;

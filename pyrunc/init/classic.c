@@ -1,10 +1,10 @@
 /*
- * mount(2) in the place of the new mount API, for kernels before Linux 5.12 and under filters that refuse it.
+ * mount(2) instead of the new mount API, for kernels before Linux 5.12 and under seccomp filters that refuse the API.
  *
- * What was built detached is built on a staging place: a tmpfs of our own over the root directory, where no path
- * leads. There a mount gets everything that was asked; MS_MOVE then puts it on its mount point. A descriptor opened
- * at the staging place goes along with its mount, so it still is the mount. mount(2) takes names and no descriptors,
- * so what it is given are the numbers of descriptors, seen from our own procfs.
+ * There are no detached mounts. Mounts are made on a staging place instead: a tmpfs of our own over the root directory,
+ * which no path reaches. There a mount gets all its attributes; MS_MOVE then moves it to its mount point. A descriptor
+ * that was opened at the staging place still refers to its mount after the move. mount(2) takes paths, not descriptors,
+ * so it is given /proc/self/fd/N of our own procfs.
  */
 #include "classic.h"
 
@@ -23,7 +23,7 @@ enum {
 struct classic classic = {.fds = -1, .staging = -1};
 static unsigned count;
 
-/* A file system being configured; its descriptor only stands for it. */
+/* A file system that is being configured; its descriptor is only a handle. */
 struct context {
     int fd, place; /* place: what is reconfigured, -1 for a new one */
     const char *type;
@@ -51,7 +51,7 @@ void say(const char *path)
     classic.state->said_size = (uint32_t)size;
 }
 
-/* mount(2) on a descriptor, of a descriptor or of a name. */
+/* Call mount(2) with a descriptor as the target, and a descriptor or a name as the source. */
 long mount_on(int source, const char *name, int place, const char *type, uint64_t how, const char *data)
 {
     char from[24], to[24];
@@ -67,7 +67,7 @@ long mount_on(int source, const char *name, int place, const char *type, uint64_
     return result;
 }
 
-/* Mount something at the staging place; the descriptor of the mount. */
+/* Mount something at the staging place; return the descriptor of the mount. */
 static long stage(int source, const char *name, const char *type, uint64_t how, const char *data, int directory)
 {
     char own[24];
@@ -104,7 +104,7 @@ static uint64_t flags_of(uint64_t attributes)
                                                        : MS_RELATIME);
 }
 
-/* The row of a mount; its words are there until the next table is read. */
+/* Find the row of a mount; its strings are valid until the table is read again. */
 long row_of(uint64_t id, struct row *row)
 {
     long result = open_table(tree.procfs);
@@ -116,8 +116,8 @@ long row_of(uint64_t id, struct row *row)
     return result > 0 ? 0 : result < 0 ? result : -ENOENT;
 }
 
-/* A mount's attributes. statfs(2) does not tell a read-only mount from a mount of a read-only file system; where that
- * counts (exact) the mount table does. */
+/* Find a mount's attributes. statfs(2) does not distinguish a read-only mount from a mount of a read-only file system;
+ * if that matters (exact), the mount table is read. */
 static long attributes_now(int fd, int exact, uint64_t *now)
 {
     struct statfs system;
@@ -169,7 +169,7 @@ long read_list(struct list *list)
     while (result >= 0 && (result = next_row(&row)) > 0 && list->count < rows) {
         size_t length = length_of(row.place) + 1;
         if (used + length > bytes)
-            break; /* it has grown, because others have mounted something */
+            break; /* the table has grown, because another process has mounted something */
         struct below *here = list->rows + list->count++;
         here->id = row.id;
         here->parent = row.parent;
@@ -182,7 +182,7 @@ long read_list(struct list *list)
     return result < 0 ? result : 0;
 }
 
-/* Mark all that is mounted below a mount, at any depth. */
+/* Mark all mounts below a mount, at any depth. */
 void mark_below(struct list *list, uint64_t top)
 {
     for (int more = 1; more;) {
@@ -200,7 +200,7 @@ void mark_below(struct list *list, uint64_t top)
     }
 }
 
-/* Change every mount below one; each is looked up, and known by its number in the mount table. */
+/* Change every mount below one; each is found by its path, and recognised by its number in the mount table. */
 static long change_below(int fd, uint64_t set, uint64_t clear)
 {
     struct list list = {NULL, NULL, 0, 0};
@@ -248,7 +248,7 @@ static long classic_open_tree(int directory, const char *path, uint32_t how)
     if (source < 0)
         return source;
     uint64_t deep = how & (uint32_t)AT_RECURSIVE ? MS_REC : 0;
-    if (!tree.noted) /* before the tree is cut off from the host */
+    if (!tree.noted) /* the propagation from the host is not set yet */
         classic.early = 1;
     long result = stage((int)source, NULL, NULL, MS_BIND | deep, NULL, file_type((int)source) == S_IFDIR);
     if (!here)
@@ -287,7 +287,7 @@ static long begin(const char *type, int place)
     long fd = SYS3(fcntl, classic.fds, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return fd;
-    /* Descriptors are closed elsewhere: an entry with this number is out of date. */
+    /* Descriptors are closed elsewhere, so an older entry with this number is invalid. */
     struct context *free = context_of((int)fd);
     for (size_t i = 0; i < CONTEXTS && !free; i++)
         if (contexts[i].fd < 0 || SYS2(fcntl, contexts[i].fd, 1 /* F_GETFD */) < 0)
@@ -360,7 +360,7 @@ static long add_word(struct context *context, const char *key, const char *value
     return 0;
 }
 
-/* Change a file system, and keep what no option is about: mount(2) always sets all options. */
+/* Change options of a file system, and keep all others: mount(2) always sets all options. */
 static long reconfigure(struct context *context)
 {
     struct row row;
@@ -390,7 +390,7 @@ static long classic_fsconfig(int fd, unsigned command, const char *key, const vo
     if (command == CMD_CREATE)
         return 0;
     if (is_same(key, "source")) {
-        context->source = value; /* a string of the program */
+        context->source = value; /* a string of the program, so it stays valid */
         return 0;
     }
     for (size_t i = 0; i < SUPERS; i++) {
@@ -403,7 +403,7 @@ static long classic_fsconfig(int fd, unsigned command, const char *key, const vo
     return add_word(context, key, value);
 }
 
-/* Only the mount becomes read-only, and not its file system: mount(2) would change both. */
+/* Make only the mount read-only, not its file system: mount(2) without MS_BIND would change both. */
 static long classic_fsmount(int fd, uint64_t attributes)
 {
     struct context *context = context_of(fd);

@@ -6,7 +6,7 @@
 
 #include "tree.h"
 
-/* what failed; the path is said */
+/* what failed; the message also has the path */
 enum {
     COVERED = 1,
     NO_ANCHOR,
@@ -14,14 +14,14 @@ enum {
 };
 
 struct classic {
-    struct state *state; /* for what is said about a failure */
+    struct state *state; /* for details of a failure */
     int fds, staging;    /* our own /proc/self/fd; the staging place */
     uint64_t staged;     /* id of its mount */
-    int early;           /* something was copied before the tree was cut off; 2: the root is over the staging place */
+    int early;           /* something was copied before propagation was set; 2: the root is over the staging place */
 };
 extern struct classic classic;
 
-/* What is mounted below a mount, in memory: the table is read while it is changed. */
+/* The mounts below a mount, kept in memory, because the table changes while we work. */
 struct below {
     uint64_t id, parent;
     uint32_t place;

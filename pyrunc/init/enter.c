@@ -1,5 +1,5 @@
 /*
- * Operations on the way into a container: descriptors, namespaces, the clone, messages.
+ * Operations for entering a container: descriptors, namespaces, the clone, messages.
  */
 #include "tree.h"
 
@@ -24,16 +24,16 @@ long do_KEEP(struct state *state, const uint64_t *argument)
         return -EINVAL;
     const unsigned char *stays = blob_at(state, argument[1]);
     uint32_t first = (uint32_t)argument[0];
-    for (uint32_t i = 0; i < state->header->slots; i++) /* among those, the program would get it as well */
+    for (uint32_t i = 0; i < state->header->slots; i++) /* a slot below first would be passed to the program */
         if (state->slots[i] > 2 && state->slots[i] < (int64_t)first)
             return -EINVAL;
-    for (uint32_t fd = 3; fd < first; fd++) /* those the program gets; absent ones were refused before */
+    for (uint32_t fd = 3; fd < first; fd++) /* the program gets these; the parent has refused missing ones */
         SYS3(fcntl, fd, F_SETFD, 0);
     for (uint32_t i = 0; i < state->header->slots; i++) {
         if (i / 8 >= BLOB_LENGTH(argument[1]) || !(stays[i / 8] >> i % 8 & 1))
             state->slots[i] = -1;
         else if (state->slots[i] >= 0)
-            SYS3(fcntl, state->slots[i], F_SETFD, FD_CLOEXEC); /* inherited by us, not by the program */
+            SYS3(fcntl, state->slots[i], F_SETFD, FD_CLOEXEC); /* we have inherited it, the program must not */
     }
     tree.root = tree.procfs = tree.list = tree.dev = tree.mask = -1;
     for (;;) {
@@ -50,7 +50,7 @@ long do_KEEP(struct state *state, const uint64_t *argument)
     }
 }
 
-/* What the caller ignored or blocked would be ignored and blocked in the program as well (signal(7)). */
+/* Signals that the caller ignores or blocks would be ignored and blocked in the program as well (signal(7)). */
 long do_SIGNALS(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -71,7 +71,7 @@ static long replace_null(int by)
     for (int fd = 0; fd < 3; fd++) {
         if (!is_null_device(fd))
             continue;
-        long result = fd == by ? 0 : SYS3(dup3, by, fd, 0); /* stdio that was closed, and is closed again */
+        long result = fd == by ? 0 : SYS3(dup3, by, fd, 0); /* stdio that was closed is closed again later */
         if (result < 0)
             return result;
     }
@@ -95,7 +95,7 @@ long do_OWN_NULL(struct state *state, const uint64_t *argument)
     long found = SYS4(openat2, root, "/dev/null", &look, sizeof(look));
     if (found < 0)
         return 0;
-    int good = is_null_device((int)found); /* checked before it is opened: opening another device may have an effect */
+    int good = is_null_device((int)found); /* checked before it is opened, because opening a device can have effects */
     SYS1(close, found);
     if (!good)
         return 0;
@@ -108,11 +108,11 @@ long do_OWN_NULL(struct state *state, const uint64_t *argument)
     return result;
 }
 
-/* All CPUs that the cgroup allows. A refusal is no failure: this only removes a limit. */
+/* Allow all CPUs that the cgroup allows. A refusal is no failure: this only removes a limit. */
 long do_ALL_CPUS(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
-    uint64_t cpus[16] = {0}; /* 1024: more than most kernels are built for; EINVAL from those with more */
+    uint64_t cpus[16] = {0}; /* 1024 CPUs: more than most kernels are built for; kernels with more return EINVAL */
     if (SYS3(sched_getaffinity, 0, sizeof(cpus), cpus) < 0)
         return 0;
     for (size_t i = 0; i < 16; i++)
@@ -136,7 +136,8 @@ long do_SETNS(struct state *state, const uint64_t *argument)
     return SYS2(setns, state->slots[argument[0]], argument[1]);
 }
 
-/* User 0 does not need what kept the capabilities across execve(2), and the container must not have it. */
+/* Ambient capabilities kept the capabilities across execve(2). User 0 does not need them, and the container must not
+ * have them. */
 static void drop_inheritable(void)
 {
     struct {
@@ -153,9 +154,9 @@ static void drop_inheritable(void)
     SYS2(capset, &header, sets);
 }
 
-/* User and group 0 of a user namespace just entered, without the caller's other groups. Where it maps no 0,
- * uid and gid: who has no name there can make no file (EOVERFLOW). One that denies setgroups
- * (user_namespaces(7)) keeps the groups, which then have no names inside. */
+/* Become user and group 0 of a user namespace that was just entered, without the caller's other groups. If it does not
+ * map 0, become the given uid and gid: a process whose ids are not mapped cannot make files (EOVERFLOW). If setgroups
+ * is denied (user_namespaces(7)), the groups stay; they are not mapped inside. */
 long do_BECOME_ROOT(struct state *state, const uint64_t *argument)
 {
     (void)state;
@@ -177,8 +178,9 @@ long do_BECOME_ROOT(struct state *state, const uint64_t *argument)
     return SYS5(prctl, 4 /* PR_SET_DUMPABLE */, 0, 0, 0, 0);
 }
 
-/* A namespace that the host owns is entered with the host's rights, one of a user namespace only with its own: so
- * each is tried before that is entered, and what was refused afterwards. */
+/* To enter a namespace of the host, a process needs the host's rights; for one of a user namespace it needs the rights
+ * in that. So each is tried before the user namespace is entered, and those that were refused are tried again
+ * afterwards. */
 long do_TRY_SETNS(struct state *state, const uint64_t *argument)
 {
     if (state->slots[argument[0]] < 0)
@@ -191,7 +193,7 @@ long do_TRY_SETNS(struct state *state, const uint64_t *argument)
     return result == -EPERM && !argument[2] ? 0 : result;
 }
 
-/* The clocks of the time namespace that our children get (time_namespaces(7)). */
+/* Set the clocks of the time namespace of our children (time_namespaces(7)). */
 long do_CLOCKS(struct state *state, const uint64_t *argument)
 {
     long fd = resolve(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY, 0);
@@ -210,8 +212,8 @@ long do_CHROOT(struct state *state, const uint64_t *argument)
 
 enum { CLONE_NEWNS = 0x20000 };
 
-/* For a process that has to be in another's pid namespace, where its processes see it: it gets a mount namespace
- * and a root with nothing in them. */
+/* For a process that must be in another container's pid namespace, where that container's processes see it: it gets an
+ * empty root directory in a mount namespace of its own. */
 long do_ALONE(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -243,7 +245,7 @@ struct clone_arguments {
 enum { CLONE_PIDFD = 0x1000, CLONE_PARENT = 0x8000, SIGKILL = 9, SIGCHLD = 17 };
 #define CLONE_INTO_CGROUP 0x200000000ULL
 
-/* If the process could not be created in its cgroup, it joins the cgroup first of all. */
+/* If the process could not be created in its cgroup, it joins the cgroup before anything else. */
 static long enter_cgroup(int cgroup)
 {
     long fd = resolve(cgroup, "cgroup.procs", O_WRONLY, RESOLVE_BENEATH);
@@ -253,9 +255,9 @@ static long enter_cgroup(int cgroup)
     return result;
 }
 
-/* The process of the container is born here: everything but this was done before, so that who can see it sees
- * nothing of the host. It is the parent's child (CLONE_PARENT), and we end when the parent knows it. A filter
- * over us may know clone3(2) only as ENOSYS; then there is the older call. */
+/* Make the container's process. Everything else was done before, so that this process shows nothing of the host to
+ * those who can see it. It is the parent's child (CLONE_PARENT), and we end when the parent knows its pid. A seccomp
+ * filter over us may answer clone3(2) with ENOSYS; then the older call is used. */
 long do_CLONE(struct state *state, const uint64_t *argument)
 {
     int pidfd = -1;
@@ -284,7 +286,8 @@ long do_CLONE(struct state *state, const uint64_t *argument)
     } message = {'C', (int32_t)pid};
     long result = send_message(state, &message, sizeof(message), pidfd);
     if (result < 0) {
-        /* Nobody will know of it. It waits for the parent, and keeps the socket open at which that waits for us. */
+        /* The parent does not know the child. The child would wait for the parent with its socket open, and the parent
+         * would wait for the end of that socket. */
         SYS2(kill, pid, SIGKILL);
         return result;
     }
@@ -313,9 +316,9 @@ static void ended(int number)
         SYS1(exit_group, 128 + number);
 }
 
-/* Wait until somebody starts the container, whom the answers go to from then on. What waits is a read(2) of a fifo:
- * the filter may be in force, and no filter forbids that. Whoever is pid 1 of a pid namespace ignores signals that
- * have no handler, and a created container must be killable. */
+/* Wait until `start` is called; answers go to that process from then on. It waits in a read(2) of a fifo, because the
+ * seccomp filter may be active, and no filter forbids read(2). Pid 1 of a pid namespace ignores signals without a
+ * handler, but a created container must be killable: so set handlers. */
 long do_AWAIT(struct state *state, const uint64_t *argument)
 {
     static const int DEADLY[] = {1 /* SIGHUP */, 2 /* SIGINT */, 3 /* SIGQUIT */, 15 /* SIGTERM */};
@@ -326,7 +329,7 @@ long do_AWAIT(struct state *state, const uint64_t *argument)
     int go = state->slots[argument[0]];
     char answer = 0;
 #if defined(__x86_64__)
-    action.rest[0] = 0x04000000; /* SA_RESTORER, without which the kernel delivers nothing; it never returns */
+    action.rest[0] = 0x04000000; /* SA_RESTORER: the kernel delivers no signal without it; the handler never returns */
     action.rest[1] = (uint64_t)(uintptr_t)ended;
 #endif
     for (size_t i = 0; i < 4; i++)
@@ -334,7 +337,7 @@ long do_AWAIT(struct state *state, const uint64_t *argument)
     while (answer != 'A') {
         long got = SYS3(read, go, &answer, 1);
         if (got <= 0 && got != -EINTR)
-            return got < 0 ? got : -EPIPE; /* a fifo that is open for both has no end */
+            return got < 0 ? got : -EPIPE; /* a fifo that is open for reading and writing has no end of file */
     }
     SYS1(close, go);
     SYS1(close, state->slots[SOCKET]);
@@ -352,8 +355,8 @@ long fork_process(void)
     return sys6(NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
 }
 
-/* Strings that are not needed any more, such as paths of the host, from one offset to another; and what is left of
- * such in other places. */
+/* Overwrite strings that are not needed any more, such as paths of the host, from one offset to another, and copies of
+ * such paths in other places. */
 long do_WIPE(struct state *state, const uint64_t *argument)
 {
     uint64_t from = argument[0], to = argument[1];

@@ -21,11 +21,11 @@ static int look(const char *path, long *error)
         return NO_MODE;
     if (SYS4(faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) == 0)
         return 0;
-    /* A loaded filter may refuse faccessat2(2) (Linux 5.8): then execve gives the error. */
+    /* A seccomp filter may refuse faccessat2(2) (Linux 5.8): then execve gives the error. */
     return SYS4(faccessat2, AT_FDCWD, "/", F_OK, AT_EACCESS) == 0 ? NO_PERMISSION : 0;
 }
 
-/* Find the first candidate that can be executed, or report one that exists and cannot be. */
+/* Find the first candidate that can be executed, or report one that exists but cannot be executed. */
 long do_FIND(struct state *state, const uint64_t *argument)
 {
     const uint32_t *offset = blob_at(state, argument[0]);
@@ -46,7 +46,7 @@ long do_FIND(struct state *state, const uint64_t *argument)
     return told;
 }
 
-/* The arrays that execve(2) wants, in memory of their own: the program's size bounds it. */
+/* The arrays for execve(2), in memory of their own, which is limited by the program's size. */
 long do_EXEC(struct state *state, const uint64_t *argument)
 {
     uint32_t words = BLOB_LENGTH(argument[0]) / 4, variables = BLOB_LENGTH(argument[1]) / 4;

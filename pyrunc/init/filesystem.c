@@ -1,9 +1,9 @@
 /*
- * New file systems: configured through fsopen(2), mounted detached, refused in the kernel's own words.
+ * New file systems: configured with fsopen(2), and mounted detached. Failures are reported with the kernel's own text.
  */
 #include "tree.h"
 
-/* What the kernel says about a context, line by line; each line begins with a letter and a space. */
+/* Read the kernel's messages about a context, line by line; each line begins with a letter and a space. */
 static void listen(struct state *state, int context)
 {
     static char said[MOST_SAID];
@@ -19,7 +19,7 @@ static void listen(struct state *state, int context)
     state->said_size = (uint32_t)have;
 }
 
-/* A slot that is filled has a context that was opened elsewhere. */
+/* If the slot is filled, it has a context that was opened elsewhere. */
 long do_FSOPEN(struct state *state, const uint64_t *argument)
 {
     if (state->slots[argument[1]] >= 0)
@@ -51,7 +51,7 @@ static long configure(int context, const char *word)
     return calls->fsconfig(context, SET_STRING, key, word + size + 1, 0);
 }
 
-/* One word after the other; the detail is the number of the one that is refused, from 1 on. */
+/* Set the words one after the other; the detail is the number of the one that is refused, from 1 on. */
 long do_FSCONFIG(struct state *state, const uint64_t *argument)
 {
     int context = state->slots[argument[0]];
@@ -67,7 +67,7 @@ long do_FSCONFIG(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* A tmpfs takes the mode of the directory it covers, unless that was made for it. */
+/* A tmpfs gets the mode of the directory it covers, unless that directory was made for it. */
 long do_FSMODE(struct state *state, const uint64_t *argument)
 {
     struct stat found;
@@ -95,8 +95,8 @@ long do_FSLAYER(struct state *state, const uint64_t *argument)
 }
 
 /*
- * Name the layers as kernels before 6.13 want them, all the lower ones in one string: by the numbers of their
- * descriptors, seen from /proc/self/fd. Kernels before 6.5 look the names up only when the file system is made.
+ * Kernels before 6.13 need the layers by name, all lower ones in one string. So name each by the number of its
+ * descriptor, in /proc/self/fd. Kernels before 6.5 look the names up only when the file system is made.
  *
  * Arguments: the context; pairs of a kind and a slot; the longest string. The detail of E2BIG is 1.
  */
@@ -161,7 +161,7 @@ long do_FSMOUNT(struct state *state, const uint64_t *argument)
     return fd < 0 ? fd : 0;
 }
 
-/* The label of a file system that cannot be mounted with one. */
+/* Set the label of a mounted file system, if it cannot be mounted with a label. */
 long do_LABEL_MOUNT(struct state *state, const uint64_t *argument)
 {
     char name[40] = "/proc/self/fd/";
@@ -170,7 +170,7 @@ long do_LABEL_MOUNT(struct state *state, const uint64_t *argument)
     return SYS5(setxattr, name, "security.selinux", blob_at(state, argument[1]), BLOB_LENGTH(argument[1]), 0);
 }
 
-/* An overlay is restricted as what it lies on. */
+/* Give an overlay the restrictions of the mount below it. */
 long do_RESTRICT_LIKE(struct state *state, const uint64_t *argument)
 {
     struct statfs system;

@@ -5,14 +5,14 @@
 #include "program.h"
 
 enum { KEPT = 8192, POLLIN = 1, POLLOUT = 4, WNOHANG = 1, SIGKILL = 9, SIGPIPE = 13, GLANCE = 10000000 };
-/* What was wrong, in the lowest byte of the detail; then exit status or signal; milliseconds it took above. */
+/* The kind of failure, in the lowest byte of the detail; then exit status or signal; above that the milliseconds. */
 enum { NOT_STARTED = 1, EXITED, SIGNALLED, LATE, INTERNAL };
 
 struct poll {
     int fd;
     short events, found;
 };
-/* Nanoseconds, 0 for no limit; whether the user's home is a variable; whether it runs in our working directory. */
+/* Nanoseconds, 0 for no limit; whether HOME is set; whether it runs in our working directory. */
 struct how {
     uint64_t limit, home, here;
 };
@@ -44,12 +44,12 @@ static __attribute__((noreturn)) void become(struct state *state, const uint64_t
     SYS4(sigaction, SIGPIPE, nothing, 0, 8);
     SYS2(setpgid, 0, 0);
     long result = how.here ? 0 : SYS1(chdir, "/");
-    for (int fd = 0; fd < 3; fd++) /* where stdio is closed, pipes may be in its place and in each other's way */
+    for (int fd = 0; fd < 3; fd++) /* if stdio is closed, the pipes may have its numbers, so move them away first */
         theirs[fd] = (int)SYS3(fcntl, theirs[fd], F_DUPFD_CLOEXEC, 3);
     error = (int)SYS3(fcntl, error, F_DUPFD_CLOEXEC, 3);
     for (int fd = 0; fd < 3 && result >= 0; fd++)
         result = onto_stdio(theirs[fd], fd);
-    /* Three descriptors: what is passed to the program is none of a hook's. Before Linux 5.11 it is. */
+    /* A hook gets only three descriptors, not those for the program. Before Linux 5.11 it gets these, too. */
     SYS3(close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
     size_t size = ((size_t)words + variables + 2) * sizeof(char *);
     long place = SYS6(mmap, 0, size, 3, 0x22, -1, 0);
@@ -71,7 +71,7 @@ static __attribute__((noreturn)) void become(struct state *state, const uint64_t
         SYS1(exit_group, 127);
 }
 
-/* Take what is there now and keep the end of it. */
+/* Read what the hook has written, and keep the end of it. */
 static int drain(struct hook *hook, int which)
 {
     char buffer[4096];
@@ -101,7 +101,7 @@ static void feed(struct hook *hook)
     long sent = SYS3(write, hook->in, hook->input, hook->left);
     if (sent == -EAGAIN || sent == -EINTR)
         return;
-    if (sent < 0) /* EPIPE: it does not want to know */
+    if (sent < 0) /* EPIPE: it does not read its stdin */
         sent = (long)hook->left;
     hook->input += sent;
     hook->left -= (size_t)sent;
@@ -109,8 +109,8 @@ static void feed(struct hook *hook)
         close_if(&hook->in);
 }
 
-/* Until it ends, or until it is late, which is status -1. What it leaves running in the background is not waited
- * for, even if that holds on to its stdout. */
+/* Wait until it ends, or until its time is over (status -1). Do not wait for processes that it leaves in the
+ * background, even if they keep its stdout open. */
 static long serve(struct hook *hook, uint64_t end, int *status)
 {
     for (;;) {
@@ -127,7 +127,7 @@ static long serve(struct hook *hook, uint64_t end, int *status)
         }
         struct poll polls[3] = {{hook->in, POLLOUT, 0}, {hook->out[0], POLLIN, 0}, {hook->out[1], POLLIN, 0}};
         struct timespec glance = {0, GLANCE};
-        if (SYS5(ppoll, polls, 3, &glance, 0, 8) < 0) /* a filter may refuse it: try what waits for nothing */
+        if (SYS5(ppoll, polls, 3, &glance, 0, 8) < 0) /* a seccomp filter may refuse it: then do not wait here */
             polls[0].found = polls[1].found = polls[2].found = 1;
         if (polls[0].found && hook->in >= 0)
             feed(hook);
@@ -161,7 +161,7 @@ static long start_hook(struct state *state, const uint64_t *argument, struct hoo
     return hook->pid < 0 ? hook->pid : 0;
 }
 
-/* The state with our pid, as this pid namespace numbers us, between its two halves. */
+/* The state: its two halves, and between them our pid in this pid namespace. */
 static long make_input(struct state *state, uint64_t argument, struct hook *hook)
 {
     const uint32_t *part = blob_at(state, argument);
@@ -205,7 +205,7 @@ long do_HOOK(struct state *state, const uint64_t *argument)
     if (BLOB_LENGTH(argument[0]) < 8 || BLOB_LENGTH(argument[3]) != sizeof(struct how))
         return -EINVAL;
     memcpy(&limit, blob_at(state, argument[3]), sizeof(limit));
-    if (limit) /* a filter may kill a process that asks for the time */
+    if (limit) /* only then, because a seccomp filter may kill a process for clock_gettime(2) */
         began = now();
     long result = make_input(state, argument[2], &hook);
     SYS4(sigaction, SIGPIPE, ignore, 0, 8);
@@ -218,11 +218,11 @@ long do_HOOK(struct state *state, const uint64_t *argument)
     int status = 0;
     if (result == 0) {
         result = serve(&hook, limit ? began + limit : 0, &status);
-        for (int i = 0; i < 2; i++) /* not until the end of file: a background process may keep the pipe open */
+        for (int i = 0; i < 2; i++) /* do not wait for the end of file: a background process may keep the pipe open */
             for (int round = 0; round < 256 && drain(&hook, i); round++)
                 ;
     }
-    if (hook.pid > 0) { /* with its process group */
+    if (hook.pid > 0) { /* kill it with its process group */
         SYS2(kill, -hook.pid, SIGKILL);
         SYS2(kill, hook.pid, SIGKILL);
         SYS4(wait4, hook.pid, 0, 0, 0);

@@ -5,14 +5,14 @@
  * that holds a program (program.h). It checks the whole program, carries out its operations
  * one after the other, and executes the container's program with the last one. At the first
  * failure it tells the parent which operation failed, with which error number and detail,
- * and ends; the parent finds the words. It decides nothing, and allocates only what the
- * program's size bounds.
+ * and ends; the parent makes the error message. It decides nothing, and the size of the
+ * program limits how much memory it allocates.
  */
 #include "program.h"
 
 static struct state state;
 
-/* ---- what the compiler may call --------------------------------------------------------- */
+/* ---- functions that the compiler may call ------------------------------------------------ */
 
 void *memcpy(void *to, const void *from, size_t size)
 {
@@ -35,7 +35,7 @@ void *memset(void *to, int value, size_t size)
 
 enum { SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_NOSIGNAL = 0x4000 };
 
-/* write(2) and not send(2), which a seccomp filter need not allow; a descriptor needs sendmsg(2). */
+/* It uses write(2) and not send(2), which a seccomp filter may refuse; a descriptor needs sendmsg(2). */
 long send_message(struct state *self, const void *data, size_t size, int fd)
 {
     int sock = self->slots[SOCKET];
@@ -56,7 +56,7 @@ void send_times(struct state *self)
     static struct {
         char kind;
         char data[TIMES_AT_ONCE * 24];
-    } message; /* not initialized: that would be 48 KB of the file */
+    } message; /* not initialized, because initial values would take 48 KB of the file */
     size_t filled = 0;
     message.kind = 'w';
     for (; self->times && !self->to_pipe && self->sent < self->header->operations; self->sent++) {
@@ -79,10 +79,10 @@ enum {
 #define OPERATION(name, signature) name##_CODE,
 #include "operations.def"
 #undef OPERATION
-    PATIENCE = 5, /* seconds; looking takes microseconds */
+    PATIENCE = 5, /* seconds; the parent needs microseconds */
 };
 
-/* Report a failure, and end when the parent has looked at it: then it closes its end. */
+/* Report a failure, and end after the parent has looked at this process: then it closes its end of the socket. */
 static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint64_t detail)
 {
     static struct __attribute__((packed)) {
@@ -108,7 +108,7 @@ static __attribute__((noreturn)) void fail(uint32_t operation, long error, uint6
     if (sent == 0 && !state.to_pipe)
         while (SYS3(read, state.slots[SOCKET], &answer, 1) == -EINTR)
             ;
-    /* `start` looks in this process's root for the reason, and then kills it. */
+    /* `start` looks for the reason in this process's root, and then kills the process. */
     struct timespec patience = {PATIENCE, 0};
     if (sent == 0 && state.to_pipe && failed->code == EXEC_CODE)
         SYS5(ppoll, NULL, 0, &patience, NULL, 8);
@@ -156,8 +156,8 @@ long write_whole(int fd, const void *data, size_t size)
     return sent < 0 ? sent : (size_t)sent == size ? 0 : -EIO;
 }
 
-/* Make a descriptor one of stdio. It may be that one already: whoever was started with stdio closed gets new
- * descriptors there. dup3(2) refuses that; all there is to do is to let it stay over execve(2). */
+/* Make a descriptor one of stdio. It may have that number already: if stdio was closed at the start, new descriptors
+ * get these numbers. dup3(2) refuses equal numbers; then only clear close-on-exec. */
 long onto_stdio(int fd, int to)
 {
     return fd == to ? SYS3(fcntl, fd, F_SETFD, 0) : SYS3(dup3, fd, to, 0);
@@ -290,10 +290,10 @@ __attribute__((noreturn, used)) void start(const long *stack)
     for (; *digit >= '0' && *digit <= '9' && fd < (1 << 24); digit++)
         fd = fd * 10 + (*digit - '0');
     if (fd > 2 && !*digit && SYS2(fstat, fd, &found) == 0 && found.st_size > 0) {
-        /* A copy: what is wiped is gone, and no mapping leads to the file. */
+        /* Make a copy: then wiped strings are really gone, and no mapping leads to the file. */
         size_t size = (size_t)found.st_size;
         long block = SYS6(mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        SYS3(lseek, fd, 0, 0 /* SEEK_SET */); /* the writer has left the offset at the end */
+        SYS3(lseek, fd, 0, 0 /* SEEK_SET */); /* after writing, the offset is at the end */
         long got = is_error(block) ? block : read_whole(fd, (void *)block, size);
         SYS1(close, fd);
         if (got == found.st_size && check((const char *)block, size, &state))

@@ -1,5 +1,5 @@
 /*
- * Operations inside the container: what the process is, beside its user (user.c) and its program (execute.c).
+ * Operations inside the container: properties of the process, except its user (user.c) and its program (execute.c).
  */
 #include "tree.h"
 
@@ -69,12 +69,12 @@ long do_MEMORY_POLICY(struct state *state, const uint64_t *argument)
     return SYS3(set_mempolicy, argument[0], mask, argument[2]);
 }
 
-/* A procfs of our own pid namespace, which shows the container's processes alone, and in which nothing can
- * have been mounted (CVE-2025-52881). A user namespace may refuse a new one: then the container's own, once it
- * is known to be a procfs; who opens files in it refuses what is mounted there. */
+/* Mount a procfs of our own pid namespace: it shows only the container's processes, and nothing can be mounted in it
+ * (CVE-2025-52881). In a user namespace this may be refused. Then use the container's own, after a check that it is a
+ * procfs; when files in it are opened, mounts in it are refused. */
 long do_PROCFS(struct state *state, const uint64_t *argument)
 {
-    if (state->slots[argument[0]] >= 0) /* for another label */
+    if (state->slots[argument[0]] >= 0) /* it was opened already, for another label */
         return 0;
     long made = SYS2(fsopen, "proc", FSOPEN_CLOEXEC);
     if (made >= 0) {
@@ -102,7 +102,7 @@ long do_PROCFS(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* For a procfs of a pid namespace that another process mounts: the context remembers where it was opened. */
+/* Open a context for a procfs that another process mounts: it shows the pid namespace in which it was opened. */
 long do_OPEN_PROC(struct state *state, const uint64_t *argument)
 {
     (void)argument;
@@ -114,7 +114,7 @@ long do_OPEN_PROC(struct state *state, const uint64_t *argument)
     return result;
 }
 
-/* A file of a procfs, reached without leaving it and without links (CVE-2025-52881). */
+/* Open a file of a procfs, without leaving the procfs and without following links (CVE-2025-52881). */
 long do_WRITE_BELOW(struct state *state, const uint64_t *argument)
 {
     struct open_how how = {O_WRONLY | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
@@ -164,7 +164,7 @@ struct filter {
 };
 enum { SET_MODE_FILTER = 1, NEW_LISTENER = 8, BY_DESCRIPTOR = 1, BY_NUMBER = 2 };
 
-/* The times end here, unless the filter always allows clock_gettime: it may kill the process. */
+/* Times are no longer measured from here on, unless the filter always allows clock_gettime: it may kill the process. */
 long do_SECCOMP(struct state *state, const uint64_t *argument)
 {
     uint32_t size = BLOB_LENGTH(argument[1]);
@@ -176,7 +176,7 @@ long do_SECCOMP(struct state *state, const uint64_t *argument)
     long fd = SYS3(seccomp, SET_MODE_FILTER, argument[0], &filter);
     if (fd < 0 || !(argument[0] & NEW_LISTENER))
         return fd;
-    state->detail = 1; /* it is loaded */
+    state->detail = 1; /* the filter is loaded */
     long result = 0;
     if (argument[2] == BY_DESCRIPTOR) {
         result = send_message(state, "N", 1, (int)fd);
@@ -196,7 +196,7 @@ long do_SECCOMP(struct state *state, const uint64_t *argument)
     return result;
 }
 
-/* The detail is the hard limit that was in force. */
+/* The detail is the previous hard limit. */
 long do_RLIMIT(struct state *state, const uint64_t *argument)
 {
     uint64_t limit[2] = {argument[1], argument[2]}, had[2] = {0, 0};

@@ -1,13 +1,13 @@
 /*
- * The mounts of a container that is there: found, put into its tree, taken out again.
+ * The mounts of a container that exists: they are found, added to its tree, and removed.
  *
- * All or nothing: whoever does not come to the end takes back what was mounted, and what was made for it. The container
- * is awake and has the same tree: what is ours is known by descriptors.
+ * All or nothing: if the program does not reach its end, it removes what it has mounted and made. The container runs
+ * meanwhile and sees the same tree, so what is ours is identified by descriptors.
  */
 #include "tree.h"
 
-/* Who is held up in the container, by a file system that it serves, does not wait for ever. No other signal that can be
- * held back ends or stops us, a terminal's least of all: the parent says when it is over, or is gone. */
+/* Set a time limit, because a file system that the container serves may never answer. All other signals that can be
+ * blocked are blocked, also those of a terminal: we end only when the parent says so, or when it is gone. */
 long do_DEADLINE(struct state *state, const uint64_t *argument)
 {
     enum { SIGALRM = 14 };
@@ -22,14 +22,14 @@ long do_DEADLINE(struct state *state, const uint64_t *argument)
     return SYS3(setitimer, 0 /* ITIMER_REAL */, &timer, NULL);
 }
 
-/* The root is no directory of a mount namespace's own. */
+/* Use the directory of a slot as the root. */
 long do_ROOT_IS(struct state *state, const uint64_t *argument)
 {
     tree.root = state->slots[argument[0]];
     return file_type(tree.root) == S_IFDIR ? 0 : -ENOTDIR;
 }
 
-/* What is made on it is noted on the list. */
+/* Remember a mount of the container, so that what is made on it is written to the list. */
 long do_BASE(struct state *state, const uint64_t *argument)
 {
     if (tree.count >= tree.room)
@@ -42,9 +42,9 @@ long do_BASE(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* ---- finding, and taking out ------------------------------------------------------------ */
+/* ---- finding and removing --------------------------------------------------------------- */
 
-/* Tells the parent, which decides: number, error, mount, whether the path leads to the root of it. */
+/* Send to the parent, which decides: number, error, mount, whether the path leads to the root of that mount. */
 long do_LOCATE(struct state *state, const uint64_t *argument)
 {
     struct __attribute__((packed)) {
@@ -67,8 +67,8 @@ long do_LOCATE(struct state *state, const uint64_t *argument)
     return send_message(state, &message, sizeof(message), -1);
 }
 
-/* No path inside the container is resolved. It is named through our own procfs, because the last component of such a name cannot be kept
- * from being followed: it is the descriptor itself. */
+/* No path inside the container is resolved: the mount is named by /proc/self/fd/N of our own procfs, which leads to the
+ * descriptor itself. This magic link is always followed. */
 static long detach(int fd)
 {
     char name[32] = "self/fd/";
@@ -83,18 +83,18 @@ long do_DETACH(struct state *state, const uint64_t *argument)
     return fd < 0 ? -EBADF : detach(fd);
 }
 
-/* ---- taking back ------------------------------------------------------------------------ */
+/* ---- undoing ---------------------------------------------------------------------------- */
 
 enum { MOST_MADE = 4096, LONGEST_NAME = 256 };
 
-/* Something that was made: where, by which name, as which number of the list. */
+/* Something that was made: its directory, its name, its number in the list. */
 struct making {
     int directory;
     char name[LONGEST_NAME];
     uint64_t number;
 };
 static struct {
-    struct making *made; /* NULL: nothing is taken back */
+    struct making *made; /* NULL: nothing is undone */
     int *mounts;
     uint32_t made_count, mount_count;
 } back;
@@ -116,7 +116,7 @@ long do_TAKE_BACK(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* Called before it is made: what cannot be undone is not made. */
+/* Called before something is made: if it cannot be undone, it is not made. */
 long will_make(int directory, const char *name)
 {
     size_t size = length_of(name) + 1;
@@ -140,7 +140,7 @@ void not_made(void)
         SYS1(close, back.made[--back.made_count].directory);
 }
 
-/* Called before it is attached. While it is open, no other mount gets its id. */
+/* Called before a mount is attached. While its descriptor is open, no other mount gets its id. */
 long will_attach(int mount)
 {
     if (!back.made)
@@ -152,7 +152,7 @@ long will_attach(int mount)
     return 0;
 }
 
-/* Remove what is still empty; the container may have put something there. */
+/* Remove what we made, if it is still empty: the container may have put something there. */
 static void remove_made(struct state *state, const struct making *here)
 {
     struct stat found;

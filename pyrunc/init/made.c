@@ -1,14 +1,15 @@
 /*
  * The list of what was made in the root file system for this container (pyrunc/apply/mounts/mount_points.py).
  *
- * Written down one by one, and before each is made: whenever we are killed, nothing that we made is unknown. What
- * lies on a file system made for the container goes with it and is not on the list.
+ * Each is written down before it is made: if we are killed at any time, everything that we made is on the list. Files
+ * on a file system that is made for the container vanish with it and are not on the list.
  */
 #include "tree.h"
 
 enum {
     LONGEST = 4096,
-    /* A directory of the host and one in it, a path below that, a name, each byte escaped; numbers. */
+    /* Room for a directory of the host, one in it, a path below that and a name, with each byte escaped; and
+     * numbers. */
     LINE = 6 * (2 * LONGEST + LONGEST + 256) + 256,
 };
 
@@ -32,7 +33,7 @@ long mounted_at(int fd, uint32_t kind, struct mounted *found)
     long result = SYS5(statx, fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW, kind, &answer);
     if (result < 0)
         return result;
-    if (!(answer.mask & kind)) /* an older kernel ignores what it does not know */
+    if (!(answer.mask & kind)) /* an older kernel ignores bits that it does not know */
         return -EOPNOTSUPP;
     found->id = answer.mount;
     found->top = (answer.attributes & MOUNT_ROOT) != 0;
@@ -52,7 +53,7 @@ static size_t put_number(size_t at, uint64_t number)
     return at + write_number(line + at, number);
 }
 
-/* As inside a JSON string; the name of a file may have all bytes except NUL. */
+/* Escape bytes as in a JSON string; the name of a file may have all bytes except NUL. */
 static size_t put_text(size_t at, const char *text)
 {
     static const char HEX[] = "0123456789abcdef";
@@ -120,7 +121,7 @@ static long write_intention(struct state *state, int top, const char *base, cons
 /*
  * Note what is about to be made in the last directory of a stack.
  *
- * names and places: the names of the directories of the stack, but the first one.
+ * names and places: the names of the directories of the stack, without the first one.
  */
 long intend(struct state *state, const int *stack, size_t depth, const char *names, const uint16_t *places,
             const char *name)
@@ -153,7 +154,7 @@ long intend(struct state *state, const int *stack, size_t depth, const char *nam
     return write_intention(state, stack[top], base->base, path, name);
 }
 
-/* How many directories there are from one up to the top of its mount, which is opened. */
+/* Count the directories from this one up to the top of its mount, and open that. */
 static long climb(int directory, int *top)
 {
     struct mounted found;
@@ -172,14 +173,14 @@ static long climb(int directory, int *top)
     return here;
 }
 
-/* Note what is about to be made in a directory of which only the descriptor is known. 1: it is there already, and a
- * note of it could cost the image its own, if we were killed here. */
+/* Note what is about to be made in a directory of which only the descriptor is known. Returns 1 if it exists already:
+ * with a note, a file of the image could be removed later, if we were killed here. */
 long intend_in(struct state *state, int directory, const char *name)
 {
     static char text[LONGEST];
     struct mounted found;
     tree.making = 0;
-    if (tree.list < 0) /* most are on a tmpfs */
+    if (tree.list < 0) /* no list: most directories are on a tmpfs of the container */
         return 0;
     long result = mounted_at(directory, tree.id_kind, &found);
     if (result < 0)
@@ -197,7 +198,7 @@ long intend_in(struct state *state, int directory, const char *name)
     long depth = climb(directory, &top);
     if (depth < 0)
         return depth;
-    /* Only the end of the path matters, so the directory need not be reachable by it. */
+    /* Only the end of the path matters, so the path need not lead to the directory. */
     long back = resolve(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0), size = back;
     if (back >= 0) {
         size = SYS1(fchdir, directory);
@@ -221,7 +222,7 @@ long intend_in(struct state *state, int directory, const char *name)
 
 void forget_list(void)
 {
-    if (line[0]) /* else its pages are not there yet */
+    if (line[0]) /* otherwise its pages were never used */
         memset(line, 0, sizeof(line));
 }
 
@@ -241,7 +242,7 @@ void confirm(struct state *state, int directory, const char *name)
     state->detail = detail;
 }
 
-/* It was not made: another process was faster, or it cannot be made. */
+/* Note that it was not made: another process was faster, or it cannot be made. */
 void retract(struct state *state)
 {
     if (!tree.making)

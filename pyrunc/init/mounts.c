@@ -1,8 +1,8 @@
 /*
- * Mounts: built detached, everything set, attached last.
+ * Mounts: they are made detached, get all their attributes, and are attached last.
  *
- * A mount is never visible with fewer restrictions than asked. The descriptor of a mount is the mount: no
- * re-open, no path. Every mount is noted, and compared with what was asked at the end.
+ * A mount is never visible with fewer restrictions than asked for. A mount is always used through its descriptor: it is
+ * not opened again, and not named by a path. Every mount is noted, and compared at the end with what was asked for.
  */
 #include "tree.h"
 
@@ -57,7 +57,7 @@ const struct calls *calls = &OWN;
 
 /* ---- the tree --------------------------------------------------------------------------- */
 
-/* What follows makes a tree: the list of what is made, the kind of mount ids, our own procfs. */
+/* Begin a tree. Arguments: the list of what is made, our own procfs, the kind of mount ids. */
 long do_TREE(struct state *state, const uint64_t *argument)
 {
     struct stat found;
@@ -83,8 +83,9 @@ long do_PROPAGATION(struct state *state, const uint64_t *argument)
     return argument[0] & ~(uint64_t)TYPES ? -EINVAL : SYS5(mount, 0, "/", 0, argument[0], 0);
 }
 
-/* The root file system's tree over itself, where hooks look for it. The root of a user namespace may be unable to
- * walk there, and so is every hook: then it is as good on top of everything. */
+/* Attach the root file system's tree over its own directory, where hooks expect it. The root of a user namespace may
+ * have no permission to reach that directory, and then hooks have none either: then it is attached over the root
+ * directory. */
 long do_ATTACH_ROOT(struct state *state, const uint64_t *argument)
 {
     int mount = state->slots[argument[0]];
@@ -101,7 +102,7 @@ long do_ATTACH_ROOT(struct state *state, const uint64_t *argument)
     return argument[2] ? note(state, mount, 0, 0, 0, NOT_COMPARED, string_at(state, argument[1])) : 0;
 }
 
-/* The current directory is the root: for a complete tree. */
+/* Use the current root directory as the root: the tree is complete already. */
 long do_ROOT_HERE(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;
@@ -120,7 +121,7 @@ static uint32_t clone_how(uint64_t asked)
            (asked & CLONE_NOFOLLOW ? (uint32_t)AT_SYMLINK_NOFOLLOW : 0);
 }
 
-/* A detached copy of what is at a path of the host. */
+/* Make a detached copy of what is at a path of the host. */
 long do_CLONE_PATH(struct state *state, const uint64_t *argument)
 {
     long fd = calls->open_tree(AT_FDCWD, string_at(state, argument[0]), clone_how(argument[1]));
@@ -148,7 +149,7 @@ static int base_slot(struct state *state, uint64_t slot)
     return state->slots[slot] >= 0 ? state->slots[slot] : tree.root;
 }
 
-/* Something below a directory, or below the root where the slot is empty. */
+/* Open something below a directory, or below the root if the slot is empty. */
 long do_OPEN_BELOW(struct state *state, const uint64_t *argument)
 {
     uint64_t how = O_PATH | (argument[2] & CLONE_NOFOLLOW ? O_NOFOLLOW : 0);
@@ -158,7 +159,7 @@ long do_OPEN_BELOW(struct state *state, const uint64_t *argument)
     return fd < 0 ? fd : 0;
 }
 
-/* A detached copy of it, after the mounts before this one. */
+/* Make a detached copy of it, which includes the mounts of earlier operations. */
 long do_CLONE_BELOW(struct state *state, const uint64_t *argument)
 {
     long result = do_OPEN_BELOW(state, argument);
@@ -179,7 +180,7 @@ long do_CLOSE(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* A device that is bound must be the one that was asked for. */
+/* Check that a device that is bound is the one that was asked for. */
 long do_IS_DEVICE(struct state *state, const uint64_t *argument)
 {
     struct stat found;
@@ -212,11 +213,12 @@ uint64_t attributes_of(const struct statfs *system)
 }
 
 /*
- * Attributes of a mount that comes from outside a user namespace. The kernel locks what restricts it there, so that
- * nobody inside can take it back (mount_namespaces(7)); whoever has the rights to keeps to the same rule.
+ * Set attributes of a mount that comes from outside a user namespace. The kernel locks its restrictions there, so that
+ * no process inside can remove them (mount_namespaces(7)). A process with the right to remove them follows the same
+ * rule.
  *
- * Arguments: the mount; what to set; what to clear; what nobody asked for, cleared unless it is locked; the access
- * time that is asked for, or all bits. The detail of a refusal: the bits, and ATTR_ATIME for access times.
+ * Arguments: the mount; bits to set; bits to clear; bits that are only cleared by default, unless they are locked; the
+ * access time that is asked for, or all bits. The detail of a refusal: the bits, and ATTR_ATIME for access times.
  */
 long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
 {
@@ -229,7 +231,8 @@ long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
         return result;
     uint64_t now = attributes_of(&system), here = now & LOCKABLE;
     if (clear & here & ATTR_RDONLY) {
-        /* A read-only mount, or a mount of a read-only file system? statfs(2) does not tell: the latter stays so. */
+        /* statfs(2) does not distinguish a read-only mount from a mount of a read-only file system. Clear the bit of
+         * the mount: if it is still read-only then, the file system is. */
         result = calls->set_attributes(mount, 0, 0, ATTR_RDONLY, 0);
         if (result < 0 && result != -EPERM)
             return result;
@@ -244,7 +247,7 @@ long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
         state->detail = refused | (other_time ? (uint64_t)ATTR_ATIME : 0);
         return -EPERM;
     }
-    /* Access times are as asked for, or nothing was asked for: both ways they stay. */
+    /* Access times are as asked for, or not asked for: do not change them. */
     set &= ~(uint64_t)TIMES;
     clear = (clear & ~(uint64_t)TIMES) | (implied & ~(here | ATTR_NODIRATIME));
     return set | clear ? calls->set_attributes(mount, 0, set, clear, 0) : 0;
@@ -252,11 +255,11 @@ long do_UNLOCKED_ATTRIBUTES(struct state *state, const uint64_t *argument)
 
 /* ---- mount points ----------------------------------------------------------------------- */
 
-/* how a mount point is looked for, and what may be mounted there; pyrunc/plan/program_tree.py has the same */
+/* how a mount point is found, and what may be mounted there; pyrunc/plan/program_tree.py has the same */
 enum {
     NO_SYMLINK = 1,     /* reached without any symlink, a directory */
     DEST_NOFOLLOW = 2,  /* the last component is not followed */
-    PROCFS_ITSELF = 4,  /* a procfs: it may go where no other may */
+    PROCFS_ITSELF = 4,  /* a procfs: it may be mounted on /proc and in it */
     PROC_ITSELF = 8,    /* the destination is /proc */
     PROC_FILE = 16,     /* the destination is one of the files of /proc that may be covered */
     BIND_OF_HOST = 32,
@@ -283,7 +286,7 @@ static long literal(int root, const char *path)
     return fd;
 }
 
-/* Open a mount point, and make it where it is missing: a directory, or a file. */
+/* Open a mount point, and make it if it is missing: a directory, or a file. */
 static long place_for(struct state *state, const char *path, uint64_t how, int directory)
 {
     long fd;
@@ -293,7 +296,7 @@ static long place_for(struct state *state, const char *path, uint64_t how, int d
         fd = resolve_plain(tree.root, path);
         if (fd >= 0)
             tree.plain = 1;
-        /* There is none, a symlink is on the way, or something was moved just now. */
+        /* These errors mean: it is missing, there is a symlink in the path, or a directory was just renamed. */
         if (fd != -ENOENT && fd != -ELOOP && fd != -EAGAIN)
             return fd;
     }
@@ -311,7 +314,7 @@ static long place_for(struct state *state, const char *path, uint64_t how, int d
     return make_place(state, tree.root, path, directory, !(how & DEST_NOFOLLOW), 1);
 }
 
-/* A mount point that is opened before the mount is made: for a tmpfs that takes its mode or its content. */
+/* Open a mount point before the mount is made: for a tmpfs that copies its mode or its content. */
 long do_PLACE(struct state *state, const uint64_t *argument)
 {
     tree.made_before = tree.made;
@@ -338,8 +341,9 @@ static int is_procfs_root(int mount)
 /*
  * Refuse to cover the root itself, /proc, or parts of a procfs.
  *
- * CVE-2019-16884: an image's volume could neutralise what is written to /proc, and a check for "below /proc" forgot
- * /proc itself. So what counts is what the mount point is; a destination without symlinks is what it says.
+ * CVE-2019-16884: a volume of an image covered /proc, so that writes to it had no effect; a check for "below /proc"
+ * forgot /proc itself. So the check is about the opened mount point, not about its path; only a destination without
+ * symlinks may be judged by its path.
  */
 static long check_place(struct state *state, int place, int mount, uint64_t how)
 {
@@ -368,7 +372,7 @@ static long check_place(struct state *state, int place, int mount, uint64_t how)
     int inside = system.f_type == PROC_SUPER_MAGIC, whole = inside && found.st_ino == PROC_ROOT_INODE;
     if (!inside && !(how & PROC_ITSELF) && (tree.plain || !is_proc_of_root(place)))
         return 0;
-    /* Another procfs as a whole: engines bind the host's for a shared pid namespace. */
+    /* A whole procfs may be bound on /proc: engines bind the host's for a shared pid namespace. */
     if (how & BIND_OF_HOST && (!inside || whole) && is_procfs_root(mount))
         return 0;
     if (!inside || whole) {
@@ -386,8 +390,8 @@ static int is_deleted(int fd)
 }
 
 /*
- * Put a mount on its mount point, which a slot may have from PLACE. Another container of the same root file system
- * may take its own mount points away meanwhile, when it is deleted: then it is made again.
+ * Attach a mount to its mount point, which PLACE may have opened in a slot. If another container with the same root
+ * file system is deleted meanwhile, it may remove the mount point: then it is made again.
  */
 long do_ATTACH(struct state *state, const uint64_t *argument)
 {
@@ -427,7 +431,7 @@ long do_ATTACH(struct state *state, const uint64_t *argument)
     }
 }
 
-/* A remount needs something that is mounted there. */
+/* Check that something is mounted there, as a remount needs. */
 long do_IS_MOUNTED(struct state *state, const uint64_t *argument)
 {
     struct mounted found;

@@ -1,5 +1,5 @@
 /*
- * What the container's namespaces are called and hold, and what only the parent can do about its mounts.
+ * Names in the container's namespaces, its network interface lo, and requests to the parent for its mounts.
  */
 #include "tree.h"
 
@@ -47,7 +47,7 @@ long do_CHDIR(struct state *state, const uint64_t *argument)
     return SYS1(chdir, string_at(state, argument[0]));
 }
 
-/* fcntl(2), F_OFD_SETLK: for the parent, too; it is the same open file. */
+/* fcntl(2), F_OFD_SETLK. It also releases the lock of the parent, which has the same open file. */
 long do_UNLOCK(struct state *state, const uint64_t *argument)
 {
     enum { F_OFD_SETLK = 37 };
@@ -56,7 +56,7 @@ long do_UNLOCK(struct state *state, const uint64_t *argument)
     return SYS3(fcntl, state->slots[argument[0]], F_OFD_SETLK, blob_at(state, argument[1]));
 }
 
-/* Send a descriptor and a number: only the parent has the rights for what is to be done. */
+/* Send a descriptor and a number to the parent: only the parent has the rights for the work. */
 long do_ASK(struct state *state, const uint64_t *argument)
 {
     struct __attribute__((packed)) {
@@ -68,7 +68,7 @@ long do_ASK(struct state *state, const uint64_t *argument)
     return result < 0 ? result : do_WAIT(state, &answer);
 }
 
-/* Request the mounts that the parent has opened meanwhile, and put them into consecutive slots. */
+/* Ask for the mounts that the parent has opened meanwhile, and put them into consecutive slots. */
 long do_RECEIVE(struct state *state, const uint64_t *argument)
 {
     enum { MOST = 253 /* SCM_MAX_FD */, MSG_CMSG_CLOEXEC = 0x40000000, HEAD = 16 };

@@ -33,9 +33,9 @@ struct operation {
 #define BLOB_OFFSET(argument) ((uint32_t)(argument))
 #define BLOB_LENGTH(argument) ((uint32_t)((argument) >> 32))
 
-struct state; /* what a running program has, in init.c */
+struct state; /* the state of a running program, in init.c */
 
-/* 0, or a negative error number; detail says more about a failure, see each operation. */
+/* An operation returns 0, or a negative error number; detail says more about a failure, see each operation. */
 typedef long (*doer)(struct state *state, const uint64_t *argument);
 
 struct state {
@@ -47,7 +47,7 @@ struct state {
     uint64_t detail;
     const char *said; /* more about a failure, at most MOST_SAID bytes */
     uint32_t said_size;
-    int to_pipe; /* slot 0 is a fifo: nobody answers */
+    int to_pipe; /* slot 0 is a fifo: there are no answers */
     uint32_t sent; /* operations whose times the parent has */
     int timing;
     int cwd_pending;
@@ -77,7 +77,7 @@ long read_whole(int fd, void *buffer, size_t size);
 long write_whole(int fd, const void *data, size_t size);
 void send_times(struct state *state);
 long onto_stdio(int fd, int to);
-void take_back(struct state *state); /* live.c: what was done, where that was asked for */
+void take_back(struct state *state); /* live.c: undo what was done, if the program asks for it */
 size_t write_number(char *to, uint64_t number); /* up to 20 digits, no NUL; returns how many */
 
 #define OPERATION(name, signature) long do_##name(struct state *state, const uint64_t *argument);

@@ -1,5 +1,5 @@
 /*
- * What is made in the root: nodes, links, masks; then it is entered.
+ * What is made in the root: device nodes, symlinks, masks. Then the root is entered.
  */
 #include "tree.h"
 
@@ -22,10 +22,10 @@ static int is_link(int directory, const char *name)
 }
 
 /*
- * Refuse to fill a directory of the host's that /dev leads to, by a symlink of the image's.
+ * Refuse to make devices in a directory of the host, if /dev is a symlink of the image that leads there.
  *
- * What is bound on /dev itself is left alone, so nobody has come here then. A mount that was not noted came along
- * below another one: of the root, as somebody has prepared it, or of a bind.
+ * If something is bound on /dev itself, no devices are made, so this is not called. A mount that was not noted was
+ * below another one: below the root, because it was prepared so, or below a bind.
  */
 static long refuse_bound(struct state *state)
 {
@@ -49,7 +49,7 @@ static long refuse_bound(struct state *state)
     return -EINVAL;
 }
 
-/* The directory and the name of a path; /dev itself is opened once, and kept until the root is entered. */
+/* Return the directory and the name of a path; /dev is opened once, and kept open until the root is entered. */
 static long directory_of(struct state *state, const char *path, const char **name)
 {
     static const char DEV[] = "/dev/";
@@ -80,7 +80,7 @@ static void let_go(long directory)
         SYS1(close, directory);
 }
 
-/* Note what was made, or that it was not; 1: it was made, 0: something was there. */
+/* Note that something was made, or that it was not. Returns 1 if it was made, 0 if there was something already. */
 static long made_or_there(struct state *state, int directory, const char *name, long result)
 {
     if (result < 0)
@@ -90,7 +90,7 @@ static long made_or_there(struct state *state, int directory, const char *name, 
     return result == -EEXIST ? 0 : result < 0 ? result : 1;
 }
 
-/* A device node. Arguments: path; mode and type; number; uid, and gid above it. */
+/* Make a device node. Arguments: path; mode and type; number; uid, and gid above it. */
 long do_NODE(struct state *state, const uint64_t *argument)
 {
     const char *name;
@@ -129,9 +129,9 @@ static int links_to(int directory, const char *name, const char *text)
     return 1;
 }
 
-enum { REPLACE = 1, /* something else under that name gives way */ EXACT = 2 /* something else there is an error */ };
+enum { REPLACE = 1, /* replace something else with that name */ EXACT = 2 /* something else is an error */ };
 
-/* A symlink. If the image has something with that name, that stays. */
+/* Make a symlink. If the image has something with that name, it stays. */
 long do_SYMLINK(struct state *state, const uint64_t *argument)
 {
     const char *name, *text = string_at(state, argument[1]);
@@ -158,8 +158,8 @@ long do_SYMLINK(struct state *state, const uint64_t *argument)
     return result < 0 ? result : 0;
 }
 
-/* Put the terminal's slave on /dev/console. CVE-2025-52565: the source is of the devpts we mounted, the target is
- * opened without following anything. */
+/* Mount the terminal's slave on /dev/console. CVE-2025-52565: the source is in the devpts that we mounted, and the
+ * target is opened without following symlinks. */
 long do_CONSOLE(struct state *state, const uint64_t *argument)
 {
     const char *name;
@@ -196,7 +196,7 @@ long do_CONSOLE(struct state *state, const uint64_t *argument)
 
 /* ---- masked and read-only paths --------------------------------------------------------- */
 
-/* Open what is to be covered; 0 if it does not exist. The root cannot be covered for the processes in it. */
+/* Open a path that will be covered; 0 if it does not exist. The root cannot be covered for processes in it. */
 static long to_cover(struct state *state, const char *path, int *place)
 {
     struct mounted here, top;
@@ -221,7 +221,7 @@ static long to_cover(struct state *state, const char *path, int *place)
     return 1;
 }
 
-/* A read-only copy of it, with submounts and flags. */
+/* Mount a read-only copy of a path over it, with the mounts below and their flags. */
 long do_READONLY(struct state *state, const uint64_t *argument)
 {
     int place = -1;
@@ -238,8 +238,8 @@ long do_READONLY(struct state *state, const uint64_t *argument)
     return result;
 }
 
-/* One empty read-only tmpfs, the same for every masked directory: with a superblock each, hosts that mask a directory
- * per CPU met contention on kernel locks. */
+/* Make one empty read-only tmpfs for all masked directories: with a superblock for each, there was contention on kernel
+ * locks on hosts that mask a directory per CPU. */
 long empty_directory(void)
 {
     static const char *const WORDS[][2] = {
@@ -258,7 +258,8 @@ long empty_directory(void)
     return result;
 }
 
-/* CVE-2025-31133: a clone of the host's /dev/null, verified; nothing of the container's tree is ever a source. */
+/* CVE-2025-31133: use a copy of the host's /dev/null, and check it; no file of the container's tree is ever a
+ * source. */
 static long null_cover(struct state *state)
 {
     struct stat found;
@@ -272,7 +273,7 @@ static long null_cover(struct state *state)
     return -EINVAL;
 }
 
-/* Hide a path: the empty directory over a directory, /dev/null over anything else. */
+/* Mask a path: mount the empty directory over a directory, /dev/null over anything else. */
 long do_MASK(struct state *state, const uint64_t *argument)
 {
     int place = -1;
@@ -313,9 +314,9 @@ long do_ENTER_ROOT(struct state *state, const uint64_t *argument)
     return result < 0 ? result : SYS1(chdir, "/");
 }
 
-/* The working directory of the first process, made if nothing is there. An image chooses this path and what lies on
- * the way: in a container that sees the host's processes, /proc/1/root leads to the host's tree (CVE-2024-45310).
- * Where we may not even look, the process's user may; going there will tell. */
+/* Make the working directory of the first process, if it is missing. An image chooses this path and every part of it:
+ * in a container that sees the host's processes, /proc/1/root leads to the host's tree (CVE-2024-45310). If we have no
+ * permission to look, the process's user may have it; changing to the directory will show. */
 long do_MAKE_CWD(struct state *state, const uint64_t *argument)
 {
     struct stat found;
@@ -329,7 +330,7 @@ long do_MAKE_CWD(struct state *state, const uint64_t *argument)
     return result >= 0 || result == -EACCES || result == -EPERM ? 0 : result;
 }
 
-/* The read-only bit of the root itself. */
+/* Make the root itself read-only. */
 long do_READONLY_ROOT(struct state *state, const uint64_t *argument)
 {
     (void)state, (void)argument;

@@ -1,10 +1,10 @@
 /*
- * The staging place, on which mounts are built with mount(2): made, used, and taken away before the root is entered.
+ * The staging place, on which mounts are made with mount(2). It is removed before the root is entered.
  */
 #include "classic.h"
 
-/* Whether a mount may have another put on it: not if it is shared with the host, where that would appear. A shared one
- * that is none of the sources' is cut off. 1: it may. */
+/* Whether the staging place may be mounted on a mount: not if the mount is shared with the host, because it would
+ * appear there, too. A shared mount that no source is on is made a slave first. Returns 1 if it may. */
 static long may_anchor(int fd, const uint32_t *source, uint32_t sources)
 {
     struct row row;
@@ -54,7 +54,7 @@ static long make_staging(const char *anchor)
     return result < 0 ? result : mount_on(-1, NULL, classic.staging, NULL, MS_PRIVATE, NULL);
 }
 
-/* Mounts are made with mount(2) from here on. Arguments: our own procfs; a directory that may be made for the classic.staging
+/* Make mounts with mount(2) from here on. Arguments: our own procfs; a directory that may be made for the staging
  * place; sources that are shared with the host. */
 long do_CLASSIC(struct state *state, const uint64_t *argument)
 {
@@ -87,7 +87,7 @@ long do_CLASSIC(struct state *state, const uint64_t *argument)
     return -ENOSYS;
 }
 
-/* A copy of what a descriptor refers to. */
+/* Make a copy of what a descriptor refers to. */
 long do_CLONE_SLOT(struct state *state, const uint64_t *argument)
 {
     uint32_t how = SAME_TREE | (uint32_t)AT_EMPTY_PATH | (argument[1] & 1 ? (uint32_t)AT_RECURSIVE : 0);
@@ -114,7 +114,7 @@ static int is_above(const uint64_t *above, size_t count_above, uint64_t id)
     return 0;
 }
 
-/* Keep mount events from the host, except for what is at the staging directory already. */
+/* Keep mount events from the host, except for mounts that are on the staging place already. */
 long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
 {
     struct list list = {NULL, NULL, 0, 0};
@@ -168,16 +168,17 @@ long do_PROPAGATION_BUT_STAGED(struct state *state, const uint64_t *argument)
     return result;
 }
 
-/* Take the staging place away before the root is entered; what was built there has moved to where it belongs. Not if
- * the root file system is over it, because the user cannot get to its own place: then it is seen to afterwards. */
+/* Remove the staging place before the root is entered; all mounts that were made there have been moved. If the root
+ * file system was mounted over it (because its own directory cannot be reached), the staging place is removed
+ * afterwards. */
 long do_LEAVE_STAGING(struct state *state, const uint64_t *argument)
 {
     struct row row;
     int covered = 0;
     (void)state;
     if (argument[0]) {
-        /* What lies over the old root directory was the staging place; only that was taken away, the root below is
-         * still over the new one. */
+        /* Over the old root directory there was the staging place. If only that was removed, the mount below it still
+         * covers the new root: remove it, too. */
         long top = classic.early < 2 ? -1 : resolve(AT_FDCWD, "/..", O_PATH | O_DIRECTORY, 0);
         if (top < 0)
             return classic.early < 2 ? 0 : top;

@@ -53,7 +53,7 @@ enum { /* the same on every architecture since 424 */
 };
 /* clang-format on */
 
-/* Returns what the kernel does: a negative error number, or the result. */
+/* Returns what the kernel returns: a negative error number, or the result. */
 static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 {
 #if defined(__x86_64__)

@@ -1,6 +1,6 @@
 /*
- * Our mount table, for what the kernel cannot be asked otherwise: what is mounted below a mount, which file systems of
- * the host are left under a root that was moved over it, and with mount(2) how a mount is.
+ * Our mount table, for questions that no system call answers: what is mounted below a mount, which file systems of the
+ * host are still there under a root that was moved over them, and, with mount(2), which attributes a mount has.
  */
 #include "tree.h"
 
@@ -9,7 +9,7 @@ enum { BUFFER = 1 << 15, MOST_PATH = 4096 };
 struct reader {
     int fd;
     size_t have, begin; /* bytes in the buffer; where the line begins */
-    int cut;            /* it begins within a line that was too long */
+    int cut;            /* the buffer begins within a line that was too long */
     char buffer[BUFFER];
 };
 static struct reader reader;
@@ -23,7 +23,7 @@ static uint64_t number(const char **at)
     return value;
 }
 
-/* \040 and so on are space, tab, newline and backslash. */
+/* Decode \040 and so on: space, tab, newline and backslash. */
 static void unescape(char *text)
 {
     char *to = text;
@@ -53,7 +53,7 @@ static int begins_with(const char *text, const char *prefix, size_t size)
     return 1;
 }
 
-/* The MOUNT_ATTR_* bits that options are. */
+/* Return the MOUNT_ATTR_* bits of options. */
 static uint64_t attributes_in(const char *options)
 {
     uint64_t found = ATTR_STRICTATIME;
@@ -108,8 +108,9 @@ static int parse(char *line, struct row *row)
     return 0;
 }
 
-/* The next row; 0 at the end. An overlay names all its layers at the end of its line, hundreds of them: what does not
- * fit is left out. All that we look at comes before, and a path has at most 4095 bytes, 4 for each here. */
+/* Read the next row; 0 at the end. An overlay names all its layers at the end of its line, maybe hundreds. The part of
+ * a line that does not fit is left out. All fields that we use come before; a path has at most 4095 bytes, each of
+ * which takes up to 4 bytes here. */
 long next_row(struct row *row)
 {
     for (;;) {
@@ -169,13 +170,13 @@ void close_table(void)
 
 void forget_table(void)
 {
-    if (was_read) { /* else the pages are not there yet */
+    if (was_read) { /* otherwise its pages were never used */
         memset(&reader, 0, sizeof(reader));
         memset(top, 0, sizeof(top));
     }
 }
 
-/* Copy a path without the slash at its end; its length. */
+/* Copy a path without slashes at its end; return its length. */
 static size_t copy_path(char *to, const char *path)
 {
     size_t size = length_of(path);
@@ -189,8 +190,8 @@ static size_t copy_path(char *to, const char *path)
 }
 
 /*
- * Set the propagation of what is mounted below a mount, and not the mount's own. The kernel takes no path into a tree
- * that is attached nowhere, so this comes after attaching.
+ * Set the propagation of the mounts below a mount, but not of the mount itself. The kernel accepts no path into a tree
+ * that is not attached, so this is done after attaching.
  */
 long do_BELOW(struct state *state, const uint64_t *argument)
 {
@@ -218,11 +219,11 @@ long do_BELOW(struct state *state, const uint64_t *argument)
         return result;
     while ((result = next_row(&row)) > 0) {
         if (row.parent != own.id || row.id == own.id || !begins_with(row.place, top, size) || row.place[size] != '/')
-            continue; /* what lies on the mount itself has no path below it */
+            continue; /* a mount on the top of the mount itself has no path below it */
         long below =
             resolve(mount, row.place + size + 1, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
         if (below == -ENOENT)
-            continue; /* unmounted on the host, and so here: it is shared still */
+            continue; /* it was unmounted on the host, and therefore here: it was still shared */
         result = below < 0 ? below : calls->set_attributes((int)below, 1, 0, 0, argument[1]);
         if (below >= 0)
             SYS1(close, below);
@@ -243,9 +244,9 @@ enum { MOST_HIDDEN = 64 };
 /*
  * Move the root over /, for hosts whose / cannot be pivoted (an initramfs).
  *
- * Unlike pivot_root(2) this leaves the host's tree mounted underneath, so its procfs and sysfs are removed first: as
- * long as a full one is in the namespace, the kernel lets a user namespace mount another. What is locked to its
- * parent by a user namespace is covered instead. The last mounts come first, since one may lie on another.
+ * Unlike pivot_root(2) this leaves the host's tree mounted underneath. So its procfs and sysfs are unmounted first:
+ * while a complete one is in the mount namespace, the kernel lets a user namespace mount another. A mount that a user
+ * namespace has locked is covered instead. The last mounts come first, because one may be mounted on another.
  */
 long do_MOVE_ROOT(struct state *state, const uint64_t *argument)
 {
@@ -256,7 +257,7 @@ long do_MOVE_ROOT(struct state *state, const uint64_t *argument)
         result = SYS2(getcwd, here, sizeof(here));
     if (result < 0)
         return result;
-    /* We are in it: the kernel's name for it, whatever symlinks the configured one goes through. */
+    /* The working directory is the root now: getcwd(2) returns its path without symlinks. */
     size_t size = copy_path(top, here[0] == '/' ? here : string_at(state, argument[0]));
     result = open_table(-1);
     if (result < 0)
@@ -276,7 +277,7 @@ long do_MOVE_ROOT(struct state *state, const uint64_t *argument)
     size_t used = count;
     while (result == 0 && count--) {
         long gone = SYS2(umount2, places[count], MNT_DETACH);
-        if (gone < 0 && gone != -ENOENT) /* ENOENT: it lay on one that has just gone */
+        if (gone < 0 && gone != -ENOENT) /* ENOENT: it was on a mount that was just unmounted */
             result = SYS5(mount, "tmpfs", places[count], "tmpfs", ATTR_RDONLY, "nr_blocks=1,nr_inodes=1");
     }
     if (result == 0)

@@ -1,5 +1,5 @@
 /*
- * The terminal of a process: made in the container's devpts, put on stdio.
+ * The terminal of a process: it is made in the container's devpts, and becomes its stdio.
  */
 #include "tree.h"
 
@@ -74,9 +74,9 @@ static long announce(struct state *state, int master, uint32_t number)
 
 static long take(int slave, uint64_t uid)
 {
-    long result = SYS3(ioctl, slave, TIOCSCTTY, 0); /* first: it is a terminal, and nothing else gets an owner */
+    long result = SYS3(ioctl, slave, TIOCSCTTY, 0); /* first, because it fails for anything but a terminal */
     if (result >= 0)
-        SYS3(fchown, slave, uid, -1); /* a user namespace without that user: it can use it all the same */
+        SYS3(fchown, slave, uid, -1); /* it fails if the uid is not mapped; the terminal can be used anyway */
     for (int fd = 0; fd < 3 && result >= 0; fd++)
         result = onto_stdio(slave, fd);
     if (slave > 2)
@@ -84,8 +84,8 @@ static long take(int slave, uint64_t uid)
     return result;
 }
 
-/* Make a terminal in the container's devpts, and give its master to the parent. Arguments: the devpts, which is
- * looked for where the slot is empty; a slot for the slave; struct winsize or nothing; whether newlines stay. */
+/* Make a terminal in the container's devpts, and send its master to the parent. Arguments: the devpts, which is looked
+ * up if the slot is empty; a slot for the slave; struct winsize or nothing; whether newlines stay newlines. */
 long do_TERMINAL(struct state *state, const uint64_t *argument)
 {
     uint32_t number = 0;
@@ -121,7 +121,7 @@ long do_TERMINAL(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* The slave becomes the controlling terminal and stdio. */
+/* Make the slave the controlling terminal and stdio. */
 long do_TAKE_TERMINAL(struct state *state, const uint64_t *argument)
 {
     int slave = state->slots[argument[0]];

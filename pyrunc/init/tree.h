@@ -1,8 +1,8 @@
 /*
  * What the operations that make a mount tree share.
  *
- * A path inside the container's root is a descriptor: it is resolved below the root by openat2(2), looked at, and
- * acted on through the descriptor. Only walk.c turns such a path into one.
+ * A path inside the container's root becomes a descriptor: it is resolved below the root by openat2(2), and then only
+ * the descriptor is checked and used. Only walk.c resolves such paths.
  */
 #ifndef PYRUNC_INIT_TREE_H
 #define PYRUNC_INIT_TREE_H
@@ -22,7 +22,7 @@ enum {
 };
 /* clang-format on */
 
-/* The calls that build mounts: the kernel's own, or what stands in for them with mount(2) (classic.c). */
+/* The calls that make mounts: the kernel's own, or replacements that use mount(2) (classic.c). */
 struct calls {
     long (*open_tree)(int directory, const char *path, uint32_t how);
     long (*move_mount)(int mount, int place);
@@ -34,7 +34,7 @@ struct calls {
 };
 extern const struct calls *calls;
 
-/* A mount that was noted: what it must be in the end, and the directory of the host that is mounted there. */
+/* A mount that was noted: what it must be at the end, and the directory of the host that is mounted there. */
 struct noted {
     uint64_t id;
     uint32_t operation; /* which NOTE it was */
@@ -46,7 +46,7 @@ struct tree {
     int root, procfs, list; /* descriptors; -1 for none */
     uint32_t id_kind;       /* STATX_MNT_ID or STATX_MNT_ID_UNIQUE */
     uint64_t last;          /* number of the list's last note */
-    uint64_t making;        /* number of what is just being made, 0 if it is not on the list */
+    uint64_t making;        /* number of what is being made now, 0 if it is not on the list */
     uint32_t made;          /* how many mount points were made */
     int dev;                /* /dev, while nodes are made in it */
     int mask;               /* a mount of the empty directory that hides others */
@@ -64,7 +64,7 @@ struct mounted {
 };
 enum { STATX_MNT_ID = 0x1000, STATX_MNT_ID_UNIQUE = 0x4000 };
 
-/* A failure to write the list of mount points is said in this bit of the detail. */
+/* This bit of the detail means: the list of mount points could not be written. */
 #define LIST_FAILED (1ULL << 63)
 
 long mounted_at(int fd, uint32_t kind, struct mounted *found);
@@ -95,14 +95,14 @@ long will_attach(int mount);
 struct row {
     uint64_t id, parent, attributes;
     int shared;
-    const char *place, *type, *super; /* until the next row is read */
+    const char *place, *type, *super; /* valid until the next row is read */
 };
 long open_table(int procfs);
 long next_row(struct row *row); /* 1, 0 at the end, or a negative error number */
 void close_table(void);
 int is_word(const char *text, const char *word); /* of a list with commas */
 
-/* What is left in memory of the host's paths. */
+/* Overwrite copies of the host's paths in memory. */
 void forget_list(void);
 void forget_table(void);
 void forget_places(void);
@@ -113,8 +113,8 @@ long empty_directory(void);
 /* verify.c */
 /* how a mount is noted */
 enum {
-    AGAIN = 1, /* a remount: what was noted for this mount holds no more */
-    MAY_BE_PRIVATE = 2, /* where there is nothing to be a slave of */
+    AGAIN = 1, /* a remount: it replaces an earlier note of this mount */
+    MAY_BE_PRIVATE = 2, /* it may be private instead of a slave, because it may have no master */
     NOT_COMPARED = 4,
 };
 long note(struct state *state, int fd, uint32_t mask, uint32_t must, uint32_t propagation, uint32_t how,

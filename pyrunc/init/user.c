@@ -1,11 +1,11 @@
 /*
- * Who the process is: its home, its groups and user, its capabilities (credentials(7), capabilities(7)).
+ * The user of the process: home, groups, ids, capabilities (credentials(7), capabilities(7)).
  */
 #include "program.h"
 
-/* The home of the line whose third field is a uid, passwd(5): "HOME=...", "HOME=/" where there is none. No name
- * services: they would load the container's libraries (CVE-2019-14271). A FIFO, a device or a file without an
- * end in its place must not hold us up. */
+/* Find the home of a uid in /etc/passwd (passwd(5)): "HOME=...", or "HOME=/" if there is no such line. No name services
+ * are used: they would load the container's libraries (CVE-2019-14271). The file may be a FIFO, a device or endless; it
+ * must not block us. */
 enum { PASSWD_LIMIT = 1 << 20, PASSWD_LINE = 8192, HOME_FIELD = 5, UID_FIELD = 2 };
 
 static int home_of_line(const char *line, size_t size, uint64_t uid, char *home, size_t room)
@@ -37,7 +37,7 @@ static int home_in(int fd, uint64_t uid, char *home, size_t room)
 {
     static char buffer[PASSWD_LINE];
     size_t have = 0, total = 0;
-    int skip = 0; /* within a line that is too long */
+    int skip = 0; /* we are within a line that is too long */
     for (;;) {
         long got = SYS3(read, fd, buffer + have, sizeof(buffer) - have);
         if (got < 0 || total > PASSWD_LIMIT)
@@ -81,8 +81,8 @@ long do_HOME(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* Pipes and sockets become the process's, so that /dev/stdout can be opened; devices and files stay whose they
- * are. Closed, or from outside our user namespace: it works as it is. */
+/* Make the process's user the owner of pipes and sockets, so that /dev/stdout can be opened. Devices and files keep
+ * their owners. Errors do not matter: stdio may be closed, or its owner may not be mapped. */
 long do_STDIO_OWNER(struct state *state, const uint64_t *argument)
 {
     (void)state;
@@ -114,7 +114,7 @@ long do_BOUNDING(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* A user namespace that denies setgroups keeps them; that matters only to who asked for some. */
+/* In a user namespace that denies setgroups the groups stay. That is a failure only if groups were asked for. */
 long do_GROUPS(struct state *state, const uint64_t *argument)
 {
     uint32_t size = BLOB_LENGTH(argument[0]);

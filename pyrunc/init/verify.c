@@ -1,5 +1,5 @@
 /*
- * What has become of the mounts: each is noted when it is attached, and compared with what was asked at the end.
+ * The check of the mounts: each is noted when it is attached, and compared at the end with what was asked for.
  */
 #include "tree.h"
 
@@ -40,7 +40,7 @@ void forget_places(void)
         memset(&message, 0, sizeof(message));
 }
 
-/* The kernel's name for what a descriptor refers to. */
+/* Read the kernel's path of what a descriptor refers to. */
 static long name_of(int fd, char *to, size_t room)
 {
     char name[32] = "self/fd/";
@@ -49,11 +49,11 @@ static long name_of(int fd, char *to, size_t room)
 }
 
 /*
- * Remember a mount that is attached now. Arguments: the mount; bits to compare, and what they must be above; its
+ * Note a mount that is attached now. Arguments: the mount; bits to compare, and above them their values; its
  * propagation; how; the directory of the host that is mounted.
  *
- * A kernel that cannot be asked mount by mount gives ids away again, too: then the parent, which reads the whole
- * table at the end, gets to know where it is.
+ * A kernel without statmount(2) also uses mount ids again. Then the parent, which reads the whole table at the end, is
+ * told the path of the mount.
  */
 long do_NOTE(struct state *state, const uint64_t *argument)
 {
@@ -66,7 +66,7 @@ long do_NOTE(struct state *state, const uint64_t *argument)
     message.kind = 'V';
     message.operation = state->current;
     message.id = tree.noted[tree.count - 1].id;
-    /* Below the root, as the table has it when that is entered. */
+    /* The path is relative to the root, as it will be in the table after the root is entered. */
     long top = name_of(tree.root, message.place, sizeof(message.place));
     if (top < 0)
         return top;
@@ -108,7 +108,7 @@ static int propagates(uint32_t wanted, uint64_t found, int may_be_private)
     return (found & wanted) != 0;
 }
 
-/* What is there, for the parent's words: number of the NOTE, attributes, propagation. */
+/* What was found, for the parent's message: number of the NOTE, attributes, propagation. */
 static void say_difference(struct state *state, uint32_t operation, const struct answer *found)
 {
     static struct __attribute__((packed)) {
@@ -124,7 +124,7 @@ static void say_difference(struct state *state, uint32_t operation, const struct
 
 enum { /* the detail */ DIFFERS = 1, IS_GONE, UNASKED, ROOT_DIFFERS };
 
-/* Verify, don't hope: compare every mount with what it was asked to be. Restrictions nobody asked for are fine. */
+/* Compare every mount with what was asked for. More restrictions than were asked for are no difference. */
 static long verify_each(struct state *state)
 {
     static struct answer found;
@@ -134,7 +134,7 @@ static long verify_each(struct state *state)
             continue;
         long result = ask(each->id, &found);
         say_difference(state, each->operation, &found);
-        if (result < 0) { /* EINVAL is the answer to a number that no mount can have */
+        if (result < 0) { /* EINVAL: no mount can have this number */
             state->detail = result == -ENOENT || result == -EINVAL ? IS_GONE : UNASKED;
             return result;
         }
@@ -166,7 +166,7 @@ long do_VERIFY(struct state *state, const uint64_t *argument)
     return 0;
 }
 
-/* For kernels that cannot be asked so (before Linux 6.8): the parent compares, with our mount table. */
+/* For kernels without statmount(2) (before Linux 6.8): the parent compares, with our mount table. */
 long do_SEND_TABLE(struct state *state, const uint64_t *argument)
 {
     struct __attribute__((packed)) {

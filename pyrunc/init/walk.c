@@ -8,7 +8,7 @@
 #include "tree.h"
 
 enum {
-    LINKS = 40 /* what the kernel follows at most, path_resolution(7) */,
+    LINKS = 40 /* as many symlinks as the kernel follows, path_resolution(7) */,
     TRIES = 128,
     DEEPEST = 2048,
     LONGEST = 4096,
@@ -27,7 +27,7 @@ long system_of(int fd, struct statfs *found)
     return SYS2(fstatfs, fd, found);
 }
 
-/* EAGAIN: a rename or a mount has raced with ".."; openat2(2) asks for a retry. */
+/* EAGAIN: there was a rename or a mount during the resolution of ".."; openat2(2) asks for a retry. */
 long resolve(int base, const char *path, uint64_t how, uint64_t rules)
 {
     struct open_how request = {how | O_CLOEXEC, 0, rules};
@@ -37,24 +37,24 @@ long resolve(int base, const char *path, uint64_t how, uint64_t rules)
     return fd;
 }
 
-/* A path without any symlink: what it says is where it leads. */
+/* Resolve a path that has no symlinks, so that the text of the path is the place. */
 long resolve_plain(int root, const char *path)
 {
     return resolve(root, path, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
 }
 
-/* One walk from the root, with the directories passed, so that ".." never asks the kernel. */
+/* One walk from the root, with a stack of the directories on the way, so that ".." never needs the kernel. */
 struct walk {
     int stack[DEEPEST];
     size_t depth; /* of the last one in the stack; 0 is the root */
     char names[LONGEST];
     uint16_t places[DEEPEST]; /* where the name of each directory begins in names */
     size_t used;
-    char todo[2][TODO]; /* what is left to walk is in one of them */
+    char todo[2][TODO]; /* one of them has the rest of the path */
     int which;
     const char *left;
     int links, directory, follow, noted;
-    int end; /* what was found, if it is no directory; -1 until then */
+    int end; /* the file that was found, if it is no directory; otherwise -1 */
 };
 static struct walk walk;
 
@@ -80,7 +80,7 @@ static long push(int fd, const char *name)
     return 0;
 }
 
-/* Take the next component that says anything; its size, 0 at the end. */
+/* Take the next component that is not "."; return its size, 0 at the end. */
 static size_t next(char *name, size_t room)
 {
     for (;;) {
@@ -103,7 +103,7 @@ static size_t next(char *name, size_t room)
     }
 }
 
-/* Whether something is left that is a component. */
+/* Whether there is another component. */
 static int more(void)
 {
     const char *at = walk.left;
@@ -122,7 +122,7 @@ static long open_component(int here, const char *name)
     return resolve(here, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
 }
 
-/* A magic link such as /proc/self/cwd: its text is not where it leads. */
+/* Refuse a magic link such as /proc/self/cwd: it does not lead where its text says. */
 static long refuse_magic(int here, const char *name)
 {
     long fd = resolve(here, name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
@@ -130,11 +130,11 @@ static long refuse_magic(int here, const char *name)
         SYS1(close, fd);
         return 0;
     }
-    /* An ordinary one leads out of its directory, or to what is to be made. */
+    /* An ordinary symlink may lead out of its directory, or to a file that will be made. */
     return fd == -EXDEV || fd == -ENOENT || fd == -EAGAIN || fd == -ENOTDIR ? 0 : fd;
 }
 
-/* Put a symlink's target in front of what is left. */
+/* Put a symlink's target in front of the rest of the path. */
 static long follow(int link)
 {
     char *to = walk.todo[1 - walk.which];
@@ -193,7 +193,7 @@ static long create(struct state *state, int here, const char *name)
     return open_component(here, name);
 }
 
-/* Take one component. */
+/* Walk one component. */
 static long step(struct state *state, const char *name)
 {
     if (name[0] == '.' && name[1] == '.' && !name[2]) {
@@ -227,8 +227,8 @@ static long step(struct state *state, const char *name)
 }
 
 /*
- * Open a path inside a root as O_PATH, making what is missing: directories 0755, at the end a directory or a file.
- * Symlinks on the way are followed inside the root, dangling ones too: what they point to is made.
+ * Open a path inside a root as O_PATH, and make what is missing: directories 0755, at the end a directory or a file.
+ * Symlinks are followed inside the root, also dangling ones: their targets are made.
  */
 long make_place(struct state *state, int root, const char *path, int directory, int follow, int noted)
 {
@@ -258,7 +258,8 @@ long make_place(struct state *state, int root, const char *path, int directory, 
     return result;
 }
 
-/* The directory of a path, made where it is missing, and its last component. /dev is kept while nodes are made. */
+/* Return the directory of a path, made if it is missing, and the last component. /dev is kept open while nodes are
+ * made. */
 long parent_of(struct state *state, const char *path, const char **name)
 {
     static char head[LONGEST];
