@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyrunc.errors import Failure
     from pyrunc.plan.show import Plan
     from pyrunc.plan.steps import Step
-    from pyrunc.spec.explain import Problem
+    from pyrunc.spec.problems import Problem
     from pyrunc.verbs.doctor import doctor
     from pyrunc.versions import __version__
 
@@ -46,7 +46,7 @@ _HOMES = {
     "Failure": "pyrunc.errors",
     "Finding": "pyrunc.apply.doctor.finding",
     "Plan": "pyrunc.plan.show",
-    "Problem": "pyrunc.spec.explain",
+    "Problem": "pyrunc.spec.problems",
     "Process": "pyrunc.api.process",
     "Step": "pyrunc.plan.steps",
     "Volume": "pyrunc.api.volume",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias, Unpack
 
     from pyrunc.plan.show import Plan
-    from pyrunc.spec.explain import Problem
+    from pyrunc.spec.problems import Problem
     from pyrunc.spec.types import Config
 
     Path: TypeAlias = str | os.PathLike[str]

@@ -288,7 +288,7 @@ def looking(every: Sequence[steps.Step], pid: int, *, mapped: bool, filtered: bo
 
 
 def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
-    from pyrunc.plan import process_program
+    from pyrunc.plan import program_process
 
     if not isinstance(step, steps.Program):
         return Failure("find the program", step=_START, errno=errno)
@@ -300,16 +300,16 @@ def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
         text = "is a directory" if problem == _DIRECTORY else "permission denied"
         hint = "" if problem == _DIRECTORY else why(name, EACCES)
         return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
-    tried = process_program.candidates(step)
+    tried = program_process.candidates(step)
     denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and 0 <= place < len(tried) else ""
     return identity.not_in_path(name, step.env, denied, why(denied, EACCES) if denied else "")
 
 
 def _not_executed(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
-    from pyrunc.plan import process_program
+    from pyrunc.plan import program_process
 
     if isinstance(step, steps.Program):
-        tried = process_program.candidates(step)
+        tried = program_process.candidates(step)
         path = tried[detail - 1] if 0 < detail <= len(tried) else step.args[0]
         return Failure(f"exec {path}", errno=errno, hint=why(path, errno))
     return Failure(

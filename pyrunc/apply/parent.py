@@ -19,7 +19,7 @@ from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
-from pyrunc.plan import process_program, program_first, steps
+from pyrunc.plan import program_first, program_process, steps
 from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.mount_steps import AttachRoot, CgroupBind, FileSystem, Mount
 
@@ -239,7 +239,7 @@ class Launch(Conversation):
         for kind in self.container.namespaces:
             kinds |= plan_namespaces.FLAGS[kind]
         states = [
-            jsonio.dumps({**store.oci_state(self.container, status), "pid": process_program.STATE_PID})
+            jsonio.dumps({**store.oci_state(self.container, status), "pid": program_process.STATE_PID})
             for status in ("created", "creating")
         ]
         mounts = self.mounts

@@ -16,7 +16,7 @@ from pyrunc.images.image import Image, Layer, checked
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.images.files import Files
+    from pyrunc.images.image_files import Files
     from pyrunc.images.platforms import Platform
 
 _HEX = frozenset("0123456789abcdef")

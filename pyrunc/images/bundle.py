@@ -15,7 +15,7 @@ from pyrunc import store as containers
 from pyrunc.apply import directory_trees
 from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
-from pyrunc.images import config, finding, image, lowers, owners, shared, unpack
+from pyrunc.images import config, image, layer_store, lookup, lowers, owners, unpack
 from pyrunc.images.platforms import Platform
 from pyrunc.life import config_file
 from pyrunc.plan import annotations as known
@@ -59,7 +59,7 @@ def make(
     """
     place = _place(directory)
     wanted = Platform(platform)
-    found = finding.find(*image.split(reference), wanted)
+    found = lookup.find(*image.split(reference), wanted)
     try:
         maps = owners.mappings() if os.geteuid() else None
         account = config.user(found.config) if user is None else user
@@ -67,7 +67,7 @@ def make(
         job = _Job(found, scratch, place, maps, account)
         if layers is not None and found.layers:
             job.store = os.path.realpath(layers)
-            job.lock = shared.begin(job.store)
+            job.lock = layer_store.begin(job.store)
         try:
             _make(scratch)
             return _fill(job, args=args, tty=tty)
@@ -104,7 +104,7 @@ class _Job:
         rootfs = self.scratch + "/rootfs"
         if not self.store:
             return unpack.unpack(self.image, rootfs, self.user, self.maps)
-        account, warnings, found = shared.fill(self.image, self.store, rootfs, self.user, self.maps)
+        account, warnings, found = layer_store.fill(self.image, self.store, rootfs, self.user, self.maps)
         with failing(f"claim layers of {self.store}"):
             containers.write(self.scratch, lowers.LIST, lowers.text(found))
             lowers.bundle(self.store, self.place, found)
@@ -157,7 +157,7 @@ def _fill(job: _Job, *, args: Sequence[str], tty: bool) -> list[str]:
         warnings += _map(base, account, job.maps)
     made, more = config.convert(job.image.config, base, account, args=args, tty=tty)
     if job.store:
-        top = shared.chain_ids(job.image.contents())[-1]
+        top = layer_store.chain_ids(job.image.contents())[-1]
         made.setdefault("annotations", {})[known.LAYERS] = top
     path = job.scratch + "/config.json"
     config_file.write(path, path, made)

@@ -13,7 +13,7 @@ from pyrunc.images.platforms import name
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.images.files import Files
+    from pyrunc.images.image_files import Files
     from pyrunc.images.platforms import Platform
 
 FORMS = "it takes an OCI image layout or what docker save or podman save writes, as a directory or a tar"

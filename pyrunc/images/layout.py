@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.images.files import Files
+    from pyrunc.images.image_files import Files
     from pyrunc.images.platforms import Platform
 
 _NAME = "org.opencontainers.image.ref.name"

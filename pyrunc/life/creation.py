@@ -113,9 +113,9 @@ def _check_rights(cmd: Command, config: Config, raw: bytes, bundle: str) -> None
     try:
         rootless.check(config)
     except Failure as problem:
-        from pyrunc.spec import explain
+        from pyrunc.spec import problems
 
-        raise explain.place(problem, raw, planning.config_path(cmd, bundle)) from None
+        raise problems.place(problem, raw, planning.config_path(cmd, bundle)) from None
 
 
 def check_terminal(cmd: Command, config: Config, *, detach: bool) -> None:

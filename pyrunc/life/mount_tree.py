@@ -7,7 +7,7 @@ kept (in the record's `extra`), so that it counts as configured. It is written b
 from __future__ import annotations
 
 from pyrunc import store
-from pyrunc.apply.live import drift, inside
+from pyrunc.apply.live import drift, visit
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.life import planning
@@ -50,7 +50,7 @@ class Tree:
         self.rootless = cmd.rootless
         state = store.status(self.container)
         if state == "stopped":
-            raise inside.gone(self.container)
+            raise visit.gone(self.container)
         if state == "creating":
             raise Failure("the container is just being created", step=name, hint="ask again when it is there")
         self.config: Config = store.load_config(self.container)  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class Tree:
             Failure: one cannot be mounted; then none is.
 
         """
-        from pyrunc.apply.live import mounting
+        from pyrunc.apply.live import add_and_remove
 
         self._check_own()
         with closing(self._lock()):
@@ -122,7 +122,7 @@ class Tree:
                     _check_free(step, asked, known, found)
             self._keep({**before, "added": [*before["added"], *entries]})
             try:
-                mounting.add(self.container, new, _bases(known, found))
+                add_and_remove.add(self.container, new, _bases(known, found))
             except Failure as problem:
                 self._keep(before)
                 problem.step = ""
@@ -139,13 +139,13 @@ class Tree:
             Failure: one is no mount point, or must stay; then nothing has been done.
 
         """
-        from pyrunc.apply.live import mounting
+        from pyrunc.apply.live import add_and_remove
 
         self._check_own()
         with closing(self._lock()):
             _plan, known, found, _text = self.look()
             paths = [clean(path) for path in wanted]
-            gone = mounting.remove(self.container, paths, known, found, force=force)
+            gone = add_and_remove.remove(self.container, paths, known, found, force=force)
             self._forget(gone, known, found)
 
     def _forget(self, gone: list[int], known: Knowledge, found: Origins) -> None:

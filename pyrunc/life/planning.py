@@ -87,9 +87,9 @@ def planned(cmd: Command, config: Config, raw: bytes, bundle: str, volumes: Addi
     except Failure as problem:
         if not problem.pointer:
             raise
-        from pyrunc.spec import explain
+        from pyrunc.spec import problems
 
-        raise explain.place(problem, raw, config_path(cmd, bundle)) from None
+        raise problems.place(problem, raw, config_path(cmd, bundle)) from None
 
 
 def again(

@@ -178,9 +178,9 @@ def _tree(
         )
     attach = AttachRoot(path=rootfs, propagation=mounts.tree_propagation(config), pointer="/root/path")
     if request.overlay:
-        from pyrunc.plan import overlay
+        from pyrunc.plan import writable_layers
 
-        overlay.over_root(attach, config, request, facts)
+        writable_layers.over_root(attach, config, request, facts)
     found.append(attach)
     found += mounts.lower(config, facts, spaces, cgroup_paths, rootfs=rootfs, bundle=request.bundle)
     fill_dev = devices.wanted(found)

@@ -6,7 +6,7 @@ follow: open slots, mounts to change at the end. Pure.
 
 from __future__ import annotations
 
-from pyrunc.plan import process_program
+from pyrunc.plan import program_process
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pyrunc.plan import steps
     from pyrunc.plan.mount_steps import FileSystem, Mount
-    from pyrunc.plan.process_program import Filters
     from pyrunc.plan.program import Program
+    from pyrunc.plan.program_process import Filters
 
 BATCH = 64  # mounts in one message; a message takes 253 descriptors (SCM_MAX_FD)
 _NOTHING: dict[Any, Any] = {}  # never changed
@@ -36,7 +36,7 @@ class Beginning(Record):
         passed: how many descriptors from 3 on go to the program.
         filters: id of a Seccomp step -> its compiled filter.
         state, creating: the container's state for hooks of `start` and of the mount tree, with
-            process_program.STATE_PID instead of the pid.
+            program_process.STATE_PID instead of the pid.
         size: struct winsize of the terminal, b"" for the kernel's default.
         clean: the terminal leaves newlines as they are.
         opened: id of a step -> the slot of the mount that the parent has opened for it.
@@ -120,11 +120,11 @@ class Lowering:
 
     def text(self, step: steps.Step, word: str) -> int:
         """Return the offset of a string."""
-        return process_program.text(self.program, step, word)
+        return program_process.text(self.program, step, word)
 
     def list(self, step: steps.Step, given: Iterable[str]) -> int:
         """Return a list of strings as an argument."""
-        return process_program.words(self.program, step, given)
+        return program_process.words(self.program, step, given)
 
     def opened(self, step: steps.Step) -> int:
         """Return the slot of what the parent has opened for a step, -1 if there is none."""

@@ -295,9 +295,9 @@ def _entry(around: _Around, index: int, entry: MountEntry) -> Mount:
     make = _remount if "remount" in ext else _bind if options.bind else _new
     mount = make(around, entry, same)
     if options.idmap or entry.get("uidMappings") or entry.get("gidMappings"):
-        from pyrunc.plan import idmaps
+        from pyrunc.plan import id_mapped
 
-        idmaps.lower(mount, entry, around.config)
+        id_mapped.lower(mount, entry, around.config)
     return mount
 
 

@@ -1,4 +1,4 @@
-"""type: overlay, and `--overlay`: the directories of an overlay.
+"""type: overlay: the directories of an overlay.
 
 A path inside the root file system is never used as a string (law 3). So the options lowerdir=, upperdir= and
 workdir= become a list of directories, which are opened one by one. That also removes a limit: fsconfig(2)
@@ -9,20 +9,15 @@ only for an overlay.
 from __future__ import annotations
 
 from pyrunc.errors import Failure
-from pyrunc.plan import mount_options, namespaces, paths
+from pyrunc.plan import mount_options, paths
 from pyrunc.plan.mount_steps import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.facts import Facts, Request
-    from pyrunc.plan.mount_steps import AttachRoot
-    from pyrunc.plan.steps import IdMap
-    from pyrunc.spec.types import Config
+    from pyrunc.plan.facts import Facts
 
 # The first kernel whose overlayfs takes a directory as a descriptor.
 LAYER_FDS = (6, 13)
-# The first one that takes a detached mount, such as an id-mapped one while it is made.
-DETACHED = (6, 15)
 
 _LAYERS = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 
@@ -114,45 +109,6 @@ def _side(path: str, rootfs: str, bundle: str) -> tuple[str, bool]:
     return (within, True) if within else (path, False)
 
 
-def over_root(attach: AttachRoot, config: Config, request: Request, facts: Facts) -> None:
-    """Put a writable layer over a container's root file system, which then never changes: `--overlay`.
-
-    It is deleted with the container, so it never has to be written to a disk (`volatile`, Linux 5.10):
-    fsync(2) in the container and the unmount cost nothing.
-
-    Args:
-        attach: the step that attaches the root file system.
-        config: an accepted config.json.
-        request: the directory of the layer, and the owner of the root file system.
-        facts: the host.
-
-    Raises:
-        Failure: the container is in the host's mount namespace.
-
-    """
-    kinds = namespaces.paths(config)
-    if "mount" not in kinds:
-        raise Failure(
-            "--overlay needs a mount namespace: without one the layer would cover the host's files",
-            pointer="/linux/namespaces",
-            hint='add {"type": "mount"}',
-        )
-    host = not facts.euid and not facts.in_user_namespace
-    words = ("volatile",) if host else ("volatile", "userxattr")
-    attach.layer = request.overlay
-    attach.overlay = made_of(
-        (attach.path, *request.lowers),
-        request.overlay,
-        (*words, *mount_options.context(config)),
-        layer_fds=facts.kernel >= LAYER_FDS,
-    )
-    attach.overlay.pointer = attach.pointer
-    users, groups = namespaces.own_ids(config)
-    owner, _group = request.root_owner
-    if host and users and not _maps_to(users, owner) and facts.kernel >= DETACHED:
-        attach.layer_ids = users, groups
-
-
 def made_of(lowers: tuple[str, ...], layer: str, words: tuple[str, ...], *, layer_fds: bool) -> Overlay:
     """Return an overlay of directories of the host.
 
@@ -178,8 +134,3 @@ def made_of(lowers: tuple[str, ...], layer: str, words: tuple[str, ...], *, laye
         layers=tuple(layers),
         layer_fds=layer_fds,
     )
-
-
-def _maps_to(ids: IdMap, host: int) -> bool:
-    """Tell whether the container's user namespace maps an id of the host."""
-    return any(outside <= host < outside + size for _, outside, size in ids)

@@ -11,13 +11,13 @@ import _struct
 
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER, CLONE_PARENT, PR_SET_DUMPABLE
-from pyrunc.plan import process_program, steps
+from pyrunc.plan import program_process, steps
 from pyrunc.plan.program import NAME, ONLY_SOCKET, Program
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.plan.process_program import Filters
+    from pyrunc.plan.program_process import Filters
 
 
 class Entering(Record):
@@ -69,7 +69,7 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
         program.add(space, "STDIO_NULL", program.slot("null"))
     joined = _outside(program, plan, entering)
     program.add(space, "SETNS", program.slot("init"), entering.kinds)
-    who = process_program.identity(plan)
+    who = program_process.identity(plan)
     if who is None:
         raise Failure("there is no process to start", pointer="/process")
     if entering.kinds & CLONE_NEWUSER:
@@ -80,12 +80,12 @@ def lower(plan: steps.Plan, entering: Entering) -> Program:
     program.add(space, "CLONE", CLONE_PARENT, program.slot("nothing"))
     program.add(space, "WAIT", ord("O"))
     program.add(space, "SETSID")
-    process_program.lower(program, plan.child[joined:], plan, entering)
+    program_process.lower(program, plan.child[joined:], plan, entering)
     if entering.limits:
         program.add(space, "SEND", ord("R"))
         program.add(space, "WAIT", ord("A"))
-    process_program.lower(program, plan.start, plan, entering)
-    process_program.execute(program, plan)
+    program_process.lower(program, plan.start, plan, entering)
+    program_process.execute(program, plan)
     return program
 
 

@@ -16,7 +16,7 @@ from pyrunc.linux.flags import (
     CLONE_PARENT,
     PR_SET_DUMPABLE,
 )
-from pyrunc.plan import namespaces, process_program, program_tree, steps
+from pyrunc.plan import namespaces, program_process, program_tree, steps
 from pyrunc.plan.lowering import Lowering
 from pyrunc.plan.program import NAME, ONLY_SOCKET, SOCKET, Program
 
@@ -117,30 +117,30 @@ def lower(plan: steps.Plan, given: Beginning) -> Program:
         if do is not None:
             do(on, step)
         else:
-            process_program.lower(program, (step,), plan, given)
+            program_process.lower(program, (step,), plan, given)
     # Nothing of the host must be readable in a process that waits for `start`, or can be seen now.
     program.wipe(space)
     if given.joins_pid:
         _join_pid(program, plan, first, [*stay, *([program.slot("slave")] if plan.terminal else [])])
     for step in plan.child:
         if isinstance(step, steps.Terminal):
-            program.add(step, "TAKE_TERMINAL", program.slot("slave"), process_program.uid_of(plan))
-    process_program.lower(program, plan.child[before:], plan, given, stay=tuple(stay))
+            program.add(step, "TAKE_TERMINAL", program.slot("slave"), program_process.uid_of(plan))
+    program_process.lower(program, plan.child[before:], plan, given, stay=tuple(stay))
     program.add(space, "SEND", ord("R"))
     program.add(space, "WAIT", ord("S"))
     if given.waits:
         program.add(space, "AWAIT", program.slot("go"), program.slot("answers"))
     else:
         program.add(space, "WAIT", ord("A"))
-    process_program.lower(program, plan.start, plan, given)
-    process_program.execute(program, plan)
+    program_process.lower(program, plan.start, plan, given)
+    program_process.execute(program, plan)
     return program
 
 
 def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
     """Append what makes and joins namespaces, up to init's start."""
     space = plan.namespaces
-    who = process_program.identity(plan)
+    who = program_process.identity(plan)
     uid, gid, keep = (0, 0, True) if who is None else (who.uid, who.gid, who.gids is None)
     user = next((join for join in space.joins if join.kind == "user"), None)
     joins = [

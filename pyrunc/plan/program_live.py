@@ -11,9 +11,9 @@ from pyrunc.linux.flags import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_DUMPABLE, STAT
 from pyrunc.plan import program_mounts, program_tree, steps
 from pyrunc.plan.lowering import Lowering
 from pyrunc.plan.mount_steps import Bind, Mount
-from pyrunc.plan.process_program import text
 from pyrunc.plan.program import NAME, Program
 from pyrunc.plan.program_mounts import MAP_IDS
+from pyrunc.plan.program_process import text
 from pyrunc.plan.record import Record
 
 TYPE_CHECKING = False

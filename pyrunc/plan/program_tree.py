@@ -7,7 +7,7 @@ slots, and what only init can do is decided here, not there.
 from __future__ import annotations
 
 from pyrunc.linux.flags import CLONE_NEWCGROUP, MS_REC, STATX_MNT_ID, STATX_MNT_ID_UNIQUE
-from pyrunc.plan import process_program, program_mounts, steps
+from pyrunc.plan import program_mounts, program_process, steps
 from pyrunc.plan.lowering import BATCH
 from pyrunc.plan.mount_options import PRIVATE, RDONLY, SHARED
 from pyrunc.plan.mount_steps import AttachRoot, Bind
@@ -165,7 +165,7 @@ def _hooks(on: Lowering, step: steps.ContainerHooks) -> None:
     program = on.program
     program.add(step, "UMASK", HOOKS_UMASK)
     program.add(step, "CHDIR", on.text(step, on.plan.rootfs))
-    process_program.hooks(program, step, (), on.given.creating, here=True)
+    program_process.hooks(program, step, (), on.given.creating, here=True)
     program.add(step, "CHDIR", on.text(step, "/"))
     program.add(step, "UMASK", 0)
 
@@ -218,7 +218,7 @@ def readonly_last(on: Lowering) -> None:
 
 
 def _make_cwd(on: Lowering, step: steps.MakeCwd) -> None:
-    on.program.add(step, "MAKE_CWD", process_program.cwd(on.program, step, step.path))
+    on.program.add(step, "MAKE_CWD", program_process.cwd(on.program, step, step.path))
 
 
 def _readonly_root(on: Lowering, step: steps.ReadonlyRoot) -> None:

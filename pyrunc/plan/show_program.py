@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _struct
 
-from pyrunc.plan import mount_steps, namespaces, process_program, program_first, steps
+from pyrunc.plan import mount_steps, namespaces, program_first, program_process, steps
 from pyrunc.plan.lowering import Beginning
 from pyrunc.plan.program import SIGNATURES
 from pyrunc.plan.record import Record
@@ -83,8 +83,8 @@ def lowered(plan: steps.Plan) -> Program:
         filters={
             id(step): Stand(flags=step.section.flags) for step in every if isinstance(step, steps.Seccomp)
         },
-        state=f"the state, pid {process_program.STATE_PID}",
-        creating=f"the state, pid {process_program.STATE_PID}",
+        state=f"the state, pid {program_process.STATE_PID}",
+        creating=f"the state, pid {program_process.STATE_PID}",
     )
     program = program_first.lower(plan, beginning)
     program.settle()

@@ -336,7 +336,7 @@ class CloseDescriptors(Step):
 
 
 class Identity(Step):
-    """Become the process's user, with its groups and capabilities, in a safe order (process_program)."""
+    """Become the process's user, with its groups and capabilities, in a safe order (program_process)."""
 
     uid: int
     gid: int

@@ -1,7 +1,7 @@
 """From a file to a config that is right, or to a Failure with everything that is wrong with it.
 
 Law 2: read, scan, accept, check the meaning: about 0.2 ms for Docker's files, and no import beyond pyrunc's
-own. What is not certainly right goes to explain.py, which takes its time; it may still accept the file (an
+own. What is not certainly right goes to problems.py, which takes its time; it may still accept the file (an
 unusual spelling costs time, never meaning).
 
 A property that is null counts as absent, as for Go's decoder, which most engines use. It is removed here, so
@@ -37,7 +37,7 @@ def load(path: str) -> tuple[Config, bytes]:
     raw = read(path)
     value = scan(raw)
     if not accept(value) or meaning.check(value):  # type: ignore[arg-type]
-        from pyrunc.spec.explain import judge
+        from pyrunc.spec.problems import judge
 
         value = judge(raw, path, "config")
     return value, raw  # type: ignore[return-value]
@@ -53,7 +53,7 @@ def load_process(path: str) -> Process:
     raw = read(path)
     value = scan(raw)
     if not accept_process(value) or meaning.check_process(value, ""):  # type: ignore[arg-type]
-        from pyrunc.spec.explain import judge
+        from pyrunc.spec.problems import judge
 
         value = judge(raw, path, "process")
     return value  # type: ignore[return-value]
@@ -72,7 +72,7 @@ def parse_resources(raw: bytes, path: str) -> Resources:
     """
     value = scan(raw)
     if not accept_resources(value):
-        from pyrunc.spec.explain import judge
+        from pyrunc.spec.problems import judge
 
         value = judge(raw, path, "resources")
     return value  # type: ignore[return-value]
@@ -91,7 +91,7 @@ def check_process(value: object, path: str) -> Process:
     """
     jsonio.drop_nulls(value, meaning.MAPS)
     if not accept_process(value) or meaning.check_process(value, ""):  # type: ignore[arg-type]
-        from pyrunc.spec.explain import judge
+        from pyrunc.spec.problems import judge
 
         value = judge(jsonio.dumps(value).encode(), path, "process", lines=False)
     return value  # type: ignore[return-value]
@@ -116,7 +116,7 @@ def read(path: str) -> bytes:
 def scan(raw: bytes) -> object:
     r"""Return the value of a JSON text without its nulls, or None if the text is not simple.
 
-    An escape \ud... may be half a character, which no file name or argument can have: explain.py checks it.
+    An escape \ud... may be half a character, which no file name or argument can have: problems.py checks it.
     """
     if b"\\ud" in raw or b"\\uD" in raw:
         return None

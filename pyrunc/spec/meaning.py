@@ -1,8 +1,8 @@
 """Rules that a schema cannot express: how the parts of a config.json fit together.
 
 Law 2: on the hot path, so each rule is a few comparisons, and messages are made only if it is broken. A rule
-gets a config whose form is right (accept.py, or what explain.py left of it) and reports every breach with its
-place, so that a person sees all problems at once. If runc has a message for a breach it is kept: callers
+gets a config whose form is right (accept.py, or what problems.py left of it) and reports every breach with
+its place, so that a person sees all problems at once. If runc has a message for a breach it is kept: callers
 match on it.
 
 Sources: runtime-spec 1.3 (config.md, config-linux.md) and the man pages named at each rule.
@@ -323,7 +323,7 @@ def seccomp(view: View, found: list[Finding]) -> None:
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 ERRNO_ACTIONS = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 
-# Rules that ask which namespaces there are: explain.py leaves them out when that section cannot be read.
+# Rules that ask which namespaces there are: problems.py leaves them out when that section cannot be read.
 NAMESPACE_RULES: tuple[Callable[[View, list[Finding]], None], ...] = (
     names,
     users,

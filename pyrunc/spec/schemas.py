@@ -1,4 +1,4 @@
-"""The schema files, as data: for jsonschema (explain.py) and for people (teach.py).
+"""The schema files, as data: for jsonschema (problems.py) and for people (teach.py).
 
 Law 2, the slow path: the fast acceptor is generated from the same files and reads none of them.
 """

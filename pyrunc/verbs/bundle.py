@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrunc import log
 from pyrunc.errors import Failure
-from pyrunc.images import bundle, shared, unpack
+from pyrunc.images import bundle, layer_store, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def make(cmd: Command, args: Sequence[str]) -> None:
         Failure: the bundle cannot be made; nothing is left of it.
 
     """
-    layers = cmd.layer_root or (shared.default_path() if cmd.shared_layers else None)
+    layers = cmd.layer_root or (layer_store.default_path() if cmd.shared_layers else None)
     warnings = bundle.make(
         cmd.image,
         cmd.directory,

@@ -7,7 +7,7 @@ import sys
 
 from pyrunc import jsonio
 from pyrunc.errors import printable
-from pyrunc.images import lowers, owners, shared, unpack
+from pyrunc.images import layer_store, lowers, owners, unpack
 from pyrunc.volumes.progress import human
 
 TYPE_CHECKING = False
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 def main(cmd: Command) -> int:
     """Do what the second word says."""
-    store = os.path.realpath(cmd.layer_root or shared.default_path())
+    store = os.path.realpath(cmd.layer_root or layer_store.default_path())
     return ACTIONS[cmd.verb.partition(" ")[2]](cmd, store)
 
 
 def ls(cmd: Command, store: str) -> int:
     """List layers as a table, as chain ids, or as one JSON object a line."""
-    chains = shared.layers(store)
+    chains = layer_store.layers(store)
     if cmd.quiet:
         lines = chains
     else:
-        used = shared.users(store)
+        used = layer_store.users(store)
         rows = [_row(store, chain, used) for chain in chains]
         if cmd.json or cmd.format == "json":
             lines = [jsonio.dumps(row) for row in rows]
@@ -47,7 +47,7 @@ def prune(cmd: Command, store: str) -> int:
     """Remove the layers that no bundle uses."""
     maps = owners.mappings() if os.geteuid() else None
     unpack.interruptible()
-    gone, size = shared.prune(store, maps, dry_run=cmd.dry_run)
+    gone, size = layer_store.prune(store, maps, dry_run=cmd.dry_run)
     if cmd.dry_run:
         sys.stdout.write("".join(chain + "\n" for chain in gone))
         return 0
@@ -62,8 +62,8 @@ ACTIONS: dict[str, Callable[[Command, str], int]] = {"ls": ls, "prune": prune}
 
 
 def _row(store: str, chain: str, used: dict[str, list[str]]) -> dict[str, object]:
-    directory = shared.place(store, chain)
-    known = shared.meta(directory)
+    directory = layer_store.place(store, chain)
+    known = layer_store.meta(directory)
     return {
         "ChainID": chain,
         "DiffID": known.get("diffID"),

@@ -116,7 +116,7 @@ def _entry(text: str, tree: mount_tree.Tree) -> dict[str, Any]:
 
     """
     from pyrunc.plan import namespaces
-    from pyrunc.volumes import grammar, hosts, mount_entries, mount_words
+    from pyrunc.volumes import grammar, host_sources, mount_entries, mount_words
 
     if text[:1] in "/." or "=" not in text.partition(",")[0]:
         request = grammar.parse_volume(text)
@@ -137,8 +137,8 @@ def _entry(text: str, tree: mount_tree.Tree) -> dict[str, Any]:
         request.create = False
         if not os.path.lexists(request.source):
             raise Failure(f"--add {text}: bind source {request.source} does not exist", errno=ENOENT)
-        hosts.check(request, text)
-        hosts.settle(request.source, request, tree.config, text)
+        host_sources.check(request, text)
+        host_sources.settle(request.source, request, tree.config, text)
     uids, gids = namespaces.own_ids(tree.config)
     return mount_entries.entry(
         request,
@@ -168,7 +168,7 @@ def _read(path: str, tree: mount_tree.Tree) -> list[dict[str, Any]]:
         )
     config: Any = {**tree.config, "mounts": found}
     if not accept(config):
-        from pyrunc.spec import explain
+        from pyrunc.spec import problems
 
-        explain.judge(jsonio.dumps(config).encode(), path, "config", lines=False)
+        problems.judge(jsonio.dumps(config).encode(), path, "config", lines=False)
     return found

@@ -281,9 +281,9 @@ class Restore:
 
     def _close_root(self) -> None:
         """Make the root read-only before any process continues: CRIU 3.17 does not on Linux 6.1."""
-        from pyrunc.apply.live import inside
+        from pyrunc.apply.live import visit
 
-        inside.close_root(self.container)
+        visit.close_root(self.container)
 
     def undo(self, exc: BaseException, lock: int) -> None:
         """Undo everything, as create does; poststop hooks run if the environment existed."""

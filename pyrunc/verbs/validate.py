@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cli.match import Command
-    from pyrunc.spec.explain import Problem
+    from pyrunc.spec.problems import Problem
     from pyrunc.spec.slips import Slip
 
 
@@ -54,14 +54,14 @@ def check(path: str) -> list[Problem]:
 
 
 def _report(path: str) -> Any:
-    from pyrunc.spec.explain import Report
     from pyrunc.spec.load import read
+    from pyrunc.spec.problems import Report
 
     return Report(read(path), "config")
 
 
 def _placed(slip: Slip, document: Any) -> Problem:
-    from pyrunc.spec.explain import Problem
+    from pyrunc.spec.problems import Problem
 
     return Problem(document.line(slip.pointer), slip.pointer, slip.text)
 

@@ -21,7 +21,7 @@ from pyrunc.plan import annotations as known
 from pyrunc.plan import namespaces, paths
 from pyrunc.plan.record import Record
 from pyrunc.plan.steps import Provide
-from pyrunc.volumes import grammar, hosts, mount_entries
+from pyrunc.volumes import grammar, host_sources, mount_entries
 from pyrunc.volumes.meta import FILLING, FRESH, USED
 from pyrunc.volumes.mount_words import parse_mount, spell
 from pyrunc.volumes.volume_store import MissingError, Store, default_path, new_name
@@ -110,7 +110,7 @@ class Additions:
         missing: list[str] = []
         for item in self.items:
             if item.request and item.request.create:
-                missing += [path for path in hosts.missing(item.request.source) if path not in missing]
+                missing += [path for path in host_sources.missing(item.request.source) if path not in missing]
         return {
             "store": self.store.path,
             "asked": self.asked,
@@ -153,8 +153,8 @@ class Additions:
         if item.name:
             self._volume(item, request, holder, rootfs)
         else:
-            hosts.ready(request, item.asked, self.made)
-            hosts.settle(request.source, request, self.config, item.asked)
+            host_sources.ready(request, item.asked, self.made)
+            host_sources.settle(request.source, request, self.config, item.asked)
         if step.layer:
             from pyrunc.apply.mounts import writable_layers
 
@@ -175,7 +175,7 @@ class Additions:
             if request.chown or request.relabel:
                 with closing(locked.open_data()) as data:
                     source = self.store.mountpoint(item.name)
-                    hosts.settle(source, request, self.config, item.asked, opened=data)
+                    host_sources.settle(source, request, self.config, item.asked, opened=data)
 
     def _empty(self, locked: Locked) -> None:
         """Empty a volume whose filling was killed, and start again."""
@@ -242,7 +242,7 @@ def prepare(cmd: Command, config: Config, root: str, draw: Callable[[], str] | N
     for number, item in enumerate(items):
         if item.request:
             source = store.mountpoint(item.name) if item.name else item.request.source
-            hosts.check(item.request, item.asked)
+            host_sources.check(item.request, item.asked)
             item.entry = mount_entries.entry(
                 item.request,
                 source,
@@ -313,11 +313,11 @@ def _step(item: Item, request: Request, store: Store, config: Config, *, layer: 
         if state != USED and not request.nocopy and not request.subpath:
             step.fill = request.destination
     elif request.kind == "bind":
-        step.make = bool(request.create and hosts.missing(request.source))
+        step.make = bool(request.create and host_sources.missing(request.source))
     if request.chown:
-        step.owner = hosts.owner(config)
+        step.owner = host_sources.owner(config)
     if request.relabel:
-        step.label = hosts.label(request.relabel, config)
+        step.label = host_sources.label(request.relabel, config)
     if request.overlay and not request.upper:
         step.layer = layer
     return step

@@ -15,7 +15,7 @@ from pyrunc.errors import Failure
 from pyrunc.plan import cgroup_update, process
 from pyrunc.spec import load, meaning
 from pyrunc.spec.accept import accept_process, accept_resources
-from pyrunc.spec.explain import judge
+from pyrunc.spec.problems import judge
 from pyrunc.verbs import exec as exec_verb
 from pyrunc.volumes import grammar, mount_words
 from tests.fuzz import config_input, mutate

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc import store
-from pyrunc.apply.live import inside
+from pyrunc.apply.live import visit
 from pyrunc.apply.mounts import verify
 from pyrunc.cli import match
 from pyrunc.errors import Failure
@@ -378,7 +378,7 @@ def test_a_process_that_took_the_number(engine: Engine, bundle: Bundle) -> None:
     container = store.open_container(str(engine.root), name)
     container.start += 1
     with pytest.raises(Failure, match="a stopped container has no mounts"):
-        inside.look(container, [])
+        visit.look(container, [])
 
 
 def test_the_image_cannot_have_its_modules_loaded(

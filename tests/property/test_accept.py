@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyrunc.spec import accept, load, meaning
-from pyrunc.spec.explain import Report
+from pyrunc.spec.problems import Report
 from schema import gen_accept
 from tests.support.schemas import damaged, definitions, everything, is_valid, values
 

@@ -20,7 +20,7 @@ from pyrunc.plan.facts import CgroupFacts, Request
 from pyrunc.plan.mount_steps import AttachRoot, Mount
 from pyrunc.spec import meaning
 from pyrunc.spec.accept import accept, accept_resources
-from pyrunc.spec.explain import judge
+from pyrunc.spec.problems import judge
 from tests.fuzz import config_input
 from tests.support.cgroup_hosts import hybrid, v2
 from tests.support.leaves import Leaf, laid_over, leaves, variants

@@ -14,7 +14,7 @@ from pyrunc.plan.facts import Facts, Request
 from pyrunc.plan.mount_options import Options, parse
 from pyrunc.plan.mount_steps import Mount
 from pyrunc.spec import accept, meaning
-from pyrunc.spec.explain import Report
+from pyrunc.spec.problems import Report
 from tests.support.cgroup_hosts import hybrid, v2
 from tests.support.programs import FACTS
 from tests.support.specs import small

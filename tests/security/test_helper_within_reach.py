@@ -16,8 +16,8 @@ import pytest
 
 from pyrunc import store
 from pyrunc.apply import protocol
-from pyrunc.apply.live import inside
-from pyrunc.apply.live.inside import Visitor
+from pyrunc.apply.live import visit
+from pyrunc.apply.live.visit import Visitor
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
 from pyrunc.plan import program_live
@@ -40,8 +40,8 @@ def container(bundle: Bundle, tmp_path: Path) -> Iterator[Container]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "_SECONDS", 1)
-    monkeypatch.setattr(inside, "_GRACE", 0.1)
+    monkeypatch.setattr(visit, "_SECONDS", 1)
+    monkeypatch.setattr(visit, "_GRACE", 0.1)
 
 
 def waiting(container: Container, then: Callable[[Visitor], object]) -> None:
@@ -75,10 +75,10 @@ def test_a_signal_that_can_be_blocked_does_not_stop_it(container: Container) -> 
             os.kill(visitor.pid, number)
         visitor.tell(protocol.GO)
 
-    before = inside.look(container, [])[0]
+    before = visit.look(container, [])[0]
     waiting(container, signals)
     assert " /proc " in before
-    assert " /proc " not in inside.look(container, [])[0]
+    assert " /proc " not in visit.look(container, [])[0]
 
 
 @pytest.mark.usefixtures("quick")
@@ -131,7 +131,7 @@ def test_it_has_nothing_of_the_host(container: Container, tmp_path: Path) -> Non
 def test_a_table_without_end_is_refused(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bind_sources, "LARGEST", 100)
     with pytest.raises(Failure, match="read the container's mount table: file too large"):
-        inside.look(container, ["/"])
+        visit.look(container, ["/"])
 
 
 @pytest.mark.usefixtures("quick")
@@ -162,4 +162,4 @@ def test_messages_that_are_not_believed(
     real = protocol.receive
     monkeypatch.setattr(protocol, "receive", lambda sock: forged.pop() if forged else real(sock))
     with pytest.raises(Failure, match=said):
-        inside.look(container, ["/"])
+        visit.look(container, ["/"])

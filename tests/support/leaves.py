@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyrunc.spec.explain import _resolve
+from pyrunc.spec.problems import _resolve
 from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:

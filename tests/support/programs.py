@@ -13,7 +13,7 @@ from tests.support.cgroup_hosts import v2
 from tests.support.specs import small
 
 if TYPE_CHECKING:
-    from pyrunc.plan.process_program import Filters
+    from pyrunc.plan.program_process import Filters
 
 REQUEST = Request(id="c1", bundle="/b")
 ALL = (1 << 41) - 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from pyrunc.spec.explain import _resolve, _validator
+from pyrunc.spec.problems import _resolve, _validator
 from pyrunc.spec.schemas import schemas
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def definitions() -> Iterator[tuple[str, str]]:
 
 
 def is_valid(value: object, file: str, name: str) -> bool:
-    """Ask jsonschema about a value, with the strictness explain.py gives it."""
+    """Ask jsonschema about a value, with the strictness problems.py gives it."""
     valid: bool = _validator(file, name).is_valid(value)
     return valid
 

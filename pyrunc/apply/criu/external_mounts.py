@@ -16,7 +16,7 @@ from errno import EINVAL, EPERM
 
 from pyrunc.apply import foreground, idmaps, protocol
 from pyrunc.apply.errand import Errand
-from pyrunc.apply.live import inside
+from pyrunc.apply.live import visit
 from pyrunc.apply.mounts.host_side import HostMounts
 from pyrunc.errors import failing
 from pyrunc.files import closing
@@ -54,7 +54,7 @@ def locate(container: Container, plan: steps.Plan, rows: list[Row]) -> dict[str,
         *criu.covers(plan),
     ]
     by_id = {row.id: row.point for row in rows}
-    _text, found = inside.locate(container, wanted)
+    _text, found = visit.locate(container, wanted)
     return {
         path: by_id[where.mount]
         for path, where in found.items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from pyrunc.apply import mount_table as own_table
-from pyrunc.apply.live import inside
+from pyrunc.apply.live import visit
 from pyrunc.apply.mounts import bind_sources, verify
 from pyrunc.files import closing
 from pyrunc.linux import _linux
@@ -64,7 +64,7 @@ def gather(container: store.Container, plan: steps.Plan) -> tuple[Knowledge, str
 
     """
     places = [mount_origins.place_of(step) for step in plan.child]
-    text, located = inside.look(container, [place for place in places if place])
+    text, located = visit.look(container, [place for place in places if place])
     host = own_table.read()
     found: dict[int, tuple[str, str, str]] = {}
     links = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.images import finding, image
+from pyrunc.images import image, lookup
 from pyrunc.images.platforms import Platform
 from tests.support import images
 from tests.support.images import Entry, Layout, configuration, layer, layout
@@ -24,7 +24,7 @@ DATA = layer(Entry("f", b"x"))
 
 
 def find(reference: str, platform: str | None = None) -> image.Image:
-    found = finding.find(*image.split(reference), Platform(platform))
+    found = lookup.find(*image.split(reference), Platform(platform))
     found.files.close()
     return found
 
@@ -241,7 +241,7 @@ def test_a_layer_that_is_a_link_to_another(tmp_path: Path) -> None:
             if member.name == "1/layer.tar":
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, "../0/layer.tar", 0
             linked.addfile(member, tar.extractfile(member) if member.isreg() else None)
-    found = finding.find(str(tmp_path / "linked"), "", Platform(None))
+    found = lookup.find(str(tmp_path / "linked"), "", Platform(None))
     assert [found.files.open(one.file).read(1 << 20) for one in found.layers] == [DATA, DATA]
     found.files.close()
 

@@ -10,7 +10,7 @@ import pytest
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWCGROUP
 from pyrunc.plan import mount_options as mo
-from pyrunc.plan import process_program, program_tree, steps
+from pyrunc.plan import program_process, program_tree, steps
 from pyrunc.plan.mount_steps import AttachRoot, Mount
 from tests.support.mount_kinds import mount
 from tests.support.programs import created
@@ -36,7 +36,7 @@ def test_every_step_until_the_tree_stands_is_lowered() -> None:
     config = with_linux(maskedPaths=["/x"], readonlyPaths=["/y"], sysctl={"net.a": "1"})
     config.update(hostname="h", domainname="d", mounts=[{"destination": "/t", "type": "tmpfs"}])
     for step in created(config).child:
-        assert (type(step) in program_tree.LOWER) != (type(step) in process_program._LOWER) or isinstance(
+        assert (type(step) in program_tree.LOWER) != (type(step) in program_process._LOWER) or isinstance(
             step, steps.Terminal
         )
 
@@ -199,7 +199,7 @@ def test_others_may_take_their_mount_points_away_before_it_takes_long(step: step
 def test_hooks_that_prepare_the_tree() -> None:
     """They run in the root file system's directory, with an umask that is not ours, and no variables."""
     step = steps.ContainerHooks(hooks=({"path": "/h", "timeout": 1}, {"path": "/i", "env": ["A=1"]}))
-    state = f"pid {process_program.STATE_PID}!"
+    state = f"pid {program_process.STATE_PID}!"
     how = [(10**9, 0, 1), (0, 0, 1)]
     blobs = ["".join(number.to_bytes(8, "little").hex() for number in numbers) for numbers in how]
     assert lowered(step, creating=state) == [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.spec import explain, load
+from pyrunc.spec import load, problems
 from tests.support.specs import engine, small, with_linux
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(*_arguments: object, **_options: object) -> object:
         raise AssertionError("this is certainly right, and yet the slow path was asked")
 
-    monkeypatch.setattr(explain, "judge", judge)
+    monkeypatch.setattr(problems, "judge", judge)
 
 
 def write(folder: Path, content: object) -> str:

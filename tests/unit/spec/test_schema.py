@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pyrunc.spec import explain, schemas, types
+from pyrunc.spec import problems, schemas, types
 from schema import gen_accept
 from tests.support.schemas import definitions
 
@@ -17,7 +17,7 @@ SCHEMAS = schemas.schemas()
 
 
 def accepts(file: str, name: str, value: object) -> bool:
-    valid: bool = explain._validator(file, name).is_valid(value)
+    valid: bool = problems._validator(file, name).is_valid(value)
     return valid
 
 
@@ -173,5 +173,5 @@ def test_schemas_are_found_inside_an_installed_package(
     installed.mkdir(parents=True)
     for name, schema in SCHEMAS.items():
         (installed / name).write_text(json.dumps({**schema, "title": "installed"}))
-    monkeypatch.setattr(schemas, "__file__", os.path.join(str(tmp_path), "pyrunc", "spec", "explain.py"))
+    monkeypatch.setattr(schemas, "__file__", os.path.join(str(tmp_path), "pyrunc", "spec", "problems.py"))
     assert schemas.schemas.__wrapped__()["config.json"]["title"] == "installed"

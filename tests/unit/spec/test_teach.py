@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyrunc.plan import mount_options
-from pyrunc.spec import explain, teach
+from pyrunc.spec import problems, teach
 from pyrunc.spec.accept import accept
 from tests.support.specs import small
 
@@ -56,7 +56,7 @@ def test_every_example_is_right(pointer: str) -> None:
         return
     file, name = ("config.json", "Config")
     partial = written(pointer, page.example)
-    errors = explain._validator(file, name).iter_errors({"ociVersion": "1", **partial})
+    errors = problems._validator(file, name).iter_errors({"ociVersion": "1", **partial})
     wrong = [error for error in errors if error.validator != "required"]
     assert wrong == []
     top = pointer.split("/")[1]

@@ -14,7 +14,7 @@ from pyrunc.cli.match import match
 from pyrunc.errors import Failure
 from pyrunc.life import creation
 from pyrunc.plan import show
-from pyrunc.volumes import attach, hosts, release
+from pyrunc.volumes import attach, host_sources, release
 from pyrunc.volumes.attach import Additions
 from pyrunc.volumes.meta import FILLING, FRESH, USED
 from pyrunc.volumes.volume_store import Store
@@ -396,13 +396,13 @@ def test_a_directory_that_somebody_else_was_faster_to_make(
 ) -> None:
     additions = host.prepare("-v", f"{tmp_path}/a:/x")
     container = host.container("box")
-    ready = hosts.ready
+    ready = host_sources.ready
 
     def late(*arguments: Any) -> None:
         (tmp_path / "a").mkdir()
         ready(*arguments)
 
-    monkeypatch.setattr(hosts, "ready", late)
+    monkeypatch.setattr(host_sources, "ready", late)
     additions.realize(container, "")
     release.leave(container, unfinished=True)
     assert (tmp_path / "a").is_dir()

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.spec import explain
+from pyrunc.spec import problems
 from tests.support.specs import engine, small, with_linux, with_process
 
 
 def told(config: object) -> list[tuple[str, str]]:
-    report = explain.Report(json.dumps(config).encode(), "config")
+    report = problems.Report(json.dumps(config).encode(), "config")
     return [(problem.pointer, problem.text) for problem in report.problems]
 
 
 def hinted(config: object) -> list[tuple[str, str]]:
-    report = explain.Report(json.dumps(config).encode(), "config")
+    report = problems.Report(json.dumps(config).encode(), "config")
     return [(problem.pointer, problem.text) for problem in report.hints]
 
 
@@ -223,7 +223,7 @@ def test_nothing_is_there() -> None:
 
 
 def test_no_process_at_all() -> None:
-    report = explain.Report(b'{"cwd": 5, "env": ["A"]}', "process")
+    report = problems.Report(b'{"cwd": 5, "env": ["A"]}', "process")
     assert [problem.pointer for problem in report.problems] == ["/cwd"]
 
 
@@ -235,7 +235,7 @@ def test_half_a_character() -> None:
             "mounts": [{"destination": "/\udc80", "type": "tmpfs"}],
         }
     )
-    report = explain.Report(raw.encode(), "config")
+    report = problems.Report(raw.encode(), "config")
     assert [(problem.pointer, problem.text) for problem in report.problems] == [
         ("/annotations/a", '"\\ud800" has half a character: \\ud800 to \\udfff come in pairs'),
         ("/annotations/\udfff", 'the name "\\udfff" has half a character: \\ud800 to \\udfff come in pairs'),
@@ -245,19 +245,19 @@ def test_half_a_character() -> None:
 
 
 def test_bytes_that_are_no_text() -> None:
-    report = explain.Report(b'{\n"a": "\xff"}', "config")
-    assert report.problems == [explain.Problem(2, "", "not UTF-8: byte 0xff (invalid start byte)")]
+    report = problems.Report(b'{\n"a": "\xff"}', "config")
+    assert report.problems == [problems.Problem(2, "", "not UTF-8: byte 0xff (invalid start byte)")]
 
 
 def test_text_that_is_no_json() -> None:
-    report = explain.Report(b'{\n"a": 1,}', "config")
+    report = problems.Report(b'{\n"a": 1,}', "config")
     assert [problem.shown("config.json") for problem in report.problems] == [
         "config.json:2:8: not JSON: there is a comma before this }, but no property follows it"
     ]
 
 
 def test_names_reach_a_terminal_harmless() -> None:
-    problem = explain.Problem(1, "/annotations/\x1b[2J", "x")
+    problem = problems.Problem(1, "/annotations/\x1b[2J", "x")
     assert problem.shown("config.json") == "config.json:1: /annotations/\\u001b[2J: x"
 
 
@@ -291,12 +291,12 @@ def test_misspelled_names() -> None:
 
 
 def test_names_that_are_there_twice() -> None:
-    report = explain.Report(
+    report = problems.Report(
         json.dumps(small()).replace("{", '{"hostname": "a", "hostname": "b",', 1).encode(), "config"
     )
     assert report.problems == []
     assert report.hints == [
-        explain.Problem(1, "/hostname", "this property is there twice; the last one counts")
+        problems.Problem(1, "/hostname", "this property is there twice; the last one counts")
     ]
 
 
@@ -306,10 +306,10 @@ def test_engines_misspell_nothing() -> None:
 
 def test_hints_come_with_problems_only() -> None:
     config = small(hostName="h")
-    assert explain.judge(json.dumps(config).encode(), "config.json", "config") == config
+    assert problems.judge(json.dumps(config).encode(), "config.json", "config") == config
     config["hostname"] = 5
     with pytest.raises(Failure) as caught:
-        explain.judge(json.dumps(config).encode(), "config.json", "config")
+        problems.judge(json.dumps(config).encode(), "config.json", "config")
     assert caught.value.text().splitlines() == [
         "config.json:1: /hostname: must be a string, not the number 5",
         'config.json:1: /hostName: not a property of the specification; did you mean "hostname"?',
@@ -319,15 +319,15 @@ def test_hints_come_with_problems_only() -> None:
 def test_a_message_has_an_end() -> None:
     config = with_process(env=["A"] * 100)
     with pytest.raises(Failure) as caught:
-        explain.judge(json.dumps(config).encode(), "config.json", "config")
+        problems.judge(json.dumps(config).encode(), "config.json", "config")
     lines = caught.value.text().splitlines()
-    assert len(lines) == explain.MOST_SHOWN + 1
+    assert len(lines) == problems.MOST_SHOWN + 1
     assert lines[-1] == "config.json: and 75 more problems; pyrunc validate shows all"
 
 
 def test_problems_come_in_the_order_of_the_file() -> None:
     text = '{\n"process": {"cwd": "x",\n"args": []},\n"hostname": 5,\n"ociVersion": 5}'
-    report = explain.Report(text.encode(), "config")
+    report = problems.Report(text.encode(), "config")
     assert [problem.line for problem in report.problems] == [1, 2, 3, 4, 5]
 
 
@@ -337,7 +337,7 @@ def test_a_mount_that_can_never_be_is_found_with_the_rest() -> None:
         hostname=5, mounts=[{"destination": "/a", "type": "bind", "source": "/", "options": options}]
     )
     assert [
-        problem.pointer for problem in explain.Report(json.dumps(config).encode(), "config").problems
+        problem.pointer for problem in problems.Report(json.dumps(config).encode(), "config").problems
     ] == [
         "/hostname",
         "/mounts/0/options/1",
@@ -347,24 +347,24 @@ def test_a_mount_that_can_never_be_is_found_with_the_rest() -> None:
 def test_the_planners_refusal_gets_its_line_and_company() -> None:
     text = json.dumps(small(hostname=5), indent=1).encode()
     line = text[: text.index(b'"root"')].count(b"\n") + 1
-    refused = explain.place(
+    refused = problems.place(
         Failure("no such root", pointer="/root", errno=2, hint="look"), text, "c.json"
     ).text()
     assert f"c.json:{line}: /root: no such root: no such file or directory; look" in refused
     assert "/hostname: must be a string" in refused
-    known = explain.place(Failure("again", pointer="/hostname"), text, "c.json").text()
+    known = problems.place(Failure("again", pointer="/hostname"), text, "c.json").text()
     assert known.count("/hostname") == 1
 
 
 def test_a_refusal_of_a_file_that_is_in_order_otherwise() -> None:
     """The planner's word is all there is to say; jsonschema, which would take its time, is not asked."""
     raw = json.dumps(small(), indent=1).encode()
-    shown = explain.place(Failure("too many", pointer="/process/args"), raw, "config.json").text()
+    shown = problems.place(Failure("too many", pointer="/process/args"), raw, "config.json").text()
     line = raw[: raw.index(b'"args"')].count(b"\n") + 1
     assert shown == f"config.json:{line}: /process/args: too many"
 
 
 def test_how_bad_it_is_stands_behind_the_line() -> None:
-    problem = explain.Problem(3, "/hostname", "odd")
+    problem = problems.Problem(3, "/hostname", "odd")
     assert problem.shown("config.json", "warning") == "config.json:3: warning: /hostname: odd"
     assert problem.shown("config.json") == "config.json:3: /hostname: odd"

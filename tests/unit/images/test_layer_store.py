@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyrunc.errors import Failure
-from pyrunc.images import bundle, lowers, shared
+from pyrunc.images import bundle, layer_store, lowers
 from tests.support.containers import TOP
 from tests.support.images import Entry, digest, folder, layer, layout
 
@@ -29,14 +29,14 @@ def test_chain_ids() -> None:
     """The example of the image specification: each is the digest of the one below and the layer's own."""
     a, b, c = (digest(name.encode()) for name in "abc")
     two = digest(f"{a} {b}".encode())
-    assert shared.chain_ids([a, b, c]) == [a, two, digest(f"{two} {c}".encode())]
-    assert shared.chain_ids([]) == []
+    assert layer_store.chain_ids([a, b, c]) == [a, two, digest(f"{two} {c}".encode())]
+    assert layer_store.chain_ids([]) == []
 
 
 def test_the_place_of_a_layer() -> None:
-    assert shared.place("/store", digest(b"")) == f"/store/sha256/{digest(b'')[7:]}"
+    assert layer_store.place("/store", digest(b"")) == f"/store/sha256/{digest(b'')[7:]}"
     with pytest.raises(Failure, match="no digest that can be read"):
-        shared.place("/store", "sha256:../../etc")
+        layer_store.place("/store", "sha256:../../etc")
 
 
 def made(tmp_path: Path, *layers: bytes, name: str = "made") -> list[str]:
@@ -58,7 +58,7 @@ def test_a_layer_is_what_it_changes(tmp_path: Path) -> None:
     for top in (high, str(tmp_path / "made/rootfs")):
         assert (os.stat(top).st_mode & 0o7777, os.stat(top).st_uid) == (0o710, 5)
     assert os.stat(low).st_mode & 0o7777 == 0o755
-    known = shared.meta(os.path.dirname(high))
+    known = layer_store.meta(os.path.dirname(high))
     assert (known["diffID"], known["size"], known["files"]) == (digest(HIGH), 1, 3)
     assert os.listdir(tmp_path / "store/.tmp") == []
 
@@ -70,7 +70,7 @@ def test_a_damaged_layer_leaves_the_ones_below(tmp_path: Path) -> None:
     blob.write_bytes(blob.read_bytes().replace(b"y", b"z", 1))
     with pytest.raises(Failure, match="another content than it should have"):
         bundle.make(str(image), str(tmp_path / "made"), layers=str(tmp_path / "store"))
-    assert shared.layers(str(tmp_path / "store")) == [digest(LOW)]
+    assert layer_store.layers(str(tmp_path / "store")) == [digest(LOW)]
     assert os.listdir(tmp_path / "store/.tmp") == []
     assert not (tmp_path / "made").exists()
     assert len(made(tmp_path, LOW, HIGH, name="again")) == 2
@@ -87,7 +87,7 @@ def test_several_commands_unpack_a_layer_once(tmp_path: Path) -> None:
     assert [each.wait() for each in begun] == [0] * 4
     lists = {(tmp_path / f"made{number}/layers").read_text() for number in range(4)}
     assert len(lists) == 1
-    assert len(shared.layers(str(tmp_path / "store"))) == 2
+    assert len(layer_store.layers(str(tmp_path / "store"))) == 2
     assert os.listdir(tmp_path / "store/.tmp") == []
 
 
@@ -98,7 +98,7 @@ def test_what_a_killed_command_has_left_is_swept_away(tmp_path: Path) -> None:
     (store / ".tmp/draft/work/work").mkdir(parents=True)
     (store / "users/.draft").mkdir()
     (store / "users/.draft/layers").write_text("/x\n")
-    assert shared.prune(str(store), None) == ([], 0)
+    assert layer_store.prune(str(store), None) == ([], 0)
     assert os.listdir(store / ".tmp") == []
     assert [name for name in os.listdir(store / "users") if name.startswith(".")] == []
     assert os.listdir(store / ".locks") == []
@@ -107,7 +107,7 @@ def test_what_a_killed_command_has_left_is_swept_away(tmp_path: Path) -> None:
 @needs_root
 def test_layers_for_other_ids_are_not_used(tmp_path: Path) -> None:
     (low,) = made(tmp_path, LOW)
-    meta = os.path.join(os.path.dirname(low), shared.META)
+    meta = os.path.join(os.path.dirname(low), layer_store.META)
     with open(meta, encoding="utf-8") as file:
         text = file.read()
     with open(meta, "w", encoding="utf-8") as file:
@@ -137,16 +137,16 @@ def test_an_image_without_layers(tmp_path: Path) -> None:
 
 
 def test_nothing_to_prune(tmp_path: Path) -> None:
-    assert shared.prune(str(tmp_path / "none"), None) == ([], 0)
-    assert shared.layers(str(tmp_path / "none")) == []
-    assert shared.users(str(tmp_path / "none")) == {}
+    assert layer_store.prune(str(tmp_path / "none"), None) == ([], 0)
+    assert layer_store.layers(str(tmp_path / "none")) == []
+    assert layer_store.users(str(tmp_path / "none")) == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_layer_of_which_nothing_is_known(tmp_path: Path, text: str) -> None:
-    (tmp_path / shared.META).write_text(text)
+    (tmp_path / layer_store.META).write_text(text)
     with pytest.raises(Failure, match="says nothing"):
-        shared.meta(str(tmp_path))
+        layer_store.meta(str(tmp_path))
 
 
 @pytest.mark.parametrize("change", ["lost", "replaced"])
@@ -174,4 +174,4 @@ def test_a_word_that_cannot_be_read_keeps_everything(tmp_path: Path) -> None:
     (tmp_path / "box/layers").write_text("nonsense\n")
     lowers.bundle(str(tmp_path / "store"), str(tmp_path / "box"), ["/l/a/b/fs"])
     with pytest.raises(Failure, match="is no absolute path of a layer"):
-        shared.prune(str(tmp_path / "store"), None)
+        layer_store.prune(str(tmp_path / "store"), None)

@@ -14,8 +14,8 @@ import os
 from errno import EROFS
 
 from pyrunc.apply import protocol
-from pyrunc.apply.live import inside
-from pyrunc.apply.live.inside import Found, Visitor
+from pyrunc.apply.live import visit
+from pyrunc.apply.live.visit import Found, Visitor
 from pyrunc.apply.mounts import bind_sources, host_side, verify
 from pyrunc.errors import Failure
 from pyrunc.plan import mount_origins, mount_table, program_live
@@ -135,7 +135,7 @@ def remove(
     def serve(kind: bytes, payload: bytes, fd: int) -> bool:
         if kind != protocol.LOCATED or fd >= 0:
             return False
-        number, where = inside.located(payload)
+        number, where = visit.located(payload)
         if number != len(numbers) or number >= len(wanted):
             return False
         numbers.append(_removable(wanted[number], where, rows, found, force=force))

@@ -9,7 +9,7 @@ import pytest
 
 from pyrunc.errors import Failure
 from pyrunc.linux.flags import CLONE_NEWUSER
-from pyrunc.plan import process_program, steps
+from pyrunc.plan import program_process, steps
 from pyrunc.plan.program import ONLY_SOCKET, Program
 from tests.support.programs import created, entered, entering, filters
 from tests.support.specs import small, with_linux, with_process
@@ -23,7 +23,7 @@ def lowered(
     **given: Any,
 ) -> list[str]:
     program = Program()
-    process_program.lower(program, todo, plan, entering(plan, **given), stay=stay)
+    program_process.lower(program, todo, plan, entering(plan, **given), stay=stay)
     return listed(program)
 
 
@@ -32,7 +32,7 @@ def of(plan: steps.Plan, kind: type[steps.Step], **given: Any) -> list[str]:
 
 
 def test_every_step_from_where_the_program_begins_is_lowered() -> None:
-    assert set(process_program._LOWER) >= {
+    assert set(program_process._LOWER) >= {
         steps.CloseDescriptors,
         steps.Cwd,
         steps.Identity,
@@ -90,9 +90,9 @@ def test_a_filter_and_its_listener(flags: int, sendmsg: bool, listener: int, clo
 )
 def test_where_a_program_may_be(path: str | None, words: list[str]) -> None:
     step = steps.Program(args=("x",), env=() if path is None else ("PATH=/first", path), pointer="")
-    assert process_program.candidates(step) == words
+    assert program_process.candidates(step) == words
     step.args = ("./x",)
-    assert process_program.candidates(step) == ["./x"]
+    assert program_process.candidates(step) == ["./x"]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_no_process() -> None:
     """Only `start` minds: what it executes is not there."""
     made = created(small())
     made.child = ()
-    assert process_program.identity(made) is None
-    assert process_program.uid_of(made) == 0
+    assert program_process.identity(made) is None
+    assert program_process.uid_of(made) == 0
     program = Program()
-    process_program.execute(program, made)
+    program_process.execute(program, made)
     assert listed(program) == ["EXEC [] []"]
     assert program.operations[0].step is made.namespaces
 
@@ -148,7 +148,7 @@ def test_no_process() -> None:
 def test_the_time_of_a_hook(timeout: float | None, limit: int) -> None:
     hook = {"path": "/h"} if timeout is None else {"path": "/h", "timeout": timeout}
     config = {**small(), "hooks": {"startContainer": [hook]}}
-    (line,) = of(created(config), steps.Hooks, state=f"before{process_program.STATE_PID}after")
+    (line,) = of(created(config), steps.Hooks, state=f"before{program_process.STATE_PID}after")
     assert line.split()[-1] == f"<{struct.pack('=QQQ', limit, 1, 0).hex()}>"
     assert '["before", "after"]' in line
 
@@ -157,7 +157,7 @@ def test_the_hooks_are_told_apart_by_their_tags() -> None:
     config = {**small(), "hooks": {"startContainer": [{"path": f"/{number}"} for number in range(3)]}}
     made = created(config)
     program = Program()
-    process_program.lower(program, made.start, made, entering(made))
+    program_process.lower(program, made.start, made, entering(made))
     assert [operation.tag for operation in program.operations] == [0, 1, 2]
 
 

@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from pyrunc.errors import Failure
-from pyrunc.images import archive, files, layout
+from pyrunc.images import archive, image_files, layout
 from pyrunc.images.image import FORMS
 
 if TYPE_CHECKING:
-    from pyrunc.images.files import Files
     from pyrunc.images.image import Image
+    from pyrunc.images.image_files import Files
     from pyrunc.images.platforms import Platform
 
 
@@ -27,7 +27,7 @@ def find(path: str, tag: str, platform: Platform) -> Image:
         Failure: there is none, or it cannot be read.
 
     """
-    opened: Files = files.Directory(path) if os.path.isdir(path) else files.Archive(path)
+    opened: Files = image_files.Directory(path) if os.path.isdir(path) else image_files.Archive(path)
     try:
         if opened.find("oci-layout") is not None:
             return layout.find(opened, tag, platform)
