@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Answer: TypeAlias = bytes | tuple[bytes, list[int]]
-    Answers: TypeAlias = Mapping[bytes, Answer | Callable[[int], Answer]]
+    Answers: TypeAlias = Mapping[bytes, Answer | Callable[[int], Answer | None]]
 
 BUSYBOX = str(Path(__file__).resolve().parents[2] / "bundles/busybox/rootfs/bin/busybox")
 STEP = steps.Step()
@@ -101,7 +101,7 @@ def carry_out(
         made: the program, or the bytes of one, whose socket is descriptor SOCKET.
         slots: name of a slot -> descriptor.
         answers: kind of a message -> what is answered, or a function of the pid that returns it; b"" for
-            nothing, a kind and descriptors for a message with them.
+            nothing, a kind and descriptors for a message with them, None if nobody is there any more.
         before: called in the new process first.
         arguments: descriptor of the program -> argv, where it is not the usual one.
         new: CLONE_NEW* flags of namespaces it begins in.
@@ -201,6 +201,8 @@ class _Conversation:
             self._take_over(payload, fd)
         answer = self.answers.get(kind)
         word = answer(self.pid) if callable(answer) else answer
+        if callable(answer) and word is None:
+            return False
         if word:
             with contextlib.suppress(BrokenPipeError):  # it is gone; what it said before can be read
                 if isinstance(word, tuple):
