@@ -10,13 +10,13 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
-/* Each of them calls the interpreter's functions around a fork, on both sides. */
+/* Each of them calls the interpreter's fork hooks, in the parent and in the child. */
 static PyObject *forked(long pid, const int *pidfd)
 {
     if (pid == 0) {
         PyOS_AfterFork_Child();
         PyObject *answer = Py_BuildValue("ii", 0, -1);
-        if (answer == NULL) /* no memory: as an exception it would be taken for the parent's */
+        if (answer == NULL) /* no memory: an exception in the child would look like one in the parent */
             _exit(1);
         return answer;
     }
@@ -40,7 +40,7 @@ struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
     uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
     uint64_t set_tid, set_tid_size, cgroup;
 };
-#define CLONE_ARGUMENTS_VER0 64 /* Linux 5.3: up to tls; enough when no cgroup is asked for */
+#define CLONE_ARGUMENTS_VER0 64 /* Linux 5.3: up to tls; enough without a cgroup */
 #define CLONE_INTO_CGROUP_FLAG 0x200000000ULL
 
 METHOD(clone3)

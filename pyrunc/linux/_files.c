@@ -182,7 +182,7 @@ METHOD(statx_mnt)
     int flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW;
     if (syscall(__NR_statx, fd, "", flags, mask, &answer) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    if ((answer.mask & mask) != mask) { /* an older kernel ignores what it does not know */
+    if ((answer.mask & mask) != mask) { /* an older kernel ignores bits that it does not know */
         errno = EOPNOTSUPP;
         return PyErr_SetFromErrno(PyExc_OSError);
     }

@@ -1,13 +1,13 @@
 /*
  * Raw Linux system calls for pyrunc: each function parses its arguments, makes one system call and
- * returns the result or raises OSError. No policy, no retries, no loops over mounts: deciding is
- * Python's work (law 1). _linux.pyi documents every function for its callers. Here: processes and
- * their rights, and the module itself; _files.c has mounts and files, _clone.c what forks, _spawn.c the
- * start of the init program.
+ * returns the result or raises OSError. No policy, no retries, no loops over mounts: Python decides
+ * (law 1). _linux.pyi documents every function for its callers. This file has processes and their
+ * rights, and the module itself; _files.c has mounts and files, _clone.c the calls that fork, _spawn.c
+ * the start of the init program.
  *
  * The GIL is never released: a signal handler running Python code between fork and execve would be
  * worse than a blocked interpreter. Every file descriptor that is returned is close-on-exec: what a
- * container inherits is decided in one place, never by forgetting a flag (CVE-2024-21626).
+ * container inherits is decided in one place, and a forgotten flag cannot change it (CVE-2024-21626).
  */
 #include "_linux.h"
 
@@ -131,7 +131,7 @@ static METHOD(prlimit)
 {
     int pid, number;
     PyObject *limits;
-    uint64_t set[2], had[2] = {0, 0}; /* soft and hard, as the kernel has them: 2^64 - 1 for none */
+    uint64_t set[2], had[2] = {0, 0}; /* soft and hard, as the kernel has them: 2^64 - 1 for no limit */
     PARSE("iiO:prlimit", &pid, &number, &limits);
     if (limits != Py_None && !PyArg_Parse(limits, "(O&O&):prlimit", as_u64, &set[0], as_u64, &set[1]))
         return NULL;
@@ -140,7 +140,7 @@ static METHOD(prlimit)
     return Py_BuildValue("KK", (unsigned long long)had[0], (unsigned long long)had[1]);
 }
 
-/* What `_signal.signal(number, SIG_DFL)` does for the process, without the 70 system calls that _signal begins with. */
+/* The same as `_signal.signal(number, SIG_DFL)`, but without the 70 system calls that the import of _signal makes. */
 static METHOD(default_signal)
 {
     int number;
@@ -160,7 +160,7 @@ static METHOD(seccomp)
     PARSE("O&O&z#:seccomp", as_u32, &operation, as_u32, &flags, &bytes, &length);
     struct sock_fprog program = {0, NULL};
     void *argument = NULL;
-    char copy[64] = {0}; /* other operations read or write a few bytes: never the caller's object */
+    char copy[64] = {0}; /* other operations read or write a few bytes: of this copy, not of the caller's object */
     if (operation == SECCOMP_SET_MODE_FILTER_OP) {
         if (length % sizeof(struct sock_filter) || length / sizeof(struct sock_filter) > UINT16_MAX) {
             PyErr_SetString(PyExc_ValueError, "a filter is at most 65535 instructions of 8 bytes");
@@ -168,7 +168,7 @@ static METHOD(seccomp)
         }
         program.len = (unsigned short)(length / sizeof(struct sock_filter));
         program.filter = (struct sock_filter *)bytes;
-        argument = bytes ? &program : NULL; /* NULL: EFAULT if the flags are good, a way to ask */
+        argument = bytes ? &program : NULL; /* NULL: EFAULT if the kernel has the flags, which is a way to ask */
     } else if (bytes) {
         if (length > (Py_ssize_t)sizeof(copy)) {
             PyErr_SetString(PyExc_ValueError, "the argument of this operation has at most 64 bytes");

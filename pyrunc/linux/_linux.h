@@ -1,6 +1,6 @@
 /*
- * What the C files of this extension share: kernel numbers and structures that the
- * headers of a supported distribution may lack, argument converters, result makers.
+ * Shared by the C files of this extension: kernel numbers and structures that the headers
+ * of a supported distribution may lack, argument converters, makers of results.
  *
  * Structures are copied from the kernel's ABI, not from a header, so that a wheel built on
  * an old distribution offers the newest calls and the kernel alone decides what exists.
@@ -86,7 +86,7 @@ int as_path_or_none(PyObject *object, void *address);
 PyObject *none_or_error(long rc);
 PyObject *int_or_error(long rc);
 
-/* The characters of what a converter made; NULL for None. */
+/* The characters of a converter's result; NULL for None. */
 const char *text(PyObject *bytes);
 
 #define METHOD(name) PyObject *linux_##name(PyObject *self, PyObject *args)

@@ -1,14 +1,14 @@
 """Raw Linux system calls: parse the arguments, make one call, return its result or raise OSError.
 
-Purpose: the effects at the bottom of apply/ (law 1: what to do is decided elsewhere). For all functions:
+These are the effects at the bottom of apply/; they decide nothing (law 1). For all functions:
 
 - arguments are positional; a wrong type is a TypeError, a number that does not fit an OverflowError, a string
   with a NUL inside or a buffer of an impossible size a ValueError, all before the kernel is asked;
 - `Path` is str (encoded for the file system, surrogateescape), bytes, or an object with `__fspath__`;
 - a refusal by the kernel is OSError with its errno and without a file name: the caller knows the object and
-  says it; a kernel that is too old gives ENOSYS;
+  names it; a kernel that is too old gives ENOSYS;
 - a returned file descriptor is close-on-exec, and -1 for an optional one means none;
-- the GIL is kept.
+- the GIL is not released.
 """
 
 from collections.abc import Iterable
@@ -22,22 +22,22 @@ Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 def spawn(
     flags: int, cgroup_fd: int, procs_fd: int, image_fd: int, name: str, word: str, keep: bytes, older: int, /
 ) -> tuple[int, int, int]:
-    """Start a program in one go: clone3(2) with CLONE_VM and CLONE_VFORK, then execveat(2).
+    """Start a program: clone3(2) with CLONE_VM and CLONE_VFORK, then execveat(2), in one call.
 
-    Nothing of the interpreter runs in the child or is copied for it. All its signals are blocked.
+    The child runs no code of the interpreter and copies none of its memory. All its signals are blocked.
 
     Args:
         flags: CLONE_NEW*; CLONE_PIDFD is added.
-        cgroup_fd: a cgroup v2 directory the child begins in (CLONE_INTO_CGROUP, Linux 5.7), or -1.
+        cgroup_fd: a cgroup v2 directory in which the child begins (CLONE_INTO_CGROUP, Linux 5.7), or -1.
         procs_fd: a cgroup.procs that the child writes itself to, or -1.
-        image_fd: the program, which is executed without an environment.
+        image_fd: the program; it is executed without an environment.
         name: argv[0].
         word: argv[1].
         keep: descriptors that stay open, as C ints.
-        older: 1 for clone(2), which knows neither CLONE_INTO_CGROUP nor CLONE_NEWTIME.
+        older: 1 for clone(2), which has neither CLONE_INTO_CGROUP nor CLONE_NEWTIME.
 
     Returns:
-        (pid, pidfd, 0); the child is executing the program. (pid, pidfd, errno): it could not, and ends.
+        (pid, pidfd, 0): the child executes the program. (pid, pidfd, errno): it could not, and ends.
     """
 
 def init_image() -> bytes:
@@ -49,18 +49,18 @@ def clone3(flags: int, exit_signal: int, cgroup_fd: int, /) -> tuple[int, int]:
     Args:
         flags: CLONE_NEW*, CLONE_PARENT, CLONE_CLEAR_SIGHAND; CLONE_PIDFD is added. Sharing memory is a
             ValueError.
-        exit_signal: what the parent is sent at the end: SIGCHLD (17), or 0 with CLONE_PARENT.
-        cgroup_fd: a cgroup v2 directory the child begins in (CLONE_INTO_CGROUP, Linux 5.7), or -1.
+        exit_signal: the signal to the parent at the child's end: SIGCHLD (17), or 0 with CLONE_PARENT.
+        cgroup_fd: a cgroup v2 directory in which the child begins (CLONE_INTO_CGROUP, Linux 5.7), or -1.
 
     Returns:
-        (pid, pidfd) in the parent, (0, -1) in the child. Both sides run the interpreter's fork hooks, as
+        (pid, pidfd) in the parent, (0, -1) in the child. Both run the interpreter's fork hooks, as with
             os.fork().
     """
 
 def clone(flags: int, exit_signal: int, /) -> tuple[int, int]:
-    """Fork with namespaces: clone(2), CLONE_PIDFD since Linux 5.2; for where clone3(2) is refused.
+    """Fork with namespaces: clone(2), CLONE_PIDFD since Linux 5.2; used if clone3(2) is refused.
 
-    As clone3(), but for a cgroup, CLONE_NEWTIME and flags above 32 bits, which it does not know.
+    As clone3(), but without a cgroup, CLONE_NEWTIME and flags above 32 bits, which it does not have.
     """
 
 def unshare(flags: int, /) -> None:
@@ -101,7 +101,7 @@ def fsopen(name: Path, flags: int, /) -> int:
 def fsconfig(fd: int, command: int, key: Path | None, value: Path | None, aux: int, /) -> None:
     """Set one option of a filesystem being configured, or create it: fsconfig(2), Linux 5.2.
 
-    A refusal may be explained in words: read(2) on the same fd gives lines such as "e tmpfs: Bad value for
+    After a refusal, read(2) on the same fd may return an explanation, lines such as "e tmpfs: Bad value for
     'size'".
     """
 
@@ -109,7 +109,7 @@ def fsmount(fd: int, flags: int, attributes: int, /) -> int:
     """Make a detached mount with MOUNT_ATTR_* of a configured filesystem: fsmount(2), Linux 5.2."""
 
 def mount(source: Path | None, target: Path, fstype: Path | None, flags: int, data: Path | None, /) -> None:
-    """Mount with the one call of old kernels: mount(2)."""
+    """Mount with the call that old kernels have, too: mount(2)."""
 
 def umount2(path: Path, flags: int, /) -> None:
     """Unmount: umount2(2). UMOUNT_NOFOLLOW for every path that others can change."""
@@ -120,7 +120,7 @@ def statmount(mnt_id: int, mask: int, bufsize: int, /) -> bytes:
     Args:
         mnt_id: the unique id, from statx_mnt(fd, STATX_MNT_ID_UNIQUE).
         mask: STATMOUNT_*.
-        bufsize: bytes of room for struct statmount and its strings; too few is EOVERFLOW.
+        bufsize: room in bytes for struct statmount and its strings; too little is EOVERFLOW.
 
     Returns:
         struct statmount with its strings, as long as the kernel says it is.
@@ -131,7 +131,7 @@ def statmount(mnt_id: int, mask: int, bufsize: int, /) -> bytes:
 def openat2(dfd: int, path: Path, flags: int, mode: int, resolve: int, /) -> int:
     """Open with rules for the path's resolution: openat2(2), Linux 5.6.
 
-    EAGAIN: somebody renamed meanwhile, ask again.
+    EAGAIN: something was renamed meanwhile, try again.
     """
 
 def fstatfs(fd: int, /) -> tuple[int, int]:
@@ -146,7 +146,7 @@ def statx_mnt(fd: int, mask: int = ..., /) -> tuple[int, bool]:
     Args:
         fd: any file descriptor, also O_PATH.
         mask: STATX_MNT_ID (the default; Linux 5.8, ids as in /proc/PID/mountinfo, reused after an unmount) or
-            STATX_MNT_ID_UNIQUE (Linux 6.8). A kernel that does not know it: EOPNOTSUPP.
+            STATX_MNT_ID_UNIQUE (Linux 6.8). EOPNOTSUPP if the kernel does not have it.
     """
 
 def close_range(first: int, last: int, flags: int, /) -> None:
@@ -167,27 +167,24 @@ def signalfd(signals: Iterable[int], flags: int, /) -> int:
 # ---- rights and attributes of the process
 
 def prctl(option: int, arg2: int, arg3: int, arg4: int, arg5: int, /) -> int:
-    """prctl(2) for the options whose arguments are numbers.
-
-    PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS and the like.
-    """
+    """prctl(2) for the options whose arguments are numbers, such as PR_SET_NO_NEW_PRIVS."""
 
 def capget(pid: int, /) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of a process, 0 for this one: capget(2), version 3."""
 
 def prlimit(pid: int, number: int, limits: tuple[int, int] | None, /) -> tuple[int, int]:
-    """Set the (soft, hard) limit of a process, 0 for this one, and return what it was: prlimit(2).
+    """Set the (soft, hard) limit of a process, 0 for this one, and return the previous one: prlimit(2).
 
     None sets nothing; 2**64 - 1 is no limit.
     """
 
 def default_signal(number: int, /) -> None:
-    """Let a signal do what it does by default: signal(2). The module _signal is not told."""
+    """Set a signal to its default action: signal(2). The module _signal does not notice it."""
 
 # ---- programs for the kernel
 
 def seccomp(operation: int, flags: int, argument: bytes | None, /) -> int:
-    """Install a filter, or ask for what the kernel's filters can do: seccomp(2), Linux 3.17.
+    """Install a filter, or ask what the kernel's filters can do: seccomp(2), Linux 3.17.
 
     Args:
         operation: SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL.
@@ -205,7 +202,7 @@ def bpf_prog_load(prog_type: int, insns: bytes, attach_type: int, /) -> int:
 def bpf_prog_attach(target_fd: int, prog_fd: int, attach_type: int, flags: int, replace_fd: int, /) -> None:
     """Attach a program to a cgroup: bpf(2) BPF_PROG_ATTACH.
 
-    Replace_fd with BPF_F_REPLACE (Linux 5.6), else -1.
+    replace_fd: the program to replace, with BPF_F_REPLACE (Linux 5.6); otherwise -1.
     """
 
 def bpf_prog_detach(target_fd: int, prog_fd: int, attach_type: int, /) -> None:

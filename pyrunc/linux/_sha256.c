@@ -1,9 +1,9 @@
 /*
  * SHA-256 (FIPS 180-4), the key of the cache of seccomp filters.
  *
- * Not a system call, but here for want of another place: every Python names its own module
- * for this differently, some are built without it, and one that is a library of its own, or
- * hashlib with OpenSSL behind it, takes longer to load than all else that finds a filter.
+ * It is no system call, but there is no better place: Pythons have different names for their
+ * own module, some are built without it, and to load it as a library, or hashlib with OpenSSL,
+ * takes longer than everything else that is needed to find a filter.
  */
 #include "_linux.h"
 

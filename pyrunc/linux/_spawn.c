@@ -22,8 +22,8 @@ struct clone_arguments { /* clone3(2), CLONE_ARGS_SIZE_VER2, Linux 5.7 */
 #define CLONE_PIDFD 0x00001000
 #endif
 
-/* What the child needs. The error goes back through shared memory, which the compiler must not take for ours
- * alone; where the memory was copied, through a pipe. */
+/* The data for the child. Its error comes back through the shared memory, so the compiler must expect changes there
+ * (volatile); after clone(2), which copies the memory, it comes through a pipe. */
 struct start {
     int image, procs, pipe, new_user;
     volatile int error;
@@ -32,8 +32,8 @@ struct start {
     char *const *words;
 };
 
-/* A user that is not 0, as nobody is in a new user namespace without id maps, keeps its capabilities over execve(2)
- * only in the ambient set (capabilities(7)). */
+/* A user that is not 0 keeps its capabilities over execve(2) only in the ambient set (capabilities(7)). In a new user
+ * namespace without id maps no user is 0. */
 static void keep_capabilities(void)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};
@@ -67,14 +67,14 @@ static __attribute__((noreturn)) void child(struct start *start)
     if (start->pipe >= 0) {
         int error = start->error;
         if (write(start->pipe, &error, sizeof(error)) < 0)
-            start->error = errno; /* nobody reads it: our parent is gone */
+            start->error = errno; /* it is not read: our parent is gone */
     }
     for (;;)
         syscall(__NR_exit_group, 127);
 }
 
-/* The system call must stand in the function that goes on in both processes: the child would overwrite the
- * return address of a function that it returned from. */
+/* The system call must be in the function that goes on in both processes: if the child returned from a function, it
+ * would overwrite that function's return address on the shared stack. */
 #if defined(__x86_64__)
 #define SHARES_MEMORY (CLONE_VM | CLONE_VFORK)
 static inline __attribute__((always_inline)) long raw_clone3(struct clone_arguments *request, size_t size)
@@ -105,7 +105,8 @@ static inline long raw_clone3(struct clone_arguments *request, size_t size)
 }
 #endif
 
-/* Without clone3(2), which filters refuse with ENOSYS so that callers take this call: it copies the memory. */
+/* For hosts without clone3(2): seccomp filters refuse it with ENOSYS, so that callers use this call. It copies the
+ * memory. */
 static long older_clone(uint64_t flags, int *pidfd)
 {
     long result;
@@ -118,7 +119,7 @@ static long older_clone(uint64_t flags, int *pidfd)
     return result < 0 ? -errno : result;
 }
 
-/* Wait until the child has executed its program, which closes the pipe, or says why it cannot. */
+/* Wait until the child has executed its program, which closes the pipe, or has sent the error. */
 static ssize_t read_error(int fd, int *error)
 {
     ssize_t got;
@@ -159,7 +160,7 @@ METHOD(spawn)
     /* No handler of the interpreter may run in the child; the program unblocks its signals itself. */
     sigset_t all, mask;
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &mask); /* pthread_sigmask is the same, but asks for glibc 2.32 */
+    sigprocmask(SIG_SETMASK, &all, &mask); /* pthread_sigmask is the same, but needs glibc 2.32 */
     long pid = older ? older_clone(flags, &pidfd) : raw_clone3(&request, length);
     if (pid == 0)
         child(shared);

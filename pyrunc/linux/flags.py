@@ -1,6 +1,6 @@
 """Linux constants, with the kernel's names.
 
-The one place for numbers of the kernel's ABI, so that no other module has 0x20000. plan/ and spec/ may import
+All numbers of the kernel's ABI are here, so that no other module has 0x20000. plan/ and spec/ may import
 it, too: it has only numbers, and imports nothing (law 1 and law 2). Three kinds of numbers are elsewhere:
 errors in `errno`, signals in `_signal`, and those of a format that only one module reads or writes (netlink,
 ELF, BPF instructions) in that module. Those that only slow code needs are in flags_slow.py.
