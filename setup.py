@@ -85,7 +85,7 @@ class BuildWithInit(build_ext):  # type: ignore[misc]
     def build_extensions(self) -> None:
         """Compile both."""
         made = Path(self.build_temp) / "init"
-        runpy.run_path("pyrunc/init/build.py")["write_header"](made)
+        runpy.run_path("pyrunc/init/compile.py")["write_header"](made)
         for extension in self.extensions:
             extension.include_dirs.append(str(made))
         super().build_extensions()

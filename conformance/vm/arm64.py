@@ -151,7 +151,7 @@ def _extension(directory: Path, copy: Path) -> None:
     before = os.environ.get("CC")
     os.environ["CC"] = COMPILER
     try:
-        runpy.run_path(str(copy / "pyrunc/init/build.py"))["write_header"](made)
+        runpy.run_path(str(copy / "pyrunc/init/compile.py"))["write_header"](made)
     finally:
         os.environ.pop("CC")
         if before is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _struct
 import os
 import sys
-from errno import EACCES, EINVAL, ENOSPC, EPERM
+from errno import EACCES, EDQUOT, EINVAL, ENOSPC, EPERM
 
 from pyrunc import store
 from pyrunc.apply import identity, unstarted
@@ -174,10 +174,17 @@ def _plain(text: str) -> Callable[[steps.Step, int], Words]:
 
 
 def _keyring(step: steps.Step, errno: int) -> Words:
-    from pyrunc.apply import attributes
-
     name = step.name if isinstance(step, steps.Keyring) else ""
-    return f"unable to join session keyring {name}", attributes.keyring_hint(errno)
+    return f"unable to join session keyring {name}", keyring_hint(errno)
+
+
+def keyring_hint(errno: int) -> str:
+    """Return a hint for a keyring that cannot be joined; "" if the cause is not certain."""
+    if errno == EDQUOT:
+        return "raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for root), or pass --no-new-keyring"
+    if errno in {EPERM, EACCES}:
+        return "pass --no-new-keyring where keyctl is forbidden, or where another user owns the keyring"
+    return ""
 
 
 def _scheduler(step: steps.Step, errno: int) -> Words:
@@ -192,9 +199,18 @@ def _affinity(step: steps.Step, _errno: int) -> Words:
 
 
 def _label(step: steps.Step, _errno: int) -> Words:
-    from pyrunc.apply import attributes
+    return label_words(step) if isinstance(step, steps.LsmLabel) else ("set the label", "")
 
-    return attributes.label_words(step) if isinstance(step, steps.LsmLabel) else ("set the label", "")
+
+def label_words(step: steps.LsmLabel) -> Words:
+    """Return the name of the label that could not be set, and a hint."""
+    name, loads = {"selinux": ("SELinux", "load_policy"), "apparmor": ("AppArmor", "apparmor_parser -r")}[
+        step.lsm
+    ]
+    return (
+        f"set {name} label {step.label!r}",
+        f"is {name} enabled on this host, and is the label loaded ({loads})?",
+    )
 
 
 def _seccomp(_step: steps.Step, errno: int) -> Words:

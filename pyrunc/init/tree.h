@@ -91,7 +91,8 @@ long will_make(int directory, const char *name);
 void not_made(void);
 long will_attach(int mount);
 
-/* table.c; proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type, ... */
+/* mount_table.c; proc_pid_mountinfo(5): id, parent, device, root, mount point, options, optional fields, "-", type,
+ * source, options of the file system */
 struct row {
     uint64_t id, parent, attributes;
     int shared;

@@ -90,8 +90,8 @@ def check_c_warnings() -> str:
         "-DPy_LIMITED_API=0x030B0000",
     ]
     with tempfile.TemporaryDirectory() as made:
-        # build.py compiles pyrunc/init with the same warnings, and raises if there is one.
-        runpy.run_path(str(ROOT / "pyrunc/init/build.py"))["write_header"](Path(made))
+        # compile.py compiles pyrunc/init with the same warnings, and raises if there is one.
+        runpy.run_path(str(ROOT / "pyrunc/init/compile.py"))["write_header"](Path(made))
         include = [f"-I{made}", f"-I{sysconfig.get_path('include')}"]
         sources = sorted(map(str, (ROOT / "pyrunc/linux").glob("*.c")))
         return _run([compiler[0], *flags, *include, *sources])

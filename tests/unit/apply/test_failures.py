@@ -295,3 +295,28 @@ def test_a_report_about_what_the_program_does_not_have(operation: int, code: int
     finally:
         made.sock.close()
         made.far.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EDQUOT, "root_maxkeys"),
+        (errno.EPERM, "--no-new-keyring"),
+        (errno.EACCES, "--no-new-keyring"),
+        (errno.ENOMEM, ""),
+    ],
+)
+def test_a_keyring_that_is_refused(number: int, words: str) -> None:
+    hint = failures.keyring_hint(number)
+    assert words in hint
+    assert bool(hint) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("lsm", "name", "loader"),
+    [("selinux", "SELinux", "load_policy"), ("apparmor", "AppArmor", "apparmor_parser")],
+)
+def test_a_label_that_is_refused(lsm: str, name: str, loader: str) -> None:
+    text, hint = failures.label_words(steps.LsmLabel(lsm=lsm, label="mine"))
+    assert text == f"set {name} label 'mine'"
+    assert loader in hint

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 INIT = Path(plan_program.__file__).resolve().parents[1] / "init"
-BUILD = runpy.run_path(str(INIT / "build.py"))
+BUILD = runpy.run_path(str(INIT / "compile.py"))
 MOST = 44 << 10  # bytes: what every start of a container copies
 
 

@@ -1,4 +1,4 @@
-"""build.py DIRECTORY: compile the init program, write DIRECTORY/init_image.h for the extension.
+"""compile.py DIRECTORY: compile the init program, write DIRECTORY/init_image.h for the extension.
 
 The program is linked with no library: see sys.h. It is small enough to be part of the extension, so that one
 file is installed and none has to be found at run time.
