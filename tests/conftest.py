@@ -1,4 +1,4 @@
-"""What all tests share: the command as an installed pyrunc would run."""
+"""Shared by all tests: the command runs as an installed pyrunc would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README.md and docs/ lead to everything there is, and nowhere else; what they name exists."""
+"""README.md and docs/ link to all pages, and only to files that exist; what they name exists, too."""
 
 from __future__ import annotations
 

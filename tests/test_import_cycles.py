@@ -1,6 +1,6 @@
-"""No module imports itself by way of others: neither at its head, nor in a function, nor for types alone.
+"""No module imports itself through others: neither at its top, nor in a function, nor for types only.
 
-Who reads a cycle can begin nowhere. What two modules need of each other goes into a third one.
+In a cycle there is no module to begin reading with. What two modules need from each other goes into a third.
 """
 
 from __future__ import annotations

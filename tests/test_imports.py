@@ -1,12 +1,12 @@
-"""Start-up is a feature: what the hot verbs import, against an allow-list. No clock, so no flakiness.
+"""What the hot verbs import, compared with an allow-list. There is no clock in it, so it is not flaky.
 
-Every call of an engine starts a new interpreter, so an import is paid for on every call. In
+Every call of an engine starts a new interpreter, so an import costs time in every call. In
 milliseconds, on the machine where the budgets were set: os 1.4, collections 4, enum 4.5 to 6.5, re 8,
 json 8, signal 8, typing 10 to 16, socket 12, pathlib 18, subprocess 19, logging 22, dataclasses 25,
 click 45, jsonschema 75; each module of ours 0.12, each package 0.15. C modules cost next to nothing.
 
 Each verb really does its work here, in a container, under tests/import_tracker.py. When this fails it prints
-the offender and who asked for it: import it inside the function that needs it, or ask whether it is needed.
+the module and its importer: import it inside the function that needs it, or find out whether it is needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`make install` and `make uninstall` touch what is theirs, and say first what is missing."""
+"""`make install` and `make uninstall` change only their own files, and report first what is missing."""
 
 from __future__ import annotations
 

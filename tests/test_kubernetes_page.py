@@ -1,4 +1,4 @@
-"""docs/kubernetes.md agrees with itself; conformance/engines/cri.py runs containerd with its tables."""
+"""docs/kubernetes.md has no contradictions; conformance/engines/cri.py runs containerd with its tables."""
 
 from __future__ import annotations
 

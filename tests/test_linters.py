@@ -1,6 +1,6 @@
-"""The linters as tests: one command, one report, and no rule that holds only where somebody ran it.
+"""The linters as tests: one command, one report, and CI runs all of them.
 
-A tool that is not installed is a skip on somebody's machine and a failure in CI.
+If a tool is not installed, its test is skipped; in CI it fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is installed is all of pyrunc, and works without the checkout."""
+"""An installation has all of pyrunc, and works without the checkout."""
 
 from __future__ import annotations
 

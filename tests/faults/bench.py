@@ -1,4 +1,4 @@
-"""What is tried under faults, and what has to hold afterwards."""
+"""The verbs that are tried under faults, and what must be true afterwards."""
 
 from __future__ import annotations
 

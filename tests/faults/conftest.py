@@ -1,4 +1,4 @@
-"""The command under faults needs root, a static busybox, a C compiler and leave to trace."""
+"""The command under faults needs root, a static busybox, a C compiler and the right to use ptrace."""
 
 from __future__ import annotations
 

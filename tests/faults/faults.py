@@ -1,6 +1,6 @@
-"""One call of a command that goes wrong at one system call: which calls there are, and how they can fail.
+"""One call of a command in which one system call fails: which system calls there are, and how they can fail.
 
-fault.c does it, from outside and by ptrace: the command is the one that is used, and knows nothing of it.
+fault.c does it from outside, by ptrace: the command is not changed, and does not notice it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Kill and refuse at every step of every verb that changes something; then look what is left (law 4).
+"""Kill the command, or refuse a system call, at every step of every verb that changes something (law 4).
 
-Whatever happens: `state` answers, `delete --force` succeeds and can be repeated, and then no process, mount,
-cgroup, keyring, file or descriptor is left; volumes are whole, the root file system and sources as before.
+Afterwards `state` must answer, `delete --force` must succeed and be repeatable, and then no process, mount,
+cgroup, keyring, file or descriptor may be left; volumes must be complete, the root file system and sources
+as before.
 
 `make test` tries some of the steps, `make faults` (PYRUNC_FAULTS=all) every one.
 """

@@ -1,6 +1,6 @@
-"""Try changed inputs for a time: python -m tests.fuzz [--seconds 60] [--seed N]. `make fuzz` calls it.
+"""Try changed inputs for some time: python -m tests.fuzz [--seconds 60] [--seed N]. `make fuzz` calls it.
 
-What breaks a rule is kept in tests/fuzz/corpus, where the tests try it again from then on.
+An input that breaks a rule is saved in tests/fuzz/corpus; from then on the tests try it each time.
 """
 
 from __future__ import annotations

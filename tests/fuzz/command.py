@@ -1,7 +1,7 @@
 """The real command on changed inputs: one line, no internal error, nothing left behind.
 
-It runs as root on a real host, so an input may do only what a container can be trusted with: whatever leaves
-the fuzzer's own directory or has no namespaces of its own is planned and not run.
+It runs as root on a real host, so an input may only do what a container can safely do: an input that leaves
+the fuzzer's own directory, or has no namespaces of its own, is planned but not run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must hold for any bytes at all as config.json: an answer or a Failure, and a plan that is sane."""
+"""What must be true for any bytes as config.json: an answer or a Failure, and a plan that makes sense."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Change an input a little, in ways that find faults: numbers next to a limit, words with a meaning.
 
-Needs nothing but Python; fuzz_config.py hands the same changes to atheris, which knows what they reached.
+It needs only Python; fuzz_config.py gives the same changes to atheris, which measures the code they reach.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done with an input in this process, and what must come of it: an answer, or one line of reason."""
+"""What is done with an input in this process, and its result: an answer, or an error of one line."""
 
 from __future__ import annotations
 

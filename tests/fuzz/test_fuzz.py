@@ -1,6 +1,6 @@
-"""Each fuzzer for a bounded time, which FUZZ_SECONDS makes longer; and a bounded round without atheris.
+"""Each fuzzer for a limited time, which FUZZ_SECONDS makes longer; and a limited round without atheris.
 
-What was ever found is in corpus/ and tried each time.
+All inputs that were ever found are in corpus/ and tried each time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The init program's checker and loop, fed with changed programs under the sanitizers of the compiler.
+"""The init program's check and its loop, with changed programs, under the sanitizers of the compiler.
 
-INIT_FUZZ_SECONDS makes it longer; without it the number of inputs is bounded, to some seconds.
+INIT_FUZZ_SECONDS makes it longer; without it the number of inputs is limited, so that it takes some seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The resolver of mount points against its model."""
+"""The resolver of mount points compared with its model."""
 
 from __future__ import annotations
 

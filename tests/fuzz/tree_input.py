@@ -1,6 +1,6 @@
-"""What must hold for any tree and any path as mount point: it stays inside, and is where chroot has it.
+"""What must be true for any tree and any mount point's path: it stays inside, where chroot would find it.
 
-The model of "where chroot has it" is a walk over a dictionary, so simple that it can be believed.
+The model for this place is a walk over a dictionary, simple enough to be trusted.
 """
 
 from __future__ import annotations

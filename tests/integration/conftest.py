@@ -1,4 +1,4 @@
-"""Fixtures of the tests with real containers; after each one it is checked that nothing is left behind."""
+"""Fixtures of the tests with real containers; after each test they check that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotations that do something, in real containers."""
+"""Annotations that have an effect, in real containers."""
 
 from __future__ import annotations
 

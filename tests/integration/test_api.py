@@ -1,4 +1,4 @@
-"""`import pyrunc` with real containers: what a program can do with them, and that it stays as it was."""
+"""`import pyrunc` with real containers: what a program can do, and that its own process is not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AppArmor: the profile of the process and of `exec`, seen and felt from inside (aa_change_onexec(2))."""
+"""AppArmor: the profile of the process and of `exec`, and its effect inside (aa_change_onexec(2))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example bundles are documentation that runs; here it runs."""
+"""The example bundles are documentation that can be run; this runs it."""
 
 from __future__ import annotations
 

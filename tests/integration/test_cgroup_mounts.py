@@ -1,4 +1,4 @@
-"""What a container sees of cgroups: version 1 and hybrid as on this host, version 2 in a private tree."""
+"""The cgroup mounts in a container: version 1 and hybrid as on this host, version 2 in a private tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint, with a stand-in for CRIU: what is asked of it, and what is said when it cannot be done."""
+"""Checkpoint, with a stand-in for CRIU: the requests to it, and the messages when it cannot be done."""
 
 from __future__ import annotations
 

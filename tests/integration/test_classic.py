@@ -1,7 +1,7 @@
 """The tree made with mount(2): the same, to the last flag, as with the new mount API.
 
-Run under a filter that answers as an old kernel does (ENOSYS), and as the filter of a container around us
-does (EPERM). Source: mount(2), mount_setattr(2), seccomp(2).
+It runs under a seccomp filter that answers as an old kernel (ENOSYS), or as the filter of an outer container
+(EPERM). Source: mount(2), mount_setattr(2), seccomp(2).
 """
 
 from __future__ import annotations

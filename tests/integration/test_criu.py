@@ -1,7 +1,7 @@
-"""Checkpoint and restore with CRIU itself, where that works.
+"""Checkpoint and restore with CRIU itself, if it works here.
 
 CRIU must fit the kernel: before 4.1 it cannot work on Linux 6.13 and later. Then these tests are skipped,
-with CRIU's own words as the reason.
+with CRIU's own message as the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/design.md, followed: its patches are applied to a copy of the code, which then runs its commands."""
+"""docs/design.md: its patches are applied to a copy of the code, and then its commands are run there."""
 
 from __future__ import annotations
 

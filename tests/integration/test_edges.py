@@ -1,6 +1,6 @@
-"""The least and the largest number of every integer of config.json, in a real container.
+"""The smallest and the largest number of every integer of config.json, in a real container.
 
-tests/property/test_edges.py has all edges as far as the plan; what the kernel then says to them is seen here.
+tests/property/test_edges.py tests all of them up to the plan; this shows how the kernel answers.
 """
 
 from __future__ import annotations

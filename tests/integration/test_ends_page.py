@@ -1,4 +1,4 @@
-"""docs/ends.md and docs/doctor.md, run: each command of the pages, in its order, with its answers."""
+"""docs/ends.md and docs/doctor.md: each command is run, in the page's order, and its answer compared."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whatever is wrong around a call, it ends with one clear line: no traceback, no dump, no signal, no silence.
+"""A call in a broken environment ends with one clear line: no traceback, no dump, no signal, no silence.
 
-What fails may be the very thing it takes to say what failed: descriptors or memory to import with, the codec
-that a wrong byte is refused with, the directory that paths are looked up from.
+The broken part may be needed to report it: descriptors or memory for imports, the codec for a message about
+a wrong byte, the directory from which paths are looked up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`exec` where a container's cgroup takes no process: it hands controllers on to those below (cgroups(7))."""
+"""`exec` if the container's cgroup takes no process, because it passes controllers on (cgroups(7))."""
 
 from __future__ import annotations
 

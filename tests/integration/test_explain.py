@@ -1,4 +1,4 @@
-"""`pyrunc explain ID`: told of a real container, what it may do and not do, and what was not as asked."""
+"""`pyrunc explain ID` of a real container: what it may do and not do, and what differs from the request."""
 
 from __future__ import annotations
 

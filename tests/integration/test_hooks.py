@@ -1,4 +1,4 @@
-"""Hooks: when each runs, where, with what, and what follows from its failure (config.md, "Hooks")."""
+"""Hooks: when and where each runs, its input, and the effect of its failure (config.md, "Hooks")."""
 
 from __future__ import annotations
 

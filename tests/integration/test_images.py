@@ -1,4 +1,4 @@
-"""From an image to a running container: what the image says is what the process finds."""
+"""From an image to a running container: the process finds what the image says."""
 
 from __future__ import annotations
 

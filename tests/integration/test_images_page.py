@@ -1,4 +1,4 @@
-"""docs/images.md, run: each command of the page, in its order, with its answers."""
+"""docs/images.md: each command of the page is run, in its order, and its answer compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installed command is a program with the interpreter in it: the same pyrunc, only sooner."""
+"""The installed command is a program with the interpreter in it: the same pyrunc, only faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a container, and what each verb says at the wrong moment (runtime.md)."""
+"""The life of a container, and the message of each verb at the wrong time (runtime.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Messages that people could make nothing of in other runtimes, and what is said here instead.
+"""Messages that users of other runtimes did not understand, and pyrunc's message in each case.
 
-Each case is one from public issue trackers: what was wrong, and the words a person needs to mend it. A
-message is one line (a report on a config.json one line per problem) and has no traceback.
+Each case is from a public issue tracker: what was wrong, and the words that a user needs to correct it. A
+message is one line (a report on a config.json is one line for each problem) and has no traceback.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Mistakes that people make, and what is said: one table of what was typed, written, or asked to run.
+"""Mistakes that people make, and the messages: one table of what was typed, written, or asked to run.
 
-What is said names what is wrong and what to write instead, in one line. docs/mistakes.md shows some of them
+A message names what is wrong and what to write instead, in one line. docs/mistakes.md shows some of them
 side by side with other runtimes.
 """
 

@@ -1,4 +1,4 @@
-"""The example bundles about mounts: what their READMEs promise is what they print."""
+"""The example bundles about mounts: they print what their READMEs say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that are more than a flag: copy-up, symlinks at either end, remounts, data, refusals."""
+"""Options that are more than a flag: copy-up, symlinks as source or destination, remounts, data, refusals."""
 
 from __future__ import annotations
 

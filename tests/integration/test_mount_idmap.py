@@ -1,4 +1,4 @@
-"""Id-mapped mounts: who owns what, on both sides, in every spelling, and what is refused."""
+"""Id-mapped mounts: owners on both sides, in every spelling, and what is refused."""
 
 from __future__ import annotations
 

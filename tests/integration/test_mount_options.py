@@ -1,7 +1,7 @@
-"""Every word of the option table as a real mount: what the kernel shows inside and outside, what is felt.
+"""Every word of the option table as a real mount: the kernel's table inside and outside, and the effect.
 
-One container has them all, each on a directory and a file system mounted below that. A word that is added to
-the table without a case here fails.
+One container has them all, each on a directory and a file system mounted below that. If a word is added to
+the table without a case here, a test fails.
 """
 
 from __future__ import annotations

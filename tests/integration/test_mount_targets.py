@@ -1,4 +1,4 @@
-"""Both ends of a mount: every kind of source, and targets that are missing, in the way, or lead elsewhere."""
+"""Every kind of source, and mount points that are missing, of the wrong type, or lead elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mount points that were made for a container go with it; nothing else does."""
+"""The mount points that were made for a container are removed with it, and nothing else."""
 
 from __future__ import annotations
 

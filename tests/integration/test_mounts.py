@@ -1,4 +1,4 @@
-"""The mounts array as a whole: where other runtimes disagree, its order, its size, and what is left of it."""
+"""The mounts array as a whole: cases where runtimes differ, its order, its size, and what is left of it."""
 
 from __future__ import annotations
 

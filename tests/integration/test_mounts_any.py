@@ -1,4 +1,4 @@
-"""Any right mounts array: the kernel shows what the plan says, and delete leaves the host as it was."""
+"""Any valid mounts array: the kernel's table is as planned, and delete leaves the host as it was."""
 
 from __future__ import annotations
 

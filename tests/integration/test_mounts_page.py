@@ -1,4 +1,4 @@
-"""docs/mounts.md, run: each command of the page, in its order, with its answers."""
+"""docs/mounts.md: each command of the page is run, in its order, and its answer compared."""
 
 from __future__ import annotations
 

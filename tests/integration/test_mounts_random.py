@@ -1,4 +1,4 @@
-"""Any mounts array, for real: a container or an explained refusal, and nothing is left of either."""
+"""Random mounts arrays: a container or an explained refusal, and nothing is left of either."""
 
 from __future__ import annotations
 

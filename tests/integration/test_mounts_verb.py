@@ -1,4 +1,4 @@
-"""`pyrunc mounts`: what real containers have mounted, how it has drifted, and changing it while they run."""
+"""`pyrunc mounts`: the mounts of real containers, how they have changed, and changing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Namespaces: new ones, joined ones, none; and what is set in them (hostname, sysctl, ids, time)."""
+"""Namespaces: new ones, joined ones, none; and their settings (hostname, sysctl, ids, time)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Mount points with odd names: in a mount table a path may hold everything but a newline, a tab and a space.
+"""Mount points with odd names: a path in a mount table may contain anything but a newline, a tab and a space.
 
-Any user of the host may be able to mount something (FUSE), and a table that cannot be read because of its
-name would keep every container from starting.
+Any user of the host may be able to mount something (FUSE). If such a name made the table unreadable, no
+container could start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""--overlay: a container that can write, on a root file system that never changes."""
+"""--overlay: a container that can write, and a root file system that never changes."""
 
 from __future__ import annotations
 

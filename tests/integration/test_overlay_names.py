@@ -1,4 +1,4 @@
-"""Overlays whose layers have to be named: before Linux 6.13, and with mount(2).
+"""Overlays whose layers must be given by name: before Linux 6.13, and with mount(2).
 
 Source: the kernel's Documentation/filesystems/overlayfs.rst.
 """

@@ -1,4 +1,4 @@
-"""docs/overlay.md and bundles/overlay, run: each command of the page, in its order, with its answers."""
+"""docs/overlay.md and bundles/overlay: each command is run, in the page's order, and its answer compared."""
 
 from __future__ import annotations
 

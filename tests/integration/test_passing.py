@@ -1,4 +1,4 @@
-"""What is handed through: descriptors, sockets, pid files, keyrings, readiness."""
+"""What the caller passes to a container: descriptors, sockets, pid files, keyrings, readiness."""
 
 from __future__ import annotations
 

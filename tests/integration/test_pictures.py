@@ -1,4 +1,4 @@
-"""The pictures of README.md: the program that draws them works, and what is there is what it draws."""
+"""The pictures of README.md: the program that draws them works, and draws the same pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process finds when it starts: everything under /process of the configuration."""
+"""A process as it finds itself at its start: everything under /process of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mount propagation, live: what is mounted later on one side turns up on the other, or does not.
+"""Mount propagation: whether a later mount on one side appears on the other.
 
 The host's side is a tmpfs of its own for each test, made shared: nothing reaches the rest of the host.
 """

@@ -1,4 +1,4 @@
-"""docs/python.md, run: each example of the page, in its order, with its answers."""
+"""docs/python.md: each example of the page is run, in its order, and its answer compared."""
 
 from __future__ import annotations
 

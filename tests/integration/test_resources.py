@@ -1,4 +1,4 @@
-"""linux.resources: each limit is read back from the kernel, the important ones are felt."""
+"""linux.resources: each limit is read back from the kernel; for the important ones the effect is tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restore, with a stand-in for CRIU: what is asked of it, and that a failed one leaves nothing."""
+"""Restore, with a stand-in for CRIU: the requests to it, and that a failed restore leaves nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens, nothing is left behind, and `delete --force` brings everything to an end (law 4)."""
+"""After any failure nothing is left behind, and `delete --force` removes everything (law 4)."""
 
 from __future__ import annotations
 

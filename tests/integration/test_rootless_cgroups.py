@@ -1,4 +1,4 @@
-"""Cgroups of an ordinary user's containers: none, others', delegated ones (cgroups(7) "delegation")."""
+"""Cgroups of an ordinary user's containers: none, other users', delegated ones (cgroups(7) "delegation")."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""SELinux: labels of the process, of `exec`, of mounts and of volumes, read back and felt.
+"""SELinux: labels of the process, of `exec`, of mounts and of volumes, read back, and their effects.
 
-The types are those of the smallest policy that shows them, conformance/vm/policy.cil: container_t may read
-container_file_t and not secret_t.
+The types are those of a minimal policy, conformance/vm/policy.cil: container_t may read container_file_t
+and not secret_t.
 """
 
 from __future__ import annotations

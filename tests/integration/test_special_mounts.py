@@ -1,4 +1,4 @@
-"""/proc, /sys, /dev and what is in them; masked and read-only paths; the root; labels."""
+"""/proc, /sys, /dev and their contents; masked and read-only paths; the root; labels."""
 
 from __future__ import annotations
 

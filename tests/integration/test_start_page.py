@@ -1,4 +1,4 @@
-"""README.md and docs/README.md, run: each command with its answer, in their order."""
+"""README.md and docs/README.md: each command is run, in its order, and its answer compared."""
 
 from __future__ import annotations
 

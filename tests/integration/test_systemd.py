@@ -1,4 +1,4 @@
-"""The systemd cgroup manager, where systemd runs: the unit and the cgroup's files agree, and both go away."""
+"""The systemd cgroup manager, if systemd runs: unit and cgroup files agree, and both are removed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The systemd cgroup manager for an ordinary user: scopes of the user's own manager, on the user's own bus.
 
-The manager is a service of the system's here, as systemd-logind would have started it, with the same name and
-in the same place, for a user whom the machine has to know: conformance/vm/selection.toml makes one.
+Here the manager is a service of the system's systemd, as systemd-logind would have started it, with the same
+name and at the same path, for a user whom the machine must know: conformance/vm/selection.toml makes one.
 """
 
 from __future__ import annotations

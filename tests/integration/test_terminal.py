@@ -1,4 +1,4 @@
-"""Terminals: the container's own, the way to the engine, and the caller's in the foreground."""
+"""Terminals: the container's own, its way to the engine, and the caller's in the foreground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see on a terminal of 80 columns: every table fits, nothing is coloured that should not be."""
+"""The output on a terminal of 80 columns: every table fits, and only the right words are coloured."""
 
 from __future__ import annotations
 

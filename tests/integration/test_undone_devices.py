@@ -1,4 +1,4 @@
-"""Devices in a root file system: gone with a creation that fails, left by a container that was there."""
+"""Devices in a root file system: removed if the creation fails, left by a container that was created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that cannot be started: run, start and exec say why, each in one line with the verb before it."""
+"""A program that cannot be started: run, start and exec give the reason in one line that names the verb."""
 
 from __future__ import annotations
 

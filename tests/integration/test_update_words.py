@@ -1,4 +1,4 @@
-"""update refuses words that are no values, and changes nothing."""
+"""update refuses words that are not values, and changes nothing."""
 
 from __future__ import annotations
 

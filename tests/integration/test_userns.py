@@ -1,4 +1,4 @@
-"""User namespaces made and joined as root.
+"""User namespaces that root makes and joins.
 
 Source: user_namespaces(7); runtime-spec config-linux.md "User namespace mappings".
 """

@@ -1,7 +1,7 @@
-"""Mounts that are not what was asked, for real: somebody changes one before the container is ready.
+"""Mounts that differ from the request, for real: a hook changes one before the container is ready.
 
-A createContainer hook runs in the container's mount namespace when all mounts stand, so it can do what a
-kernel or a file system that ignores a flag would do. Both ways to ask the kernel find it.
+A createContainer hook runs in the container's mount namespace when all mounts are made, so it can do what a
+kernel or a file system that ignores a flag would do. Both ways to ask the kernel find the difference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What five other systems show of their volumes, shown with pyrunc.
+"""What five other systems demonstrate about their volumes, done with pyrunc.
 
-m-docker, WYFdocker and mydocker were written to show how containers work, Docker and iSulad are in service.
-Each test does what that system's own documentation or tests do, and asks for the same, or for what was meant
-there.
+m-docker, WYFdocker and mydocker were written to show how containers work; Docker and iSulad are in use. Each
+test does the same as that system's documentation or tests, and expects the same, or what they intended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/volumes.md and bundles/volumes, run: each command of the page, in its order, with its answers."""
+"""docs/volumes.md and bundles/volumes: each command is run, in the page's order, and its answer compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wait, stop, inspect and doctor: how containers end, all that is known of one, what users are told."""
+"""wait, stop, inspect and doctor: how containers end, what is known about one, what users are told."""
 
 from __future__ import annotations
 

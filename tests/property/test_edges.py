@@ -1,7 +1,7 @@
-"""A number that the schema accepts leads to a plan or to a message: each integer, at every edge.
+"""A number that the schema accepts leads to a plan or to a message: each integer, with its limit values.
 
-System calls take numbers of a certain width. A plan with other numbers would fail late, where the property is
-not known any more.
+System calls take numbers of a certain width. A plan with larger numbers would fail late, when the property is
+no longer known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two readers of JSON, one fast and one that knows places: they take the same texts, and read them alike."""
+"""Two readers of JSON, a fast one and one that knows places: they read the same texts, with one meaning."""
 
 from __future__ import annotations
 

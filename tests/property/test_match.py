@@ -1,4 +1,4 @@
-"""Law 2's contract over command lines: the strict matcher saves time and never changes the meaning."""
+"""Law 2 for command lines: the strict matcher saves time and never changes the meaning."""
 
 from __future__ import annotations
 

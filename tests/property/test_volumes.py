@@ -1,4 +1,4 @@
-"""The mount flags: what is taken can be spelled again, what is refused is refused in one line."""
+"""The mount flags: an accepted one can be spelled again, a refused one is refused in one line."""
 
 from __future__ import annotations
 

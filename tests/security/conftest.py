@@ -1,4 +1,4 @@
-"""Fixtures of the attacks: a bundle, a runtime, a host to be harmed, and C programs to do it with."""
+"""Fixtures of the attacks: a bundle, a runtime, a file of the host to attack, and C programs to attack it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Container ids that are paths (crun 1.20, 1.28), and other text that means more than it seems."""
+"""Container ids that are paths (crun 1.20, 1.28), and other text that has a second meaning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A container that lies to who comes in: LXC CVE-2015-1334 (attach trusts its /proc), keys, files.
+"""A container that deceives a process that enters: LXC CVE-2015-1334 (attach trusts its /proc), keys, files.
 
-The container may mount what it likes over its own /proc, /dev and /sys. `exec` must not read or write any of
-it on the way in, and what belongs to the caller (keyring, stdio) stays the caller's.
+The container may mount anything over its own /proc, /dev and /sys. `exec` must not read or write any of it
+while it enters, and what belongs to the caller (keyring, stdio) stays the caller's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mount points that are symlinks: CVE-2015-3629 (respawn), LXC CVE-2015-1335, crun CVE-2019-18837.
 
-The image decides what lies on the way to a mount point. Whatever it puts there, the mount and everything
+The image decides every part of the path of a mount point. Whatever it has there, the mount and everything
 made for it must stay inside the root file system.
 """
 

@@ -1,7 +1,7 @@
-"""Who the process is: CVE-2016-3697 (runc), CVE-2026-30892 (crun), and numbers that mean something else.
+"""The user of a process: CVE-2016-3697 (runc), CVE-2026-30892 (crun), and numbers with another meaning.
 
 A number given as user is a number, whatever name the image's /etc/passwd has for it; a part not given keeps
-its value; and 2**32-1, which to setresuid(2) says "leave it as it is", must not leave the process root.
+its value; and 2**32-1, which tells setresuid(2) to leave the id as it is, must not leave the process root.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process on its way in is looked into: CVE-2016-9962, bubblewrap CVE-2016-8659.
+"""A process that enters is read or traced: CVE-2016-9962, bubblewrap CVE-2016-8659.
 
 `exec` joins namespaces in which hostile processes already run. Until it has become a process of the
 container like any other, none of them may read its descriptors, memory, environment or root, or trace it.

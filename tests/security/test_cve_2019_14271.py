@@ -1,7 +1,7 @@
 """Code of the image run with the runtime's rights: CVE-2019-14271 (libnss), and what it means for Python.
 
 After the root is entered, an import, a codec, an NSS look-up or a lazily loaded library would come from the
-image. Here every such file of the image leaves a mark when it is loaded by anybody.
+image. Here every such file of the image leaves a mark when any process loads it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Volumes over /proc: CVE-2019-16884 (runc, crun), CVE-2015-3631, and the files in it.
 
-An image can ask for a volume (VOLUME /proc). Mounted there, it would be the attacker's files that the
-runtime takes for the kernel's: a label written to /proc/self/attr/exec confines nobody.
+An image can ask for a volume (VOLUME /proc). If it were mounted there, the runtime would take the attacker's
+files for the kernel's: a label written to /proc/self/attr/exec would have no effect.
 """
 
 from __future__ import annotations

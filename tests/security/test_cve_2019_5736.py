@@ -1,9 +1,9 @@
-"""CVE-2019-5736 (runc), youki#343: the container gets hold of the runtime's executable and overwrites it.
+"""CVE-2019-5736 (runc), youki#343: the container opens the runtime's executable and overwrites it.
 
-The executable of a process is reachable as /proc/PID/exe. An image whose entry point leads there makes the
+The executable of a process can be reached as /proc/PID/exe. An image whose entry point leads there makes the
 kernel run the host's file inside the container, with the image's dynamic loader. The attacker keeps a
-descriptor of it, waits until nothing executes it any more, and opens it for writing. Here the attack stops
-one step before doing harm: opened for appending is enough to be guilty.
+descriptor of it, waits until no process executes it any more, and opens it for writing. The attack here
+stops one step before doing harm: if the file could be opened for appending, the test fails.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a runtime leaves lying about: CVE-2020-15257, bubblewrap CVE-2019-12439, LXC CVE-2015-1331.
+"""What a runtime leaves for others to find: CVE-2020-15257, bubblewrap CVE-2019-12439, LXC CVE-2015-1331.
 
 Abstract sockets that any process of the network namespace can reach, scratch directories with names that can
-be guessed, state where others can write, secrets that others can read.
+be guessed, state where other users can write, secrets that other users can read.
 """
 
 from __future__ import annotations

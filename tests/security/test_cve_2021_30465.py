@@ -1,8 +1,8 @@
-"""Mount points exchanged while they are used: CVE-2021-30465, and CVE-2024-45310 (files made on the host).
+"""Mount points replaced while they are used: CVE-2021-30465, and CVE-2024-45310 (files made on the host).
 
-A volume is shared with a container of the attacker's, which exchanges a directory in it for a symlink as
-fast as it can while the next container is started with a mount point below. Neither the mount nor the
-directories and files made for it may ever get out.
+A volume is shared with a container of the attacker's. That container replaces a directory in it by a symlink
+and back as fast as it can, while the next container is started with a mount point below. Neither the mount
+nor the directories and files made for it may ever be outside.
 """
 
 from __future__ import annotations

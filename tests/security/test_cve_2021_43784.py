@@ -1,8 +1,8 @@
 """Lengths that do not fit: CVE-2021-43784.
 
 The message that told runc's init which namespaces to make had lengths of 16 bits; a long string could push
-out the request for namespaces. Whatever the lengths, a container has all it was asked to have, or there is
-none.
+out the request for namespaces. With any lengths, a container has everything that it was asked to have, or it
+is not made.
 """
 
 from __future__ import annotations

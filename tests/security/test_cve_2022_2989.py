@@ -1,6 +1,6 @@
-"""Supplementary groups that come along: CVE-2022-2989, CVE-2022-2990, CVE-2022-2995, CVE-2022-36109.
+"""Groups that a process should not have: CVE-2022-2989, CVE-2022-2990, CVE-2022-2995, CVE-2022-36109.
 
-The groups of whoever called the runtime, and a group given twice, change what a process may read (or, with
+The groups of the runtime's caller, and a group given twice, change what a process may read (or, with
 negative permissions, may not). A process has the groups its configuration names and no other.
 """
 

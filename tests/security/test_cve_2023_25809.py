@@ -1,6 +1,6 @@
-"""A cgroup tree that can be written: CVE-2023-25809, crun 1.29.1, CVE-2022-0492 (release_agent).
+"""A cgroup tree that can be written to: CVE-2023-25809, crun 1.29.1, CVE-2022-0492 (release_agent).
 
-Where a new sysfs or cgroup mount is not possible the host's is bound instead, and "ro" must then hold for
+If a new sysfs or cgroup mount is not possible, the host's is bound instead, and "ro" must then be true for
 everything that is visible, not only for the top.
 """
 

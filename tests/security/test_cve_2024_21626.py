@@ -1,7 +1,7 @@
 """Descriptors and directories of the host that stay open: CVE-2024-21626, youki#2663, LXC CVE-2016-8649.
 
-A working directory or a program named through /proc/self/fd/N reaches whatever the runtime left open, and
-from there the host's tree. Closing on execve is too late: the kernel resolves the name before.
+A working directory or a program named through /proc/self/fd/N reaches any file that the runtime left open,
+and from there the host's tree. Closing on execve is too late: the kernel resolves the name before.
 """
 
 from __future__ import annotations

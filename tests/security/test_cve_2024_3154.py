@@ -1,7 +1,7 @@
 """Annotations that reach systemd: CVE-2024-3154.
 
-Annotations often come from whoever starts a container. As a systemd property one could reboot the host, start
-other units, or pull the host's processes into the container's unit, to be killed with it.
+Annotations often come from the user who starts a container. As a systemd property one could reboot the host,
+start other units, or move the host's processes into the container's unit, to be killed with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What masks is the attacker's: CVE-2025-31133, youki CVE-2025-62161.
+"""The file that masks others is the attacker's: CVE-2025-31133, youki CVE-2025-62161.
 
-Without a fresh /dev the image's /dev/null was bound over masked files. A symlink in its place bound any file
-of the host's kernel, writable, to a place the container can reach.
+Without a new /dev the image's /dev/null was bound over masked files. A symlink in its place made any file of
+the host's kernel writable at a path that the container can reach.
 """
 
 from __future__ import annotations

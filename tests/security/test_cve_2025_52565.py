@@ -1,4 +1,4 @@
-"""The console is put where a symlink points: CVE-2025-52565, CVE-2015-3627.
+"""The console is mounted where a symlink points: CVE-2025-52565, CVE-2015-3627.
 
 The terminal's slave is bound over /dev/console. If that is a symlink of the image, or /dev/pts is not the
 devpts that was just mounted, a file of the attacker's choice is made, covered or opened.

@@ -1,4 +1,4 @@
-"""Writes to procfs that end elsewhere: CVE-2025-52881, youki CVE-2025-62596, CVE-2022-0811 (sysctls).
+"""Writes to procfs that go elsewhere: CVE-2025-52881, youki CVE-2025-62596, CVE-2022-0811 (sysctls).
 
 What the runtime writes to /proc (labels, sysctls, id maps) must reach the kernel's file of that name and no
 other, and only settings of namespaces that are the container's own may be written at all.

@@ -1,7 +1,7 @@
-"""/dev is filled where a symlink points: CVE-2026-41579 (runc), CVE-2026-47766 (crun), crun CVE-2025-24965.
+"""Devices are made where /dev points: CVE-2026-41579 (runc), CVE-2026-47766 (crun), crun CVE-2025-24965.
 
-Device nodes, links and the removal of an old ptmx happen in whatever directory /dev is. An image whose /dev
-leads elsewhere must not have anything made or removed outside its root.
+The runtime makes device nodes and links, and removes an old ptmx, in the directory that /dev is. An image
+whose /dev leads elsewhere must not cause anything to be made or removed outside its root.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a container nests as deep as it likes: cgroups, mounts, processes, directories.
+"""Things that a container nests very deeply: cgroups, mounts, processes, directories.
 
-A call within a call for each level ends at a thousand, a descriptor for each level where descriptors end, and
-a path with all their names at 4,095 bytes. Whoever could make a command fail in this way would not be listed,
-or not be removed.
+A recursive function ends at a thousand levels; a descriptor for each level ends at the limit of descriptors;
+a path with all their names ends at 4,095 bytes. If a container could make a command fail in this way, it
+could not be listed or removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Device nodes and links are made in a directory of the host: runc#80, runc#96, runc#1866.
 
-/dev is filled by the runtime unless something is bound there. What counts is where a bind ends, not how
-config.json spells it, and no symlink of an image makes a bound directory /dev.
+The runtime makes devices in /dev unless something is bound there. Where the bind really is counts, not its
+spelling in config.json, and no symlink of an image makes a bound directory /dev.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A process of an ordinary user's runtime is looked into from inside: CVE-2016-9962 without root.
+"""A process of an ordinary user's runtime is read from inside: CVE-2016-9962 without root.
 
-Root of a user namespace has CAP_SYS_PTRACE over all that is in it and dumpable. What `exec` makes, and the
-init of a container that shares namespaces with another, is seen before it is a process of the container: it
-must not be dumpable by then, or its root, working directory, memory and environment are the host's.
+Root of a user namespace has CAP_SYS_PTRACE over all dumpable processes in it. The process that `exec` makes,
+and the init of a container that shares namespaces with another, are visible before they are processes of the
+container. They must not be dumpable then, or their root, working directory, memory and environment, which are
+the host's, can be read.
 """
 
 from __future__ import annotations

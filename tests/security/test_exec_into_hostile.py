@@ -1,8 +1,8 @@
-"""A process that enters a container is whole when it is first seen: the class of CVE-2016-9962, in full.
+"""A process that enters a container is complete when it is first visible: the whole class of CVE-2016-9962.
 
-The spy has every capability, CAP_SYS_PTRACE included, so no access right keeps it out. It stops each new
-process as soon as it appears, and then looks: at the root, the working directory, the descriptors, the
-program, the mount namespace, and through the whole memory for a variable of the runtime's own environment.
+The spy has every capability, CAP_SYS_PTRACE included, so no access right stops it. It stops each new process
+as soon as it appears, and then reads its root, working directory, descriptors, program and mount namespace,
+and searches the whole memory for a variable of the runtime's own environment.
 """
 
 from __future__ import annotations

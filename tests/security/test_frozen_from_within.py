@@ -1,7 +1,7 @@
 """A container freezes its own processes, so that they cannot be ended.
 
-In version 1 of cgroups a frozen process dies only when it is let go on, and whoever has a cgroup mount of its
-own can freeze what is below its cgroup, itself included.
+In version 1 of cgroups a frozen process dies only after it is thawed, and a process with a cgroup mount of
+its own can freeze everything below its cgroup, itself included.
 """
 
 from __future__ import annotations

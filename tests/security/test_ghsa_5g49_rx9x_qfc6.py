@@ -1,7 +1,7 @@
 """Names that lead out of a cgroup: GHSA-5g49-rx9x-qfc6 (unified), and exec --cgroup of crun.
 
 The name of a cgroup's file is one path component, a sub-cgroup is below the container's, and a cgroup path
-does not climb.
+has no "..".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A process in the container's mount namespace is stopped, looked through, killed, or told too much.
+"""A process in the container's mount namespace is stopped, read, killed, or gets too much data.
 
-`mounts` looks at a container, and changes it, by the init program, which joins its namespaces. In the host's
-pid namespace a container sees it, and may have the right to stop it; and what it reads is what the container
-has made.
+`mounts` reads and changes a container's mounts with the init program, which joins its namespaces. In the
+host's pid namespace a container sees that process, and may have the right to stop it; and the container
+decides what the process reads.
 """
 
 from __future__ import annotations

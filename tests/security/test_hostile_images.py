@@ -1,8 +1,8 @@
 """Images that try to write, delete or read outside their tree, to block or to control the runtime.
 
-`pyrunc bundle` has the rights of its caller, often root, while it unpacks what a stranger has packed
-(CVE-2018-15664, CVE-2019-14271 and CVE-2021-21284 are of that kind, and every tar since 1979). Each attack
-here is tried for real; what is not refused has to stay in the bundle.
+`pyrunc bundle` has the rights of its caller, often root, while it unpacks the files of an untrusted author
+(CVE-2018-15664, CVE-2019-14271 and CVE-2021-21284 are of that kind, and so are old bugs of tar). Each attack
+here is tried for real; an entry that is not refused must stay in the bundle.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a container writes for whoever reads it: names that are no text, lines in names, files without end.
+"""Text that a container writes: names that are not text, names with line ends, endless files.
 
-Whatever a container may name or fill is read as bytes, up to a limit, and without waiting: a name that cannot
-be decoded, or that has a line's end in it, must not keep a container from being listed, looked at or removed,
-and not steer the terminal on which it is shown.
+Everything that a container may name or fill is read as bytes, up to a limit, and without waiting. A name that
+cannot be decoded, or has a line end in it, must not prevent a container from being listed, inspected or
+removed, and must not control the terminal on which it is shown.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A container process locks what the runtime would wait for.
+"""A container process locks a file for which the runtime would wait.
 
-Locks of files ask for no right but that of opening: whoever can read a directory can lock it, and never let
-go. So nothing that a container can open may be waited for without a limit, the directory of its root file
-system least of all, which every process in it opens as "/".
+To lock a file, a process only needs the right to open it: every process that can read a directory can lock
+it, and never release the lock. So pyrunc must not wait without a limit for a lock on anything a container
+can open, least of all the directory of its root file system, which every process in it opens as "/".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What waits for `start` is read by others: paths of the host, environment of its hooks (law 6).
+"""The process that waits for `start` is read by others: paths of the host, environment of its hooks (law 6).
 
-The init program gets all that it has to do in one piece. By the time the container is created, its memory has
-nothing of the host any more, for whoever may read it: root of a container that shares its pid namespace.
+The init program gets its whole work in one piece. When the container is created, no data of the host may be
+in its memory any more, because root of a container that shares its pid namespace can read it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The host's null device as a container's stdin, stdout or stderr: it is everybody's.
+"""The host's null device as a container's stdin, stdout or stderr: all processes of the host share it.
 
-fchmod(2) and fchown(2) on a descriptor reach the inode it stands for, wherever the process is. crun 1.8 gave
-it to the container's user; root inside, where it is root of the host's user namespace, needs no such gift.
+fchmod(2) and fchown(2) on a descriptor change its inode, wherever the process is. crun 1.8 made the
+container's user its owner; root inside needs no such help if it is root of the host's user namespace.
 """
 
 from __future__ import annotations

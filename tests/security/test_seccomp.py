@@ -1,4 +1,4 @@
-"""Seccomp end to end: what a container under a filter can do, and what the runtime still can around it."""
+"""Seccomp: what a container under a filter can do, and what the runtime can still do with it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Symlinks below the state root and the volume store: what a removal follows, it removes (CWE-59).
+"""Symlinks below the state root and the volume store: a removal that follows one removes its target (CWE-59).
 
-Whoever can write there, or once could, chooses names; the runtime acts on them with the host's rights. So
-nothing there is opened through a symlink, and all that is removed is removed by descriptor.
+A user who can write there, now or earlier, chooses names; the runtime uses them with the host's rights. So
+nothing there is opened through a symlink, and everything is removed by descriptor.
 """
 
 from __future__ import annotations

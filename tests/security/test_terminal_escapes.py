@@ -1,9 +1,8 @@
-"""Escape sequences in words that somebody else chose reach the terminal: a class of its own.
+"""Escape sequences in text from others reach the terminal: a class of its own.
 
-The source of a mount, its options, a destination, a container's mount point, a cgroup's path, the name of a
-parameter, the command line of a process: whoever asks what there is must not have a terminal steered by it,
-nor read lines that were never written by us. All that is printed for people is checked here; JSON escapes
-by itself.
+The text may be the source of a mount, its options, a destination, a container's mount point, a cgroup's path,
+the name of a parameter, or the command line of a process. It must not control the terminal of the user who
+lists it, and must not look like lines of ours. All output for people is checked here; JSON escapes by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Directories with the modes they are meant to have, whatever the umask is."""
+"""Directories get the modes that they should have, with any umask."""
 
 from __future__ import annotations
 

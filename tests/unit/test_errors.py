@@ -1,4 +1,4 @@
-"""Failure: one line for people, facts for the way from the container's side."""
+"""Failure: one line for people, and its fields on the way from the container's side."""
 
 from __future__ import annotations
 

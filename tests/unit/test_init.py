@@ -1,4 +1,4 @@
-"""`import pyrunc`: names without a price."""
+"""`import pyrunc`: its names cost nothing until they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jsonio against json: what both take means the same, what is odd is refused."""
+"""jsonio compared with json: texts that both accept mean the same, unusual ones are refused."""
 
 from __future__ import annotations
 

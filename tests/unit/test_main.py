@@ -1,4 +1,4 @@
-"""The command as a process: its descriptors, its end, and what it says when something unexpected happens."""
+"""The command as a process: its descriptors, its end, and its message after an unexpected error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The word that was meant: letters that changed places are one mistake."""
+"""The suggested word: two letters that changed places are one mistake."""
 
 from __future__ import annotations
 

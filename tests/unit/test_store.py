@@ -1,4 +1,4 @@
-"""The record on disk, and a status that is asked of the kernel."""
+"""The record on disk, and the status, which the kernel is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that fit a terminal: folded, then shortened, then with fewer columns, and never cut without need."""
+"""Tables that fit a terminal: wrapped, then shortened, then with fewer columns; never cut without need."""
 
 from __future__ import annotations
 

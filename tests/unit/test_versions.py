@@ -1,4 +1,4 @@
-"""Which pyrunc this is."""
+"""The version, and the kind of the command."""
 
 from __future__ import annotations
 

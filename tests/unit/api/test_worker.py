@@ -1,4 +1,4 @@
-"""The worker's modules: with other threads about, it may import none itself."""
+"""The worker's modules: in a process with threads, the worker itself must not import any."""
 
 from __future__ import annotations
 

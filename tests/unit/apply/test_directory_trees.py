@@ -1,4 +1,4 @@
-"""Trees that containers have made are handled by descriptor: nothing outside is touched, ever."""
+"""Trees that containers have made are handled by descriptor: nothing outside is ever changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A container's side that says nothing more: asked why, killed, and never waited for without a limit."""
+"""A container's side that does not answer any more: the reason is found, it is killed, no endless waiting."""
 
 from __future__ import annotations
 

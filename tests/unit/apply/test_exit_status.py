@@ -1,4 +1,4 @@
-"""How a process that is not ours ends: each way to learn it, on real processes."""
+"""The exit status of a process that is not our child: each way to learn it, with real processes."""
 
 from __future__ import annotations
 

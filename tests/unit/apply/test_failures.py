@@ -1,4 +1,4 @@
-"""The words for each operation that failed; a report that a container has forged gets some, too."""
+"""The message for each failed operation; a report that a container has forged gets one, too."""
 
 from __future__ import annotations
 

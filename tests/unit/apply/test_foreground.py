@@ -1,4 +1,4 @@
-"""The foreground: what reaches the process, what comes back."""
+"""The foreground: which signals and data reach the process, and what comes back."""
 
 from __future__ import annotations
 

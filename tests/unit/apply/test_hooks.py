@@ -1,4 +1,4 @@
-"""Hooks: what they are given, what their failure says, what stays behind (nothing)."""
+"""Hooks: their input, the message when one fails, and that they leave nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting the init program: by either call, into a cgroup or not; a null device that cannot be changed."""
+"""Starting the init program: with either call, in a cgroup or not; a null device that cannot be changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resctrl groups in a directory that behaves like the filesystem: a new group has its files at once."""
+"""Resctrl groups in a directory that behaves like that file system: a new group has its files at once."""
 
 from __future__ import annotations
 

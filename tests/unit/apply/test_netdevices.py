@@ -1,4 +1,4 @@
-"""Network devices moved between namespaces of the test's own; the host's are never touched."""
+"""Network devices are moved between namespaces of the test's own; those of the host are never changed."""
 
 from __future__ import annotations
 

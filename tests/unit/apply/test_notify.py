@@ -1,4 +1,4 @@
-"""The way of sd_notify messages from a container to the service manager."""
+"""How sd_notify messages get from a container to the service manager."""
 
 from __future__ import annotations
 

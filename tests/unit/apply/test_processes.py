@@ -1,4 +1,4 @@
-"""The processes of a container without a cgroup, found by who is whose child."""
+"""The processes of a container without a cgroup, found by their parents."""
 
 from __future__ import annotations
 

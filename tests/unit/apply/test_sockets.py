@@ -1,4 +1,4 @@
-"""Handing descriptors to other programs."""
+"""Sending descriptors to other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller decides about a terminal: its socket, size and output mode."""
+"""The caller's settings of a terminal: its socket, size and output mode."""
 
 from __future__ import annotations
 

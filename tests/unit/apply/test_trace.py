@@ -1,4 +1,4 @@
-"""--trace: whose time is whose, what a message may hold, where it is written."""
+"""--trace: which time belongs to which step, what a message may contain, where the trace is written."""
 
 from __future__ import annotations
 

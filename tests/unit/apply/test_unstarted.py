@@ -1,4 +1,4 @@
-"""Why a program cannot be started: each cause, in a tree of its own below a descriptor."""
+"""Why a program cannot be started: each cause, in a directory tree of its own below a descriptor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slow path: help, and what is said about a command line that is wrong."""
+"""The slow path: help, and the messages for a wrong command line."""
 
 from __future__ import annotations
 

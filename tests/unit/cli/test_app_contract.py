@@ -1,7 +1,7 @@
-"""The contract with engines, as far as it is about the command line: wording, streams, statuses, positions.
+"""The contract with engines about the command line: wording, streams, exit statuses, positions.
 
-Each test is one point of it. The points about pid files, console sockets and living containers are shown by
-the integration tests, which have containers.
+Each test is one point of it. The integration tests show the points about pid files, console sockets and
+containers that run.
 """
 
 from __future__ import annotations

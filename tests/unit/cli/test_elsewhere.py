@@ -1,4 +1,4 @@
-"""Words of other tools: each has an answer that can be followed."""
+"""Words of other tools: for each, the message says what to do in pyrunc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manual pages: as groff reads them without a word, and with all that the table holds."""
+"""The manual pages: groff reads them without a warning, and they have everything that the table has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strict matcher: what engines send is taken, and what is not certain is left alone."""
+"""The strict matcher: it accepts what engines send, and leaves alone what is not certain."""
 
 from __future__ import annotations
 

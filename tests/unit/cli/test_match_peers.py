@@ -1,7 +1,7 @@
-"""Whoever replaces runc or crun keeps his command lines: every option of theirs, in every spelling they take.
+"""Command lines of runc and crun work with pyrunc: every option of theirs, in every spelling they accept.
 
-The tables are what `runc VERB --help` (1.5) and `crun VERB --help` (1.29) list; where the two are installed,
-what they say now is compared as well.
+The tables are what `runc VERB --help` (1.5) and `crun VERB --help` (1.29) list; if the two are installed,
+their present output is compared as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log records and error reports: who is told what, in which form."""
+"""Log records and error reports: where each is written, and in which form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs table: whole, and without clashes."""
+"""The verbs table: complete, and without conflicts."""
 
 from __future__ import annotations
 

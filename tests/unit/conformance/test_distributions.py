@@ -1,4 +1,4 @@
-"""The distributions' parts that need none: what is read and written, and how a root is entered."""
+"""The parts of distributions/ that need no distribution: reading and writing files, and entering a root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines of another suite: what is read of lists and versions, without that suite."""
+"""The engines of another suite: reading lists and versions, without that suite."""
 
 from __future__ import annotations
 

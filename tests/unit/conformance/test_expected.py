@@ -1,4 +1,4 @@
-"""The published lists of known failures: what they may say, and that they may not grow stale."""
+"""The published lists of known failures: their format, and that no entry is out of date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runners of other people's suites: how a run becomes a verdict and a table."""
+"""The runners of public test suites: how a run becomes a result and a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of TAP, with the outputs that suites really write."""
+"""The reader of TAP, with real outputs of suites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The virtual machine's parts that need no virtual machine: what is read, and in which order modules load."""
+"""The parts of vm/ that need no virtual machine: files that are read, and the order in which modules load."""
 
 from __future__ import annotations
 

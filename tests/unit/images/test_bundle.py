@@ -1,4 +1,4 @@
-"""A bundle is there with everything, or not at all."""
+"""A bundle is made completely or not at all."""
 
 from __future__ import annotations
 

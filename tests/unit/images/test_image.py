@@ -1,4 +1,4 @@
-"""Layouts, archives and directories: which image is meant, and whether it is what it says."""
+"""Layouts, archives and directories: which image is chosen, and whether its digests are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layer store: complete layers or none, unpacked once, for those who may read them."""
+"""The layer store: complete layers or none, unpacked once, for users who may read them."""
 
 from __future__ import annotations
 

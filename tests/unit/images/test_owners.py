@@ -1,4 +1,4 @@
-"""Who an image's users are for an ordinary user: subordinate ids, if there are enough of both kinds."""
+"""The ids of an image's users for an ordinary user: subordinate ids, if there are enough uids and gids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several images is this machine's."""
+"""Which of several images is for this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers on each other: what hides what, and what a file keeps. All of it beside umoci is in conformance."""
+"""Layers on each other: what hides what, and what a file keeps. conformance/ compares it with umoci's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of an image on their way."""
+"""Reading the bytes of an image: digests, compression, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tar says of a file, checked. What is refused in earnest is in tests/security."""
+"""Checks of what a tar says about a file. tests/security tries real attacks."""
 
 from __future__ import annotations
 

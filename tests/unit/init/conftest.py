@@ -1,4 +1,4 @@
-"""What the tests of the init program share."""
+"""Shared by the tests of the init program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the init program looks for a mount point in any tree, against the model of the other resolver."""
+"""The init program finds mount points in any tree where the model of the other resolver finds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The init program as a file: small, sealed, complete; the list of its operations; other machines."""
+"""The init program as a file: small, sealed, complete; the list of its operations; other architectures."""
 
 from __future__ import annotations
 

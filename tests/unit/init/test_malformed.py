@@ -1,4 +1,4 @@
-"""A buffer that is no program ends the init program with status 2 before anything is done."""
+"""A buffer that is not a program ends the init program with status 2 before anything is done."""
 
 from __future__ import annotations
 

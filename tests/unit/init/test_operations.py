@@ -1,4 +1,4 @@
-"""Each operation of the init program alone, against the kernel: on the way into a container."""
+"""Each operation of the init program alone, against the kernel: entering a container."""
 
 from __future__ import annotations
 

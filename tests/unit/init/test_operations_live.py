@@ -1,4 +1,4 @@
-"""Each operation on the mounts of a container that is there, alone, against the kernel."""
+"""Each operation on the mounts of a container that exists, alone, against the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the init program reports when an operation fails: operation, code, tag, errno, detail, exactly."""
+"""What the init program reports when an operation fails: operation, code, tag, errno, detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the first Python code of the installed command makes of libraries that an image cannot hold."""
+"""The placeholders that boot.py makes for libraries, which an image cannot hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image has nothing that depends on the process, the C library, the processor or the moment."""
+"""An image contains nothing that depends on the process, the C library, the processor or the time."""
 
 from __future__ import annotations
 

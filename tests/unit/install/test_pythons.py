@@ -1,4 +1,4 @@
-"""What the installed command has to know of the Python that it is built from."""
+"""What the installed command must know about the Python that it is built from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making a container, where no container is made: whose a state directory is, and the way back."""
+"""Making a container, without making one: who owns a state directory, and how a failure is undone."""
 
 from __future__ import annotations
 

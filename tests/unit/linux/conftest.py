@@ -1,4 +1,4 @@
-"""Fixtures for tests that make real system calls: each in a process of its own, nothing is left."""
+"""Fixtures for tests that make real system calls: each in a process of its own, and nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's numbers by their names, in one module that anybody may import."""
+"""The kernel's numbers by their names, in one module that all others may import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C extension against the real kernel: round trips, errors, and refusals before the kernel is asked."""
+"""The C extension against the real kernel: results, errors, arguments that are refused before the call."""
 
 from __future__ import annotations
 

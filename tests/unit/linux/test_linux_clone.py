@@ -1,4 +1,4 @@
-"""clone(2), for where clone3(2) is refused; clone3 itself is in test_linux.py."""
+"""clone(2), which is used if clone3(2) is refused; clone3 itself is in test_linux.py."""
 
 from __future__ import annotations
 

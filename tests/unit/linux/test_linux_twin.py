@@ -1,7 +1,7 @@
-"""A second opinion on the C extension: the same bad call through libc's own wrapper gives the same errno.
+"""A check of the C extension: the same wrong call through libc's own wrapper gives the same errno.
 
-The extension and ctypes reach the kernel by different ways: argument order, widths and structure sizes that
-are wrong in one of them show as another errno (EINVAL or EFAULT instead of EBADF, ENOENT, EPERM).
+The extension and ctypes call the kernel in different ways: if argument order, widths or structure sizes are
+wrong in one of them, its errno is another one (EINVAL or EFAULT instead of EBADF, ENOENT, EPERM).
 """
 
 from __future__ import annotations

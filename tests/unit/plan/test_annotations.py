@@ -1,4 +1,4 @@
-"""Annotations that mean something: the table, the page, and what the code reads are one."""
+"""Annotations that have an effect: the table, the page, and the code agree."""
 
 from __future__ import annotations
 

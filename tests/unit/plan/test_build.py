@@ -1,4 +1,4 @@
-"""The order of everything, and what each part of a configuration turns into."""
+"""The order of all steps, and the steps that each part of a configuration becomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plan/cgroup_devices: rules as exceptions of version 1 and as a program, both against a plain model."""
+"""plan/cgroup_devices: rules as exceptions of version 1 and as a program, compared with a simple model."""
 
 from __future__ import annotations
 

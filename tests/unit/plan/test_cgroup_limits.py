@@ -1,4 +1,4 @@
-"""plan/cgroup_limits: every property of linux.resources on both versions, as tables; conversions as laws."""
+"""plan/cgroup_limits: every property of linux.resources on both versions, as tables; conversions."""
 
 from __future__ import annotations
 

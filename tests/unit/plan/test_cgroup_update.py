@@ -1,4 +1,4 @@
-"""plan/cgroup_update: what an update writes, what it keeps, what sizes look like."""
+"""plan/cgroup_update: what an update writes, what it keeps, how sizes are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plan/cgroups: paths, device rules by default, who may do without a cgroup, who gets it."""
+"""plan/cgroups: paths, default device rules, containers that may have no cgroup, the owner of a cgroup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan for hosts without the new mount API: another one, decided by the facts."""
+"""The plan for hosts without the new mount API: another plan, which the facts decide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CRIU is asked for, decided from data."""
+"""The requests to CRIU, made from data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose /dev it is."""
+"""Whether pyrunc makes the devices in /dev."""
 
 from __future__ import annotations
 

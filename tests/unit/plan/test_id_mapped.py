@@ -1,4 +1,4 @@
-"""Id-mapped mounts: three spellings of one mapping, and what is none."""
+"""Id-mapped mounts: three spellings of one mapping, and texts that are no mapping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mount option grammar: groups, last words, masks, and what a mount must have in the end."""
+"""The mount option grammar: groups, conflicting words, masks, and what a mount must have at the end."""
 
 from __future__ import annotations
 

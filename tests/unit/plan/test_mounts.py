@@ -1,4 +1,4 @@
-"""The mounts array: what step each entry becomes, on which side its ends are, what it must be at last."""
+"""The mounts array: the step each entry becomes, where its source and destination are, its attributes."""
 
 from __future__ import annotations
 

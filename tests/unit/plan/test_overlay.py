@@ -1,4 +1,4 @@
-"""An overlay's words become a list of layers, in order, with no limit of length."""
+"""An overlay's options become a list of layers, in order, of any length."""
 
 from __future__ import annotations
 

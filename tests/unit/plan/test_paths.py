@@ -1,4 +1,4 @@
-"""Masked and read-only paths: each once, by one spelling, and nothing that would protect nothing."""
+"""Masked and read-only paths: each once, in one spelling, and none that would protect nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process, lowered: identity, limits, scheduling, program."""
+"""The steps of a process: identity, limits, scheduling, program."""
 
 from __future__ import annotations
 

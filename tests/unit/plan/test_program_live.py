@@ -1,4 +1,4 @@
-"""The programs for the mount tree of a container that is there."""
+"""The programs for the mount tree of a container that exists."""
 
 from __future__ import annotations
 

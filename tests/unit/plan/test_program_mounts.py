@@ -1,4 +1,4 @@
-"""Mount steps -> operations: how each kind is built, where it goes, and what it must be in the end."""
+"""Mount steps -> operations: how each kind is made, where it is attached, and what it must be at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a process: the operations of each step."""
+"""The program of a process: the operations of each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record: slots, defaults, equality and the errors a typo gets."""
+"""Record: slots, defaults, equality, and the error for a misspelled field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a linux.seccomp section means, and where it is wrong."""
+"""The meaning of a linux.seccomp section, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shrunk filter answers as the long one did; what is not understood is left alone."""
+"""A shrunk filter answers as the long one did; code that is not understood is not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stub in front of a filter: newer calls are ENOSYS, everything else is left to the filter."""
+"""The stub in front of a filter: newer calls are ENOSYS, the filter decides about all others."""
 
 from __future__ import annotations
 

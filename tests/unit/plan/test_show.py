@@ -1,4 +1,4 @@
-"""The plan in words: complete, in the order of the effects, flags by name."""
+"""The plan as text: complete, in the order of the effects, flags by name."""
 
 from __future__ import annotations
 

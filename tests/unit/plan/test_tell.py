@@ -1,4 +1,4 @@
-"""A container in sentences."""
+"""A container described in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hand-written helpers of the generated acceptor; the rest of it is measured against the schemas."""
+"""The hand-written helpers of the generated acceptor; the rest is compared with the schemas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration to begin with."""
+"""The first configuration, as `pyrunc spec` writes it."""
 
 from __future__ import annotations
 

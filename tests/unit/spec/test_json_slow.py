@@ -1,4 +1,4 @@
-"""What the JSON parser of the slow path says about texts people write."""
+"""The messages of the slow path's JSON parser for texts that people write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to a config, or to all that is wrong with it."""
+"""From a file to a config, or to a list of everything that is wrong with it."""
 
 from __future__ import annotations
 

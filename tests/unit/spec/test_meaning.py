@@ -1,4 +1,4 @@
-"""Each rule of spec/meaning.py: what breaks it, where that is said to be, and in which words."""
+"""Each rule of spec/meaning.py: a config that breaks it, the place that is reported, and the message."""
 
 from __future__ import annotations
 

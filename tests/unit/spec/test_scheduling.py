@@ -1,4 +1,4 @@
-"""Which fields of a scheduler go with which policy; what other policies say is in test_meaning."""
+"""Which fields of a scheduler belong to which policy; test_meaning has the messages for other policies."""
 
 from __future__ import annotations
 

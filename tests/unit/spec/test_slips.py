@@ -1,4 +1,4 @@
-"""What is right and hardly meant: each rule, what it says, and that usual files have nothing of it."""
+"""Configurations that are valid but probably wrong: each rule, its warning, and that usual files get none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a property: every one has words and an example that would be accepted."""
+"""What `pyrunc explain` says about a property: each has a text, and an example that is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pyrunc completion`: scripts that the shells read, and that complete what the table holds."""
+"""`pyrunc completion`: scripts that the shells accept, and that complete everything in the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""delete, where the kernel is not asked: what --force may and may not pass over."""
+"""delete, without the kernel: which errors --force may ignore, and which not."""
 
 from __future__ import annotations
 

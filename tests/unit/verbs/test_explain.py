@@ -1,4 +1,4 @@
-"""`pyrunc explain`: pointers, names, words; of containers tests/integration/test_explain.py tells."""
+"""`pyrunc explain`: pointers, names, words; tests/integration/test_explain.py has containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pyrunc features`: the structure's shape, and that it says no more and no less than the tables."""
+"""`pyrunc features`: the form of the structure, and that it lists exactly what the tables have."""
 
 from __future__ import annotations
 

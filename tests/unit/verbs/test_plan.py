@@ -1,4 +1,4 @@
-"""`pyrunc plan`: the list that create would carry out, for anybody, without doing anything."""
+"""`pyrunc plan`: the list that create would carry out; it needs no rights, and does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pyrunc spec`: the file, what stands in it, and that it is never written over another."""
+"""`pyrunc spec`: the file, its content, and that it never overwrites another."""
 
 from __future__ import annotations
 

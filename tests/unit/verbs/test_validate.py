@@ -1,4 +1,4 @@
-"""`pyrunc validate`: all problems, on standard output, as a compiler would list them."""
+"""`pyrunc validate`: all problems, on standard output, in the form of a compiler's messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pyrunc volume ...`: Docker's words and shapes, and speed with ten thousand of them."""
+"""`pyrunc volume ...`: Docker's words and output forms, and its speed with ten thousand volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From flags to entries of `mounts`: order, conflicts, loans, and the record of what was asked."""
+"""From flags to entries of `mounts`: order, conflicts, --volumes-from, and the record of the flags."""
 
 from __future__ import annotations
 

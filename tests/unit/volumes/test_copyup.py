@@ -1,4 +1,4 @@
-"""Copy-up: everything the kernel keeps of a file comes along, and what cannot leaves nothing behind."""
+"""Copy-up: all attributes of a file are copied; if something cannot be copied, nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of -v, --tmpfs and --volumes-from: what they mean, and what is said when they mean nothing."""
+"""The words of -v, --tmpfs and --volumes-from: their meaning, and the messages for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of --mount: Docker's and Podman's keys, and one line for what makes no sense."""
+"""The words of --mount: Docker's and Podman's keys, and an error of one line for wrong ones."""
 
 from __future__ import annotations
 

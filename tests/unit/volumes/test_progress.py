@@ -1,4 +1,4 @@
-"""The progress bar: only on a terminal, only after a while, and gone afterwards."""
+"""The progress bar: only on a terminal, only after some time, and removed afterwards."""
 
 from __future__ import annotations
 

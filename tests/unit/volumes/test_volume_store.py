@@ -1,4 +1,4 @@
-"""The volume store: volumes come and go whole, never with a user, however many are at work or are killed."""
+"""The volume store: volumes are made and removed completely, never while in use, even after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hierarchies: the mount table where things are not in their usual places, and this host as it is."""
+"""hierarchies: mount tables with unusual mount points, and the one of this host."""
 
 from __future__ import annotations
 

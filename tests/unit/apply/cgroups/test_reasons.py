@@ -1,4 +1,4 @@
-"""apply/cgroups/reasons: what is said when the kernel refuses, from directories laid out as it would."""
+"""apply/cgroups/reasons: the messages after a refusal of the kernel, with directories like the kernel's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""apply/cgroups/statistics: files of both versions become one shape."""
+"""apply/cgroups/statistics: files of both versions are printed in one form."""
 
 from __future__ import annotations
 

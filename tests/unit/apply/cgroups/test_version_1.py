@@ -1,4 +1,4 @@
-"""What version 1's freezer is asked, and how often."""
+"""Which files of version 1's freezer are read and written, and how often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CRIU's messages on the wire, against bytes taken from the description of the encoding."""
+"""CRIU's messages as bytes, compared with examples from the description of the encoding."""
 
 from __future__ import annotations
 

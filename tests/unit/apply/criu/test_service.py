@@ -1,4 +1,4 @@
-"""The conversation with CRIU, with a stand-in on the other end."""
+"""The conversation with CRIU, with a stand-in for CRIU."""
 
 from __future__ import annotations
 

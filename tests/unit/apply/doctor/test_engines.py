@@ -1,4 +1,4 @@
-"""Which engines are told of pyrunc: their configuration files as people write them."""
+"""Which engines are configured for pyrunc: configuration files as people write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of a host: each subject, as it is here and as it could be."""
+"""What `doctor` prints about a host: each subject, for this host and for other possible ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as drift, from recorded mount tables."""
+"""Which differences are reported as drift, from recorded mount tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parent has ready for a mount tree: batches of sources, and what the init says about mounts."""
+"""What the parent prepares for a mount tree: batches of sources, and the init program's reports on mounts."""
 
 from __future__ import annotations
 

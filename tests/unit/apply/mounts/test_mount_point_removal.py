@@ -1,4 +1,4 @@
-"""Which mount points go: what the lists say, what is in use, and what still is what was made."""
+"""Which mount points are removed: those of the lists, if they are not in use and were not replaced."""
 
 from __future__ import annotations
 

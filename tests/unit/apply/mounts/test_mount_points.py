@@ -1,4 +1,4 @@
-"""The list of mount points: what is written down is what is taken away, and nothing else."""
+"""The list of mount points: exactly what is written down is removed."""
 
 from __future__ import annotations
 

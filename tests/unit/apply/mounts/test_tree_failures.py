@@ -1,4 +1,4 @@
-"""What is said when an operation of the mount tree has failed."""
+"""The message for each failed operation of the mount tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between a mount as asked and as it is; both ways to ask the kernel agree."""
+"""Differences between a mount as asked for and as it is; both ways to ask the kernel agree."""
 
 from __future__ import annotations
 

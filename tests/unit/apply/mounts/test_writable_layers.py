@@ -1,4 +1,4 @@
-"""A container's own layer: made like what it lies over, and removed by what is found."""
+"""A container's own layer: it has the attributes of the directory below it, and its removal finds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles as libseccomp compiles them, judged by a BPF machine of our own."""
+"""Profiles as libseccomp compiles them, executed by a BPF machine of our own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters compiled, cached and loaded: in forked children the kernel itself is asked what they do."""
+"""Filters are compiled, cached and loaded: in forked children the kernel shows what they do."""
 
 from __future__ import annotations
 

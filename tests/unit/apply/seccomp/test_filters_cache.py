@@ -1,4 +1,4 @@
-"""Compiled filters on disk: used when they are certainly right, never otherwise."""
+"""Compiled filters on disk: used if they are certainly right, otherwise not."""
 
 from __future__ import annotations
 
