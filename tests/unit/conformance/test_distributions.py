@@ -108,7 +108,7 @@ def test_a_root_is_a_machine_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given/file").write_text("of the outside\n")
     script = """
-    echo $$ $(hostname) $(ls -A /) $(ls -A /tmp); cat /given/file; echo no >/given/file || echo refused
+    echo $PPID $(hostname) $(ls -A /) $(ls -A /tmp); cat /given/file; echo no >/given/file || echo refused
     echo kept >/file
     """
     before = Path("/proc/self/mountinfo").read_text()
