@@ -15,6 +15,9 @@ enum {
 
 /* ---- /dev ------------------------------------------------------------------------------- */
 
+/* An image's /dev may be a symlink to any place (CVE-2026-41579). So each node is made relative to a descriptor of a
+ * directory inside the root, and checked afterwards. */
+
 static int is_link(int directory, const char *name)
 {
     struct stat found;

@@ -1,7 +1,7 @@
-"""Device nodes, links in /dev and the console, all relative to descriptors.
+"""The host's device nodes, for places where nodes cannot be made: user namespaces.
 
-CVE-2026-41579 and similar ones: /dev of an image may be a symlink to any place. So every node is made
-relative to a directory inside the root that was opened by target.py, and checked afterwards.
+The parent opens them for binding, and checks that each is the device that was asked for. All others are made
+by the init program (init/root.c). Imported with the first one that is bound.
 """
 
 from __future__ import annotations

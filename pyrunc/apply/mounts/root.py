@@ -1,7 +1,7 @@
-"""The root file system: a private copy of its tree, attached over it, filled, and entered.
+"""The root file system as a mount: a copy of its tree or an overlay of it, opened and unmounted again.
 
-Law 3: from then on the descriptor of that mount is the root. The path on the host is used only to attach it,
-because hooks expect it there.
+The init program attaches it over the root file system's path, because hooks expect it there, and enters it. A
+container without a mount namespace of its own has it in the host's: delete unmounts it.
 """
 
 from __future__ import annotations
