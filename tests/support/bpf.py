@@ -1,4 +1,4 @@
-"""A classic BPF machine for seccomp programs, small enough to trust: what would the kernel answer?"""
+"""A classic BPF machine for seccomp programs, small enough to trust: it answers as the kernel would."""
 
 from __future__ import annotations
 

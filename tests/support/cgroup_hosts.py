@@ -10,7 +10,7 @@ V1_NAMES = ("name=systemd", "pids", "blkio", "freezer", "devices", "memory", "cp
 
 
 def hybrid(inside: str = "/", **changes: Any) -> CgroupFacts:
-    """Return a host with version 1 and the unified hierarchy beside it."""
+    """Return a host with version 1 and also the unified hierarchy."""
     mounts = {name: "/sys/fs/cgroup/" + name.removeprefix("name=") for name in V1_NAMES}
     mounts[""] = "/sys/fs/cgroup/unified"
     values: dict[str, Any] = {"version": 1, "mounts": mounts, "own": dict.fromkeys(mounts, inside)}
@@ -18,7 +18,7 @@ def hybrid(inside: str = "/", **changes: Any) -> CgroupFacts:
 
 
 def v2(inside: str = "/", **changes: Any) -> CgroupFacts:
-    """Return a host with nothing but the unified hierarchy."""
+    """Return a host with only the unified hierarchy."""
     controllers = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
     values: dict[str, Any] = {"version": 2, "mounts": {"": "/sys/fs/cgroup"}, "own": {"": inside}}
     return CgroupFacts(**{**values, "controllers": controllers, **changes})

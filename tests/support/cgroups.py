@@ -16,7 +16,7 @@ V2 = FACTS.version == 2
 
 
 def has(controller: str, unified: str | None = None) -> bool:
-    """Tell whether the host can limit with a controller (its other name in the unified hierarchy, if any)."""
+    """Tell whether the host has a controller. The unified hierarchy may have another name for it."""
     return controller in FACTS.mounts or (unified or controller) in FACTS.controllers
 
 
@@ -34,7 +34,7 @@ def read(engine: Engine, name: str, controller: str, file: str, unified: str | N
         name: its id.
         controller: the hierarchy of version 1.
         file: the file's name there.
-        unified: its name in the unified hierarchy, where that has the controller.
+        unified: its name in the unified hierarchy, if that has the controller.
 
     """
     where = paths(engine, name)

@@ -17,7 +17,7 @@ from tests.support.containers import PATIENCE
 
 
 class Receiver:
-    """Listen on a socket as an engine does, and take the one terminal that comes."""
+    """Listen on a socket as an engine does, and receive one terminal."""
 
     def __init__(self, path: Path) -> None:
         """Begin to listen."""
@@ -25,7 +25,7 @@ class Receiver:
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         back = os.open(".", os.O_PATH)
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.chdir(path.parent)  # an address holds 107 bytes, a path more
+        os.chdir(path.parent)  # an address has at most 107 bytes, a path may be longer
         self.server.bind(path.name)
         os.fchdir(back)
         os.close(back)
@@ -35,7 +35,7 @@ class Receiver:
         self.fd = -1
 
     def take(self) -> int:
-        """Accept the connection; returns the descriptor that came with it."""
+        """Accept the connection; return the descriptor that was sent."""
         connection, _ = self.server.accept()
         with connection:
             connection.settimeout(30)
@@ -50,7 +50,7 @@ class Receiver:
         return self.fd
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self.server.close()
         if self.fd >= 0:
             os.close(self.fd)
@@ -71,11 +71,11 @@ class Screen:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def is_raw(self) -> bool:
-        """Tell whether every key goes through."""
+        """Tell whether the terminal is in raw mode."""
         return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
     def restored(self) -> bool:
-        """Tell whether the modes are those from before."""
+        """Tell whether the modes are the same as at the beginning."""
         return termios.tcgetattr(self.slave) == self.before
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Screen:
 
 
 def read_until(fd: int, text: bytes, seconds: float = 30.0) -> bytes:
-    """Read from a terminal until a text comes; returns all, the text included."""
+    """Read from a terminal until a text comes; return everything, the text included."""
     seen = b""
     end = time.monotonic() + seconds * PATIENCE
     while text not in seen:
@@ -93,6 +93,6 @@ def read_until(fd: int, text: bytes, seconds: float = 30.0) -> bytes:
         if select.select([fd], [], [], 0.5)[0]:
             try:
                 seen += os.read(fd, 4096)
-            except OSError as exc:  # EIO: nobody is on the other side
+            except OSError as exc:  # EIO: the other side is closed
                 raise AssertionError(f"{text!r} did not come, only {seen!r}") from exc
     return seen

@@ -1,4 +1,4 @@
-"""Bundles and the command under test: what every test with a real container starts from."""
+"""Bundles and the command under test, for every test with a real container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
-# The bundle's is static; the host's own, where there is one, need not be.
+# The bundle's busybox is static; the host's own, if there is one, may not be.
 _FILLED = TOP / "bundles/busybox/rootfs/bin/busybox"
 BUSYBOX = str(_FILLED) if _FILLED.exists() else shutil.which("busybox")
 # An emulated processor takes ten times as long for everything, so all waiting is multiplied by this.
@@ -53,9 +53,9 @@ wc
 def command() -> list[str]:
     """Return the command under test: this checkout's pyrunc, or what the variable PYRUNC names.
 
-    PYRUNC is for other runtimes; INSTALLED_PYRUNC names our own installed command (`make install`),
-    which starts in another way and must not be told apart. REFUSED=ENOSYS (or EPERM) lets all of them live as
-    on a kernel without the new mount API (or in a container without).
+    PYRUNC is for other runtimes; INSTALLED_PYRUNC names our own installed command (`make install`), which
+    starts in another way and must behave the same. REFUSED=ENOSYS (or EPERM) runs them as on a kernel (or in
+    a container) without the new mount API.
     """
     start = _command()
     answer = os.environ.get("REFUSED")
@@ -67,7 +67,7 @@ def _command() -> list[str]:
         return [installed]
     if named := os.environ.get("PYRUNC"):
         return shlex.split(named)
-    # As the installed command does: isolated, without site; python-prctl's directory is the only other one.
+    # As the installed command: isolated, without site; python-prctl's directory is the only other one.
     path = [str(TOP), sysconfig.get_path("platlib")]
     start = f"import sys; sys.path[:0] = {path!r}; from pyrunc.__main__ import main; main()"
     return [sys.executable, "-I", "-S", "-c", start]
@@ -84,7 +84,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> bool:
 
 
 class Bundle:
-    """A bundle directory: change rootfs and config as a test needs it, then hand it to Runtime.run."""
+    """A bundle directory: change rootfs and config as a test needs it, then give it to Runtime.run."""
 
     def __init__(self, path: Path) -> None:
         """Make the directory with a root file system of one static busybox."""
@@ -129,7 +129,7 @@ class Bundle:
         )
 
     def without_mount(self, destination: str) -> None:
-        """Leave out a mount and all below it."""
+        """Leave out a mount and all mounts below it."""
         self.config["mounts"] = [
             mount
             for mount in self.config["mounts"]
@@ -144,7 +144,7 @@ class Bundle:
         for directory, _names, files in os.walk(self.rootfs):
             for name in ("", *files):
                 os.lchown(os.path.join(directory, name), host_id, host_id)
-        # pytest keeps its directories to itself, and what is not root any more has to pass through them.
+        # pytest's directories are private, but a process that is not root any more has to pass through them.
         for parent in self.rootfs.parents:
             if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
@@ -155,7 +155,7 @@ class Bundle:
 
 
 class Canary:
-    """A directory of the host that no container has any business in, with one file."""
+    """A directory of the host with one file, which no container may change."""
 
     def __init__(self, path: Path) -> None:
         """Make it."""
@@ -172,7 +172,7 @@ class Canary:
 
 
 class Runtime:
-    """The command with a state root of its own; forgets no container it made."""
+    """The command with a state root of its own; it remembers every container it made."""
 
     def __init__(self, root: Path) -> None:
         """Begin without any container."""
@@ -187,7 +187,7 @@ class Runtime:
         env: dict[str, str] | None = None,
         umask: int = -1,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command with global --root and return what came of it; stderr is in stdout."""
+        """Run the command with global --root and return the result; stderr is in stdout."""
         return subprocess.run(
             [*command(), "--root", str(self.root), *words],
             check=False,
@@ -216,7 +216,7 @@ class Runtime:
         return self("run", "--bundle", str(bundle.path), self.new_id(), **how)
 
     def output(self, bundle: Bundle, script: str | None = None, **how: Any) -> str:
-        """Run a container that must succeed; return what it said."""
+        """Run a container that must succeed; return its output."""
         result = self.run(bundle, script, **how)
         assert result.returncode == 0, result.stdout
         return result.stdout
@@ -226,7 +226,7 @@ class Runtime:
         bundle.process["args"] = ["/bin/sh", "-c", script]
         bundle.write()
         name = self.new_id()
-        # Files, because a pipe of ours would be the container's stdout and never end.
+        # Files, because a pipe would be the container's stdout, too, and never end.
         log = bundle.path / "log"
         for words in (("create", "--bundle", str(bundle.path), name), ("start", name)):
             with log.open("ab") as out:
@@ -253,7 +253,7 @@ class Runtime:
 
 
 def default_config() -> dict[str, Any]:
-    """Return a configuration like the ones engines write."""
+    """Return a configuration like those that engines write."""
     return {
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs"},

@@ -1,4 +1,4 @@
-"""A stand-in for CRIU in PATH, and what the tests of checkpoint and restore share."""
+"""A stand-in for CRIU in PATH, and functions that the tests of checkpoint and restore share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done"
 
 
 class Fake:
-    """The stand-in's instructions and what it has kept."""
+    """The stand-in's instructions, and the requests that it has saved."""
 
     def __init__(self, place: Path, work: Path) -> None:
         place.mkdir()

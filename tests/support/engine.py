@@ -1,4 +1,4 @@
-"""What an engine does with a runtime: streams kept apart, no pipe of ours held by a container."""
+"""Calls as an engine makes them: stdout and stderr are separate, and no container holds a pipe of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-# Another runtime is under test, by the variable PYRUNC: some expectations are ours alone.
+# Another runtime is tested (variable PYRUNC): some tests are for pyrunc only.
 FOREIGN = bool(os.environ.get("PYRUNC"))
 
 
@@ -25,20 +25,20 @@ class Result:
     """How a call ended."""
 
     def __init__(self, words: tuple[str, ...], code: int, out: str, err: str) -> None:
-        """Keep it."""
+        """Keep the words, the exit status and both outputs."""
         self.words = words
         self.code = code
         self.out = out
         self.err = err
 
     def ok(self) -> Result:
-        """Insist on success without a word on stderr, as engines that read both streams do."""
+        """Check that it succeeded with nothing on stderr, as engines that read both streams need it."""
         assert self.code == 0, self
         assert self.err == "", self
         return self
 
     def fails(self, *texts: str, code: int = 1) -> Result:
-        """Insist on a failure that says all of these, in one line and without a traceback."""
+        """Check that it failed with a message that has all these texts, in one line, without a traceback."""
         assert self.code == code, self
         for text in texts:
             assert text in self.err, self
@@ -88,10 +88,10 @@ class Engine(Runtime):
         )
 
     def _wait(self, called: subprocess.Popen[bytes], limit: float) -> None:
-        """Wait, and meanwhile collect orphans as an engine does.
+        """Wait for the call, and meanwhile wait for orphans, as an engine does.
 
-        We are their subreaper, and the init of a pid namespace cannot go before all its processes are
-        collected, also those that `exec --detach` gave to us.
+        We are their subreaper. The init of a pid namespace cannot end before all its processes have been
+        waited for, also those of `exec --detach`, whose parent we are.
         """
         self._own = [each for each in self._own if each.poll() is None]
         own = {each.pid for each in self._own} | {called.pid}
@@ -176,7 +176,7 @@ def kill_and_reap(pid: int) -> None:
 
 
 def appears(paths: Iterable[Path], seconds: float = 10.0) -> bool:
-    """Tell whether files come into being within some seconds."""
+    """Tell whether files appear within some seconds."""
     wanted = list(paths)
     end = time.monotonic() + seconds * PATIENCE
     while not all(path.exists() for path in wanted):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A stand-in for criu: takes requests as `criu swrk 3` does, keeps them, and answers as it is told.
+"""A stand-in for criu: it takes requests as `criu swrk 3` does, saves them, and answers as instructed.
 
-For what must be shown where CRIU does not run: what it is asked, what it finds open, and what becomes of its
-answers. The variable FAKE_CRIU names a directory with answers.json, where each request is kept as
+It is for tests on machines where CRIU does not run: of the requests, of open descriptors, and of what pyrunc
+does with answers. The variable FAKE_CRIU names a directory with answers.json, where each request is saved as
 request-N.json: the message with every field as a list, and the descriptors that are open.
 
-It shares no code with pyrunc's side of the protocol, so that a mistake there cannot cancel itself out.
+It shares no code with pyrunc's side of the protocol, so that the same mistake cannot be on both sides.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def opened() -> dict[str, str]:
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            continue  # the directory that was listed
+            continue  # the descriptor of the listing itself
     return found
 
 
@@ -182,14 +182,14 @@ class Fake:
         return True
 
     def restore(self) -> bool:
-        """Make a process that is our parent's child, as criu does, and say what happens to it."""
+        """Make a process that is our parent's child, as criu does, and send notifications about it."""
         libc = ctypes.CDLL(None, use_errno=True)
         wait, resume = os.pipe()
         pid = libc.syscall(SYS_CLONE[os.uname().machine], CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             self.sock.close()
             os.close(resume)
-            os.read(wait, 1)  # what is restored goes on when all else has been done
+            os.read(wait, 1)  # the restored process goes on when everything else is done
             os.execv("/bin/sh", ["sh", "-c", self.answers.get("program", "exec sleep 1000")])
         accepted = self.event("setup-namespaces", pid) and self.event("post-restore", pid)
         if self.answers.get("hang"):

@@ -1,4 +1,4 @@
-"""Do something irrevocable in a forked child, and hear how it went."""
+"""Do something that cannot be undone in a forked child, and return its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images made on the spot, in the forms that engines and skopeo write them."""
+"""Images that tests make, in the forms that engines and skopeo write."""
 
 from __future__ import annotations
 

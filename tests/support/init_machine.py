@@ -1,4 +1,4 @@
-"""Have the init program carry out a program of a test's, and hear what comes of it."""
+"""Let the init program carry out a test's program, and return the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BUSYBOX = str(Path(__file__).resolve().parents[2] / "bundles/busybox/rootfs/bin/busybox")
 STEP = steps.Step()
 SOCKET, HELD = 200, 201  # descriptors of the socket and of the program
-PATIENCE = 30  # seconds after which a process that says nothing has failed the test
+PATIENCE = 30  # seconds; if the process sends nothing for longer, the test fails
 
 as_root = [
     pytest.mark.root,
@@ -37,7 +37,7 @@ as_root = [
 
 
 class Told(NamedTuple):
-    """A message of the init's, but for reports."""
+    """A message of the init program, except reports."""
 
     kind: bytes
     payload: bytes
@@ -45,12 +45,12 @@ class Told(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a program went.
+    """The result of a program.
 
     Attributes:
         status: exit status, or the negative number of a signal.
-        report: of a failure.
-        out: what was written to stdout and stderr.
+        report: the report of a failure.
+        out: the output on stdout and stderr.
         told: the other messages, each with its descriptor, which the test closes.
 
     """
@@ -100,14 +100,14 @@ def carry_out(
     Args:
         made: the program, or the bytes of one, whose socket is descriptor SOCKET.
         slots: name of a slot -> descriptor.
-        answers: kind of a message -> what is answered, or a function of the pid that returns it; b"" for
-            nothing, a kind and descriptors for a message with them, None if nobody is there any more.
+        answers: kind of a message -> the answer, or a function of the pid that returns it; b"" for no answer,
+            a kind and descriptors for a message with descriptors, None to close the connection.
         before: called in the new process first.
-        arguments: descriptor of the program -> argv, where it is not the usual one.
+        arguments: descriptor of the program -> argv, if it is not the usual one.
         new: CLONE_NEW* flags of namespaces it begins in.
-        trace: have it note the times.
+        trace: let it measure times.
         passed: how many descriptors from 3 on are passed to it.
-        patience: seconds without a word after which it is killed.
+        patience: seconds without a message after which it is killed.
 
     """
     ours, far = protocol.pair()
@@ -144,7 +144,7 @@ def _become(
     passed: int,
 ) -> None:
     data = made if isinstance(made, bytes) else made.encode(slots, trace=trace)
-    # Out of the way of what comes next.
+    # Move them away from the numbers that are used next.
     held = os.dup2(init_program.sealed("program", data), HELD)
     image = os.dup2(image, HELD + 1, inheritable=False)
     null = os.open("/dev/null", os.O_RDWR)
@@ -204,7 +204,7 @@ class _Conversation:
         if callable(answer) and word is None:
             return False
         if word:
-            with contextlib.suppress(BrokenPipeError):  # it is gone; what it said before can be read
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its earlier messages can still be read
                 if isinstance(word, tuple):
                     protocol.send(self.sock, word[0], fds=word[1])
                 else:
@@ -212,7 +212,7 @@ class _Conversation:
         return True
 
     def _take_over(self, payload: bytes, fd: int) -> None:
-        """Take what was cloned for the process; without CLONE_PARENT it is none of our children."""
+        """From now on, wait for the process that was cloned; without CLONE_PARENT it is not our child."""
         self._collect()
         try:
             os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -244,7 +244,7 @@ def copy(fd: int, to: int) -> None:
 
 
 def looked(made: Program, look: Callable[[int], object], **how: Any) -> Any:
-    """Carry a program out up to here, and return what look() says of the process then."""
+    """Carry out a program up to here, and return the result of look() for the process."""
     found: list[Any] = []
 
     def see(pid: int) -> bytes:
@@ -259,7 +259,7 @@ def looked(made: Program, look: Callable[[int], object], **how: Any) -> Any:
 
 
 def good(outcome: Outcome) -> str:
-    """Return what a process wrote that went well."""
+    """Return the output of a process, which must have succeeded."""
     assert (outcome.status, outcome.report) == (0, None), outcome
     return outcome.out
 

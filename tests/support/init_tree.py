@@ -1,4 +1,4 @@
-"""A mount tree of a test's own, made by the init program in a mount namespace of its own."""
+"""A mount tree for a test, made by the init program in a mount namespace of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 def table(pid: int | str, top: str) -> dict[str, Row]:
-    """Return what is mounted below a directory, by its path there; what lies on top counts."""
+    """Return the mounts below a directory, by their paths there; of several on one path, the topmost."""
     found = {}
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         words = line.split()
@@ -45,7 +45,7 @@ def table(pid: int | str, top: str) -> dict[str, Row]:
 
 
 def private() -> None:
-    """Keep what is mounted from now on in a new mount namespace from the host."""
+    """Enter a new mount namespace whose mounts do not propagate to the host."""
     _linux.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
 
 
@@ -54,7 +54,7 @@ class Tree:
 
     Attributes:
         made: the program; the root is attached over itself already.
-        slots: what it is given.
+        slots: the descriptors that it is given.
 
     """
 
@@ -65,9 +65,9 @@ class Tree:
 
         Args:
             root: the root's directory on the host.
-            listed: the file that says what was made.
-            kind: of the mounts' ids.
-            attach: with the root, and noted as a directory of the host.
+            listed: the list of what was made.
+            kind: the kind of mount ids.
+            attach: attach the root, and note it as a directory of the host.
 
         """
         self.root = root
@@ -96,12 +96,12 @@ class Tree:
         return self
 
     def tmpfs(self, slot: str, *words: str, attributes: int = 0) -> Tree:
-        """Append what makes a tmpfs."""
+        """Append the operations that make a tmpfs."""
         self.add("FSOPEN", "tmpfs", "context").add("FSCONFIG", "context", ["source=test", *words])
         return self.add("FSCREATE", "context", 0).add("FSMOUNT", "context", attributes, slot)
 
     def attach(self, slot: str, path: str, how: int = 0) -> Tree:
-        """Append what puts a mount on its mount point."""
+        """Append the operation that attaches a mount to its mount point."""
         return self.add("ATTACH", slot, path, how, "place")
 
     def run(self, **given: Any) -> Outcome:
@@ -117,13 +117,13 @@ class Tree:
         return carry_out(self.made, self.slots, before=prepare, new=self.new, **given)
 
     def report(self, **given: Any) -> Report:
-        """Carry it out, and return what it reports of its failure."""
+        """Carry it out, and return the report of its failure."""
         outcome = self.run(**given)
         assert outcome.report is not None, outcome
         return outcome.report
 
     def seen(self, look: Callable[[int], Any], **given: Any) -> Any:
-        """Carry it out, and return what look() says when all is done."""
+        """Carry it out, and return the result of look() at the end."""
         found: list[Any] = []
 
         def see(pid: int) -> bytes:
@@ -138,12 +138,12 @@ class Tree:
         return found[0]
 
     def mounts(self, **given: Any) -> dict[str, Row]:
-        """Carry it out, and return what is mounted below the root then."""
+        """Carry it out, and return the mounts below the root."""
         return self.seen(lambda pid: table(pid, str(self.root)), **given)  # type: ignore[no-any-return]
 
 
 def refused(tree: Tree, name: str, errno: int, detail: int | None = None, **given: Any) -> Report:
-    """See that an operation is refused; return the report."""
+    """Check that an operation is refused; return the report."""
     found = tree.report(**given)
     assert (found.name, found.errno) == (name, errno), found
     if detail is not None:
@@ -152,7 +152,7 @@ def refused(tree: Tree, name: str, errno: int, detail: int | None = None, **give
 
 
 def needs_statmount() -> None:
-    """Skip where the kernel cannot be asked mount by mount."""
+    """Skip if the kernel does not have statmount(2)."""
     from pyrunc.apply import facts
 
     if not facts._statmount():

@@ -1,4 +1,4 @@
-"""The installed command, built from this checkout without touching the machine."""
+"""The installed command, built from this checkout without changing the machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def build(lib: Path, python: str = sys.executable, **environment: str) -> Path:
-    """Build the program in a directory, beside the script it stands in for: LIB/bin/pyrunc and pyrunc-script.
+    """Build the program in a directory, and the script that it replaces: LIB/bin/pyrunc and pyrunc-script.
 
     Args:
         lib: the directory.
-        python: the interpreter. With another than this one there are no packages beside pyrunc.
-        environment: what the build is to have besides.
+        python: the interpreter. If it is not this one, there are no packages besides pyrunc.
+        environment: more variables for the build.
 
     Returns:
-        The directory. LIB/log has what the build said, LIB/why in one line what the command could not become.
+        The directory. LIB/log is the log of the build; LIB/why says in one line why there is no program or
+        image.
 
     """
     site = lib / "site"
@@ -38,7 +39,7 @@ def build(lib: Path, python: str = sys.executable, **environment: str) -> Path:
     script = (TOP / "install/launcher/script.py").read_text()
     (lib / "bin/pyrunc-script").write_text(script.replace("@PYTHON@", real).replace("@SITE@", str(site)))
     (lib / "bin/pyrunc-script").chmod(0o755)
-    # Through a link, for a test that wants another Python to be there.
+    # Through a link, for a test that replaces Python.
     (lib / "python").symlink_to(real)
     built = again(lib, **environment)
     if built.returncode != 0:
@@ -49,7 +50,7 @@ def build(lib: Path, python: str = sys.executable, **environment: str) -> Path:
 
 
 def again(lib: Path, *before: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Build once more, with words before the command; return how that ended, with its one line of output."""
+    """Build again, with words before the command; return the result, with its one line of output."""
     words = [*before, str(TOP / "install/launcher/build"), str(lib), str(lib / "python"), str(lib / "site")]
     surroundings = {**os.environ, "BUILD_LOG": str(lib / "log"), **environment}
     built = subprocess.run(words, env=surroundings, stdout=subprocess.PIPE, text=True, check=False)
@@ -58,5 +59,5 @@ def again(lib: Path, *before: str, **environment: str) -> subprocess.CompletedPr
 
 
 def is_image(program: Path) -> bool:
-    """Say whether it begins where another run stopped: an image has lost its section headers."""
+    """Tell whether it is an image: an image has no section headers."""
     return program.read_bytes()[40:48] == bytes(8)

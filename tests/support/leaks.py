@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CGROUPS = Path("/sys/fs/cgroup")
-GRACE = 5.0  # seconds the kernel may take to let go of what was killed
+GRACE = 5.0  # seconds that the kernel may need to remove what was killed
 
 
 class Watch:
     """Look before a test, and again after it."""
 
     def __init__(self, directories: list[Path], root: Path) -> None:
-        """Remember how it was.
+        """Remember how the machine is.
 
         Args:
             directories: the test's own; a mount from or in them is the test's.
@@ -31,14 +31,15 @@ class Watch:
         """
         self.directories = [str(directory) for directory in directories]
         self.root = root
-        # Orphans of containers become our children and so cannot hide; not before, as other tests may mind.
+        # Orphans of containers become our children, so they are found. Not earlier, because it changes other
+        # tests.
         _linux.prctl(flags.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._children = set(children())
         self._mounts = set(mounts())
         self._fds = descriptors()
 
     def leaks(self, ids: Iterable[str]) -> list[str]:
-        """Return one line for each thing that is still there; what was killed may take its time to go.
+        """Return one line for each thing that is left; give killed processes some time to vanish.
 
         Args:
             ids: the containers of the test.
@@ -61,7 +62,7 @@ class Watch:
             f"mount {line}" for line in mounts() if line not in self._mounts and any(o in line for o in ours)
         ]
         if self.root.is_dir():
-            # @cache is meant to stay: compiled seccomp filters.
+            # @cache (compiled seccomp filters) stays on purpose.
             found += [f"file {self.root / name}" for name in os.listdir(self.root) if name != "@cache"]
         now = descriptors()
         found += [f"descriptor {fd} -> {now[fd]}" for fd in now if self._fds.get(fd) != now[fd]]
@@ -75,7 +76,7 @@ def children() -> Iterator[int]:
 
 
 def collect(own: set[int]) -> None:
-    """Collect orphans that were given to us and have ended, but none of our own processes."""
+    """Wait for orphans that became our children and have ended, but not for our own processes."""
     for pid in _all_children():
         if int(pid) not in own and _state(pid) == "Z":
             os.waitpid(int(pid), os.WNOHANG)
@@ -105,7 +106,7 @@ def command(pid: int) -> str:
 
 def mounts() -> list[str]:
     """Return the lines of our mount table, without what changes by itself (ids, peer groups)."""
-    # A name may hold whatever else Python takes for the end of a line; the kernel writes \\n as \\012.
+    # A name may contain other characters that Python takes for line ends; the kernel writes \\n as \\012.
     lines = (
         Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").rstrip("\n").split("\n")
     )
@@ -113,12 +114,12 @@ def mounts() -> list[str]:
 
 
 def cgroups(ids: list[str]) -> list[str]:
-    """Return the cgroup directories, in any hierarchy, that carry the name of one of these containers."""
+    """Return the cgroup directories, in any hierarchy, with the name of one of these containers."""
     if not ids:
         return []
     found = []
     todo = [str(CGROUPS)]
-    while todo:  # os.walk calls itself, and a test may nest more cgroups than Python takes
+    while todo:  # no os.walk, which calls itself: a test may nest very many cgroups
         path = todo.pop()
         if any(name in os.path.basename(path) for name in ids):
             found.append(path)
@@ -138,10 +139,11 @@ def members(path: str) -> list[str]:
 
 
 def descriptors() -> dict[str, str]:
-    """Return our open descriptors with what they stand for.
+    """Return our open descriptors and their targets.
 
-    Not those that gRPC's threads open when they please, where checks of an engine's interface run beside
-    these tests.
+    Those of gRPC are left out: its threads open them at any time, if checks of an engine's interface run in
+        the
+    same process.
     """
     found = {}
     theirs = ("anon_inode:[eventfd]", "anon_inode:[eventpoll]") if "grpc" in sys.modules else ()
@@ -149,7 +151,7 @@ def descriptors() -> dict[str, str]:
         try:
             what = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:
-            continue  # the one of the listing
+            continue  # the descriptor of the listing itself
         if what not in theirs:
             found[fd] = what
     return found

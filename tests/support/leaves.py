@@ -1,4 +1,4 @@
-"""Every integer of config.json, as the schemas know them, in a configuration that has little else."""
+"""Every integer of config.json, taken from the schemas, each in a small configuration."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pyrunc.spec.schemas import schemas
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Sections of other systems: nothing of theirs is ever planned.
+# Sections of other systems, which are never planned.
 FOREIGN = ("vm", "windows", "solaris", "zos", "freebsd")
-# What stands where text is required, so that the rules beyond the schema have nothing to say about it.
+# Valid texts for required properties, so that no rule beyond the schema refuses them.
 WORDS = {
     "ociVersion": "1.0.2",
     "destination": "/tmp",
@@ -40,10 +40,10 @@ class Leaf:
     """An integer.
 
     Attributes:
-        path: the properties on the way; "*" is an item of a list or of a map with free names.
-        low: the least number the schema lets through.
+        path: the properties of its path; "*" is an item of a list or of a map with free names.
+        low: the smallest number that the schema accepts.
         high: the largest.
-        shape: the value that leads to it: the required properties on the way, None at its place.
+        shape: the value that contains it: the required properties of its path, None at its place.
 
     """
 
@@ -58,7 +58,7 @@ class Leaf:
         return "/" + "/".join(self.path)
 
     def accepted(self) -> list[int]:
-        """Return its edges that the schema lets through."""
+        """Return its limit values that the schema accepts."""
         return sorted({self.low, self.high, *(edge for edge in EDGES if self.low <= edge <= self.high)})
 
     def refused(self) -> list[int]:
@@ -68,7 +68,7 @@ class Leaf:
         )
 
     def filled(self, number: int, *, around: bool = False) -> Any:
-        """Return the value with a number in its place; with around also in the required ones beside it."""
+        """Return the value with a number in its place; around: also in the required integers beside it."""
         return _filled(self.shape, number, around=around)
 
 
@@ -89,7 +89,7 @@ def _filled(value: Any, number: int, *, around: bool) -> Any:
 
 @dataclass
 class _Other:
-    """An integer beside the one that is meant."""
+    """A required integer beside the one that is tested."""
 
     low: int
     high: int
@@ -133,7 +133,7 @@ def _required(schema: dict[str, Any], file: str) -> dict[str, Any]:
 
 
 def _least(schema: dict[str, Any], file: str, key: str = "") -> Any:
-    """Return the least a required property can be."""
+    """Return the smallest value that a required property can have."""
     schema, file = _resolve(schema, file)
     kind = schema["type"]
     if kind == "integer":
@@ -148,14 +148,14 @@ def _least(schema: dict[str, Any], file: str, key: str = "") -> Any:
 
 
 def laid_over(base: Any, value: Any) -> Any:
-    """Return base with the parts of value in the place of its own; lists of base are replaced."""
+    """Return base, with its parts replaced by those of value; lists of base are replaced as a whole."""
     if isinstance(base, dict) and isinstance(value, dict):
         return {**base, **{key: laid_over(base.get(key), inner) for key, inner in value.items()}}
     return copy.deepcopy(value)
 
 
 def variants(leaf: Leaf, number: int, *, around: bool = False) -> list[dict[str, Any]]:
-    """Return what to lay over a configuration so that it has the number there, and what belongs to it."""
+    """Return changes to a configuration so that it has the number there, and all that the number requires."""
     value = leaf.filled(number, around=around)
     linux = value.get("linux", {})
     for mount in value.get("mounts", ()):
@@ -181,7 +181,7 @@ def variants(leaf: Leaf, number: int, *, around: bool = False) -> list[dict[str,
 
 
 def _complete(linux: dict[str, Any]) -> None:
-    """Give a linux section what belongs to what is there."""
+    """Add to a linux section what its properties require."""
     spaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]
     if "uidMappings" in linux:
         linux["namespaces"] = [*spaces, {"type": "user"}]

@@ -33,6 +33,6 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 
 def execute(program: int, words: Sequence[str]) -> None:
-    """Become the program of a descriptor: fexecve(3). Python's own wants at least one word."""
+    """Execute the program of a descriptor: fexecve(3). Python's own function needs at least one word."""
     strings = (ctypes.c_char_p * (len(words) + 1))(*map(os.fsencode, words), None)
     _check(LIBC.fexecve(program, strings, (ctypes.c_char_p * 1)(None)))

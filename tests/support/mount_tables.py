@@ -12,7 +12,7 @@ from tests.support.programs import FACTS
 if TYPE_CHECKING:
     from pyrunc.plan.mount_origins import Knowledge, Origins
 
-# A container of the configuration below, without what has nothing to do with it.
+# The mount table of a container of the configuration below, without unrelated mounts.
 TABLE = """\
 100 50 8:1 /images/box / rw,relatime - ext4 /dev/root rw
 101 100 0:40 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
@@ -58,7 +58,7 @@ def plan(*more: dict[str, Any], **linux: Any) -> steps.Plan:
 def known(
     made: steps.Plan, table: str = TABLE, located: dict[str, str] | None = None, host: str = HOST
 ) -> Knowledge:
-    """Return what the kernel says: where /var/run leads, and where the sources are on the host."""
+    """Return what the kernel would answer: where /var/run leads, and where the sources are on the host."""
     sources = {id(step): ("8:1", step.source, step.source) for step in made.child if isinstance(step, Bind)}
     return mount_origins.Knowledge(
         rows=mount_table.parse(table),
@@ -69,5 +69,5 @@ def known(
 
 
 def origins(made: steps.Plan, what: Knowledge, **how: Any) -> Origins:
-    """Return where its mounts come from."""
+    """Return where the mounts of a plan come from."""
     return mount_origins.find(made, what, configured=len(CONFIG["mounts"]), **how)

@@ -1,4 +1,4 @@
-"""What `pyrunc mounts` says, and programs in a container's mount namespace with the host's rights."""
+"""The output of `pyrunc mounts`, and programs in a container's mount namespace with the host's rights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def rows(engine: Engine, name: str) -> dict[str, Row]:
-    """Return mount point -> what --json says; of several at one place the topmost."""
+    """Return mount point -> its object of --json; of several mounts on one place the topmost."""
     found: list[Row] = json.loads(engine.call("mounts", name, "--json").ok().out)
     return {row["target"]: row for row in found}
 
@@ -49,7 +49,7 @@ def execute(engine: Engine, name: str, script: str) -> Result:
 
 
 def changes(engine: Engine, name: str) -> dict[str, Any]:
-    """Return what the record keeps of changes."""
+    """Return the changes that the record contains."""
     record = store.open_container(str(engine.root), name)
     kept: Any = record.extra.get("mounts") or {}
     return dict(kept)

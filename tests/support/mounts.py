@@ -1,4 +1,4 @@
-"""Mount tables, as the kernel shows them, and mounts of the host for containers to take."""
+"""Mount tables, as the kernel shows them, and mounts of the host as sources for containers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROPAGATION = (
 
 @contextmanager
 def on_the_root_mount() -> Iterator[Path]:
-    """Make a directory on the mount of "/", for this long: /tmp is often another (a tmpfs on Debian 13)."""
+    """Make a temporary directory on the mount of "/": /tmp is often another mount (a tmpfs on Debian 13)."""
     root = os.stat("/").st_dev
     above = next(place for place in ("/tmp", "/var/tmp", "/opt", "/") if os.stat(place).st_dev == root)
     made = Path(tempfile.mkdtemp(prefix="pyrunc-test-", dir=above))
@@ -52,7 +52,7 @@ class Row:
     """One line of a mountinfo table (proc_pid_mountinfo(5))."""
 
     def __init__(self, line: str) -> None:
-        """Take it apart."""
+        """Parse it."""
         left, _, right = line.partition(" - ")
         words = left.split(" ")
         self.line = line
@@ -83,9 +83,9 @@ def table(pid: int | str = "self") -> dict[str, Row]:
 
 
 def statmounts(pid: int, places: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return what statmount(2) says in a process's mount namespace: place -> (options, propagation).
+    """Return what statmount(2) says in a process's mount namespace: mount point -> (options, propagation).
 
-    In the words of mountinfo, so that the two can be compared.
+    The words are those of mountinfo, so that the two can be compared.
     """
     wanted = list(places)
 
@@ -122,12 +122,12 @@ def _words(attributes: int, propagation: int) -> tuple[str, str]:
 
 
 def restrict(place: Path, words: int) -> None:
-    """Give a mount MS_* bits, as any kernel can: mount_setattr(2) came with Linux 5.12."""
+    """Set MS_* bits of a mount, with a call that all kernels have: mount_setattr(2) came with Linux 5.12."""
     _linux.mount(None, str(place), None, flags.MS_REMOUNT | flags.MS_BIND | words, None)
 
 
 class HostMounts:
-    """Mounts made on the host, all of them taken away again by close()."""
+    """Mounts made on the host, all of them removed again by close()."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -153,11 +153,11 @@ class HostMounts:
         return place
 
     def umount(self, place: Path) -> None:
-        """Take one away."""
+        """Remove one."""
         _linux.umount2(str(place), flags.MNT_DETACH)
         self.made.remove(place)
 
     def close(self) -> None:
-        """Take all away, the last one first."""
+        """Remove all, the last one first."""
         while self.made:
             self.umount(self.made[-1])

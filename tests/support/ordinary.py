@@ -1,4 +1,4 @@
-"""An ordinary user who calls the command under test, and who need not exist on the machine."""
+"""An ordinary user who calls the command under test. The user need not exist on the machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from tests.support.containers import Bundle
 
-UID = 61235  # nobody's: above what useradd(8) gives, below what systemd does
+UID = 61235  # unused: above the ids of useradd(8), below those of systemd
 NAME = "throwaway"
-FIRST = 800000  # its subordinate ids, where it has any
+FIRST = 800000  # its first subordinate id, if it has any
 COUNT = 1000
 
 # In a mount namespace of its own, where the user exists; and in cgroups, one per word of $CGROUPS.
@@ -53,10 +53,10 @@ _PACKAGES = (
 
 
 def reachable(copy: Path) -> list[str]:
-    """Return the command as an ordinary user can call it: the checkout may lie where others cannot read.
+    """Return the command as an ordinary user can call it: other users may be unable to read the checkout.
 
     Args:
-        copy: an empty directory everybody can reach, for a copy.
+        copy: an empty directory that all users can reach, for a copy.
 
     """
     if os.environ.get("INSTALLED_PYRUNC") or os.environ.get("PYRUNC"):
@@ -77,7 +77,7 @@ def reachable(copy: Path) -> list[str]:
 
 
 def refused(words: list[str]) -> str:
-    """Say why there can be no rootless container here, "" if there can.
+    """Return why there can be no rootless container here, "" if there can.
 
     Args:
         words: the command.
@@ -109,7 +109,7 @@ class Ordinary(Engine):
         """Give the user a home.
 
         Args:
-            place: a directory everybody can reach.
+            place: a directory that all users can reach.
             words: the command.
 
         """
@@ -149,7 +149,7 @@ class Ordinary(Engine):
         return super().call(*words, env=self.environment(), **how)
 
     def environment(self) -> dict[str, str]:
-        """Return what a log-in would have set."""
+        """Return the environment that a log-in would have set."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": "/",

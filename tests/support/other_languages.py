@@ -1,8 +1,8 @@
 """python -m tests.support.other_languages: run the linters of shell and C.
 
-`make lint` and tests/test_linters.py do. shellcheck and clang-format are packages of PyPI (the extra `lint`).
-The compiler's warnings are errors here, and not in setup.py: a compiler that is newer than this release may
-warn of more, and must still build it.
+`make lint` and tests/test_linters.py call it. shellcheck and clang-format are packages of PyPI (the extra
+`lint`). The compiler's warnings are errors here, but not in setup.py: a newer compiler may have more
+warnings, and must still build this release.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Folders with files of ours. What is built or unpacked in a checkout lies in others, or in a bundle's rootfs.
+# Folders with our own files. Files that are built or unpacked are in other folders, or in a bundle's rootfs.
 FOLDERS = (".ci", "bench", "bundles", "conformance", "docs", "install", "pyrunc", "schema", "tests")
 SHELLS = {"sh", "bash", "dash", "busybox"}
 
 
 def files() -> list[Path]:
-    """Return all files of the checkout that are ours, in order; links are left out."""
+    """Return all our own files of the checkout, in order, without symlinks."""
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if "rootfs" not in path.parts]
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def shell_scripts() -> list[Path]:
-    """Return what a shell reads: by the first line, or by the suffix where there is no such line."""
+    """Return the shell scripts: known by the first line, or by the suffix if there is no such line."""
 
     def is_shell(path: Path) -> bool:
         with path.open("rb") as file:
@@ -59,7 +59,7 @@ def command(name: str) -> str:
 
 
 def _run(arguments: list[str]) -> str:
-    """Run a linter in the checkout; return what it has to say, or nothing if all is well."""
+    """Run a linter in the checkout; return its output, or nothing if it succeeds."""
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     return f"{arguments[0]}\n{done.stdout}{done.stderr}" if done.returncode else ""
 

@@ -18,7 +18,7 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def examples(page: str) -> list[tuple[str, str]]:
-    """Return the commands of a page, each with what it answers."""
+    """Return the commands of a page, each with its answer."""
     found: list[tuple[str, str]] = []
     answers = False
     for line in (TOP / page).read_text().splitlines():
@@ -29,12 +29,12 @@ def examples(page: str) -> list[tuple[str, str]]:
             said, answer = found[-1]
             found[-1] = (said, f"{answer}{line[4:]}\n")
         elif line:
-            answers = False  # the answer has ended with its paragraph
+            answers = False  # the answer ends with its paragraph
     return found
 
 
 def fits(answer: str, expected: str) -> bool:
-    """Compare, with three dots for anything, and some blanks for the gap between columns, however wide."""
+    """Compare an answer; three dots stand for anything, two or more blanks for a gap of any width."""
     parts = (re.sub(r"(\\ ){2,}", " +", re.escape(part)) for part in expected.split("..."))
     pattern = ".*".join(parts)
     return re.fullmatch(pattern, answer, re.DOTALL) is not None
@@ -52,16 +52,16 @@ def run(
 
     Args:
         page: its path in the checkout.
-        engine: whose state root is used; deletes the containers the page makes.
-        directory: an empty one.
+        engine: its state root is used; it deletes the containers that the page makes.
+        directory: an empty directory.
         bundle: its name in bundles/.
-        tools: scripts in the place of programs that the page calls.
+        tools: scripts that replace programs that the page calls.
 
     Returns:
         How many commands there were.
 
     Raises:
-        AssertionError: one answered something else.
+        AssertionError: a command gave another answer.
 
     """
     place = directory / "tools"
@@ -74,7 +74,7 @@ def run(
     shutil.copytree(TOP / "bundles" / bundle, directory / "work/bundles" / bundle, symlinks=True)
     tried = 0
     for said, expected in examples(page):
-        with (directory / "answer").open("w") as out:  # not a pipe: a created container would keep it open
+        with (directory / "answer").open("w") as out:  # a created container would keep a pipe open
             subprocess.run(
                 ["/bin/sh", "-c", said],
                 stdout=out,
@@ -92,10 +92,10 @@ def run(
 
 
 def patched(page: str, copy: Path) -> list[str]:
-    """Make a copy of the code and its tests, changed as the patches of a page say.
+    """Make a copy of the code and its tests, and apply the patches of a page to it.
 
-    Where a change belongs is found by the lines around it, which must be there once; line numbers do not
-    count, as the page need not follow the code's every move.
+    The place of a change is found by the lines around it, which must be there exactly once. Line numbers are
+    ignored, so that the page need not follow every change of the code.
 
     Args:
         page: its path in the checkout.

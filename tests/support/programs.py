@@ -1,4 +1,4 @@
-"""Programs of real plans, and what the parent would have prepared for them."""
+"""Programs of real plans, and the data that the parent would have prepared for them."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def filters(plan: steps.Plan, **fields: Any) -> Filters:
 
 
 def entering(plan: steps.Plan, **fields: Any) -> program_exec.Entering:
-    """Return what the parent has prepared for a process."""
+    """Return the data that the parent has prepared for a process."""
     kinds = CLONE_NEWNS | namespaces.FLAGS["pid"]
     return program_exec.Entering(**{"kinds": kinds, "filters": filters(plan), **fields})
 
 
 def beginning(plan: steps.Plan, **fields: Any) -> Beginning:
-    """Return what the parent has prepared for a container's first process."""
+    """Return the data that the parent has prepared for a container's first process."""
     known = {"kinds": plan.namespaces.flags, "filters": filters(plan), "directory": "/run/c1"}
     return Beginning(**{**known, **fields})

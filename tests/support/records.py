@@ -1,4 +1,4 @@
-"""State records without containers, for tests about what is kept of one."""
+"""State records without containers, for tests of records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def reserved(root: str, name: str) -> store.Container:
-    """Make a state directory as a creation does, and let go of its lock."""
+    """Make a state directory as a creation does, and release its lock."""
     made, lock = creation.reserve(root, name)
     os.close(lock)
     return made
@@ -32,7 +32,7 @@ def removed(root: str, name: str) -> None:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, call: str, part: str, number: int) -> None:
-    """Let a call of os fail with an errno where this is part of its first argument."""
+    """Make a function of os fail with an errno if its first argument contains a text."""
     real = getattr(os, call)
 
     def instead(path: Any, *arguments: Any, **named: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Run a command under a filter that refuses system calls, as an old kernel or a container around us would.
+"""Run a command under a filter that refuses system calls, as an old kernel or an outer container would.
 
     python refuse.py ENOSYS open_tree,fsopen COMMAND...
 
-The numbers count from 424 on, where a call has the same one on every architecture; but for the older ones.
+From 424 on, a system call has the same number on every architecture; older ones have not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NUMBERS = {
     "statmount": 457,
     "listmount": 458,
 }
-# What mount(2) has to stand in for, and what came with it.
+# The calls that mount(2) has to replace, and others of the same age.
 NEW_MOUNT_API = tuple(
     name for name in NUMBERS if name not in (*OLDER, "pidfd_open", "clone3", "close_range", "openat2")
 )
@@ -54,7 +54,7 @@ def program(refused: tuple[str, ...], number: int) -> bytes:
 
 
 def prefix(answer: str, *refused: str) -> list[str]:
-    """Return the words to put before a command that is to live without some calls."""
+    """Return the words before a command that make it run without some calls."""
     return [sys.executable, str(Path(__file__).resolve()), answer, ",".join(refused or NEW_MOUNT_API)]
 
 

@@ -1,4 +1,4 @@
-"""Callers who live with an older kernel, or inside a container whose filter refuses system calls."""
+"""Callers on an older kernel, or inside a container whose filter refuses system calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tests.support.engine import Engine
 
 
 class Refused(Engine):
-    """A caller for whom system calls fail."""
+    """A caller whose system calls fail."""
 
     def __init__(self, engine: Engine, answer: str = "ENOSYS", *calls: str) -> None:
-        """Take over another's containers.
+        """Take over the containers of another engine.
 
         Args:
-            engine: the other.
+            engine: the other engine.
             answer: name of the error.
             calls: which calls; none for all of the new mount API.
 

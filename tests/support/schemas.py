@@ -1,4 +1,4 @@
-"""Values made from the schemas: everything a definition allows, and what a careless hand makes of it."""
+"""Values made from the schemas: everything that a definition allows, and such values with mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = ("config.json", "process.json", "linux.json", "resources.json", "seccomp
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
-# What turns up in the place of a value: the neighbours of every type and bound.
+# Values that replace another one: near every type and limit.
 ODDITIES: list[Any] = [
     None,
     True,
@@ -126,7 +126,7 @@ def values(schema: dict[str, Any], file: str) -> st.SearchStrategy[Any]:
 
 
 def everything(schema: dict[str, Any], file: str) -> Any:
-    """Return one value that has every property there is, with the last word of every enum."""
+    """Return one value that has all properties, with the last word of every enum."""
     schema, file = _resolve(schema, file)
     kind = schema["type"]
     if "enum" in schema:
@@ -159,7 +159,7 @@ def places(value: object) -> Iterator[tuple[str | int, ...]]:
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: st.SearchStrategy[Any]) -> Any:
-    """Return a strategy for values that were right until somebody changed one to three places."""
+    """Return a strategy for valid values in which one to three places were changed."""
     value = copy.deepcopy(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
         found = list(places(value))

@@ -1,4 +1,4 @@
-"""Configs for tests: a small one that is right, and what engines write."""
+"""Configs for tests: a small valid one, and one like those of engines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """Return a config with all namespaces but user and time; changes replace whole sections."""
+    """Return a config with all namespaces except user and time; changes replace whole sections."""
     config: dict[str, Any] = {
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},

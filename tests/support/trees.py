@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def listing(top: Path) -> list[tuple[str, int, int, int, int, int, str]]:
-    """Everything about a tree but access times: names, kinds, owners, times, sizes and content.
+    """Everything about a tree except access times: names, kinds, owners, times, sizes and content.
 
-    A directory's size is left out: on tmpfs (Debian 13 has one on /tmp) entries that are gone may show in it.
+    A directory's size is left out: on tmpfs (Debian 13 has one on /tmp) it may still include removed entries.
     """
     found = []
     for directory, folders, files in os.walk(top):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FACTS = cgroup_facts(rootless=False)
-# In a mount namespace where the unified hierarchy is all there is, as on a host of version 2.
+# In a mount namespace with only the unified hierarchy, as on a host of version 2.
 ONLY_V2 = 'umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "$0" "$@"'
 
 
@@ -37,7 +37,7 @@ def engines(host: str, directory: Path) -> Engine:
 
 
 def cgroup_file(engine: Engine, path: str) -> str | None:
-    """Return what a cgroup's file says where an engine is; of a directory "", None if there is none."""
+    """Return the content of a cgroup's file on an engine's host; "" for a directory, None if missing."""
     begin = way() if isinstance(engine, UnifiedEngine) else []
     look = 'test -e "$0" || exit 3; test -d "$0" || exec cat "$0"'
     done = subprocess.run([*begin, "sh", "-c", look, path], check=False, stdout=subprocess.PIPE, text=True)

@@ -53,7 +53,7 @@ class Volumes:
         return self.engine.call("exec", name, "/bin/sh", "-c", script)
 
     def content(self, name: str) -> Path:
-        """Return where a volume's files are."""
+        """Return the directory of a volume's files."""
         return Path(self.store.mountpoint(name))
 
     def anonymous(self) -> list[str]:
