@@ -22,7 +22,7 @@ ifneq ($(REFUSED),)
 $(error $(REFUSED))
 endif
 
-# What somebody without the rights is told to type.
+# The command that a user without the rights is told to type.
 export AS_ROOT := sudo make $(or $(MAKECMDGOALS),run)$(if $(filter-out file,$(origin PREFIX)), PREFIX=$(PREFIX))$(if \
     $(DESTDIR), DESTDIR=$(DESTDIR))
 ifneq ($(filter run,$(MAKECMDGOALS)),)

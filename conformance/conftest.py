@@ -1,6 +1,6 @@
-"""What all conformance checks share: which runtime is judged, where everything lives, and what must not stay.
+"""Shared by all conformance checks: the judged runtime, the session's directory, the search for leftovers.
 
-The whole session lives in one temporary directory and under one tag, and both are gone at its end.
+The whole session uses one temporary directory and one tag, and both are removed at its end.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def shared(session: Session) -> Iterator[str]:
     os.chmod(directory, 0o777)
     with open(f"{directory}/file", "w", encoding="utf-8") as file:
         file.write("from the host\n")
-    os.chmod(f"{directory}/file", 0o666)  # ids of user namespaces are nobody's on the host
+    os.chmod(f"{directory}/file", 0o666)  # ids of user namespaces have no rights on the host
     yield directory
     shutil.rmtree(directory)
 

@@ -1,7 +1,7 @@
-"""Debian's packages of other suites than this machine's, without touching the machine's own apt.
+"""Packages of other suites of Debian, without changing the machine's own apt.
 
-What is fetched is kept below CACHE, outside the checkout, and made anew when it is removed; the mirror is the
-one this machine's apt has.
+Fetched files are kept below CACHE, outside the checkout, and fetched again if they are removed; the mirror is
+the one of this machine's apt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FRESH = 86400  # seconds for which a list of packages is good enough
 
 
 class UnavailableError(Exception):
-    """Something cannot be had here; what was tried."""
+    """Something is not available here; the text says what was tried."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ settings.load_profile("pyrunc")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A shell has its jobs in the background ignore these, and whoever is started like that cannot be interrupted.
+# A shell makes its background jobs ignore these signals, and such a job could not be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Tracker:
-    """A finder that finds nothing and remembers who asked."""
+    """A finder that finds nothing and remembers which module imports what."""
 
     def __init__(self, log: str) -> None:
         """Open the log."""

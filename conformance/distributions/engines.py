@@ -1,8 +1,8 @@
-"""The newest engines, from another suite of Debian's: conformance/engines in its root file system.
+"""The newest engines, from another suite of Debian: conformance/engines runs in its root file system.
 
 sudo .venv/bin/python -m conformance.distributions.engines [--suite trixie] [NAME...]
 
-NAME is what the checks' files begin with (clients, podman, docker, containerd, buildah, compose). They run
+NAME is the beginning of the checks' files (clients, podman, docker, containerd, buildah, compose). They run
 for pyrunc, installed there by `make install`, and for that suite's runc; tables go to conformance/results.
 """
 

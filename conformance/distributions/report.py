@@ -1,4 +1,4 @@
-"""What a distribution's tests said, and the table of all of them."""
+"""The results of a distribution's tests, and the table of all distributions."""
 
 from __future__ import annotations
 

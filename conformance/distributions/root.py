@@ -1,7 +1,7 @@
-"""A fresh root file system of a distribution, with this checkout in it.
+"""A new root file system of a distribution, with this checkout in it.
 
-debootstrap makes one for each suite, which is kept in the cache (conformance/debian.py) and never changed;
-what is tried is tried in a copy. `enter` goes into it.
+debootstrap makes one for each suite. It is kept in the cache (conformance/debian.py) and never changed; tests
+run in a copy. `enter` enters it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """pyrunc on other distributions and Pythons than this machine's, from a checkout to its tests.
 
-Each table of matrix.toml is a fresh root file system of Debian's, entered in namespaces of its own:
+Each table of matrix.toml is a new root file system of Debian, entered in namespaces of its own:
 `make run`, as a new user would, then `make test`, as many tests as there are here.
 
 sudo make conformance ARGS='-k distributions'                             # the quick part

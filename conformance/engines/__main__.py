@@ -1,4 +1,4 @@
-"""Write the table of some engine's checks for several runtimes: `python -m conformance.engines cri`.
+"""Write the table of an engine's checks for several runtimes: `python -m conformance.engines cri`.
 
 The checks are those whose files begin with test_NAME. They are run once for each runtime; results/NAME.md and
 .json say how each check ended. The first runtime is judged: the exit status is 1 if one of its checks fails.

@@ -1,7 +1,7 @@
 """Buildah with a storage of its own. It has no monitor: it waits for the container's first process itself.
 
-That process has to become its child; it asks `state` every 100 ms, and deletes at once, without `--force`,
-when the process has ended.
+That process must become its child. Buildah calls `state` every 100 ms, and when the process has ended it
+calls `delete` at once, without `--force`.
 """
 
 from __future__ import annotations

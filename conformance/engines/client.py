@@ -1,6 +1,6 @@
-"""Engines whose command line is Docker's: Docker itself, Podman, Podman of an ordinary user.
+"""Engines with Docker's command line: Docker itself, Podman, Podman of an ordinary user.
 
-What they share is here, and the checks that are the same for each are written once, for a `Client`.
+What they share is here. Checks that are the same for each are written once, for a `Client`.
 """
 
 from __future__ import annotations

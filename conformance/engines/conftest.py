@@ -93,7 +93,7 @@ def buildah_storage(session: Session) -> Buildah:
 
 @contextlib.contextmanager
 def nothing_left(engine: Client | Containerd | Buildah) -> Iterator[None]:
-    """Let one check have the engine; what it leaves is taken away, and what remains then is a failure."""
+    """Give the engine to one check. What the check leaves is removed; if something remains, it fails."""
     yield
     engine.remove_everything()
     assert host.new_leftovers(engine.leftovers, engine.known_leftovers) == []

@@ -1,4 +1,4 @@
-"""A containerd of our own, and `ctr` to talk to it.
+"""A containerd for the checks, and `ctr` to control it.
 
 Its shim, containerd-shim-runc-v2, calls the runtime with `--root`, `--log` and `--log-format json` before
 each verb, and reads the log when a call fails.

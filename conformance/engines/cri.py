@@ -1,7 +1,7 @@
-"""A containerd with its CRI plugin, and what a kubelet would ask of it.
+"""A containerd with its CRI plugin, and the calls of a kubelet.
 
-The messages are in cri.proto, compiled when the checks run. Networks are made by a CNI plugin of our own:
-each pod's has an interface that leads nowhere, and nothing of the machine's is touched.
+The messages are in cri.proto, compiled when the checks run. A CNI plugin of our own makes networks: each pod
+has an unconnected interface, and the machine's network is not changed.
 """
 
 from __future__ import annotations

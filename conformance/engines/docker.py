@@ -1,7 +1,7 @@
-"""A dockerd of our own, and the `docker` client to talk to it.
+"""A dockerd for the checks, and the `docker` client to control it.
 
-Dockerd starts a containerd of its own and calls the runtime through the same shim as containerd does; what it
-adds is the reading of error texts, which it turns into the exit statuses 125, 126 and 127.
+Dockerd starts a containerd of its own and calls the runtime through the same shim as containerd does. In
+addition it reads error texts, and makes the exit statuses 125, 126 and 127 of them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Docker(Client):
             for name in host.states(root)
         ]
         found += [point for point in host.mounts_below(self.directory) if point not in self.own_mounts]
-        # The parents of containers stay, whoever made them: the daemon's, and BuildKit's below it.
+        # Parent cgroups of containers stay: the daemon's, and BuildKit's below it.
         parents = {self.session.tag, "buildkit"}
         found += [path for path in host.cgroups_of(self.session.tag) if os.path.basename(path) not in parents]
         found += [f"{pid} {line}" for pid, line in host.processes_of(self.session.tag).items()]

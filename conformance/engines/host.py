@@ -1,7 +1,7 @@
-"""The machine as the checks see it: run a program, own a terminal, and look for what an engine left behind.
+"""What the checks do on the machine: run programs, with or without a terminal, and look for leftovers.
 
-Everything a session starts carries the session's tag in its path (directory, cgroup, containerd namespace),
-so what is left over can be told from what others run on the same machine, and nothing of theirs is touched.
+Everything that a session starts has the session's tag in its path (directory, cgroup, containerd namespace).
+So leftovers can be distinguished from other users' processes on the same machine, which are never changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Debian's own programs first: a machine may carry another, newer docker in /usr/local/bin.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 
-# How many times as patient to be: on the emulated processors of a virtual machine.
+# Factor for all waiting: on the emulated processors of a virtual machine it is more than 1.
 PATIENCE = float(os.environ.get("PYRUNC_TEST_PATIENCE", "1"))
 
 # Seconds. What an engine tidies up after its answer (shims, cgroups) took up to 1.1 s on 2 busy cores.
@@ -338,7 +338,7 @@ def processes_of(tag: str) -> dict[int, str]:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
                 if f"/{tag}" not in file.read():
                     continue
-            if line := command_line(int(pid)):  # else it has ended, and nobody has asked how
+            if line := command_line(int(pid)):  # otherwise it is a zombie
                 found[int(pid)] = line
     return found
 

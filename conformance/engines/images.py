@@ -1,4 +1,4 @@
-"""Images made on the spot from Debian's busybox-static: no registry, no network, the same bytes each time.
+"""Images that are made of Debian's busybox-static: no registry, no network, the same bytes each time.
 
 One root file system, in the two shapes engines take: a plain tar of it (`docker import`, `podman import`,
 `buildah add`) and an archive as `docker save` writes it (`ctr image import`, `docker load`, `podman load`).

@@ -1,8 +1,8 @@
 """Podman with a storage and a configuration of its own. It has no daemon: conmon watches each container.
 
-Conmon calls the runtime's `create`, and needs the container's first process to become its child; Podman calls
-`start`, `kill`, `delete` and the rest. It gives the runtime no --root, so a script of one line does: the
-runtime's own default directory belongs to the machine.
+Conmon calls the runtime's `create`, and the container's first process must become its child; Podman calls
+`start`, `kill`, `delete` and the rest. It gives the runtime no --root, so a script of one line adds it: the
+checks must not use the runtime's default directory.
 """
 
 from __future__ import annotations

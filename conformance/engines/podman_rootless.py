@@ -1,4 +1,4 @@
-"""Podman as an ordinary user, who need not exist on the machine.
+"""Podman of an ordinary user. The user need not exist on the machine.
 
 Each call runs in a mount namespace of its own, in which /etc/passwd, group, subuid and subgid have one line
 more; nothing of the machine's is changed. Podman makes a user namespace with newuidmap, and calls the runtime
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conformance.engines.host import Session
 
 USER = "conformer"
-UID = 61234  # nobody's: above what useradd(8) gives, below what systemd does
+UID = 61234  # unused: above the ids of useradd(8), below those of systemd
 FIRST, COUNT = 700000, 65536  # subordinate ids
 
 _ENTER = """\

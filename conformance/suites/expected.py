@@ -71,7 +71,7 @@ def check(
         present: tests that exist but were not run.
 
     Returns:
-        What is wrong, in sentences: failures nobody expected, then stale entries.
+        What is wrong, in sentences: unexpected failures, then entries that are out of date.
 
     """
     known = {entry.name for entry in entries}

@@ -97,7 +97,7 @@ def _wait(pid: int, master: int, end: float) -> int:
         if time.monotonic() > end:
             return TIMED_OUT
         if master >= 0 and select.select([master], [], [], 0.02)[0]:
-            with contextlib.suppress(OSError):  # EIO: nobody has the other end open just now
+            with contextlib.suppress(OSError):  # EIO: the other end is not open at this moment
                 os.read(master, 65536)
         time.sleep(0.02)
 

@@ -117,7 +117,7 @@ class Machine:
             initramfs.write(file, kernel.modules, job, _busybox(root))
         words = f"{KERNEL} {made.kernel} {options} pyrunc.checkout={checkout} pyrunc.line={made.line}"
         words += f" pyrunc.init={'systemd' if systemd else 'plain'} pyrunc.modules={kernel.modules}"
-        # setpriv: it does not outlive who started it, however that ends.
+        # setpriv: it ends with the process that started it, however that ends.
         qemu = ["setpriv", "--pdeathsig", "KILL", *made.qemu.split(), *QEMU]
         qemu += ["-fsdev", f"local,id=root,path={root},security_model=none,readonly=on,multidevs=remap"]
         qemu += ["-serial", f"file:{self.console}", *made.second.replace("OUTPUT", str(self.output)).split()]

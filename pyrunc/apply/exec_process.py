@@ -119,7 +119,7 @@ class Entry(Conversation):
             except Failure as problem:
                 if problem.errno != ENOENT or not elsewhere:
                     raise
-                # Init has left the container's cgroup, and somebody has removed it.
+                # Init has left the container's cgroup, and the cgroup was removed.
                 into = _unified(self.container)
             try:
                 self.pid, self.pidfd = init_program.start(data, descriptors, into)

@@ -90,7 +90,7 @@ class Listener:
         return found
 
     def close(self) -> None:
-        """Close the socket. Kernels before 6.6 do not notice by themselves that nobody listens."""
+        """Close the socket. Kernels before 6.6 do not notice by themselves that it has no reader."""
         try:
             self._control(_IGNORE)
         except OSError:

@@ -25,8 +25,8 @@ def sealed(name: str, data: bytes, *, executable: bool = False, mode: int = 0o11
         name: the name that /proc shows.
         data: its content.
         executable: it is a program.
-        mode: permission bits. If nobody may read a program, a process without the host's rights cannot trace
-            one that executes it (PR_SET_DUMPABLE(2const)).
+        mode: permission bits. If a program has no read permission, a process without the host's rights cannot
+            trace one that executes it (PR_SET_DUMPABLE(2const)).
 
     Raises:
         OSError: there is no room, or no program may be executed from memory (vm.memfd_noexec).

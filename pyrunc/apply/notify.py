@@ -100,7 +100,7 @@ def _connect(host: str) -> _socket.socket:
     """Return a socket that sends to the service manager.
 
     Raises:
-        OSError: nobody listens, or the value is no address (sd_notify(3)).
+        OSError: no process listens, or the value is no address (sd_notify(3)).
 
     """
     if not host.startswith(("/", "@")):

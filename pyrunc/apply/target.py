@@ -150,7 +150,7 @@ class _Walk:
                 how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(name, how, 0o644, dir_fd=here))
         except FileExistsError:
-            pass  # somebody else was faster
+            pass  # another process was faster
         return _open_component(here, name)
 
     def _follow(self, link: int) -> None:

@@ -44,7 +44,7 @@ _NOT_OURS = (
     "user.overlay.",
 )
 _DEEPEST = directory_trees.DEEPEST
-# Also an access list with a user who does not exist here.
+# Also an access control list with a user whose id is not mapped here.
 _CANNOT = (EPERM, EINVAL, ENOTSUP)
 
 

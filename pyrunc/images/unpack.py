@@ -1,7 +1,7 @@
 """Unpack an image into an empty directory: as root, or as root of a new user namespace.
 
 Only in a user namespace can an ordinary user give files other owners, and write where modes forbid it. So a
-child in one does the work. If it fails it removes what it has made, because nobody outside can.
+child in one does the work. If it fails it removes what it has made, because no process outside can.
 """
 
 from __future__ import annotations

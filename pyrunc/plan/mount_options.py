@@ -194,10 +194,10 @@ class Options(Record):
     data: tuple[str, ...] = ()
 
     def own(self) -> tuple[int, int, int]:
-        """Return the MOUNT_ATTR_* bits of the mount itself: (to set, to clear, cleared as nobody asked).
+        """Return the MOUNT_ATTR_* bits of the mount itself: (to set, to clear, to clear by default).
 
-        A mount with any word about itself has what its words say and nothing else, as with mount(8)'s
-        remount: what the source had besides goes. Access times go all together or stay all together.
+        If a mount has any word about itself, it has exactly what its words say, as with mount(8)'s remount:
+        other attributes of the source are cleared. Access times are all cleared, or all kept.
         """
         if not self.asked:
             return 0, 0, 0
@@ -223,7 +223,7 @@ class Attributes(Record):
     Attributes:
         recursive: deep_set and deep_clear are for all that is mounted below, too (rbind).
         own_set, own_clear: MOUNT_ATTR_* bits of the mount itself.
-        implied_clear: bits that nobody asked for: cleared, unless they are locked.
+        implied_clear: bits that were not asked for: cleared, unless they are locked.
         deep_set, deep_clear: MOUNT_ATTR_* bits of the mount and all below it; own ones win.
         atime: the access times the options ask for (ATIME_MASK), None for none.
         must_mask, must_be: MOUNT_ATTR_* bits that are compared in the end, and what they must be.
@@ -278,7 +278,7 @@ def attributes(options: Options) -> Attributes:
     """
     own_set, own_clear, implied = options.own()
     deep_set, deep_clear = options.deep()
-    # What is cleared only because nobody asked for it does not matter in the end: it restricts at worst.
+    # Bits that are cleared only by default do not matter at the end: if one is still set, it only restricts.
     mask = own_set | own_clear
     return Attributes(
         recursive=options.bind == "rbind",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.volumes.grammar import Request
 
-# Nobody means to label these, or to change the owner of all that is in them; Docker and Podman refuse, too.
+# To label these, or to change the owner of everything in them, is always a mistake. Docker and Podman refuse
+# it, too.
 _SYSTEM = frozenset(
     (
         *(

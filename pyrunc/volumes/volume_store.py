@@ -403,7 +403,8 @@ class Staging:
         except FileNotFoundError:
             from pyrunc import directories
 
-            # Missing parents of a volume store are private: nobody else has to reach a volume by its path.
+            # Missing parents of a volume store are private: no other user needs to reach a volume by its
+            # path.
             directories.make(self.path, 0o700, parents=0o700)
         except FileExistsError:
             pass

@@ -95,7 +95,7 @@ class Call(NamedTuple):
     """One system call of a run without a fault.
 
     Attributes:
-        task: who makes it, 0 is the command itself.
+        task: the process that makes it, 0 is the command itself.
         number: how many of that name the task has made with it.
         name: its name.
         flags: of an opening.
@@ -138,7 +138,7 @@ class Fault(NamedTuple):
 
 
 def kills(calls: list[Call]) -> list[Fault]:
-    """Return every kill: of who makes a call that changes something, and of the command meanwhile."""
+    """Return every kill: of the process that makes a call that changes something, or of the command."""
     found = []
     for call in calls:
         if not call.looks and not call.imports:

@@ -138,7 +138,7 @@ def seeds(kind: str) -> list[bytes]:
 
 
 def mutated(kind: str, dice: random.Random, start: list[bytes]) -> bytes:
-    """Return an input that nobody has tried."""
+    """Return an input that was not tried yet."""
     _, change = TARGETS[kind]
     data = dice.choice(start)
     for _ in range(dice.randint(1, 3)):

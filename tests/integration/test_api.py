@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
-# What is told of a container that somebody else made and killed: before Linux 6.15 it may be nothing.
+# The status of a container that another process made and killed: before Linux 6.15 it may be unknown.
 TOLD = (-9,) if facts.kernel() >= (6, 15) else (-9, None)
 
 if FOREIGN:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
-# What Python, the interpreter's start or cli/report.py say in a case that nobody has thought of.
+# What Python, the interpreter's start or cli/report.py print in an unexpected case.
 FORBIDDEN = ("Traceback", "internal error", "Python path configuration", "Fatal Python", "Errno ")
 LATIN = b"caf\xe9"  # no UTF-8
 

@@ -129,7 +129,7 @@ def test_when_one_fails_none_is_left(engine: Engine, bundle: Bundle, source: Pat
 def test_what_its_parent_refuses_is_taken_back(
     engine: Engine, bundle: Bundle, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison at the end is the parent's. It may be killed there as well: nobody answers then."""
+    """The parent compares at the end. It may be killed there as well: then there is no answer."""
     name = engine.start(bundle)
     before = rows(engine, name)
     container = store.open_container(str(engine.root), name)

@@ -33,7 +33,7 @@ def canary(place: Path) -> Canary:
 
 @pytest.fixture
 def things(place: Path) -> Path:
-    """One of every kind, in a directory that nobody but root can enter."""
+    """One of every kind, in a directory that only root can enter."""
     top = place / "things"
     (top / "dir").mkdir(parents=True)
     (top / "dir/inner").write_text("")
@@ -329,7 +329,7 @@ def test_a_destination_as_the_host_names_it(engine: Engine, bundle: Bundle, thin
 
 @pytest.fixture
 def mover(bundle: Bundle, canary: Canary) -> Iterator[subprocess.Popen[bytes]]:
-    """Somebody who moves a directory of the image out to the host and back, all the time."""
+    """A process that moves a directory of the image out to the host and back, all the time."""
     (bundle.rootfs / "way/deep").mkdir(parents=True)
     program = (
         "import os, sys\n"

@@ -234,7 +234,7 @@ def test_a_root_file_system_that_has_gone(engine: Engine, bundle: Bundle, source
     engine.call("delete", name).ok()
 
 
-# -- what somebody else uses
+# -- what another container or process uses
 
 
 def mounted(engine: Engine, name: str, path: str) -> bool:

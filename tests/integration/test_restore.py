@@ -72,7 +72,7 @@ def test_a_restored_container_is_like_any_other(
     roots = {entry["1"][0]: entry["2"][0] for entry in options["25"]}
     assert roots
     assert all(path.endswith(name) for path in roots.values()), roots
-    # CRIU works in the container's cgroups, with the root file system mounted where nobody else can see it.
+    # CRIU works in the container's cgroups, with the root file system mounted where no other process sees it.
     assert all(line.endswith(name) for line in request["cgroup"].splitlines())
     assert options["13"][0].endswith(f"/{name}/criu-root")
     assert f" {options['13'][0]} " in request["mounts"]

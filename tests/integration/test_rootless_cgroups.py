@@ -67,7 +67,7 @@ def test_all_its_processes_are_found_without_a_cgroup(user: Ordinary, bundle: Bu
 def test_all_are_killed_without_a_pid_namespace_of_its_own(
     user: Ordinary, bundle: Bundle, verb: tuple[str, ...]
 ) -> None:
-    """Nothing but init's descendants tells who belongs to it."""
+    """Only the descendants of init are known to belong to it."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc", "rbind")

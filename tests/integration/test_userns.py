@@ -138,7 +138,7 @@ def test_without_a_root(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_root_file_system_of_others(engine: Engine, bundle: Bundle) -> None:
-    """What belongs to nobody inside can be read, and is not root's."""
+    """A file whose owner is not mapped can be read, and is not root's."""
     bundle.user_namespace(FIRST)
     for directory, _names, files in os.walk(bundle.rootfs):
         for name in ("", *files):
@@ -375,7 +375,7 @@ def test_joined_with_mappings_that_are_not_its_own(
 def test_a_new_one_with_namespaces_of_the_host(
     engine: Engine, bundle: Bundle, strangers: int, kinds: tuple[str, ...]
 ) -> None:
-    """They are entered with the host's rights, before there is a user namespace: after it nobody may."""
+    """They are entered with the host's rights, before the user namespace: afterwards it would be refused."""
     bundle.user_namespace(FIRST)
     namespaces(bundle, **{kind: path_of(strangers, kind) for kind in kinds})
     if "network" in kinds:

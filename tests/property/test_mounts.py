@@ -176,7 +176,7 @@ def test_a_plan_or_an_explained_refusal(config: dict[str, Any], facts: Facts) ->
     if isinstance(plan, Failure):
         assert plan.message
         assert "\n" not in plan.text()
-        # What the host lacks is nobody's entry; all else is somebody's, which is then in the file.
+        # What the host lacks is the fault of no entry; any other failure names an entry of the file.
         assert found_at(config, plan.pointer)
         assert plan.pointer or plan.hint
     else:

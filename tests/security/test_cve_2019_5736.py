@@ -158,7 +158,7 @@ def loader(compiled: Callable[..., Path]) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run pyrunc with an interpreter nobody else runs: a file in use is refused to every writer (ETXTBSY)."""
+    """Run pyrunc with an interpreter of its own: a file that is executed cannot be written to (ETXTBSY)."""
     if {"PYRUNC", "INSTALLED_PYRUNC"} & set(os.environ):
         return
     place = tmp_path / "python" / "bin" / "python3"
@@ -200,7 +200,7 @@ def verdict(bundle: Bundle) -> str:
 
 
 def start(bundle: Bundle, runtime: Runtime, entry: str) -> None:
-    """Start a container with an entry point, and leave: while the runtime runs nobody can write to it."""
+    """Start a container with an entry point, and end: while the runtime runs it cannot be written to."""
     bundle.process["args"] = [entry]
     bundle.write()
     name = runtime.new_id()
@@ -360,7 +360,7 @@ def test_through_the_python_interface(bundle: Bundle, runtime: Runtime, loader: 
     if not command()[0].endswith("/python3"):
         pytest.skip("another command is under test, and the interface is no command")
     poison(bundle, loader)
-    # A worker waits for what it made, and while it runs nobody can write to what it executes: end first.
+    # A worker waits for its process, and while it runs its executable cannot be written to: end it first.
     (bundle.rootfs / "overwrite").write_text(f"({OVERWRITE}) <&- >&- 2>&- &\n")
     bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "pid"]
     bundle.process["args"] = [entry]

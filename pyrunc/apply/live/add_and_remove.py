@@ -35,8 +35,8 @@ class _HostMounts(host_side.HostMounts):
     def verify(self, payload: bytes, fd: int) -> None:
         """Compare the noted mounts with the container's mount table.
 
-        Their ids are nobody else's as long as the init program holds them; their places the container may
-        rename.
+        No other mounts get their ids as long as the init program holds them; but the container may rename
+        their mount points.
 
         Raises:
             Failure: one differs, or is not there any more.

@@ -145,7 +145,7 @@ def send_notify_fd(path: str, fd: int, state: dict[str, object]) -> None:
         state: the container process state (plan.seccomp.process_state).
 
     Raises:
-        Failure: nobody listens, or the agent does not take the message within ten seconds.
+        Failure: no process listens, or the agent does not take the message within ten seconds.
 
     """
     place = "/linux/seccomp/listenerPath"

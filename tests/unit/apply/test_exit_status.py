@@ -128,7 +128,7 @@ def test_it_runs_still(start: Start) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
 def test_what_may_not_be_read_is_not_taken_for_success(start: Start) -> None:
-    """The kernel shows 0 in the place of the status to who may not trace the process."""
+    """The kernel shows 0 instead of the status to a process that may not trace this one."""
     process, container = start(PROGRAMS["status"][0])
     with exit_status.Watch(container) as watch:
         end(process)

@@ -370,7 +370,7 @@ def test_a_child_keeps_signals_blocked_and_the_parent_does_not() -> None:
     )
     os.close(writer)
     os.waitpid(pid, 0)
-    # All but SIGKILL and SIGSTOP, which nobody can block.
+    # All but SIGKILL and SIGSTOP, which cannot be blocked.
     assert int(os.read(reader, 99)) == len(signal.valid_signals()) - 2
     os.close(reader)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
@@ -387,7 +387,7 @@ def test_a_child_that_cannot_be_made() -> None:
 
 
 def test_nobody_forks_in_another_way() -> None:
-    """Whoever does lets an exception of the child run what the parent undoes."""
+    """If they did, an exception of the child would run the parent's undoing."""
     allowed = {"apply/foreground.py": 1, "api/worker.py": 2}
     found: dict[str, int] = {}
     for path in (REPOSITORY / "pyrunc").rglob("*.py"):

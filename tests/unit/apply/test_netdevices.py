@@ -91,7 +91,7 @@ def test_a_device_moves_with_its_attributes_and_is_up() -> None:
 
 
 def test_devices_beside_it_may_have_any_name() -> None:
-    """Who has the namespace names them: bytes that are no text."""
+    """The owner of the namespace names them: with bytes that are not text."""
 
     def test(pid: int) -> object:
         for place in (0, pid):

@@ -110,7 +110,7 @@ def test_become_root(stay: int) -> None:
 
 
 def keep_rights() -> None:
-    """Raise all capabilities in the ambient set: who is not 0 keeps them over execve only there."""
+    """Raise all capabilities in the ambient set: a user that is not 0 keeps them over execve only there."""
     effective, permitted, _inheritable = _linux.capget(0)
     set_capabilities(effective, permitted, permitted)
     for number in range(64):

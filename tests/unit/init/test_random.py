@@ -69,7 +69,7 @@ words = st.sampled_from(WORDS)
 blobs = st.sampled_from((ALLOW, b"", struct.pack("=2Q", 10_000_000, 0))) | st.binary(max_size=64)
 
 # What may end a process by a signal, as it should: limits, modes of prctl(2), shared memory without a stack;
-# and what waits for somebody.
+# and operations that wait for another process.
 RESTRICTED = {
     ("PRCTL", 0): st.sampled_from((3, 4, 8, 38, 1000)),
     ("RLIMIT", 0): st.sampled_from((4, 6, 7, 99, 1 << 32)),

@@ -200,7 +200,7 @@ def test_each_namespace_is_tried_before_and_after_the_user_namespace() -> None:
 @pytest.mark.parametrize("ordinary", [False, True])
 @pytest.mark.parametrize("offsets", [None, {"monotonic": {"secs": 5}, "boottime": {"nanosecs": 7}}])
 def test_a_time_namespace(ordinary: bool, offsets: dict[str, Any] | None) -> None:
-    """Its clocks are set before anybody is in it; an ordinary user must be dumpable for that."""
+    """Its clocks are set before any process is in it; an ordinary user must be dumpable for that."""
     config = with_linux(also=("time",))
     if offsets:
         config["linux"]["timeOffsets"] = offsets
