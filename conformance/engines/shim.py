@@ -1,8 +1,8 @@
-"""Talk to a shim as containerd does: `ctr` 1.6 has no word for some of what a shim can do, such as Update.
+"""Call a shim as containerd does: `ctr` 1.6 has no command for some calls of a shim, such as Update.
 
 ttrpc is a frame of ten bytes (length, stream, type, flags; big endian) before each message, and a request
-names service and method and carries the payload. The few messages needed are put together here by hand, by
-the field numbers of containerd's api/runtime/task/v2/shim.proto and of ttrpc's own.
+names service and method and carries the payload. The few messages that are needed are put together here by
+hand, by the field numbers of containerd's api/runtime/task/v2/shim.proto and of ttrpc's own.
 """
 
 from __future__ import annotations

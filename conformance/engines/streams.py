@@ -1,7 +1,7 @@
 """Talk to a CRI engine's streaming server, as kubectl exec, attach and port-forward do: by WebSockets.
 
 The engine answers Exec, Attach and PortForward with an address. A WebSocket (RFC 6455) to it carries messages
-whose first byte is the number of a channel; the protocol v4.channel.k8s.io gives the numbers their meaning.
+whose first byte is the number of a channel; the protocol v4.channel.k8s.io defines these numbers.
 """
 
 from __future__ import annotations

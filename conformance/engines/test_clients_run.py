@@ -1,4 +1,4 @@
-"""What a container is given, the same check for Docker, Podman and Podman of an ordinary user."""
+"""What a container gets, the same check for Docker, Podman and Podman of an ordinary user."""
 
 from __future__ import annotations
 

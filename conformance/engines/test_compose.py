@@ -1,4 +1,4 @@
-"""docker-compose on dockerd: services that wait for one another, are looked after and started again."""
+"""docker-compose on dockerd: services that wait for one another, are watched and started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""containerd (`ctr run --runc-binary`): what a container is given."""
+"""containerd (`ctr run --runc-binary`): what a container gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""containerd's CRI plugin, asked as a kubelet asks it: pods, their containers and their life."""
+"""containerd's CRI plugin, called as by a kubelet: pods, their containers and their life."""
 
 from __future__ import annotations
 

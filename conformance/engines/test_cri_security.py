@@ -1,4 +1,4 @@
-"""containerd's CRI plugin: volumes, and what a pod's security context takes and gives."""
+"""containerd's CRI plugin: volumes, and the effects of a pod's security context."""
 
 from __future__ import annotations
 

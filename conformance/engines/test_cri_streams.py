@@ -1,4 +1,4 @@
-"""containerd's CRI plugin: exec, attach, logs, port-forward, and what containers use up."""
+"""containerd's CRI plugin: exec, attach, logs, port-forward, and the resources that containers use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Docker (`dockerd --add-runtime`): what only Docker does, beside the checks all engines share."""
+"""Docker (`dockerd --add-runtime`): what only Docker does, besides the checks that all engines share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The words engines look for in what a runtime says, and the answers they parse: each one is provoked.
+"""The phrases that engines look for in a runtime's messages, and the answers they parse: each is tested.
 
-Who reads what: containerd (go-runc's errors, the shim's checkNotRunning and log.json), Docker (errors.go of
-its daemon), Podman (oci_util.go of libpod), CRI-O (runtime_oci.go), each from the text alone.
+The readers are containerd (go-runc's errors, the shim's checkNotRunning and log.json), Docker (errors.go of
+its daemon), Podman (oci_util.go of libpod) and CRI-O (runtime_oci.go), each of which reads only the text.
 """
 
 from __future__ import annotations

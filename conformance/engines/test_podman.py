@@ -1,4 +1,4 @@
-"""Podman (`podman --runtime`): what only Podman does, beside the checks all engines share."""
+"""Podman (`podman --runtime`): what only Podman does, besides the checks that all engines share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure `pyrunc bundle` beside umoci, and write the table: python -m conformance.images [RUNTIME]."""
+"""Compare `pyrunc bundle` with umoci in time, and write the table: python -m conformance.images [RUNTIME]."""
 
 from __future__ import annotations
 

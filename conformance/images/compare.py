@@ -1,4 +1,4 @@
-"""Two trees, compared in all that belongs to a file."""
+"""Compare two trees, with all attributes of their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that pyrunc and umoci unpack, made on the spot, and what unpacking them takes."""
+"""The images that pyrunc and umoci unpack, and how long unpacking them takes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `pyrunc bundle` unpacks, beside what umoci unpacks: the same files, owners, modes, times, attributes.
+"""`pyrunc bundle` and umoci unpack the same: files, owners, modes, times, attributes.
 
-And skopeo's forms of one image, which all give the same.
+All of skopeo's forms of one image give the same, too.
 """
 
 from __future__ import annotations

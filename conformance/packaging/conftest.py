@@ -1,4 +1,4 @@
-"""What the checks of packaging share: all that `make dist` makes, made once."""
+"""Shared by the checks of packaging: the files that `make dist` makes, made once."""
 
 from __future__ import annotations
 

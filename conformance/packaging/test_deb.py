@@ -1,4 +1,4 @@
-"""The Debian packages: lintian finds nothing, and autopkgtest lets them run a container in a system."""
+"""The Debian packages: lintian finds no fault, and with autopkgtest they run a container in a new system."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The installed command on every Python that is supported, as far as this machine has them.
+"""The installed command with every supported Python that this machine has.
 
-Each is installed as `make install` does, into a directory of its own, and must be an image that runs a
-container and explains what is wrong.
+Each is installed as by `make install`, into a directory of its own. It must be an image that runs a container
+and explains what is wrong.
 """
 
 from __future__ import annotations

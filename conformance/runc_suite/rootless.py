@@ -1,7 +1,7 @@
-"""The ordinary user of runc's rootless tests, with what each flavour of them gives that user.
+"""The ordinary user of runc's rootless tests, with what each variant of the tests gives that user.
 
 The suite's own tests/rootless.sh changes the machine: it adds a user and ids to /etc and moves newuidmap
-away. Here all of that is in a mount namespace, made anew for each file of tests; only cgroups are the
+away. Here all of that is in a mount namespace, made again for each file of tests; only cgroups are the
 machine's own.
 """
 

@@ -1,7 +1,7 @@
-"""Run one foreign test program so that it can neither hang us nor leave anything behind.
+"""Run a test program of others so that it cannot hang, and leaves nothing behind.
 
-The runner is the subreaper (PR_SET_CHILD_SUBREAPER) of all that the program starts: whatever daemonises is
-found below us, reaped promptly, and killed when the program has ended or its time is over.
+The runner is the subreaper (PR_SET_CHILD_SUBREAPER) of all that the program starts: a process that daemonises
+stays below us. It is waited for at once, and killed when the program has ended or its time is over.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write what a suite said, for people (Markdown) and for programs (JSON), with all it depends on."""
+"""Write the results of a suite for people (Markdown) and programs (JSON), with all versions involved."""
 
 from __future__ import annotations
 

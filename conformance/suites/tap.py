@@ -1,9 +1,9 @@
-"""Read TAP, also as suites really write it: without a plan, several streams in one output, nothing but YAML.
+"""Read TAP as suites really write it: without a plan, several streams in one output, or only YAML.
 
-Source: testanything.org, TAP 13. What the reader has to put up with, all of it seen in OCI's runtime-tools:
-the plan comes last, or is `1..0` for "I did not count", or never; a second `TAP version 13` starts counting
-again; a test without a single test line reports its failure as a YAML block with an "error" in it, or by
-its exit status.
+Source: testanything.org, TAP 13. The reader accepts the following, all of it seen in OCI's runtime-tools:
+the plan comes last, or is `1..0` for "I did not count", or is missing; a second `TAP version 13` starts
+counting again; a test without a single test line reports its failure as a YAML block with an "error" in it,
+or by its exit status.
 """
 
 from __future__ import annotations

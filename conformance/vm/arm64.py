@@ -1,7 +1,8 @@
-"""A root file system of Debian's for arm64, with this checkout in it, for a guest of that architecture.
+"""A root file system of Debian for arm64, with this checkout in it, for a guest of that architecture.
 
-Nothing of it is run to make it: the packages are unpacked, what they would have set up that the tests need is
-done here, byte code is the same on every machine, and the extension is compiled by a cross compiler.
+No program of it is run to make it: the packages are unpacked; the set-up of packages that the tests need is
+    done
+here; byte code is the same on every machine; a cross compiler compiles the extension.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The virtual machine's first file system: busybox, the modules that reach the host's files, and a script.
 
-Made by hand, because what distributions build waits for udev and looks for disks: emulated, that is most of a
-minute, and this is five seconds.
+It is made by hand, because those of distributions wait for udev and look for disks: in emulation that takes
+most of a minute, and this takes five seconds.
 """
 
 from __future__ import annotations

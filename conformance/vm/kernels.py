@@ -1,4 +1,4 @@
-"""The kernels a virtual machine can have: this machine's own package, and those of Debian's other suites."""
+"""The kernels for a virtual machine: that of this machine's package, and those of other Debian suites."""
 
 from __future__ import annotations
 

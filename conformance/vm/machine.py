@@ -1,8 +1,9 @@
 """A virtual machine over this machine's root file system: Debian's kernel, cgroup v2, full capabilities.
 
 QEMU emulates the processors (no KVM needed). The guest reads the host's files over 9p and writes to an
-overlay in its memory: nothing it does outlives it, and it can be stopped at any moment. What it has to say
-goes over a second serial line into a file of the host's.
+overlay in its memory: nothing that it writes is kept, and it can be stopped at any moment. Its results go
+    over a
+second serial line into a file of the host.
 """
 
 from __future__ import annotations

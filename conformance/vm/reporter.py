@@ -1,9 +1,8 @@
-"""A plugin for the pytest inside the virtual machine: shares tests out, and says at once how each ended.
+"""A plugin for the pytest inside the virtual machine: shares out tests, and reports at once how each ended.
 
-Several pytest processes with this plugin work on the same list, one for each processor: whoever is free takes
-the next test. In the environment: PYRUNC_VM_LIST, a file with the ids of the tests to run, and
-PYRUNC_VM_CLAIMS, a directory, and PYRUNC_VM_LINE, the serial line to say it on; what has been said is
-read by results.py.
+Several pytest processes with this plugin work on the same list, one for each processor: a free process takes
+the next test. The environment has PYRUNC_VM_LIST, a file with the ids of the tests to run, PYRUNC_VM_CLAIMS,
+a directory, and PYRUNC_VM_LINE, the serial line for the reports, which results.py reads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what a guest said to how each of its tests ended."""
+"""Read from a guest's reports how each of its tests ended."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ KERNEL = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
 
 @pytest.fixture
 def example(bundle: Bundle, runtime: Runtime) -> Bundle:
-    """The configuration `spec` writes, around the test's image."""
+    """The configuration that `spec` writes, with the test's image."""
     result = runtime("spec", "--bundle", str(bundle.path))
     assert result.returncode == 0, result.stdout
     config = json.loads((bundle.path / "config.json").read_text())

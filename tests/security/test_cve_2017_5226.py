@@ -49,7 +49,7 @@ int main(void)
 
 
 def in_terminal(words: list[str]) -> tuple[str, str]:
-    """Run a command with a terminal for stdio and control; return what it showed and what was typed."""
+    """Run a command with a controlling terminal as stdio; return its output and its input."""
     pid, master = pty.fork()
     if pid == 0:
         try:

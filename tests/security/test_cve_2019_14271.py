@@ -121,7 +121,7 @@ def test_nothing_of_the_image_is_loaded(poisoned: Bundle, runtime: Runtime) -> N
 
 
 def test_not_when_something_fails_either(poisoned: Bundle, runtime: Runtime) -> None:
-    """Wording an error is where an interpreter becomes curious."""
+    """To report an error, an interpreter imports more modules."""
     (poisoned.rootfs / "script").write_text("#!/no/interpreter\n")
     (poisoned.rootfs / "script").chmod(0o755)
     (poisoned.rootfs / "elf").write_bytes(b"\x7fELF garbage")

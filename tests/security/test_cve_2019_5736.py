@@ -216,7 +216,7 @@ def start(bundle: Bundle, runtime: Runtime, entry: str) -> None:
 
 
 def execute(runtime: Runtime, name: str, entry: str) -> None:
-    """Execute an entry point in a container, and leave."""
+    """Execute an entry point in a container, and end."""
     with (runtime.root / "log").open("wb") as log:
         subprocess.run(
             [*command(), "--root", str(runtime.root), "exec", "--detach", name, entry],
@@ -310,7 +310,7 @@ def test_watched_by_somebody_with_more_rights_than_the_container(
 
 
 def test_nothing_that_a_created_container_has_mapped_is_writable(bundle: Bundle, runtime: Runtime) -> None:
-    """It waits for `start` with our memory, and who executes something in it may have every capability."""
+    """It waits for `start` with our memory, and a process in the container may have every capability."""
     bundle.write()
     name = runtime.new_id()
     with (bundle.path / "log").open("wb") as log:
@@ -349,7 +349,7 @@ except pyrunc.Failure:
 
 
 def by_library(entry: str, name: str, bundle: str, root: str) -> None:
-    """Do it from a Python program, whose interpreter is the host's executable then."""
+    """Do it from a Python program; then its interpreter is the host's executable."""
     program = LIBRARY.format(path=[str(TOP), sysconfig.get_path("platlib")])
     words = [command()[0], "-I", "-S", "-c", program, entry, name, bundle, root]
     subprocess.run(words, check=True, timeout=60)

@@ -34,7 +34,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture
 def volume(tmp_path: Path, canary: Canary, compiled: Callable[..., Path]) -> Iterator[Path]:
-    """A volume in which "way" is a directory and a way out in turns."""
+    """A volume in which "way" is a directory and a symlink that leads out, by turns."""
     directory = tmp_path / "volume"
     (directory / "way").mkdir(parents=True)
     (directory / "out").symlink_to("../" * 40 + str(canary.path).lstrip("/"))
@@ -81,7 +81,7 @@ def test_the_working_directory_changes_all_the_time(
 def test_a_working_directory_through_the_hosts_processes(
     bundle: Bundle, runtime: Runtime, canary: Canary, way: str
 ) -> None:
-    """A container that shares the host's pid namespace sees the way to the host's tree."""
+    """A container that shares the host's pid namespace can see /proc/1/root, the host's tree."""
     bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "pid"]
     bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
     bundle.without_mount("/proc")

@@ -106,7 +106,7 @@ def test_preserved_descriptors_are_the_callers_wish(bundle: Bundle, runtime: Run
 
 
 def test_a_working_directory_outside_the_root_is_refused(bundle: Bundle, runtime: Runtime) -> None:
-    """What the kernel calls "(unreachable)": a directory reached by moving it out from under the process."""
+    """A directory that was moved out of the root; the kernel shows it as "(unreachable)"."""
     bundle.process["cwd"] = "/proc/1/cwd/../../../.."
     result = runtime.run(bundle, "ls -a")
     assert "usr" not in result.stdout.split()

@@ -62,7 +62,7 @@ def test_a_link_of_the_image(bundle: Bundle, runtime: Runtime, bound: Path, way:
 
 
 def test_a_link_to_what_is_mounted_below_a_bind(bundle: Bundle, runtime: Runtime, bound: Path) -> None:
-    """It came along with a recursive bind, so that no entry names it."""
+    """It was below the source of a recursive bind, so no entry names it."""
     bundle.without_mount("/dev")
     (bound / "sub").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "host", bound / "sub"], check=True)

@@ -212,7 +212,7 @@ def spy(compiled: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["this host", "version 2"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call the command on this host, and where there is only version 2 of cgroups."""
+    """Call the command on this host, and on one with only version 2 of cgroups."""
     words = containers.command()
     if request.param == "version 2":
         monkeypatch.setattr(containers, "command", lambda: [*unified.way(), *words])
@@ -250,7 +250,7 @@ def test_no_procfs_of_the_host_comes_along_for_a_label(
 
 
 def whole(seen: str) -> None:
-    """Insist that processes were seen on their way in, and that nothing was wrong with one."""
+    """Check that processes were seen while they entered, and that nothing was wrong with them."""
     first, *notes = seen.splitlines()
     assert int(first.split()[3]) > 0, f"no process was caught on its way in: {seen}"
     assert not notes, seen
@@ -266,7 +266,7 @@ def test_what_joins_the_pid_namespace_is_whole_when_it_is_seen(
     *,
     user_namespace: bool,
 ) -> None:
-    """A container that is created in another one's pid namespace, as those of a pod are."""
+    """A container that is created in another one's pid namespace, as in a pod."""
     monkeypatch.setenv("RUNTIME_SECRET", SECRET)
     bundle.capabilities(*ALL)
     if user_namespace:
@@ -297,7 +297,7 @@ def test_what_joins_the_pid_namespace_is_whole_when_it_is_seen(
 def test_a_process_stopped_on_its_way_in_hangs_nobody(
     bundle: Bundle, runtime: Runtime, compiled: Callable[..., Path]
 ) -> None:
-    """A container that stops whatever enters it gets no hold on the caller of exec: there is an answer."""
+    """A container that stops each process that enters cannot block the caller of exec: there is an answer."""
     program = compiled("holder", HOLDER)
     # Reading this takes a while, in which the process can be caught.
     (bundle.rootfs / "etc/passwd").write_text("nobody:x:65534:65534::/:/bin/sh\n" * 30000)

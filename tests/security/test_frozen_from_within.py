@@ -182,7 +182,7 @@ def test_a_frozen_process_is_known(controller: str) -> None:
 def test_exec_is_not_held_up_on_its_way(
     engine: Engine, bundle: Bundle, compiled: Callable[..., Path]
 ) -> None:
-    """It comes through or says what happened; once its program runs, it is frozen like any other."""
+    """It succeeds or reports what happened; after its program has started, it is frozen like any other."""
     program = bundle.rootfs / "catch"
     program.write_bytes(compiled("catch", CATCHER).read_bytes())
     program.chmod(0o755)

@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waiting(container: Container, then: Callable[[Visitor], object]) -> None:
-    """Have a process wait in the container's mount namespace, and do something meanwhile; nobody answers."""
+    """Make a process wait for ever in the container's mount namespace, and do something meanwhile."""
     visitor = Visitor(container)
     program = program_live.remove(visitor.visit, ["/proc"], mapped=False)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Attack(NamedTuple):
-    """What is tried, and what is to come of it."""
+    """An attack, and its expected result."""
 
     name: str
     layers: Layers  # given the path of the canary's directory
@@ -36,7 +36,7 @@ class Attack(NamedTuple):
 
 
 def block(name: str, kind: bytes, size: int = 0, **more: str) -> bytes:
-    """Return a header as it is, whatever it says, with its data if that is short."""
+    """Return a header without checking it, with its data if that is short."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     for key, value in more.items():
@@ -405,7 +405,7 @@ def test_json_that_is_none(text: str, runtime: Runtime, tmp_path: Path) -> None:
     ],
 )
 def test_labels_that_are_orders(label: str, runtime: Runtime, canary: Canary, tmp_path: Path) -> None:
-    """CVE-2024-3154 is what happens when they reach the runtime."""
+    """If they reach the runtime, it is CVE-2024-3154."""
     settings = {"Labels": {label: f"{canary.path}/secret", "org.example.note": "kept"}}
     image = layout(tmp_path / "image", layer(Entry("f")), settings=settings)
     code, said = unpack(runtime, image, tmp_path / "made")
@@ -434,7 +434,7 @@ def test_names_do_not_steer_the_terminal(runtime: Runtime, tmp_path: Path) -> No
 
 
 def test_orders_to_an_overlay_are_left_out(runtime: Runtime, tmp_path: Path) -> None:
-    """An overlay obeys them in a lower layer, as which the tree serves with --overlay."""
+    """An overlay follows such attributes in a lower layer, and with --overlay the tree is one."""
     pax = {X + "trusted.overlay.redirect": "/etc", X + "user.overlay.opaque": "y", X + "trusted.other": "x"}
     image = layout(tmp_path / "image", layer(folder("d", pax=pax)))
     assert unpack(runtime, image, tmp_path / "made") == (0, "")

@@ -114,7 +114,7 @@ def fifo(path: Path) -> None:
 
 
 def without_end(path: Path) -> None:
-    """One line of a tebibyte."""
+    """A file with one line of a tebibyte."""
     with path.open("wb") as file:
         file.truncate(1 << 40)
 

@@ -37,13 +37,13 @@ def call(runtime: Runtime, *words: str) -> int:
 
 @pytest.fixture
 def seen() -> tuple[int, int, int]:
-    """What the host's null device is like; it is put back when a test has changed it."""
+    """The attributes of the host's null device; they are restored if a test has changed them."""
     found = os.stat(os.devnull)
     return found.st_mode, found.st_uid, found.st_gid
 
 
 def check(seen: tuple[int, int, int]) -> None:
-    """Insist on that it has not changed."""
+    """Check that it has not changed."""
     found = os.stat(os.devnull)
     mode, uid, gid = seen
     os.chmod(os.devnull, mode & 0o7777)

@@ -158,7 +158,7 @@ def test_the_compiled_filter_is_kept_where_no_container_is(bundle: Bundle, runti
 
 
 class Agent:
-    """A seccomp agent in a process of its own: mkdir gets ENOMEDIUM, all else goes on."""
+    """A seccomp agent in a process of its own: mkdir gets ENOMEDIUM, all other calls continue."""
 
     def __init__(self, directory: Path) -> None:
         """Listen."""
@@ -292,7 +292,7 @@ def test_without_an_agent_there_is_no_container(bundle: Bundle, runtime: Runtime
 def test_an_agent_that_dies_leaves_calls_that_do_not_exist(
     bundle: Bundle, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """As the kernel has it: a listener nobody holds any more answers ENOSYS."""
+    """As the kernel does it: if no process holds a listener any more, the answer is ENOSYS."""
     path = str(tmp_path / "agent.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

@@ -24,7 +24,7 @@ EVIL = "x\x1b[31m\x1b]0;t\x07\x9b1m\u202e\r\nforged 1\u2028forged 2\x85forged 3"
 
 
 def check(told: CompletedProcess[str], *, has: str = "x") -> None:
-    """Nothing but printable characters, and no line that begins with what was forged."""
+    """Check that there are only printable characters, and that no line begins with the forged text."""
     assert r"\x1b[31m" in told.stdout or r"\u001b[31m" in told.stdout, "it is shown, escaped"
     assert has in told.stdout
     for line in told.stdout.split("\n"):
@@ -34,7 +34,7 @@ def check(told: CompletedProcess[str], *, has: str = "x") -> None:
 
 @pytest.fixture
 def evil(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A bundle that can be made, with such words wherever they can be."""
+    """A bundle that can be run, with such text at every possible place."""
     source = tmp_path / EVIL
     source.mkdir()
     bundle.mount(f"/{EVIL}", source, "rbind", "ro")
