@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(FOREIGN, reason="a fallback of our own")
 
 @pytest.fixture
 def refused(engine: Engine) -> Callable[..., Engine]:
-    """Callers for whom system calls fail, with the same containers as everybody else."""
+    """Callers whose system calls fail, with the same containers as other callers."""
     return lambda answer="ENOSYS", *calls: Refused(engine, answer, *calls)
 
 
@@ -52,7 +52,7 @@ Row = tuple[str, str, str, str, str, str]
 
 
 def tree(table: str, place: Path) -> list[Row]:
-    """Return what a mount table says, without what differs between two containers of the same kind.
+    """Return a mount table, without what differs between two containers of the same kind.
 
     For each mount: where, what part of it, how, with whom, which file system and with which options. A peer
     group of the test's own mounts keeps its number, one of the container's is only "shared".

@@ -241,7 +241,7 @@ def test_from_python(engine: Engine, image: Path, place: Path, monkeypatch: pyte
 
 @pytest.mark.skipif("INSTALLED_PYRUNC" in os.environ, reason="takes the patience from this checkout's bar")
 def test_a_bar_on_a_terminal(engine: Engine, place: Path) -> None:
-    """It comes after a second, so its patience is taken away."""
+    """The bar appears after a second; this removes the delay."""
     image = images.archive(
         place / "image.tar", layer(*(Entry(f"f{number}", b"x" * 100) for number in range(50)))
     )

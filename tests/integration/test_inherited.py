@@ -37,7 +37,7 @@ EVERY_CPU = sorted(os.sched_getaffinity(0))
 
 
 def caller() -> None:
-    """Be a caller with habits: after the fork, before the command begins."""
+    """Change many properties of the caller's process: after the fork, before the command begins."""
     for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1})

@@ -73,7 +73,7 @@ def test_the_script_says_the_same(installed: Path, words: list[str]) -> None:
         done = subprocess.run(
             [installed / "bin" / program, *words], capture_output=True, check=False, timeout=60
         )
-        # They differ in what they are.
+        # They differ in the kind of the command.
         output = re.sub(rb"(image|program|script) \([^)]*\)", b"", done.stdout)
         said.append((done.returncode, output, done.stderr))
     assert said[0] == said[1]
@@ -102,7 +102,7 @@ def test_words_that_are_not_text(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_reader_that_went_away(installed: Path, engine: Engine, bundle: Bundle) -> None:
-    """As any command: it dies of SIGPIPE, quietly."""
+    """As other commands do: SIGPIPE ends it without a message."""
     engine.start(bundle)
     reading, writing = os.pipe()
     os.close(reading)
@@ -113,7 +113,7 @@ def test_a_reader_that_went_away(installed: Path, engine: Engine, bundle: Bundle
 
 @STRACE
 def test_the_script_takes_over_when_python_was_updated(installed: Path) -> None:
-    """What was built in may have a hole that the distribution has closed since."""
+    """The built-in interpreter may have a security fault that the distribution has corrected since."""
     python = installed / "python"
     real = python.readlink()
     python.unlink()
@@ -131,7 +131,7 @@ def test_the_script_takes_over_when_python_was_updated(installed: Path) -> None:
 
 @STRACE
 def test_nothing_but_memory_is_read(installed: Path, engine: Engine, bundle: Bundle) -> None:
-    """A hot verb opens no Python file: that is where the time goes."""
+    """A hot verb opens no Python file, because that takes most of the time."""
     name = engine.start(bundle)
     trace = engine.directory / "trace"
     words = ["strace", "-f", "-e", "trace=open,openat", "-o", str(trace), *engine.argv("state", name)]
@@ -161,7 +161,7 @@ def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> N
     engine.call(*words, engine.new_id(), env={}).ok()
 
 
-# Where an image may find itself that was made elsewhere: words before the command.
+# Environments in which an image may run that was made elsewhere: words before the command.
 SURROUNDINGS = {
     "an older processor": ["env", f"GLIBC_TUNABLES={OLDER}"],
     "no personality(2)": refuse.prefix("EPERM", "personality"),
@@ -244,7 +244,7 @@ def longer(python: Path, copy: Path) -> None:
 
 
 def gone(python: Path, copy: Path) -> None:
-    """The distribution went on to another Python."""
+    """The distribution was upgraded to another Python."""
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ print("sound")
 
 
 def test_its_memory_is_sound(tmp_path: Path) -> None:
-    """Its malloc, under an interpreter that takes all its memory from it."""
+    """The program's malloc, with an interpreter that takes all its memory from it."""
     library = tmp_path / "heap.so"
     words = ["gcc", "-O2", "-fno-builtin", "-shared", "-fPIC", "-o", str(library)]
     subprocess.run([*words, str(TOP / "install/launcher/heap.c")], check=True)

@@ -367,7 +367,7 @@ def test_a_racing_rename(engine: Engine, bundle: Bundle, source: Path, canary: C
         assert "Traceback" not in result.err
         won += result.code == 0
         assert canary.untouched()
-    # Each one that succeeded lies inside, wherever the directory is by now.
+    # Each one that succeeded is inside, even if the directory has moved.
     pid = engine.state(name)["pid"]
     table = Path(f"/proc/{pid}/mountinfo").read_text()
     assert table.count("/place ") >= won > 0

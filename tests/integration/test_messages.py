@@ -179,7 +179,7 @@ def test_a_working_directory_that_cannot_be_made(engine: Engine, bundle: Bundle)
 
 
 def test_a_container_that_is_not_there_is_looked_for_somewhere(engine: Engine) -> None:
-    """What root has made is not what an ordinary user looks for."""
+    """An ordinary user looks in another place than root."""
     engine.call("state", "nobody").fails(f"container does not exist; there is none in {engine.root}")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
 
-# What was typed -> the exit status, and what is said.
+# What was typed -> the exit status, and the message.
 TYPED: list[tuple[str, int, str]] = [
     ("strat box", 3, "No help topic for 'strat'; did you mean \"start\"?"),
     ("exce box sh", 3, "No help topic for 'exce'; did you mean \"exec\"?"),
@@ -173,7 +173,7 @@ def _root(path: str) -> Callable[[Bundle], None]:
     return change
 
 
-# What was asked to run -> what is said.
+# What was asked to run -> the message.
 RUN: list[tuple[str, Callable[[Bundle], None], str]] = [
     ("no such program", _put(args=["nosuch"]), "nosuch"),
     ("a directory as the program", _put(args=["/etc"]), 'exec: "/etc": is a directory'),

@@ -169,7 +169,7 @@ def test_copied_symlinks_stand_in_each_others_way(engine: Engine, bundle: Bundle
 
 
 def test_src_nofollow(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """The symlink itself is what is mounted, and opening it leads on from there."""
+    """The symlink itself is mounted, and opening it follows it from there."""
     (place / "link").symlink_to("/etc/group")
     (place / "link-2").symlink_to("/etc/group")
     (bundle.rootfs / "a").symlink_to("somewhere")
@@ -269,7 +269,7 @@ def test_a_tmpfs_has_the_mode_of_what_it_covers(engine: Engine, bundle: Bundle) 
     [("nonsense", "Unknown parameter 'nonsense'"), ("size=much", "Bad value for 'size'")],
 )
 def test_what_the_file_system_refuses(engine: Engine, bundle: Bundle, word: str, said: str) -> None:
-    """In the kernel's own words, and with the word in question."""
+    """With the kernel's own message, and with the wrong option."""
     bundle.mount("/data", "tmpfs", "nosuid", word, kind="tmpfs")
     engine.front(bundle, "exit 0").fails("/mounts/5", f'option "{word}"', said, "invalid argument")
 

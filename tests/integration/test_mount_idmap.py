@@ -187,7 +187,7 @@ def test_a_file_system_that_cannot_be_mapped(engine: Engine, bundle: Bundle) -> 
 
 
 def test_many_mounts_of_one_mapping(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """They share one user namespace, and the process it was made with is gone: the fixture looks for it."""
+    """They share one user namespace, and the process that made it has ended: the fixture checks that."""
     maps = mapping((0, 1000, 1))
     for number in range(20):
         add(bundle, f"/{number}", source, "bind", uidMappings=maps, gidMappings=maps)

@@ -41,7 +41,7 @@ OTHERWISE_PLAIN = "rw,noatime,nodiratime"
 
 
 class Case(NamedTuple):
-    """One mount: where it comes from, its options, and what it and the mount below it become.
+    """One mount: its source, its options, and the result for it and the mount below it.
 
     source is "plain" or "strict" (binds of mounts with these options), "shared" (the same as plain, in a peer
     group of the host), or "tmpfs", which has nothing below it. below is None when nothing may be mounted
@@ -154,7 +154,7 @@ CASES = {
     "times": Case("plain", "rbind,rnoatime,strictatime", "rw", "rw,noatime"),
     "slave shared": _shared("rbind,slave,shared", "shared+master", "master"),
 }
-# Words that need another scene than a directory in one container; the tests are named in the module.
+# Words that need another test than a directory in one container; the module names these tests.
 ELSEWHERE = {
     "copy-symlink": test_mount_extras.test_copy_symlink,
     "dest-nofollow": test_mount_extras.test_dest_nofollow,
@@ -216,7 +216,7 @@ def slug(name: str) -> str:
 
 
 def fill(directory: Path, program: Path) -> None:
-    """Put into a directory what the probe tries."""
+    """Make the files that the probe uses in a directory."""
     directory.mkdir()
     os.link(program, directory / "grep")
     os.mknod(directory / "null", 0o20666, os.makedev(1, 3))

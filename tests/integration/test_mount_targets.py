@@ -118,7 +118,7 @@ def test_a_source_that_is_missing(engine: Engine, bundle: Bundle, source: str) -
 
 @pytest.mark.parametrize("kind", ["file", "dir"])
 def test_a_source_that_has_been_deleted(engine: Engine, bundle: Bundle, place: Path, kind: str) -> None:
-    """What is mounted over a path stays when it is deleted, and can be mounted nowhere else."""
+    """A mount on a path stays when the path is deleted, and cannot be attached anywhere else."""
     shown, gone = place / "shown", place / "gone"
     for each in (shown, gone):
         each.mkdir() if kind == "dir" else each.touch()
@@ -157,7 +157,7 @@ def test_ends_that_do_not_fit(
 def test_what_is_made_is_no_wider_than_needed(
     engine: Engine, bundle: Bundle, things: Path, umask: int
 ) -> None:
-    """Nor narrower: whatever the caller's umask is, the container's users can pass."""
+    """The modes are not narrower with any umask of the caller: the container's users can pass."""
     bundle.mount("/new/deep/file", things / "file", "bind")
     bundle.mount("/new/deep/socket", things / "socket", "bind")
     bundle.mount("/new/dir", things / "dir", "bind")
@@ -322,7 +322,7 @@ def test_the_root_as_a_read_only_path(engine: Engine, bundle: Bundle, path: str)
 
 
 def test_a_destination_as_the_host_names_it(engine: Engine, bundle: Bundle, things: Path) -> None:
-    """Some callers write the path of the mount point on the host."""
+    """Some callers give the path of the mount point on the host."""
     bundle.mount(f"{bundle.rootfs}/data", things / "dir", "bind")
     assert engine.front(bundle, "ls /data").ok().out == "inner\n"
 
@@ -367,7 +367,7 @@ def test_a_directory_that_is_moved_away_meanwhile(
         if done.code == 0:
             worked += 1
             place = [at for at in rows(done.out) if at.endswith("/made")]
-            # Where it is not to be seen, it went out together with the directory it was mounted in.
+            # If it is not visible, it was moved out with the directory in which it was mounted.
             assert place in (["/made"], ["/way/deep/made"], []), place
         assert set(os.listdir(canary.path.parent)) - {"moved"} == before
         assert canary.untouched()

@@ -155,7 +155,7 @@ def test_of_an_ordinary_user(engine: Engine, bundle: Bundle, place: Path, source
 
 
 def test_what_run_has_made_in_its_root_file_system(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """Its callers look at it, and the next container wants it again; on a volume it would be in the way."""
+    """Callers look at it, and the next container needs it again; on a volume it would be a leftover."""
     volumes = Volumes(engine)
     bundle.mount("/a/b", source, "bind")
     volumes.run(bundle, "true", "-v", "vol:/v", "-v", f"{source}:/v/inner").ok()
@@ -191,7 +191,7 @@ def test_what_something_was_put_into(engine: Engine, bundle: Bundle, source: Pat
 
 
 def test_what_has_taken_its_place(engine: Engine, bundle: Bundle, source: Path, place: Path) -> None:
-    """No symlink leads the deletion out, and another directory of that name is not the one that was made."""
+    """No symlink leads the deletion out, and a new directory with that name is not removed."""
     outside = place / "outside"
     (outside / "b/c").mkdir(parents=True)
     bundle.mount("/a/b/c", source, "bind")
@@ -287,7 +287,7 @@ def test_a_volume_that_two_containers_have(engine: Engine, bundle: Bundle, sourc
 
 
 def test_somebody_else_s_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """It need not be a container: rmdir(2) would take away what is mounted in any other namespace."""
+    """It need not be a container: rmdir(2) would remove the mount in any other namespace."""
     bundle.mount("/a/b", source, "bind")
     bundle.mount("/c", source, "bind")
     name = engine.start(bundle)
@@ -321,7 +321,7 @@ def test_our_own_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
 
 @pytest.mark.slow
 def test_many_at_once(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """They make and take away the same mount points all the time; each finds what it needs, none is left."""
+    """They make and remove the same mount points all the time; each has what it needs, and none is left."""
     bundle.mount("/a/b", source, "bind")
     bundle.mount("/a/f", source / "file", "bind")
     bundle.process["args"] = ["/bin/sh", "-c", "exec cat /a/b/file /a/f > /dev/null"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.engine import Engine
 
 
-# -- seven rows that other runtimes have different answers to; mount(8) says which is right
+# -- seven cases in which other runtimes differ; mount(8) says which is right
 
 # options -> what the mount and the one below it become: (mount options, propagation)
 ROWS = {
