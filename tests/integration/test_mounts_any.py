@@ -37,7 +37,7 @@ _ABOUT = (
     mount_options.PROPAGATION,
     mount_options.RPROPAGATION,
 )
-# An unbindable mount could not be what a later entry binds.
+# An unbindable mount could not be the source of a later bind.
 WORDS = [word for word, (kind, _) in mount_options.OPTIONS.items() if kind in _ABOUT and "unbind" not in word]
 # Access times are locked on what comes from outside a user namespace.
 UNLOCKED = [

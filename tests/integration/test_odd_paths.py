@@ -66,7 +66,7 @@ def test_without_pivot_root(engine: Engine, bundle: Bundle, odd: Path) -> None:
 def test_without_pivot_root_the_containers_own_proc_stays(
     engine: Engine, bundle: Bundle, place: Path, way: str
 ) -> None:
-    """The host's are taken away first; what is the container's is known by the kernel's name for its root."""
+    """The host's are removed first; the container's are recognised by the kernel's path of its root."""
     if way == "link":
         (place / way).symlink_to(bundle.path)
     else:

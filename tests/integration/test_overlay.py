@@ -88,7 +88,7 @@ def test_a_hundred_side_by_side(engine: Engine, bundle: Bundle, place: Path) -> 
     try:
         for _ in range(100):
             calls.append(engine.begin("run", "--overlay", "--bundle", str(bundle.path), engine.new_id()))
-            if len(calls) % 10 == 0:  # not all of them unborn at once
+            if len(calls) % 10 == 0:  # so that not all of them are being made at the same time
                 assert wait_for(lambda: alive() >= len(calls) - 5, 60)
         assert wait_for(lambda: alive() == 100, 60)
     finally:
@@ -141,7 +141,7 @@ def test_a_volume_is_written_to_itself(engine: Engine, bundle: Bundle, place: Pa
 
 
 def test_a_bind_from_inside_the_root_shows_the_layer(engine: Engine, bundle: Bundle) -> None:
-    """What lies in the root file system never changes, whatever path leads to it."""
+    """Files of the root file system never change, whichever path leads to them."""
     (bundle.rootfs / "tmp/inner").mkdir()
     bundle.mount("/again", bundle.rootfs / "tmp/inner", "bind")
     before = listing(bundle.rootfs)
@@ -183,7 +183,7 @@ def test_a_directory_that_is_none(engine: Engine, bundle: Bundle, place: Path) -
 
 
 def test_on_an_overlay_it_says_what_helps(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """As in a container whose /run is its image's."""
+    """As in a container whose /run is a directory of its image."""
     for name in ("lower", "upper", "work", "merged"):
         (place / "disk" / name).mkdir(parents=True)
     disk = place / "disk"
@@ -199,7 +199,7 @@ def test_on_an_overlay_it_says_what_helps(engine: Engine, bundle: Bundle, place:
 
 
 def test_without_attributes_it_says_what_helps(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """A ramfs takes none at all; what is deleted could come back."""
+    """A ramfs has no extended attributes; deleted files could come back."""
     (place / "ram").mkdir()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", place / "ram"], check=True)
     try:
@@ -222,7 +222,7 @@ def test_a_state_root_in_memory(engine: Engine, bundle: Bundle, memory: Path) ->
 
 
 def test_a_readonly_root_stays_readonly(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Mount points can be made all the same: the layer takes them."""
+    """Mount points can still be made: they are made in the layer."""
     bundle.config["root"]["readonly"] = True
     bundle.mount("/made", place, "bind", "ro")
     bundle.write()
@@ -234,7 +234,7 @@ def test_a_readonly_root_stays_readonly(engine: Engine, bundle: Bundle, place: P
 
 
 def test_a_root_file_system_on_a_readonly_mount(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Restrictions of what it lies on stay, but for read-only: this is what a layer is for."""
+    """Restrictions of the mount below stay, except read-only: that is what a layer is for."""
     bundle.mount("/made", place, "bind", "ro")
     subprocess.run(["mount", "--bind", bundle.rootfs, bundle.rootfs], check=True)
     try:
@@ -294,7 +294,7 @@ def test_in_a_user_namespace(engine: Engine, bundle: Bundle, place: Path) -> Non
 
 @DETACHED
 def test_an_image_of_the_hosts_root_in_a_user_namespace(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Nothing there is the container's, so it is seen through the container's ids."""
+    """No file there belongs to the container, so it is mounted with the container's ids."""
     bundle.user_namespace()
     for directory, folders, files in os.walk(bundle.rootfs):
         for name in ("", *folders, *files):

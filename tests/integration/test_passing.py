@@ -169,7 +169,7 @@ def test_the_session_keyring(
     bundle.linux["maskedPaths"].remove("/proc/keys")
     bundle.process["args"] = ["/bin/cat", "/proc/keys"]
     keys = engine.front(bundle, None, *options).ok().out
-    # Those of other containers may still be about; a keyring goes some time after its last user.
+    # Those of other containers may still exist; a keyring is removed some time after its last user.
     assert (f"_ses.{engine.ids[-1]}:" in keys) is found, keys
 
 
@@ -187,7 +187,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def hear(manager: socket.socket) -> list[bytes]:
-    """Receive one message, letting go of a barrier's descriptor at once."""
+    """Receive one message, and close a barrier's descriptor at once."""
     message, fds, _, _ = socket.recv_fds(manager, 4096, 2)
     for fd in fds:
         os.close(fd)
@@ -195,7 +195,7 @@ def hear(manager: socket.socket) -> list[bytes]:
 
 
 def speaking(bundle: Bundle, *messages: str) -> None:
-    """Have the container notify; nc of busybox speaks no unix sockets, so the host's Python is borrowed."""
+    """Make the container notify; nc of busybox has no unix sockets, so the host's Python is used."""
     code = "import _socket as s, os, time; c = s.socket(s.AF_UNIX, s.SOCK_DGRAM); "
     code += "c.connect(os.environ['NOTIFY_SOCKET']); "
     code += "".join(f"c.send({message.encode()!r}); " for message in messages) + "time.sleep(1000)"
@@ -229,7 +229,7 @@ def test_readiness_reaches_the_service_manager(
         assert call.poll() is None
     assert b"MAINPID=%d" % pid in heard
     if how != "front":
-        while call.poll() is None:  # it waits for the manager to have understood
+        while call.poll() is None:  # it waits until the manager has read the message
             if select.select([manager], [], [], 0.1)[0]:
                 heard += hear(manager)
         assert call.returncode == 0

@@ -160,7 +160,7 @@ def test_the_caller_s_groups_are_not_kept(engine: Engine, bundle: Bundle) -> Non
 @pytest.mark.parametrize("callers", [0, 0o22, 0o77])
 @pytest.mark.parametrize(("user", "mask"), [({}, "0022"), ({"umask": 0o27}, "0027"), ({"umask": 0}, "0000")])
 def test_the_umask(engine: Engine, bundle: Bundle, user: dict[str, int], mask: str, callers: int) -> None:
-    """The configuration's, for run and exec alike, else 0022: the caller's is none of the container's."""
+    """That of the configuration, for run and exec, otherwise 0022; the caller's is not used."""
     bundle.process["user"] = {"uid": 0, "gid": 0, **user}
     assert engine.front(bundle, "umask", umask=callers).ok().out.strip() == mask
     name = engine.start(bundle)

@@ -113,7 +113,7 @@ def test_without_a_word_mounts_flow_in_only(engine: Engine, mounter: Bundle, sou
 def test_one_shared_bind_among_private_ones(
     engine: Engine, mounter: Bundle, source: Path, place: Path, host: HostMounts, *, first: int
 ) -> None:
-    """It stays shared whatever its neighbours are, and they do not become it."""
+    """It stays shared, and the mounts beside it do not become shared."""
     other = host.tmpfs(place / "other", propagation=SHARED)
     for name in ("outer", "inner"):
         (other / name).mkdir()
@@ -288,7 +288,7 @@ def test_an_unbindable_mount_inside_is_left_out_of_a_bind(
 
 
 def test_a_slave_of_nothing_is_private(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
-    """The source is private: asking for a slave is no error, and everybody writes it."""
+    """The source is private: to ask for a slave is no error, and all engines do it."""
     alone = host.tmpfs(place / "alone", propagation=PRIVATE)
     bundle.mount("/data", alone, "rbind", "rslave")
     assert Flow(engine, bundle, alone).inside()["/data"].propagation == "private"
@@ -310,7 +310,7 @@ def test_an_unknown_word(engine: Engine, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("word", ["rshared", "rslave", "rprivate", "shared"])
 def test_in_a_user_namespace(engine: Engine, mounter: Bundle, source: Path, word: str) -> None:
-    """What the container mounts is its own affair there: the kernel lets no event out of a user namespace."""
+    """What the container mounts stays there: the kernel sends no mount events out of a user namespace."""
     mounter.user_namespace()
     mounter.mount("/data", source, "rbind", word)
     for path in (source, source / "below"):

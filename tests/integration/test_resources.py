@@ -352,7 +352,7 @@ LEAST_MEMORY = 512 * 1024
 
 @pytest.mark.parametrize("size", [6 * MiB, LEAST_MEMORY], ids=["runc", "least"])
 def test_a_container_starts_in_little_memory(engine: Engine, bundle: Bundle, size: int) -> None:
-    """6 MiB is what runc promises."""
+    """The minimum that runc documents is 6 MiB."""
     if not cgroups.has("memory"):
         pytest.skip("this host has no memory controller")
     bundle.process["args"] = ["/bin/true"]
@@ -379,7 +379,7 @@ def test_a_leaf_of_the_configuration_is_the_processs_cgroup(engine: Engine, bund
 
 
 def test_text_forms(engine: Engine, bundle: Bundle) -> None:
-    """A relative path and none at all are below or beside the runtime's own cgroup."""
+    """A relative or missing path is below or beside the runtime's own cgroup."""
     name = engine.new_id()
     bundle.linux["cgroupsPath"] = f"../../{name}"
     engine.create(bundle, name=name)

@@ -139,14 +139,14 @@ def test_a_failed_create_is_undone(engine: Engine, bundle: Bundle, spoil: Callab
     assert failed.code == 1, failed
     assert "Traceback" not in failed.err, failed
     assert names(engine) == []
-    # Nothing stands in the way of another try with the same id.
+    # Another try with the same id works.
     fresh = type(bundle)(bundle.path.parent / "fresh")
     fresh.process["args"] = ["/bin/true"]
     engine.create(fresh, name=engine.ids[-1])
 
 
 def test_a_full_state_root(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """A state that cannot be written is no container."""
+    """If the state cannot be written, there is no container."""
     engine.root.write_text("not a directory")
     bundle.write()
     failed = engine.call("create", "--bundle", str(bundle.path), engine.new_id())
@@ -179,7 +179,7 @@ def test_killed_in_create(engine: Engine, bundle: Bundle, instant: float) -> Non
         assert "Traceback" not in seen.err, seen
     engine.delete(name)
     assert names(engine) == []
-    engine.create(bundle, name=name)  # the way is free
+    engine.create(bundle, name=name)  # the id is free again
 
 
 @ours
@@ -419,7 +419,7 @@ def test_a_record_with_odd_words_hides_no_other(engine: Engine, bundle: Bundle) 
 
 @ours
 def test_a_full_volume_store(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Whatever cannot be written any more, the lock of the volume is let go of."""
+    """Even if nothing can be written any more, the lock of the volume is released."""
     small = place / "small"
     small.mkdir()
     (bundle.rootfs / "vol").mkdir()

@@ -115,7 +115,7 @@ def test_a_time_namespace(user: Ordinary, bundle: Bundle) -> None:
 
 
 def test_clocks_that_cannot_be_set(user: Ordinary, bundle: Bundle) -> None:
-    """The kernel's answer is told in its words, with the place in the file."""
+    """The message has the kernel's answer and the place in the file."""
     bundle.linux["namespaces"].append({"type": "time"})
     bundle.linux["timeOffsets"] = {"boottime": {"secs": -(1 << 40)}}
     failed = user.front(bundle, "exit 0")
@@ -219,7 +219,7 @@ def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
 def test_a_forgotten_sudo_is_said_before_anything_else(
     user: Ordinary, bundle: Bundle, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a place for the state, too: that is not what is to be mended."""
+    """Also without a directory for the state: that is not the problem here."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
     bundle.write()
     environment = user.environment()

@@ -110,7 +110,7 @@ def test_a_cgroup_by_name_without_permission(user: Ordinary, bundle: Bundle) -> 
 
 
 def test_no_word_of_rootless_cgroups(user: Ordinary, bundle: Bundle) -> None:
-    """With --rootless=false cgroups are not done without."""
+    """With --rootless=false a container must have its cgroups."""
     bundle.write()
     failed = user.call("--rootless", "false", "run", "--bundle", str(bundle.path), user.new_id())
     failed.fails("unable to apply cgroup configuration", "permission denied")
@@ -156,7 +156,7 @@ def _removed(path: str) -> bool:
 def test_a_cgroup_of_its_name_that_is_somebody_elses(
     user: Ordinary, bundle: Bundle, taken: tuple[str, list[str]]
 ) -> None:
-    """The container does without, as where there is no permission; what never was its own is left alone."""
+    """The container has no cgroup then, as without permission; cgroups of others are not changed."""
     name, _paths = taken
     bundle.process["args"] = ["/bin/sleep", "1000"]
     user.create(bundle, name=name)
@@ -182,7 +182,7 @@ def test_limits_where_the_cgroup_is_somebody_elses(
 def test_a_record_of_a_creator_that_was_killed_before_it_looked(
     user: Ordinary, bundle: Bundle, taken: tuple[str, list[str]]
 ) -> None:
-    """What it meant to make was there: delete lets go of the container, and touches nothing of it."""
+    """What it wanted to make existed already: delete removes the container, and does not change it."""
     name, paths = taken
     directory = user.root / name
     directory.mkdir(parents=True)

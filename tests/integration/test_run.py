@@ -80,7 +80,7 @@ def test_signals_go_to_the_container(engine: Engine, bundle: Bundle, tmp_path: P
 
 
 def test_a_signal_before_the_program_runs_is_not_lost(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """It comes while a hook holds up the start; the container must get it, or be undone."""
+    """It comes while a hook delays the start; the container must get it, or be removed."""
     bundle.process["args"] = ["/bin/sh", "-c", "trap 'exit 22' TERM; while :; do sleep 0.02; done"]
     marker = tmp_path / "hook"
     bundle.config["hooks"] = {
@@ -111,7 +111,7 @@ def test_the_container_outlives_a_killed_runtime(engine: Engine, bundle: Bundle)
 
 @pytest.mark.skipif(FOREIGN, reason="in runc init is no child of what waits for it")
 def test_orphans_are_collected_meanwhile(engine: Engine, bundle: Bundle) -> None:
-    """Without a pid namespace the container's orphans become the runtime's, which must not let them rot."""
+    """Without a pid namespace the container's orphans become the runtime's, which must wait for them."""
     bundle.linux["namespaces"] = [n for n in bundle.linux["namespaces"] if n["type"] != "pid"]
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc", "rbind", "ro")

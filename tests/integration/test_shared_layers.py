@@ -192,7 +192,7 @@ def test_an_ordinary_users_layers(more: bool, user: Ordinary, place: Path) -> No
     for name in ("one", "two"):
         done = user.call("bundle", str(image), str(own / name), *root)
         assert done.code == 0, done
-        # What is known of a layer is said each time.
+        # The warnings about a layer are given each time.
         assert ("4 files of other users" in done.err) is not more
     trees = (own / "one/layers").read_text().splitlines()
     assert os.stat(f"{trees[0]}/locked").st_uid == (FIRST + 32 if more else UID)

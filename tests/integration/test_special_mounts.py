@@ -54,7 +54,7 @@ def test_only_a_procfs_is_mounted_on_proc(engine: Engine, bundle: Bundle, kind: 
 
 
 def test_a_directory_of_a_procfs_is_not_bound_on_proc(engine: Engine, bundle: Bundle) -> None:
-    """It is of that type and still not what everybody takes it for."""
+    """It has that type, but is not the mount that programs expect there."""
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc/sys", "bind")
     engine.front(bundle, "exit 0").fails("/destination", "/proc", "where only a procfs may be")
@@ -240,7 +240,7 @@ def test_a_mask_on_a_read_only_path(engine: Engine, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("kind", ["maskedPaths", "readonlyPaths"])
 def test_paths_that_lead_elsewhere(engine: Engine, bundle: Bundle, place: Path, kind: str) -> None:
-    """They are resolved inside the root, whatever the image makes of them."""
+    """They are resolved inside the root, also if the image has symlinks there."""
     (place / "host").mkdir()
     (place / "host/file").write_text("of the host\n")
     (bundle.rootfs / "way").symlink_to(place / "host")
@@ -325,6 +325,6 @@ def test_a_read_only_source_in_a_user_namespace(
 
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="SELinux takes the label here")
 def test_a_mount_label_without_selinux(engine: Engine, bundle: Bundle) -> None:
-    """It cannot be given to a new file system, and to leave it out would be to promise what is not kept."""
+    """A new file system cannot have it, and to leave it out silently would be a false promise."""
     bundle.linux["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
     engine.front(bundle, "exit 0").fails("/mounts/1", "context=system_u:object_r:container_file_t", "SELinux")

@@ -67,7 +67,7 @@ def test_a_scope_with_limits(engine: Engine, bundle: Bundle) -> None:
     }
     assert cgroups.read(engine, name, "", "cpu.max") == "51000 100000"
     assert cgroups.read(engine, name, "", "memory.max") == str(32 * MiB)
-    # Whoever held the scope while it was made is gone.
+    # The process that held the scope while it was made has ended.
     assert cgroups.read(engine, name, "", "cgroup.procs").split() == [str(engine.state(name)["pid"])]
     engine.delete(name)
     assert unit(scope, "LoadState") == {"LoadState": "not-found"}
@@ -193,7 +193,7 @@ def test_a_slice_of_its_own_is_below_its_parents(engine: Engine, bundle: Bundle)
 
 
 def test_a_container_that_is_a_slice(engine: Engine, bundle: Bundle) -> None:
-    """As engines name pods: a unit for other units, in which the container's process is all the same."""
+    """A unit for other units, as engines name pods; the container's process is in it nevertheless."""
     name = engine.new_id()
     wanted = f"pyrunctest{os.getpid()}.slice"
     bundle.linux["cgroupsPath"] = f"-.slice::{wanted}"

@@ -53,7 +53,7 @@ def test_an_engine_gets_the_terminal_before_create_returns(
     read_until(master, b"/dev/pts/0\r\n")
     os.write(master, b"words\n")
     read_until(master, b"got words\r\n")
-    assert os.get_terminal_size(master) == (0, 0)  # nobody said how large it is
+    assert os.get_terminal_size(master) == (0, 0)  # its size was not set
 
 
 def test_the_container_s_terminal(engine: Engine, bundle: Bundle, receiver: Receiver) -> None:

@@ -84,7 +84,7 @@ def test_devices_that_another_container_may_use_stay(
 
 
 def test_devices_of_a_creation_that_is_killed(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """`delete --force` takes them away: a hook holds it up when all are made."""
+    """`delete --force` removes them: a hook stops the creation when all are made."""
     without_dev(bundle)
     bundle.mount("/data", source, "bind")
     gate = bundle.path / "gate"

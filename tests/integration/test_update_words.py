@@ -71,7 +71,7 @@ def test_words_that_are_no_values(engine: Engine, bundle: Bundle, options: list[
 def test_numbers_in_json_that_are_no_values(
     engine: Engine, bundle: Bundle, tmp_path: Path, change: dict[str, object], text: str
 ) -> None:
-    """The same table holds for options and for the object: the kernel takes some of these for no limit."""
+    """The same table is for options and for the object: the kernel would read some of these as no limit."""
     path = tmp_path / "change.json"
     path.write_text(json.dumps(change))
     name = engine.start(bundle)

@@ -403,7 +403,7 @@ def test_a_joined_one_with_a_cgroup_namespace_of_the_host(
     name = engine.start(other)
     pid = engine.state(name)["pid"]
     assert link(pid, "cgroup") == link(strangers, "cgroup")
-    # It is in its cgroup all the same, which was made before.
+    # It is in its cgroup nevertheless, which was made before.
     assert name in Path(f"/proc/{pid}/cgroup").read_text()
 
 
