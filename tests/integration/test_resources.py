@@ -344,9 +344,9 @@ class TestRefusals:
         engine.front(bundle, "true").fails("/linux/resources/devices/1", "cgroup v1 cannot deny 'c 1:1 rwm'")
 
 
-# What a container of /bin/true needs to start, its init included; docs/limits.md states it. On version 1 init
-# joins late: 512 KiB sufficed in 60 of 60 starts, 384 not always. On version 2 it is born in its cgroup and
-# pays for the pages of the interpreter that it writes to: 2 MiB were enough, 1 MiB was not.
+# What a container of /bin/true needs to start, its init included; docs/limits.md has the measurements. On
+# version 1 init joins its cgroups late. On version 2 it begins in its cgroup, so the pages of the init
+# program count.
 LEAST_MEMORY = 512 * 1024
 
 
