@@ -15,7 +15,7 @@ from pyrunc.apply import init_program, protocol
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.conversation import PATIENCE, Conversation
 from pyrunc.apply.mounts import host_side
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan import namespaces as plan_namespaces
@@ -413,7 +413,8 @@ def private_procfs() -> int:
             )
     except OSError:
         # An ordinary user may not make one. The host's is as good, once it is known to be a procfs.
-        fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with failing("open /proc"):
+            fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if _linux.fstatfs(fd)[0] != flags.PROC_SUPER_MAGIC:
             os.close(fd)
             raise Failure("/proc on the host is not a procfs") from None

@@ -20,7 +20,7 @@ from pyrunc import store
 from pyrunc.apply import parent, protocol
 from pyrunc.apply.errand import Errand
 from pyrunc.apply.mounts import bind_sources
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.linux import flags
 from pyrunc.plan import mount_table, program_live
 from pyrunc.plan.program_live import Visit
@@ -98,10 +98,9 @@ class Visitor(Errand):
             if not self.visit.kinds:
                 # It has no mount namespace of its own: its root is a directory of this one.
                 how = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-                opened["root"] = os.open(f"{self.container.pid}/root", how, dir_fd=opened["proc"])
+                with failing("open the container's root"):
+                    opened["root"] = os.open(f"{self.container.pid}/root", how, dir_fd=opened["proc"])
             super().run(program, {**(slots or {}), **opened, "init": self.init}, serve)
-        except OSError as exc:
-            raise Failure("open the container's root", errno=exc.errno or 0) from None
         finally:
             for fd in opened.values():
                 os.close(fd)
@@ -204,7 +203,7 @@ def locate(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[
     """
     wanted = list(dict.fromkeys(paths))
     visitor = Visitor(container)
-    table = [] if visitor.visit.kinds else [os.open(f"/proc/{container.pid}/mountinfo", os.O_RDONLY)]
+    table: list[int] = []
     found: dict[str, Found] = {}
 
     def serve(kind: bytes, payload: bytes, fd: int) -> bool:
@@ -220,11 +219,14 @@ def locate(container: store.Container, paths: Iterable[str]) -> tuple[str, dict[
             return False
         return True
 
+    what = "read the container's mount table"
     try:
+        if not visitor.visit.kinds:
+            with failing(what):
+                table.append(os.open(f"/proc/{container.pid}/mountinfo", os.O_RDONLY))
         visitor.run(program_live.look(visitor.visit, wanted), serve=serve)
-        return bind_sources.read_all(table.pop()), found
-    except OSError as exc:
-        raise Failure("read the container's mount table", errno=exc.errno or 0) from None
+        with failing(what):
+            return bind_sources.read_all(table.pop()), found
     finally:
         visitor.close()
         for fd in table:
