@@ -16,7 +16,7 @@ import fcntl
 import os
 from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
-from pyrunc import store
+from pyrunc import files, store
 from pyrunc.errors import Failure, failing, printable
 from pyrunc.files import closing
 from pyrunc.linux import _linux
@@ -33,7 +33,7 @@ USERS = "users"
 TREE = "fs"
 _USER = "user"
 _FOLDER = "overlay"
-_LARGEST = 1 << 20
+LARGEST = 1 << 20  # bytes of a list
 _AGAIN = "make the bundle anew: pyrunc bundle IMAGE DIR --shared-layers"
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,8 +47,8 @@ def read(directory: str) -> tuple[str, ...]:
 
     """
     path = f"{directory}/{LIST}"
-    with failing(f"read {path}", hint=_AGAIN), closing(os.open(path, _FILE)) as fd:
-        text = os.read(fd, _LARGEST)
+    with failing(f"read {path}", hint=_AGAIN):
+        text = files.read_whole(os.open(path, _FILE), LARGEST)
     lines = text.decode("utf-8", "surrogateescape").splitlines()
     wrong = next((line for line in lines if not line.startswith("/")), None)
     if wrong is not None or not lines:

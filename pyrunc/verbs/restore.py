@@ -11,12 +11,11 @@ import _signal
 import os
 from errno import ENOENT
 
-from pyrunc import jsonio, store
+from pyrunc import files, jsonio, store
 from pyrunc.apply import conversation, foreground, mount_table
 from pyrunc.apply.cgroups import cgroup, making
 from pyrunc.apply.criu import external_mounts, messages, service
 from pyrunc.errors import Failure, failing
-from pyrunc.files import closing
 from pyrunc.life import after_start, checkpoints, creation, planning
 from pyrunc.plan import criu as plan_criu
 from pyrunc.plan import hooks as plan_hooks
@@ -207,10 +206,11 @@ class Restore:
         try:
             # Images come from elsewhere: to open a fifo among them could block.
             how = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-            with closing(os.open(path, how)) as fd:
-                if not os.path.isfile(f"/proc/self/fd/{fd}"):
-                    raise Failure(f"{path} is not a regular file")
-                names = jsonio.loads(os.fsdecode(os.read(fd, _DESCRIPTORS_LIMIT)))
+            fd = os.open(path, how)
+            if not os.path.isfile(f"/proc/self/fd/{fd}"):
+                os.close(fd)
+                raise Failure(f"{path} is not a regular file")
+            names = jsonio.loads(os.fsdecode(files.read_whole(fd, _DESCRIPTORS_LIMIT)))
         except (OSError, ValueError) as exc:
             raise Failure(f"read {path}", errno=getattr(exc, "errno", 0) or 0) from None
         if not isinstance(names, list):
