@@ -65,6 +65,29 @@ def _spellings(options: Iterable[Option]) -> list[str]:
 
 # ---- bash
 
+# Bash makes three words of --root=DIR, and keeps quotes and backslashes. Nothing of a line is evaluated.
+_BASH_WORDS = (
+    "# Set line to the words up to the cursor, --option=value as two; prev and cur are the last ones.",
+    "_pyrunc_line() {",
+    "    local i",
+    "    for ((i = 0; i <= COMP_CWORD; i++)); do",
+    "        if [[ ${COMP_WORDS[i]} == = && ${COMP_WORDS[i-1]} == --* ]]; then",
+    "            ((i < COMP_CWORD)) || line+=('')",
+    "        else",
+    '            line+=("${COMP_WORDS[i]}")',
+    "        fi",
+    "    done",
+    "    cur=${line[-1]} prev=${line[-2]}",
+    "}",
+    "# Print a word as the command will get it: without quotes, and with the home directory for ~.",
+    "_pyrunc_word() {",
+    r"    local word=${1//[\"\']/}",
+    '    IFS= read word <<< "$word"',
+    "    [[ $word == '~/'* ]] && word=$HOME${word:1}",
+    '    printf %s "$word"',
+    "}",
+)
+
 
 def bash() -> str:
     """Return the script for bash."""
@@ -72,17 +95,19 @@ def bash() -> str:
     valued = [option for option in GLOBALS if option.kind not in _ALONE and option.names[0] not in kept]
     lines = [
         "# pyrunc completions for bash: source <(pyrunc completion bash)",
+        *_BASH_WORDS,
         "_pyrunc() {",
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb='' i words=''",
-        "    local -a root=() volumes=()",
+        "    local cur prev verb='' i words=''",
+        "    local -a line=() root=() volumes=()",
         "    COMPREPLY=()",
-        "    for ((i = 1; i < COMP_CWORD; i++)); do",
-        "        case ${COMP_WORDS[i]} in",
-        '            --root) root=(--root "${COMP_WORDS[i+1]}"); ((i++)) ;;',
-        '            --volume-root) volumes=(--volume-root "${COMP_WORDS[i+1]}"); ((i++)) ;;',
+        "    _pyrunc_line",
+        "    for ((i = 1; i < ${#line[@]} - 1; i++)); do",
+        "        case ${line[i]} in",
+        '            --root) ((i++)); root=(--root "$(_pyrunc_word "${line[i]}")") ;;',
+        '            --volume-root) ((i++)); volumes=(--volume-root "$(_pyrunc_word "${line[i]}")") ;;',
         f"            {'|'.join(_spellings(valued))}) ((i++)) ;;",
         "            -*) ;;",
-        '            *) verb="${verb:+$verb }${COMP_WORDS[i]}"',
+        '            *) verb="${verb:+$verb }${line[i]}"',
         f"               case $verb in {'|'.join(GROUPS)}) ;; *) break ;; esac ;;",
         "        esac",
         "    done",
@@ -117,7 +142,8 @@ def _bash_branch(verb: str, options: tuple[Option, ...], positional: str) -> lis
         if option.kind in (CHOICE, TRISTATE):
             lines.append(f'                {pattern}) words="{option.metavar.replace("|", " ")}" ;;')
         elif option.metavar == "DIR":
-            lines.append(f'                {pattern}) COMPREPLY=($(compgen -d -- "$cur")); return ;;')
+            # Readline does it, because it quotes names with spaces, and reads what is quoted already.
+            lines.append(f"                {pattern}) compopt -o dirnames +o default; return ;;")
         elif option.kind not in _ALONE:
             other.append(pattern)
     if other:

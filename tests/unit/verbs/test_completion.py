@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from pyrunc.cli.match import Command
 from pyrunc.cli.verbs import VERBS
 from pyrunc.errors import Failure
 from pyrunc.verbs import completion
+from tests.support.consoles import Screen, read_until
+from tests.support.containers import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,10 +97,64 @@ def test_what_bash_offers(tmp_path: Path, line: str, expected: list[str]) -> Non
     assert complete_bash(tmp_path, line.split(" ")) == expected
 
 
-def test_directories(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    assert complete_bash(tmp_path, ["pyrunc", "run", "--bundle", "f"]) == ["folder"]
+# It keeps the words it is called with; --root is known by the one container that is there.
+AT_A_TERMINAL = """
+pyrunc() {
+    case "$*" in
+        "--root my place list -q" | "--root $HOME/my place list -q") echo box ;;
+        *" list -q") echo wrong ;;
+        *) printf '%s\\n' "$@" > words ;;
+    esac
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("run --bundle fol\t", ["run", "--bundle", "folder/"]),
+        ("run --bundle=fol\t", ["run", "--bundle=folder/"]),
+        ("run --bundle my\t", ["run", "--bundle", "my place/"]),
+        ("run --bundle=my\t", ["run", "--bundle=my place/"]),
+        ("run --bundle my\\ pl\tin\t", ["run", "--bundle", "my place/inner/"]),
+        ("run --bundle 'my pl\t", ["run", "--bundle", "my place/"]),
+        ("run --bundle odd\t", ["run", "--bundle", "odd$(touch made)*/"]),
+        ("--root my\\ place stat\tb\t", ["--root", "my place", "state", "box"]),
+        ("--root='my place' state b\t", ["--root=my place", "state", "box"]),
+        ('--root "$HOME/my place" state w\t', ["--root", "{home}/my place", "state", "wrong"]),
+        ("--root ~/my\\ place state b\t", ["--root", "{home}/my place", "state", "box"]),
+    ],
+)
+def test_bash_at_a_terminal(tmp_path: Path, typed: str, words: list[str]) -> None:
+    """Only directories are offered; each is one word, whatever is in its name, and nothing is evaluated."""
+    for name in ("folder", "my place/inner", "odd$(touch made)*"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("file", "folders", "my file"):
+        (tmp_path / name).touch()
+    (tmp_path / "script").write_text(completion.bash() + AT_A_TERMINAL)
+    screen = Screen()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "INPUTRC": "/dev/null", "TERM": "dumb"},
+        stdin=screen.slave,
+        stdout=screen.slave,
+        stderr=screen.slave,
+        start_new_session=True,
+    )
+    try:
+        os.write(screen.master, b"source ./script; echo $((6 * 7))\n")
+        read_until(screen.master, b"42")
+        os.write(screen.master, f"pyrunc {typed}\nexit 0\n".encode())
+        assert shell.wait(30 * PATIENCE) == 0
+    finally:
+        shell.kill()
+        shell.wait()
+        screen.close()
+    assert (tmp_path / "words").read_text().splitlines() == [
+        word.replace("{home}", str(tmp_path)) for word in words
+    ]
+    assert not (tmp_path / "made").exists()
 
 
 def test_what_fish_offers(tmp_path: Path) -> None:
