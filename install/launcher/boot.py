@@ -37,8 +37,8 @@ EXTENSIONS: dict[str, str] = {}  # C modules outside the interpreter: name -> pa
 HOT = (
     "pyrunc.__main__", "pyrunc.verbs.state", "pyrunc.verbs.start", "pyrunc.verbs.kill", "pyrunc.verbs.delete",
     "pyrunc.verbs.exec", "pyrunc.verbs.run", "pyrunc.apply.parent", "pyrunc.apply.mounts.host_side",
-    "pyrunc.apply.foreground", "pyrunc.apply.cgroups.making", "pyrunc.apply.cgroups.version_1",
-    "pyrunc.apply.cgroups.version_2",
+    "pyrunc.apply.foreground", "pyrunc.apply.children", "pyrunc.apply.cgroups.making",
+    "pyrunc.apply.cgroups.version_1", "pyrunc.apply.cgroups.version_2",
     "pyrunc.plan.build", "pyrunc.plan.cgroups", "pyrunc.plan.cgroup_devices", "pyrunc.plan.cgroup_mounts",
     "pyrunc.apply.namespaces", "pyrunc.apply.seccomp.filters", "pyrunc.apply.identity",
 )  # fmt: skip

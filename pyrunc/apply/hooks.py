@@ -12,7 +12,7 @@ import select
 import time
 
 from pyrunc import jsonio
-from pyrunc.apply import foreground, unstarted
+from pyrunc.apply import children, unstarted
 from pyrunc.errors import Failure
 from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
@@ -252,7 +252,7 @@ class _Child:
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=foreground.default_signals(),
+                setsigdef=children.default_signals(),
             )
         finally:
             if back >= 0:

@@ -11,7 +11,7 @@ import os
 from errno import EPERM
 
 from pyrunc import files
-from pyrunc.apply import foreground, identity
+from pyrunc.apply import children, identity
 from pyrunc.errors import Failure
 from pyrunc.linux import flags
 from pyrunc.plan.steps import IdMaps, OomScore
@@ -169,7 +169,7 @@ def _helper(pid: int, maps: Maps, pointer: str, helper: str) -> None:
         words += [str(number) for number in entry]
     reader, writer = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, writer, 2), (os.POSIX_SPAWN_DUP2, writer, 1)]
-    signals = foreground.default_signals()
+    signals = children.default_signals()
     child = os.posix_spawn(path, words, {}, file_actions=actions, setsigdef=signals, setsigmask=())
     os.close(writer)
     said = os.read(reader, 4096).decode("utf-8", "replace").strip()

@@ -11,7 +11,7 @@ import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from pyrunc import jsonio
-from pyrunc.apply import directory_trees, foreground, identity, idmaps
+from pyrunc.apply import children, directory_trees, identity, idmaps
 from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.files import closing
 from pyrunc.images import accounts, streams
@@ -142,7 +142,7 @@ def _mapped(work: Callable[[Owners], Any], maps: IdMaps, more: int) -> Any:
 
     hint = "an ordinary user's containers need one: see sysctl user.max_user_namespaces"
     with failing("make a user namespace", hint=hint):
-        pid, pidfd = foreground.fork(
+        pid, pidfd = children.fork(
             child, lambda: _linux.clone3(flags.CLONE_NEWUSER | more, signal.SIGCHLD, -1)
         )
     os.close(go[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyrunc import store
-from pyrunc.apply import foreground, processes
+from pyrunc.apply import children, processes
 from pyrunc.errors import Failure, printable
 from pyrunc.jsonio import dumps
 
@@ -60,7 +60,7 @@ def _ps(options: list[str]) -> str:
             ["ps", *options],
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, writer, 2)],
-            setsigdef=foreground.default_signals(),
+            setsigdef=children.default_signals(),
             setsigmask=(),
         )
     except OSError as exc:

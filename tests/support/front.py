@@ -10,7 +10,7 @@ import os
 import sys
 import termios
 
-from pyrunc.apply import foreground, notify, proxy, terminal
+from pyrunc.apply import children, foreground, notify, proxy, terminal
 from pyrunc.plan.steps import Terminal
 
 ANY_SIZE = Terminal(width=0, height=0, console=False)
@@ -49,7 +49,7 @@ def main(words: list[str]) -> int:
             os.setsid()
         else:
             os.login_tty(slave)
-        foreground.restore_signals()
+        children.restore_signals()
         os.execve(words[0], words, os.environ)
     if slave is not None:
         os.close(slave)

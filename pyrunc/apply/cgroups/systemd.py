@@ -73,11 +73,11 @@ def start(plan: CgroupPlan) -> None:
 
 def _hold() -> int:
     """Start the placeholder and return its pid."""
-    from pyrunc.apply import foreground
+    from pyrunc.apply import children
 
     global _placeholder
     parent = os.getpid()
-    _placeholder, _pidfd = foreground.fork(lambda: _wait(parent))
+    _placeholder, _pidfd = children.fork(lambda: _wait(parent))
     return _placeholder
 
 

@@ -14,7 +14,7 @@ import _signal
 import os
 from errno import EINVAL, EPERM
 
-from pyrunc.apply import foreground, idmaps, protocol
+from pyrunc.apply import children, idmaps, protocol
 from pyrunc.apply.errand import Errand
 from pyrunc.apply.live import visit
 from pyrunc.apply.mounts.host_side import HostMounts
@@ -195,7 +195,7 @@ def _map(tree: int, owner: int) -> None:
 
 def _user_namespace(maps: steps.IdMaps) -> int:
     """Return a user namespace with these mappings; a process in it waits until it is killed."""
-    pid, pidfd = foreground.fork(_wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1))
+    pid, pidfd = children.fork(_wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, int(_signal.SIGCHLD), -1))
     try:
         idmaps.write(pid, maps)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)

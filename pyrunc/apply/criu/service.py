@@ -18,8 +18,8 @@ import os
 import sys
 
 from pyrunc import jsonio, log
+from pyrunc.apply.children import fork, restore_signals
 from pyrunc.apply.criu import messages
-from pyrunc.apply.foreground import fork, restore_signals
 from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.linux import _linux
 from pyrunc.plan import criu as plan_criu

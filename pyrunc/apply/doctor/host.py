@@ -10,7 +10,7 @@ import os
 import shutil
 
 from pyrunc import files
-from pyrunc.apply import exit_status, facts, foreground
+from pyrunc.apply import children, exit_status, facts
 from pyrunc.apply.cgroups import hierarchies as cgroups
 from pyrunc.apply.doctor.finding import MISSING, OK, WARNING, Finding
 from pyrunc.apply.mounts import classic
@@ -210,7 +210,7 @@ def _attempt(work: Callable[[], object]) -> int:
     error = 0
     for clone in (lambda: _linux.clone3(0, 0, -1), lambda: _linux.clone(0, 0)):
         try:
-            pid, pidfd = foreground.fork(child, clone)
+            pid, pidfd = children.fork(child, clone)
         except OSError as exc:
             error = exc.errno or 1
         else:

@@ -15,7 +15,7 @@ import os
 from errno import EINVAL, ESTALE
 
 from pyrunc import jsonio
-from pyrunc.apply import foreground, protocol
+from pyrunc.apply import children, protocol
 from pyrunc.apply.mounts import bind_sources, verify
 from pyrunc.errors import Failure, failing, from_facts, worded
 from pyrunc.linux import _linux, flags
@@ -124,7 +124,7 @@ class Sources:
                 answer = jsonio.dumps(worded(exc, "open mount sources").facts())
             os.write(writer, answer.encode())
 
-        helper, _pidfd = foreground.fork(help_out)
+        helper, _pidfd = children.fork(help_out)
         os.close(writer)
         try:
             answer = os.read(reader, 1 << 16).decode("utf-8", "replace")

@@ -11,7 +11,7 @@ import _signal
 import os
 from errno import EINVAL, EPERM
 
-from pyrunc.apply import foreground, idmaps
+from pyrunc.apply import children, idmaps
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure
 from pyrunc.files import closing
@@ -117,7 +117,7 @@ def _make(maps: tuple[IdMap, IdMap]) -> int:
         os.close(writer)
         os.read(reader, 1)  # until the parent has opened the namespace, or is gone
 
-    pid, pidfd = foreground.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _signal.SIGCHLD, -1))
+    pid, pidfd = children.fork(wait, lambda: _linux.clone3(flags.CLONE_NEWUSER, _signal.SIGCHLD, -1))
     os.close(reader)
     try:
         idmaps.write(pid, IdMaps(uids=maps[0], gids=maps[1]))

@@ -12,7 +12,7 @@ import os
 from errno import ENOSYS, EPERM
 
 from pyrunc import jsonio
-from pyrunc.apply import foreground, identity
+from pyrunc.apply import children, identity
 from pyrunc.apply.cgroups import cgroup
 from pyrunc.apply.mounts import bind_sources
 from pyrunc.errors import Failure, from_facts, worded
@@ -82,7 +82,7 @@ def copy(step: FileSystem, cover: int, fd: int, users: int, paths: dict[str, str
 def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple[int, int]:
     """Make the process in the container's unified cgroup; without clone3(2) it joins the cgroup."""
     try:
-        return foreground.fork(work, lambda: _linux.clone3(0, int(_signal.SIGCHLD), into))
+        return children.fork(work, lambda: _linux.clone3(0, int(_signal.SIGCHLD), into))
     except OSError as exc:
         if exc.errno not in (EPERM, ENOSYS):
             raise
@@ -92,7 +92,7 @@ def _fork(work: Callable[[], object], into: int, paths: dict[str, str]) -> tuple
             cgroup.join({"": paths[""]}, os.getpid())
         work()
 
-    return foreground.fork(join_and_work)
+    return children.fork(join_and_work)
 
 
 def fill(step: FileSystem, cover: int, fd: int) -> None:

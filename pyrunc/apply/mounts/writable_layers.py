@@ -230,7 +230,7 @@ def _remove(places: list[str], directory: int) -> None:
 def _remove_mapped(container: Container, places: list[str], directory: int) -> bool:
     """Remove layers as root of a user namespace like the container's; tell whether that has worked."""
     from pyrunc import store
-    from pyrunc.apply import foreground, idmaps
+    from pyrunc.apply import children, idmaps
     from pyrunc.plan import namespaces
     from pyrunc.plan.steps import IdMaps
 
@@ -240,7 +240,7 @@ def _remove_mapped(container: Container, places: list[str], directory: int) -> b
     except (Failure, ValueError, AttributeError):
         return False
     reader, writer = os.pipe()
-    pid, pidfd = foreground.fork(
+    pid, pidfd = children.fork(
         lambda: _end(places, directory, reader, writer),
         lambda: _linux.clone3(flags.CLONE_NEWUSER, _signal.SIGCHLD, -1),
     )
