@@ -47,8 +47,9 @@
 #define CLASSES (FINE + 4 * 20)
 #define HUGE CLASSES /* the class of allocations with a mapping of their own */
 
-/* The '#' makes a comment of what the compiler adds to the section's line: the section must have no contents. */
-static char region[REGION] __attribute__((section(".heap,\"aw\",@nobits#"), aligned(4096)));
+/* The "\n#" makes a comment of what the compiler adds to the section's line: the section must have no contents. At the
+ * beginning of a line, '#' begins a comment on every processor; elsewhere not on aarch64. */
+static char region[REGION] __attribute__((section(".heap,\"aw\",@nobits\n#"), aligned(4096)));
 #define BEGIN ((char *)(((uintptr_t)region + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1)))
 
 struct block {

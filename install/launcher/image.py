@@ -34,8 +34,9 @@ PLACE, THIRD, PARTS = struct.Struct("<QQQ"), 16, 16
 APART = 16 * PAGE  # if there are fewer zeros between two parts, reading them is faster than leaving them out
 # The relocation that copies a library's variable into the program, by e_machine: x86-64, AArch64, RISC-V.
 COPY = {62: 5, 183: 1024, 243: 4}
-# Features of a processor by which a C library chooses its functions.
+# Features of a processor by which a C library chooses its functions; on aarch64 it is the name of it.
 OLDER = (
+    "glibc.cpu.name=thunderxt88:"
     "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-AVX2_Usable,-AVX,-AVX_Usable,-BMI1,-BMI2,-ERMS,-FSRM,"
     "-SSE4_2,-SSE4_1,-SSSE3,-LZCNT,-MOVBE,-POPCNT,-RTM,-Prefer_No_VZEROUPPER,-AVX_Fast_Unaligned_Load,"
     "-Fast_Unaligned_Load,-Fast_Unaligned_Copy,-Slow_BSF"
@@ -153,7 +154,8 @@ def main() -> None:
             f"two pictures of the interpreter differ in {len(found)} words, the first {found[0]}"
         )
     assert segment.filled <= len(new) <= segment.memory
-    moved = -(-len(old.data) // PAGE) * PAGE + segment.address % PAGE
+    # In whole pages of any size that this processor's kernels may have: aarch64 has some of 64 KiB.
+    moved = -(-len(old.data) // segment.align) * segment.align + segment.address % segment.align
     place, heap, end = PLACE.unpack_from(first)
     assert segment.address + len(new) <= end <= segment.address + segment.memory
     filled = bytearray(new)

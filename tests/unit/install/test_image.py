@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from install.launcher.image import APART, COPY, PAGE, PARTS, Program, parts
+from install.launcher.image import APART, COPY, PAGE, PARTS, PT_LOAD, Program, parts
 
 TOP = Path(__file__).resolve().parents[3]
 
@@ -85,10 +85,10 @@ WHAT = {
 }  # fmt: skip
 
 
-def made(directory: Path, what: str) -> subprocess.CompletedProcess[str]:
-    """Compile a program and try to make an image of it."""
+def made(directory: Path, what: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Compile a program, with more options of the compiler's, and try to make an image of it."""
     (directory / "made.c").write_text(SOURCE)
-    compile_it = ["gcc", "-O1", "-w", "-no-pie", f"-DWHAT={what}", "-o", "program", "made.c"]
+    compile_it = ["gcc", "-O1", "-w", "-no-pie", *options, f"-DWHAT={what}", "-o", "program", "made.c"]
     subprocess.run(compile_it, cwd=directory, check=True)
     words = [sys.executable, "-I", str(TOP / "install/launcher/image.py"), "./program", "image"]
     return subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
@@ -105,6 +105,18 @@ def test_it_goes_on_with_what_it_had(tmp_path: Path) -> None:
         assert lines[0] == "99 42", "stdout itself is a variable that the dynamic linker fills in"
         # What of the heap is more than zeros: the pages 0 to 3, 29 to 31, and whatever is behind it.
         assert lines[1:3] == ["0 4: 0", "29 3: 0"]
+
+
+@pytest.mark.parametrize("size", [PAGE, 16 * PAGE])
+def test_a_kernel_with_larger_pages_can_map_it(tmp_path: Path, size: int) -> None:
+    """For aarch64 the linker lays a program out for pages of up to 64 KiB: the kernel chooses."""
+    done = made(tmp_path, "made = 99", f"-Wl,-z,max-page-size={size}")
+    assert (done.returncode, done.stderr) == (0, "")
+    parts_of_it = [
+        part for part in Program((tmp_path / "image").read_bytes()).segments if part.kind == PT_LOAD
+    ]
+    assert {part.align for part in parts_of_it} == {size}
+    assert [(part.offset - part.address) % size for part in parts_of_it] == [0] * len(parts_of_it)
 
 
 @pytest.mark.parametrize("what", WHAT.values(), ids=WHAT)
