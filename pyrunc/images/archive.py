@@ -39,7 +39,7 @@ def find(files: Files, manifest: Any, tag: str, wanted: Platform) -> Image:
     entry = _choose(files, manifest, tag)
     what = f"{files.path}:{tag}" if tag else files.path
     name = checked(entry.get("Config"), str, f"Config in manifest.json of {files.path}")
-    config = _config(files, name)
+    config = checked(_config(files, name), dict, f"the configuration of {files.path}")
     image.check_platform(config, wanted, what)
     names = checked(entry.get("Layers"), list, f"Layers in manifest.json of {files.path}")
     contents = image.content_digests(config, len(names), what)

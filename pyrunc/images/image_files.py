@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-import tarfile
 import tempfile
 from errno import ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING, cast
@@ -20,6 +19,7 @@ from pyrunc.images.tar_entries import quoted
 from pyrunc.linux import _linux, flags
 
 if TYPE_CHECKING:
+    import tarfile
     from typing import IO, Any
 
     from pyrunc.images.streams import Source
@@ -30,6 +30,7 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _INSIDE = flags.RESOLVE_BENEATH | flags.RESOLVE_NO_MAGICLINKS
 _LINKS = 8
 _MISSING = (ENOENT, ENOTDIR)
+_FORMS = "it takes an OCI image layout or what docker save or podman save writes"
 
 
 class Part:
@@ -169,9 +170,12 @@ class Archive(Files):
         """
         super().__init__(path)
         with failing(f"open {path}"):
-            fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = os.open(path, _READ)
         self._open.append(fd)
-        size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Failure(f"{path} is no image: it is neither a file nor a directory", hint=_FORMS)
+        size = found.st_size
         plain = streams.decompressed(Part(fd, 0, size), path)
         if not isinstance(plain, streams.Joined):
             fd, size = self._unpack(plain)
@@ -181,19 +185,18 @@ class Archive(Files):
             with open(fd, "rb", closefd=False) as file:
                 file.seek(0)
                 bounded = cast("IO[bytes]", _Bounded(file, path))
-                with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as tar:
+                with tar_entries.opened(bounded) as tar:
                     for member in tar:
+                        member.pax_headers = {}  # not needed, and an image decides how large they are
                         self._members[posixpath.normpath(member.name)] = member
         except tar_entries.DAMAGE as exc:
             why = printable(str(exc))
-            raise Failure(
-                f"{path} is no image: {why}",
-                hint="it takes an OCI image layout or what docker save or podman save writes",
-            ) from None
+            raise Failure(f"{path} is no image: {why}", hint=_FORMS) from None
         self._size = size
 
     def _unpack(self, plain: Source) -> tuple[int, int]:
-        with tempfile.TemporaryFile() as file:
+        what = f"decompress {self.path} into {tempfile.gettempdir()}"
+        with failing(what), tempfile.TemporaryFile() as file:
             while piece := plain.read(streams.PIECE):
                 file.write(piece)
             size = file.tell()

@@ -125,12 +125,7 @@ class Reader:
         self.stream.fresh()
         try:
             if self._tar is None:
-                self._tar = tarfile.open(  # noqa: SIM115 - it holds nothing that would have to be closed
-                    fileobj=cast("IO[bytes]", self.stream),
-                    mode="r:",
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                )
+                self._tar = opened(cast("IO[bytes]", self.stream))
                 # Opening it reads the first header. Where that is no header, next() would look behind it.
                 if self._tar.firstmember is None:  # type: ignore[attr-defined]
                     self._end()
@@ -181,6 +176,24 @@ class Reader:
                     raise Failure(f"{self.what} ends too soon", hint="copy the image again")
                 yield at, piece
                 at += len(piece)
+
+
+class _Unset(dict[str, str]):
+    """The headers for all following entries ("global"): they are ignored.
+
+    tarfile would keep them to the end and copy them for each entry, so a few kilobytes, compressed, could
+    fill the memory. Go's archive/tar, and so other tools for images, does not apply them either.
+    """
+
+    def __setitem__(self, key: str, value: str) -> None:
+        """Keep nothing."""
+
+
+def opened(file: IO[bytes]) -> tarfile.TarFile:
+    """Return an uncompressed tar for reading; it need not be closed."""
+    return tarfile.open(
+        fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape", pax_headers=_Unset()
+    )
 
 
 def quoted(name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import subprocess
 import tarfile
-from typing import TYPE_CHECKING, Any
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +19,6 @@ from pyrunc.images import image, lookup
 from pyrunc.images.platforms import Platform
 from tests.support import images
 from tests.support.images import Entry, Layout, configuration, layer, layout
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATA = layer(Entry("f", b"x"))
 
@@ -269,7 +269,31 @@ def test_a_directory_of_skopeos(tmp_path: Path) -> None:
         find(f"{directory}:x")
 
 
-@pytest.mark.parametrize("form", ["nothing", "empty directory", "text", "another tar", "half a tar"])
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"linux"'])
+def test_an_archive_whose_configuration_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "image"
+    manifest = [{"Config": "c.json", "RepoTags": ["box:1"], "Layers": []}]
+    images.pack(path, {"c.json": text.encode(), "manifest.json": json.dumps(manifest).encode()})
+    with pytest.raises(Failure, match=r"the configuration of .* is not what it should be"):
+        find(str(path))
+
+
+def test_no_room_to_decompress_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = images.archive(tmp_path / "image", DATA)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(Failure) as caught:
+        find(str(path))
+    assert caught.value.text() == (f"decompress {path} into {tempfile.gettempdir()}: no space left on device")
+
+
+@pytest.mark.parametrize(
+    "form", ["nothing", "empty directory", "text", "another tar", "half a tar", "fifo", "device"]
+)
 def test_what_is_no_image(tmp_path: Path, form: str) -> None:
     path = tmp_path / "image"
     if form == "empty directory":
@@ -280,6 +304,10 @@ def test_what_is_no_image(tmp_path: Path, form: str) -> None:
         images.pack(path, {"file": b"x"})
     elif form == "half a tar":
         path.write_bytes(images.archive(path, layer(Entry("f", b"x" * 20000))).read_bytes()[:15000])
+    elif form == "fifo":
+        os.mkfifo(path)
+    elif form == "device":
+        path = Path("/dev/null")
     with pytest.raises(Failure) as caught:
         find(str(path))
     assert "it takes an OCI image layout or what docker save or podman save writes" in caught.value.text()

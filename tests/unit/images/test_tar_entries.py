@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,3 +179,24 @@ def test_the_first_header_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarfile.TarInfo, "_block", strict)
     with pytest.raises(Failure, match="the layer is damaged: no header at byte 1024"):
         read(layer(Entry("f", b"x", pax={"size": "-1"})))
+
+
+def test_headers_for_all_following_entries_are_ignored_and_not_kept() -> None:
+    """As in Go's archive/tar. Kept, they would fill the memory: a gigabyte compresses to a megabyte."""
+    tar = io.BytesIO()
+    for number in range(40):
+        words = {f"k{number}": "x" * (1 << 20), "uid": "7", "path": "another"}
+        for info, form in (
+            (tarfile.TarInfo.create_pax_global_header(words), None),
+            (tarfile.TarInfo(f"f{number}"), tarfile.USTAR_FORMAT),
+        ):
+            tar.write(info if form is None else info.tobuf(form))
+    tar.write(bytes(2 * tarfile.BLOCKSIZE))
+    data = tar.getvalue()
+    tracemalloc.start()
+    try:
+        found = read(data)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert [(entry.name, entry.uid) for entry in found] == [(f"f{number}", 0) for number in range(40)]
