@@ -31,14 +31,19 @@ class closing:  # noqa: N801 - reads as contextlib's, whose import costs more th
         os.close(self._fd)
 
 
-def read(path: str, *, dir_fd: int | None = None) -> bytes:
+def read(path: str, *, dir_fd: int | None = None, largest: int = -1) -> bytes:
     """Return the content of a file.
 
+    Args:
+        path: its path.
+        dir_fd: descriptor of the directory that the path starts at.
+        largest: the largest number of bytes, -1 for no limit.
+
     Raises:
-        OSError: as open(2) and read(2).
+        OSError: as open(2) and read(2); EFBIG, there is more than largest bytes.
 
     """
-    return read_whole(os.open(path, _READ, dir_fd=dir_fd))
+    return read_whole(os.open(path, _READ, dir_fd=dir_fd), largest)
 
 
 def read_whole(fd: int, largest: int = -1) -> bytes:

@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Process, Resources
 
+# Bytes of a JSON text. Engines write some ten kilobytes; /dev/zero has no end.
+LARGEST = 64 << 20
+
 
 def load(path: str) -> tuple[Config, bytes]:
     """Read a config.json.
@@ -101,11 +104,11 @@ def read(path: str) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        Failure: it does not exist (runc's message) or cannot be read.
+        Failure: it does not exist (runc's message), cannot be read, or is too large.
 
     """
     try:
-        return files.read(path)
+        return files.read(path, largest=LARGEST)
     except FileNotFoundError:
         hint = "`pyrunc spec` writes one to begin with" if path.endswith("config.json") else ""
         raise Failure(f"JSON specification file {path} not found", hint=hint) from None

@@ -11,7 +11,7 @@ import os
 from pyrunc import files, log, store
 from pyrunc.apply.cgroups import making
 from pyrunc.apply.facts import gather
-from pyrunc.errors import Failure
+from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
 from pyrunc.jsonio import dumps_indent
 from pyrunc.plan import cgroup_update
@@ -142,9 +142,8 @@ def _from_json(name: str) -> dict[str, Any]:
     if name != "-":
         raw = load.read(name)
     else:
-        raw = b""
-        while chunk := os.read(0, 1 << 16):
-            raw += chunk
+        with failing("cannot read standard input"):
+            raw = files.read_whole(os.dup(0), load.LARGEST)
     return parse(raw, "standard input" if name == "-" else name)
 
 

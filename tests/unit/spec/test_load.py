@@ -125,6 +125,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert failure(str(tmp_path)) == f"cannot read {tmp_path}: is a directory"
 
 
+def test_a_file_without_end() -> None:
+    assert failure("/dev/zero") == "cannot read /dev/zero: file too large"
+
+
 def nested(depth: int) -> str:
     return json.dumps(small(extension=[])).replace("[]", "[" * depth + "]" * depth)
 
