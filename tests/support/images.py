@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -175,6 +176,10 @@ def compressed(data: bytes, how: str) -> bytes:
     if how == "gzip":
         return gzip.compress(data, 1, mtime=0)
     if how == "zstd":
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+
+            return zstd.compress(data)
         import zstandard
 
         return zstandard.ZstdCompressor().compress(data)
