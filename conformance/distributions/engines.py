@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from conformance.distributions.root import CHECKOUT, TOP, Root
+from conformance.distributions.root import CHECKOUT, TOP, Root, make
 
 NAMES = ("clients", "podman", "docker", "containerd", "buildah", "compose")
 RESULTS = TOP / "conformance/results"
@@ -31,7 +31,7 @@ def listed(path: Path) -> list[str]:
 
 def prepare(suite: str) -> Root:
     """Return a root file system of a suite with its engines and pyrunc."""
-    root = Root(suite, "", [*listed(TOP / "conformance/packages.txt"), *PACKAGES])
+    root = make(suite, "", [*listed(TOP / "conformance/packages.txt"), *PACKAGES])
     try:
         root.succeed("make", "install", ".venv/ready", seconds=HOURS)
     except BaseException:

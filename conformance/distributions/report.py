@@ -7,14 +7,15 @@ import re
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance.suites.results import host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+RESULTS = Path(__file__).parents[1] / "results/distributions"
 # As bench calls them.
 MEASURES = ("state", "run")
 PEERS = ("runc", "crun")
@@ -66,6 +67,7 @@ class Row:
     command: str = ""  # "image", "program" or "script", as `pyrunc --version` says
     tests: str = ""
     ratios: dict[str, str] = field(default_factory=dict)  # "state / runc" -> "0.60"
+    runtimes: dict[str, str] = field(default_factory=dict)  # of the ratios: "runc" -> "1.3.6"
 
 
 def ratios(markdown: str) -> dict[str, str]:
@@ -86,9 +88,14 @@ def ratios(markdown: str) -> dict[str, str]:
     return found
 
 
+def runtimes(said: str) -> dict[str, str]:
+    """Return the versions that bench compares with: "runc" -> "1.3.6", without what a distribution adds."""
+    return dict(re.findall(rf"\b({'|'.join(PEERS)}) version (\d[\d.]*)", said))
+
+
 def markdown(rows: Sequence[Row], measured: Sequence[str]) -> str:
     """Return the page."""
-    heads = ["on", "system", "Python", "command", "tests", *measured]
+    heads = ["on", "system", "Python", "command", "tests", *PEERS, *measured]
     lines = [
         "# Distributions and Pythons",
         "",
@@ -97,26 +104,32 @@ def markdown(rows: Sequence[Row], measured: Sequence[str]) -> str:
         "Each is a fresh root file system of debootstrap's, entered in namespaces of its own: `make run`,",
         "then `make test`. The command is what `make install` made there: an image of the interpreter, a",
         "program with the interpreter in it, or a script. Ratios are those of `bench` to that distribution's",
-        "runc and crun.",
+        "runc and crun, of the versions named, on cgroup v1 and v2.",
         "",
         f"| {' | '.join(heads)} |",
         f"|{' --- |' * len(heads)}",
     ]
     for row in rows:
         cells = [row.name, row.system, row.python, row.command, row.tests]
+        cells += [row.runtimes.get(peer, "") for peer in PEERS]
         cells += [row.ratios.get(name, "") for name in measured]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def rows(path: Path) -> dict[str, Row]:
+    """Return what `path`.json has, by names."""
+    file = path.with_suffix(".json")
+    if not file.exists():
+        return {}
+    return {row["name"]: Row(**row) for row in json.loads(file.read_text())["rows"]}
+
+
 def write(path: Path, new: Iterable[Row]) -> None:
     """Write `path`.md and `path`.json; rows of earlier runs stay unless there are new ones of that name."""
-    file = path.with_suffix(".json")
-    rows: dict[str, Row] = {}
-    if file.exists():
-        rows = {row["name"]: Row(**row) for row in json.loads(file.read_text())["rows"]}
-    rows.update({row.name: row for row in new})
-    measured = list(dict.fromkeys(name for row in rows.values() for name in row.ratios))
-    path.with_suffix(".md").write_text(markdown(list(rows.values()), measured))
+    found = rows(path) | {row.name: row for row in new}
+    measured = list(dict.fromkeys(name for row in found.values() for name in row.ratios))
+    path.with_suffix(".md").write_text(markdown(list(found.values()), measured))
     data = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "host": host()}
-    file.write_text(json.dumps({**data, "rows": [asdict(row) for row in rows.values()]}, indent=1) + "\n")
+    listed = [asdict(row) for row in found.values()]
+    path.with_suffix(".json").write_text(json.dumps({**data, "rows": listed}, indent=1) + "\n")

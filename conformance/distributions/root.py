@@ -1,12 +1,14 @@
 """A new root file system of a distribution, with this checkout in it.
 
-debootstrap makes one for each suite. It is kept in the cache (conformance/debian.py) and never changed; tests
-run in a copy. `enter` enters it.
+debootstrap makes one for each suite (archive.py). It is kept in the cache (conformance/debian.py) and never
+changed; tests run in a copy. `enter` enters it. A copy can be kept, too, to be entered again later.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,35 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance import debian
+from conformance.distributions.archive import pristine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from conformance.distributions.archive import Archive
+
 HERE = Path(__file__).parent
 TOP = HERE.parents[1]
+PLACE = debian.CACHE / "distributions"
 CHECKOUT = "/srv/pyrunc"
-# What a checkout needs before `make run` on a machine that has nothing.
-PACKAGES = "make,git,ca-certificates"
 # What the machine trusts, for a registry behind a proxy of the machine's own.
 TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
 _TRUSTED_INSIDE = "/usr/local/share/machine.crt"
-
-
-def pristine(suite: str) -> Path:
-    """Return a suite's root file system as debootstrap makes it.
-
-    Raises:
-        debian.UnavailableError: it cannot be had.
-
-    """
-    with debian.locked(f"distributions/{suite}") as directory:
-        if not (directory / "whole").exists():
-            shutil.rmtree(directory)
-            directory.mkdir()
-            words = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite]
-            debian.call([*words, str(directory / "root"), debian.mirror()])
-            (directory / "whole").touch()
-    return directory / "root"
 
 
 def pyenv(version: str) -> Path:
@@ -62,44 +49,21 @@ def pyenv(version: str) -> Path:
 class Root:
     """A copy of a root file system, to be entered."""
 
-    def __init__(self, suite: str, python: str, packages: Iterable[str]) -> None:
-        """Make it, with a fresh clone of this checkout and its changes.
+    def __init__(self, directory: Path, environment: dict[str, str], binds: list[str]) -> None:
+        """Say which.
 
         Args:
-            suite: of Debian.
-            python: a version of pyenv's to build with, "" for the distribution's own.
-            packages: what else is installed.
-
-        Raises:
-            debian.UnavailableError: something cannot be had.
+            directory: what close() removes; the root file system is in it.
+            environment: of commands inside.
+            binds: as `enter` reads them.
 
         """
-        source = pristine(suite)
-        python_directory = pyenv(python) if python else None
-        place = debian.CACHE / "distributions"
-        self.directory = Path(tempfile.mkdtemp(prefix="try-", dir=place))
-        self.path = self.directory / "root"
-        debian.call(["cp", "-a", "--reflink=auto", str(source), str(self.path)])
-        self.binds = [f"{debian.CACHE / 'distributions' / suite}.debs var/cache/apt/archives"]
-        (place / f"{suite}.debs/partial").mkdir(parents=True, exist_ok=True)
-        self.environment = {
-            **{name: text for name, text in os.environ.items() if name.startswith(("PIP_", "LC_", "http"))},
-            "HOME": "/root",
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            "CI": "true",
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        }
-        if python_directory is not None:
-            self.binds.append(f"{python_directory} {str(python_directory).lstrip('/')} ro")
-            self.environment["PYTHON"] = f"{python_directory}/bin/python{python}"
-        self._like_the_machine()
-        self._checkout()
-        if packages:
-            self.succeed("apt-get", "update", "-qq")
-            self.succeed("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
+        self.directory = directory
+        self.path = directory / "root"
+        self.environment = environment
+        self.binds = binds
 
-    def _like_the_machine(self) -> None:
+    def like_the_machine(self) -> None:
         """Take over how the machine reaches its registries."""
         for name in ("resolv.conf", "hosts"):
             (self.path / "etc" / name).unlink(missing_ok=True)
@@ -112,16 +76,26 @@ class Root:
         # It is thrown away, and waiting for a busy disk after every file takes minutes.
         (self.path / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")
 
-    def _checkout(self) -> None:
-        """Clone this checkout, and carry over what has changed in it."""
+    def check_out(self) -> None:
+        """Clone this checkout, or bring the clone up to date, and carry over what has changed here."""
         clone = f"{self.path}{CHECKOUT}"
         git = ["git", "-c", "safe.directory=*"]
-        debian.call([*git, "clone", "-q", "--no-hardlinks", str(TOP), clone])
+        if os.path.exists(clone):
+            debian.call([*git, "-C", clone, "fetch", "-q", str(TOP), "HEAD"])
+            debian.call([*git, "-C", clone, "checkout", "-q", "--force", "--detach", "FETCH_HEAD"])
+            debian.call([*git, "-C", clone, "clean", "-q", "-fd"])
+        else:
+            debian.call([*git, "clone", "-q", "--no-hardlinks", str(TOP), clone])
         changed = debian.call([*git, "-C", str(TOP), "ls-files", "-mo", "--exclude-standard"]).splitlines()
         for name in changed:
             if (TOP / name).exists():
                 (Path(clone) / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(TOP / name, f"{clone}/{name}", follow_symlinks=False)
+
+    def install(self, *packages: str) -> None:
+        """Install packages of the distribution's."""
+        self.succeed("apt-get", "update", "-qq")
+        self.succeed("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
 
     def run(self, *words: str, seconds: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout, inside; its output comes with its errors."""
@@ -153,6 +127,62 @@ class Root:
         """Return where a file of the inside is for the outside."""
         return Path(f"{self.path}{path}")
 
+    def keep(self, name: str) -> None:
+        """Let kept() find it by a name, in place of an earlier one."""
+        place = PLACE / "kept" / re.sub(r"[^a-z0-9.]+", "-", name.lower())
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        self.directory.rename(place)
+        self.directory, self.path = place, place / "root"
+        described = {"name": name, "environment": self.environment, "binds": self.binds}
+        (place / "kept.json").write_text(json.dumps(described, indent=1))
+
     def close(self) -> None:
         """Remove it."""
         shutil.rmtree(self.directory)
+
+
+def make(suite: str, python: str, packages: Iterable[str], archive: Archive | None = None) -> Root:
+    """Return a copy of a suite's root file system, with a fresh clone of this checkout and its changes.
+
+    Args:
+        suite: a distribution's.
+        python: a version of pyenv's to build with, "" for the distribution's own.
+        packages: what else is installed.
+        archive: where the suite is, if this machine's apt does not know it.
+
+    Raises:
+        debian.UnavailableError: something cannot be had.
+
+    """
+    source = pristine(suite, archive)
+    python_directory = pyenv(python) if python else None
+    environment = {
+        **{name: text for name, text in os.environ.items() if name.startswith(("PIP_", "LC_", "http"))},
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "CI": "true",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    binds = [f"{PLACE / suite}.debs var/cache/apt/archives"]
+    (PLACE / f"{suite}.debs/partial").mkdir(parents=True, exist_ok=True)
+    if python_directory is not None:
+        binds.append(f"{python_directory} {str(python_directory).lstrip('/')} ro")
+        environment["PYTHON"] = f"{python_directory}/bin/python{python}"
+    root = Root(Path(tempfile.mkdtemp(prefix="try-", dir=PLACE)), environment, binds)
+    debian.call(["cp", "-a", "--reflink=auto", str(source), str(root.path)])
+    root.like_the_machine()
+    root.check_out()
+    if packages:
+        root.install(*packages)
+    return root
+
+
+def kept() -> dict[str, Root]:
+    """Return the roots that were kept, by their names."""
+    found = {}
+    for file in sorted((PLACE / "kept").glob("*/kept.json")):
+        told = json.loads(file.read_text())
+        found[told["name"]] = Root(file.parent, told["environment"], told["binds"])
+    return found

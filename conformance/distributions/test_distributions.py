@@ -8,7 +8,8 @@ sudo PYRUNC_DISTRIBUTIONS=all make conformance ARGS='-k distributions'    # ever
 sudo PYRUNC_DISTRIBUTIONS='sid; trixie' make conformance ARGS='-k distributions'    # some of them
 sudo PYRUNC_DISTRIBUTIONS=0 make conformance                              # without them
 
-With PYRUNC_DISTRIBUTIONS_TESTS=all these run the whole of `make test`, not only the chosen part of it.
+With PYRUNC_DISTRIBUTIONS_TESTS=all these run the whole of `make test`, not only the chosen part of it. With
+PYRUNC_DISTRIBUTIONS_KEEP=1 the root file systems are kept, and measure.py can measure there again.
 """
 
 from __future__ import annotations
@@ -18,25 +19,21 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from conformance import debian
-from conformance.distributions import report
-from conformance.distributions.root import CHECKOUT, TOP, Root
+from conformance.distributions import matrix, measure, report
+from conformance.distributions.root import CHECKOUT, TOP, make
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MATRIX: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("matrix.toml").read_text())
-TESTS = MATRIX.pop("tests")
 ASKED = os.environ.get("PYRUNC_DISTRIBUTIONS", "1")
 WHOLE = os.environ.get("PYRUNC_DISTRIBUTIONS_TESTS") == "all"
-RESULTS = TOP / "conformance/results/distributions"
+KEEP = os.environ.get("PYRUNC_DISTRIBUTIONS_KEEP") == "1"
 JUNIT = f"{CHECKOUT}/build/junit.xml"
 HOURS = 4 * 3600  # seconds: all tests on a busy machine
 
@@ -50,8 +47,8 @@ pytestmark = [
 def tables(asked: str) -> list[str]:
     """Return the tables to try: for "1" those that are not long, for "all" all, else those it names."""
     if asked in ("0", "1"):
-        return [name for name, table in MATRIX.items() if not table["long"]]
-    return list(MATRIX) if asked == "all" else [name.strip() for name in asked.split(";")]
+        return [name for name, table in matrix.TABLES.items() if not table.long]
+    return list(matrix.TABLES) if asked == "all" else [name.strip() for name in asked.split(";")]
 
 
 class Trial:
@@ -64,19 +61,20 @@ class Trial:
             debian.UnavailableError: something cannot be had.
 
         """
-        table = MATRIX[name]
-        self.root = Root(table["suite"], table["python"], table["packages"])
+        table = matrix.TABLES[name]
+        archive = matrix.ARCHIVES[table.archive] if table.archive else None
+        self.root = make(table.suite, table.python, table.packages, archive)
         self.row = report.Row(name)
 
     def look(self) -> None:
         """Note what was installed where."""
-        said = self.root.succeed("sh", "-c", ". /etc/os-release; echo $PRETTY_NAME; cat /etc/debian_version")
-        system, version = said.splitlines()[-2:]
-        self.row.system = f"{system} ({version})"
+        release = '. /etc/os-release; echo "$PRETTY_NAME"; [ "$ID" != debian ] || cat /etc/debian_version'
+        system, *version = self.root.succeed("sh", "-c", release).splitlines()
+        self.row.system = f"{system} ({version[0]})" if version else system
         python = self.root.environment.get("PYTHON", "/usr/bin/python3")
         self.row.python = self.root.succeed(python, "--version").split()[-1]
-        version = self.root.succeed("/usr/local/bin/pyrunc", "--version")
-        self.row.command = version.partition("\ncommand: ")[2].split()[0]
+        said = self.root.succeed("/usr/local/bin/pyrunc", "--version")
+        self.row.command = said.partition("\ncommand: ")[2].split()[0]
 
 
 @pytest.fixture(scope="module", params=tables(ASKED))
@@ -89,9 +87,12 @@ def trial(request: pytest.FixtureRequest) -> Iterator[Trial]:
     try:
         yield made
     finally:
-        made.root.close()
+        if KEEP:
+            made.root.keep(request.param)
+        else:
+            made.root.close()
         if ASKED != "1" and made.row.command:
-            report.write(RESULTS, [made.row])
+            report.write(report.RESULTS, [made.row])
 
 
 def ids(collected: str) -> Counter[str]:
@@ -109,7 +110,7 @@ def test_make_run(trial: Trial) -> None:
 
 def test_make_test(trial: Trial) -> None:
     """All that are chosen pass, and nothing is skipped for what could be installed."""
-    chosen = [] if WHOLE else TESTS["quick"]
+    chosen = [] if WHOLE else matrix.QUICK
     words = ["-q", "-p", "no:cacheprovider", f"--junit-xml={JUNIT}", *chosen]
     done = trial.root.run("make", "test", f"ARGS={shlex.join(words)}", seconds=HOURS)
     assert trial.root.file(JUNIT).exists(), done.stdout[-8000:]
@@ -119,7 +120,7 @@ def test_make_test(trial: Trial) -> None:
     assert tests.failed == {}, done.stdout[-20000:]
     assert done.returncode == 0, done.stdout[-8000:]
     assert tests.passed > 0
-    assert tests.unwanted(TESTS["may_skip"]) == {}
+    assert tests.unwanted(matrix.MAY_SKIP) == {}
 
 
 def test_there_are_as_many_tests_as_here(trial: Trial) -> None:
@@ -134,10 +135,9 @@ def test_there_are_as_many_tests_as_here(trial: Trial) -> None:
 @pytest.mark.skipif(ASKED == "1", reason="the quick part measures nothing")
 def test_it_is_measured(trial: Trial) -> None:
     """Beside that distribution's own runc and crun."""
-    trial.root.succeed("sh", "-c", "apt-get install -qq -y --no-install-recommends runc crun >/dev/null")
-    titles = [word for title in report.MEASURES for word in ("--title", title)]
-    said = trial.root.succeed(".venv/bin/python", "-m", "bench", *titles, seconds=HOURS)
-    trial.row.ratios = report.ratios(said)
+    trial.root.install(*report.PEERS)
+    measure.measure(trial.root, trial.row)
     assert {re.sub(r" \(v\d\)", "", name) for name in trial.row.ratios} == {
-        f"{measure} / {peer}" for measure in report.MEASURES for peer in report.PEERS
+        f"{title} / {peer}" for title in report.MEASURES for peer in report.PEERS
     }
+    assert set(trial.row.runtimes) == set(report.PEERS)

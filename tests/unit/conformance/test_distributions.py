@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conformance import debian
-from conformance.distributions import report, root, test_distributions
+from conformance.distributions import archive, matrix, report, root, test_distributions
 from tests.support.containers import BUSYBOX
 
 JUNIT = """<testsuites><testsuite>
@@ -22,7 +22,7 @@ JUNIT = """<testsuites><testsuite>
 </testsuite></testsuites>
 """
 BENCH = """
-runc 1, crun 2; Linux
+pyrunc version 0.9.0, runc version 1.3.6+ds1, crun version 1.28; Linux 6.18.44, 2 CPUs, Python 3.14.8
 
 | median, ms | pyrunc (v1) | runc (v1) | pyrunc (v2) | crun (v2) | pyrunc / runc (v1) | pyrunc / crun (v2) |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -50,22 +50,31 @@ def test_reading_ratios() -> None:
     assert report.ratios("nothing") == {}
 
 
+def test_reading_versions() -> None:
+    assert report.runtimes(BENCH) == {"runc": "1.3.6", "crun": "1.28"}
+    assert report.runtimes("pyrunc version 0.9.0, crun version 1.8.1; Linux") == {"crun": "1.8.1"}
+
+
 def test_rows_stay_until_there_are_new_ones(tmp_path: Path) -> None:
     path = tmp_path / "table"
     report.write(
-        path, [report.Row("one", tests="1 passed"), report.Row("two", ratios={"state / runc": "0.5"})]
+        path,
+        [
+            report.Row("one", tests="1 passed"),
+            report.Row("two", ratios={"state / runc": "0.5"}, runtimes={"runc": "1.3.6"}),
+        ],
     )
     report.write(path, [report.Row("one", tests="2 passed")])
-    rows = json.loads(path.with_suffix(".json").read_text())["rows"]
-    assert [(row["name"], row["tests"]) for row in rows] == [("one", "2 passed"), ("two", "")]
+    rows = report.rows(path).values()
+    assert [(row.name, row.tests) for row in rows] == [("one", "2 passed"), ("two", "")]
     page = path.with_suffix(".md").read_text().splitlines()
-    assert page[-4].endswith("| tests | state / runc |")
-    assert page[-2:] == ["| one |  |  |  | 2 passed |  |", "| two |  |  |  |  | 0.5 |"]
+    assert page[-4].endswith("| tests | runc | crun | state / runc |")
+    assert page[-2:] == ["| one |  |  |  | 2 passed |  |  |  |", "| two |  |  |  |  | 1.3.6 |  | 0.5 |"]
 
 
 @pytest.mark.parametrize(
     ("asked", "some"),
-    [("1", ["trixie"]), ("all", list(test_distributions.MATRIX)), ("sid; trixie", ["sid", "trixie"])],
+    [("1", ["trixie"]), ("all", list(matrix.TABLES)), ("sid; trixie", ["sid", "trixie"])],
 )
 def test_which_are_tried(asked: str, some: list[str]) -> None:
     assert test_distributions.tables(asked) == some
@@ -79,9 +88,8 @@ def test_tests_are_the_same_ones_but_for_numbers() -> None:
 
 
 def test_what_is_chosen_is_there() -> None:
-    for name, table in test_distributions.MATRIX.items():
-        assert set(table) == set(test_distributions.MATRIX["trixie"]), name
-    for test in test_distributions.TESTS["quick"]:
+    assert {table.archive for table in matrix.TABLES.values()} == {"", *matrix.ARCHIVES}
+    for test in matrix.QUICK:
         assert (root.TOP / test.partition("::")[0]).exists(), test
 
 
@@ -94,6 +102,85 @@ def test_the_newest_of_pyenvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert root.pyenv("3.12").name == "3.12.10"
     with pytest.raises(debian.UnavailableError, match=r"no Python 3\.14"):
         root.pyenv("3.14")
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> archive.Archive:
+    """An archive with a package of keys, in this machine's files."""
+    (tmp_path / "package/DEBIAN").mkdir(parents=True)
+    control = "Package: keys\nVersion: 1\nArchitecture: all\nMaintainer: nobody <a@example.org>\n"
+    (tmp_path / "package/DEBIAN/control").write_text(f"{control}Description: keys\n")
+    (tmp_path / "package/keys.gpg").write_text("the keys\n")
+    file = tmp_path / "keys.deb"
+    words = ["dpkg-deb", "--root-owner-group", "--build", str(tmp_path / "package"), str(file)]
+    subprocess.run(words, check=True, capture_output=True)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return archive.Archive(f"file://{tmp_path}", "main", "gutsy", "keys.deb", sha256, "keys.gpg")
+
+
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+
+
+@needs_dpkg
+def test_an_archive_is_trusted_by_the_sum_of_its_keys(tmp_path: Path, keyring: archive.Archive) -> None:
+    (tmp_path / "place").mkdir()
+    assert keyring.keys(tmp_path / "place").read_text() == "the keys\n"
+
+
+@needs_dpkg
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sha256": "0" * 64}, "keys.deb has the SHA-256 sum .*, not 0000"),
+        ({"package": "none.deb"}, "none.deb: "),
+    ],
+)
+def test_other_keys_are_not_used(
+    change: dict[str, str], said: str, tmp_path: Path, keyring: archive.Archive
+) -> None:
+    (tmp_path / "place").mkdir()
+    with pytest.raises(debian.UnavailableError, match=said):
+        keyring._replace(**change).keys(tmp_path / "place")
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_roots_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are found by their names, with what it takes to enter them; a new one replaces an older one."""
+    monkeypatch.setattr(root, "PLACE", tmp_path)
+    assert root.kept() == {}
+    for text in ("old", "new"):
+        (tmp_path / f"try-{text}/root").mkdir(parents=True)
+        (tmp_path / f"try-{text}/root/file").write_text(text)
+        root.Root(tmp_path / f"try-{text}", {"PYTHON": text}, ["a b ro"]).keep("suite, Python 3.12")
+    found = root.kept()
+    assert list(found) == ["suite, Python 3.12"]
+    one = found["suite, Python 3.12"]
+    assert (one.environment, one.binds) == ({"PYTHON": "new"}, ["a b ro"])
+    assert one.file("/file").read_text() == "new"
+    one.close()
+    assert root.kept() == {}
+
+
+def test_a_clone_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last commit and what has changed since; what was built there stays."""
+    top = tmp_path / "top"
+    git = ["git", "-C", str(top), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    monkeypatch.setattr(root, "TOP", top)
+    made = root.Root(tmp_path, {}, [])
+    clone = made.file(root.CHECKOUT)
+    clone.parent.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(top)], check=True)
+    (top / ".gitignore").write_text("built\n")
+    for text in ("one", "two"):
+        (top / "file").write_text(text)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", text], check=True)
+        (top / f"new {text}").write_text(text)
+        made.check_out()
+        assert (clone / "file").read_text() == text
+        (clone / "built").touch()
+        (top / f"new {text}").unlink()
+    assert sorted(path.name for path in clone.iterdir()) == [".git", ".gitignore", "built", "file", "new two"]
 
 
 @pytest.mark.root
