@@ -56,8 +56,9 @@ def test_exec_on_a_terminal(client: Client, name: str) -> None:
         ("no-such-program", True, "executable file not found in $PATH"),
         ("/no/such/program", True, "no such file or directory"),
         ("/bin/not-executable", False, "permission denied"),
+        ("/home", False, "permission denied"),
     ],
-    ids=["not-in-path", "no-file", "not-executable"],
+    ids=["not-in-path", "no-file", "not-executable", "directory"],
 )
 def test_exec_of_what_cannot_run(
     client: Client, name: str, command: str, phrase: str, *, missing: bool

@@ -60,8 +60,9 @@ def test_terminal(client: Client) -> None:
         ("no-such-program", 127, "executable file not found in $PATH"),
         ("/no/such/program", 127, "no such file or directory"),
         ("/bin/not-executable", 126, "permission denied"),
+        ("/home", 126, "permission denied"),
     ],
-    ids=["not-in-path", "no-file", "not-executable"],
+    ids=["not-in-path", "no-file", "not-executable", "directory"],
 )
 def test_what_cannot_run(client: Client, command: str, status: int, phrase: str) -> None:
     """The engine reads the runtime's words and chooses the exit status by them."""

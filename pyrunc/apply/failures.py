@@ -313,9 +313,9 @@ def _not_found(step: steps.Step, errno: int, detail: int, why: Why) -> Failure:
     if "/" in name:
         if problem == _NOT_THERE:
             return Failure(f'exec: "{name}": stat {name}', step=_START, errno=errno, hint=why(name, errno))
-        text = "is a directory" if problem == _DIRECTORY else "permission denied"
-        hint = "" if problem == _DIRECTORY else why(name, EACCES)
-        return Failure(f'exec: "{name}": {text}', step=_START, hint=hint)
+        if problem == _DIRECTORY:  # with execve(2)'s own words after it, for engines look for them
+            return Failure(f'exec: "{name}": is a directory', step=_START, errno=EACCES)
+        return Failure(f'exec: "{name}": permission denied', step=_START, hint=why(name, EACCES))
     tried = program_process.candidates(step)
     denied = tried[place] if problem in (_NO_MODE, _NO_MODE + 1) and 0 <= place < len(tried) else ""
     return identity.not_in_path(name, step.env, denied, why(denied, EACCES) if denied else "")

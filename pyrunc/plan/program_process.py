@@ -223,8 +223,11 @@ def _identity(on: _Lowering, step: steps.Identity) -> None:
 
 
 def _program(on: _Lowering, step: steps.Program) -> None:
-    if not step.args or not step.args[0]:
+    if not step.args:
         raise Failure("args must not be empty", pointer=step.pointer)
+    if not step.args[0]:  # engines look for these words: there is no such command
+        message = 'exec: "": executable file not found in $PATH'
+        raise Failure(message, pointer=step.pointer, hint="the first word, the program's name, is empty")
     for each in on.plan.child:
         if isinstance(each, steps.Cwd):  # by now the process has its user, who alone may be able to go there
             on.program.add(each, "CWD_AGAIN", text(on.program, each, each.path))

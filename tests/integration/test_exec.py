@@ -237,6 +237,8 @@ def test_a_failed_exec_writes_no_pid_file(engine: Engine, name: str, tmp_path: P
         ("/nosuch", ["/nosuch", "no such file or directory"]),
         ("nosuch", ["nosuch", "executable file not found in $PATH"]),
         ("/etc/passwd", ["/etc/passwd", "permission denied"]),
+        ("/etc", ["/etc", "is a directory", "permission denied"]),
+        ("", ['exec: "": executable file not found in $PATH']),
     ],
 )
 def test_programs_that_cannot_start(engine: Engine, name: str, word: str, texts: list[str]) -> None:

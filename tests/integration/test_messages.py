@@ -161,7 +161,7 @@ def test_a_program_that_is_not_there(engine: Engine, bundle: Bundle) -> None:
         ("nosuch", 'exec: "nosuch": executable file not found in $PATH; PATH is /'),
         ("sh -c ls", "not found in $PATH; each word of a command is an argument of its own"),
         ("/nosuch", 'exec: "/nosuch": stat /nosuch: no such file or directory'),
-        ("/tmp", 'exec: "/tmp": is a directory'),
+        ("/tmp", 'exec: "/tmp": is a directory: permission denied'),
         (
             "/etc/passwd",
             'exec: "/etc/passwd": permission denied; /etc/passwd has no x in its mode (0644); chmod +x',

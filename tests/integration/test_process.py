@@ -422,7 +422,7 @@ def test_stdin_and_stdout_are_the_caller_s(engine: Engine, bundle: Bundle) -> No
     [
         ("/nosuch", ["/nosuch", "no such file or directory"]),
         ("nosuch", ["nosuch", "executable file not found in $PATH"]),
-        ("/tmp", ["/tmp", "is a directory"]),
+        ("/tmp", ["/tmp", "is a directory", "permission denied"]),
         ("/etc/passwd", ["/etc/passwd", "permission denied"]),
         ("./relative/nosuch", ["no such file or directory"]),
     ],

@@ -143,7 +143,7 @@ ROWS = [
     Row(IDENTITY, report("CAPABILITIES"), "set the process's capabilities"),
     Row(IDENTITY, report("AMBIENT"), "set the process's capabilities"),
     Row(PATH, report("FIND", errno.ENOENT, HIGH | 1), 'exec: "/p/prog": stat /p/prog', "why(/p/prog,2)"),
-    Row(PATH, report("FIND", errno.EACCES, HIGH | 2), 'exec: "/p/prog": is a directory'),
+    Row(PATH, report("FIND", errno.EACCES, HIGH | 2), 'exec: "/p/prog": is a directory: permission denied'),
     Row(
         PATH, report("FIND", errno.EACCES, HIGH | 3), 'exec: "/p/prog": permission denied', "why(/p/prog,13)"
     ),
