@@ -6,9 +6,10 @@ what it has asked for, and checks every descriptor it gets. protocol.py draws th
 
 from __future__ import annotations
 
+import _stat as stat
 import os
 
-from pyrunc import log, store
+from pyrunc import files, log, store
 from pyrunc.apply import protocol
 from pyrunc.errors import Failure, failing
 from pyrunc.files import closing
@@ -339,10 +340,16 @@ def traced(target: str | None) -> Trace | None:
 def write_pid_file(path: str, pid: int) -> None:
     """Write a pid file as engines read it: digits, no newline, replaced as a whole.
 
+    What is no regular file is written to: a rename would put one in the place of the host's /dev/null.
+
     Raises:
         Failure: it cannot be written.
 
     """
+    if _is_special(path):
+        with failing(f"write pid file {path}"):
+            files.write(path, str(pid).encode())
+        return
     directory, _, name = path.rpartition("/")
     temporary = f"{directory}/.{name}" if directory or path.startswith("/") else f".{name}"
     how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -350,3 +357,14 @@ def write_pid_file(path: str, pid: int) -> None:
         with closing(os.open(temporary, how, 0o644)) as fd:
             os.write(fd, str(pid).encode())
         os.rename(temporary, path)
+
+
+def _is_special(path: str) -> bool:
+    """Tell whether a path leads to a device, a pipe or the like, or to a descriptor, as /dev/stdout does."""
+    try:
+        if os.path.islink(path) and os.readlink(path).startswith("/proc/"):
+            return True
+        mode = os.stat(path).st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,30 @@ def test_the_pid_file_is_relative_to_the_caller(engine: Engine, bundle: Bundle, 
     name = engine.create(bundle, "--pid-file", "relative.pid", cwd=tmp_path)
     assert (tmp_path / "relative.pid").read_text() == str(engine.state(name)["pid"])
     assert not [entry for entry in os.listdir(tmp_path) if entry.startswith(".")]
+
+
+def test_a_pid_file_that_is_a_device_or_a_pipe_stays_one(
+    engine: Engine, bundle: Bundle, tmp_path: Path
+) -> None:
+    device, pipe, link = tmp_path / "device", tmp_path / "pipe", tmp_path / "link"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    link.symlink_to("/proc/self/fd/1")  # as /dev/stdout
+    before = {path: path.lstat() for path in (device, pipe, link)}
+    bundle.process["args"] = ["/bin/sleep", "1035"]
+    bundle.write()
+    pids = {}
+    for path in before:
+        name = engine.new_id()
+        done = engine.call("create", "--pid-file", str(path), "--bundle", str(bundle.path), name)
+        assert (done.code, done.err) == (0, ""), done
+        pids[path] = str(engine.state(name)["pid"])
+        if path == link:
+            assert done.out == pids[link]
+    assert [path for path in before if not os.path.samestat(path.lstat(), before[path])] == []
+    assert os.read(reader, 64).decode() == pids[pipe]
+    os.close(reader)
 
 
 def test_a_failed_create_writes_no_pid_file(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
