@@ -67,5 +67,5 @@ def _id(text: str) -> int | None:
 
 def _lines(root: int, path: str, fields: int) -> list[list[str]]:
     text = target.read(root, path, _LARGEST).decode("utf-8", "surrogateescape")
-    lines = (line.split(":") for line in text.splitlines())
+    lines = (line.split(":") for line in text.split("\n"))
     return [line for line in lines if len(line) >= fields]

@@ -73,6 +73,11 @@ def begin(store: str) -> int:
         Failure: it cannot be made, or other users can change it.
 
     """
+    if "\n" in store:
+        raise Failure(
+            f"make layer store {store}: lists of layers have one path a line",
+            hint="name another --layer-root",
+        )
     with failing(f"make layer store {store}"):
         for path in (store, f"{store}/{lowers.USERS}", f"{store}/{_LOCKS}", f"{store}/{_TMP}"):
             directories.make(path, 0o700)

@@ -49,10 +49,11 @@ def read(directory: str) -> tuple[str, ...]:
     path = f"{directory}/{LIST}"
     with failing(f"read {path}", hint=_AGAIN):
         text = files.read_whole(os.open(path, _FILE), LARGEST)
-    lines = text.decode("utf-8", "surrogateescape").splitlines()
+    # splitlines() would also end a line at other characters, which a path may have.
+    lines = text.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     wrong = next((line for line in lines if not line.startswith("/")), None)
-    if wrong is not None or not lines:
-        raise Failure(f"{path}: {printable(wrong or '')!a} is no absolute path of a layer", hint=_AGAIN)
+    if wrong is not None:
+        raise Failure(f"{path}: {printable(wrong)!a} is no absolute path of a layer", hint=_AGAIN)
     return tuple(lines)
 
 

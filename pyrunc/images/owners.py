@@ -89,7 +89,7 @@ def _ranges(path: str, name: str, uid: int) -> tuple[tuple[int, int, int], ...]:
     inside = 1
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read(1 << 20).splitlines()
+            lines = file.read(1 << 20).split("\n")
     except OSError:
         return ()
     for line in lines:

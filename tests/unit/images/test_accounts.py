@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nno account\napp:x:1000:1001::/:/bin/sh\n77:x:78:79::/:\nbad:x:-1:0::/:\n"
+# A person's name, with ends of lines for Python's splitlines() only: getpwnam(3) sees one account.
+PASSWD += "eve:x:5:5:\x85nobody:x:0:0::/:\x0cnobody:x:0:0::/:/:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:app\nextra:x:2000:other,app\nmore:x:2001:app,77\nbad:x:x:app\nadm:x:4:\n"
 
 

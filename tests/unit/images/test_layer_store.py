@@ -129,6 +129,12 @@ def test_a_store_that_somebody_else_can_change(tmp_path: Path, how: str) -> None
         made(tmp_path, LOW)
 
 
+def test_a_store_that_a_list_of_layers_cannot_name(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="lists of layers have one path a line; name another --layer-root"):
+        layer_store.begin(f"{tmp_path}/a\nb")
+    assert not [*tmp_path.iterdir()]
+
+
 @needs_root
 def test_an_image_without_layers(tmp_path: Path) -> None:
     image = layout(tmp_path / "image")

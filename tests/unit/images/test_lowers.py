@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAYERS = ("/store/b/fs", "/store/a/fs")
+ODD = tuple(f"/store/a{character}b/fs" for character in "\v\f\x1c\x85\u2028\u2029\r \t\udcff")
 
 
-def test_a_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "layers").write_bytes(lowers.text(LAYERS))
-    assert lowers.read(str(tmp_path)) == LAYERS
+@pytest.mark.parametrize("layers", [LAYERS, ODD])
+def test_a_list_comes_back_as_it_was_written(tmp_path: Path, layers: tuple[str, ...]) -> None:
+    (tmp_path / "layers").write_bytes(lowers.text(layers))
+    assert lowers.read(str(tmp_path)) == layers
 
 
 def test_a_list_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
