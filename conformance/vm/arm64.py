@@ -1,17 +1,19 @@
 """A root file system of Debian for arm64, with this checkout in it, for a guest of that architecture.
 
 No program of it is run to make it: the packages are unpacked; the set-up of packages that the tests need is
-    done
-here; byte code is the same on every machine; a cross compiler compiles the extension.
+done here; byte code is the same on every machine; a cross compiler compiles the extension. For `make install`
+the guest has a compiler, and in WHEELHOUSE what pip would fetch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from conformance import debian
@@ -61,7 +63,12 @@ PACKAGES = [
     "python3-jsonschema",
     "python3-jeepney",
     "python3-prctl",
+    # What `make install` needs.
+    "gcc",
+    "make",
+    "python3-venv",
 ]
+WHEELHOUSE = "/srv/wheels"
 # Debian's pytest is too old. Each is pure Python, or has wheels for these.
 WHEELS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100")
 PLATFORMS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "manylinux_2_28_aarch64")
@@ -90,13 +97,29 @@ def root() -> tuple[Path, kernels.Kernel]:
     if why := missing():
         raise debian.UnavailableError(why)
     with debian.locked(f"vm/{ARCHITECTURE}") as directory:
-        if not (directory / "whole").exists():
+        whole = directory / "whole"
+        if not whole.exists() or whole.read_text() != _kind():
             shutil.rmtree(directory)
             _unpack(directory)
-            (directory / "whole").touch()
+            whole.write_text(_kind())
         _checkout(directory)
     (modules,) = (directory / "usr/lib/modules").iterdir()
     return directory, kernels.found(directory, modules.name)
+
+
+def _requirements() -> list[str]:
+    """Return what `make install` has pip fetch, python-prctl besides: that has no wheels."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wanted += [*extras["systemd"], *extras["zstd"]]
+    return [each for each in wanted if not each.startswith("python-prctl")]
+
+
+def _kind() -> str:
+    """Return what the directory is made from: if this changes, it is made again."""
+    words = [SUITE, *PACKAGES, *WHEELS, *PLATFORMS, *_requirements()]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _unpack(directory: Path) -> None:
@@ -111,15 +134,20 @@ def _unpack(directory: Path) -> None:
     (directory / "usr/bin/awk").symlink_to("mawk")
     (modules,) = (directory / "usr/lib/modules").iterdir()
     debian.call(["depmod", "-b", str(directory), modules.name])
-    platforms = [f"--platform={name}" for name in PLATFORMS]
-    words = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *platforms]
-    words += [
-        "--only-binary=:all:",
-        f"--python-version={PYTHON.removeprefix('python')}",
-        "--implementation=cp",
-    ]
-    debian.call([*words, f"--target={directory / MODULES}", *WHEELS])
+    _pip("install", f"--target={directory / MODULES}", *WHEELS)
+    wheelhouse = f"--dest={directory}{WHEELHOUSE}"
+    _pip("download", wheelhouse, *_requirements())
+    words = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", wheelhouse]
+    debian.call([*words, "--no-deps", "--no-binary=:all:", "python-prctl"])
     _compile(directory, f"usr/lib/{PYTHON}", "usr/lib/python3", MODULES)
+
+
+def _pip(verb: str, *words: str) -> None:
+    """Call pip for the guest's Python."""
+    platforms = [f"--platform={name}" for name in PLATFORMS]
+    version = f"--python-version={PYTHON.removeprefix('python')}"
+    made = [*platforms, "--only-binary=:all:", version, "--implementation=cp"]
+    debian.call([sys.executable, "-m", "pip", verb, "-q", "--disable-pip-version-check", *made, *words])
 
 
 def _compile(directory: Path, *places: str) -> None:

@@ -2,13 +2,16 @@
 
 Several pytest processes with this plugin work on the same list, one for each processor: a free process takes
 the next test. The environment has PYRUNC_VM_LIST, a file with the ids of the tests to run, PYRUNC_VM_CLAIMS,
-a directory, and PYRUNC_VM_LINE, the serial line for the reports, which results.py reads.
+a directory, and PYRUNC_VM_LINE, the serial line for the reports, which results.py reads. As a program it says
+what machine this is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,6 +70,23 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     )
 
 
+def system() -> dict[str, str]:
+    """Return what machine this is, and which command the tests call."""
+    names = ("INSTALLED_PYRUNC", "PYRUNC")
+    given = next((os.environ[name] for name in names if name in os.environ), "")
+    words = [given] if given else [sys.executable, "-m", "pyrunc"]
+    said = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False).stdout
+    facts = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    return {
+        "kernel": os.uname().release,
+        "architecture": os.uname().machine,
+        "cgroups": "v2" if unified else "v1",
+        "python": facts.get("python", ""),
+        "command": facts.get("command", given).split(" (")[0],
+    }
+
+
 def _say(what: dict[str, object]) -> None:
     # One write: the kernel does not mix it with those of others.
     fd = os.open(os.environ["PYRUNC_VM_LINE"], os.O_WRONLY | os.O_NOCTTY | os.O_APPEND)
@@ -74,3 +94,7 @@ def _say(what: dict[str, object]) -> None:
         os.write(fd, f"\n{MARK}{json.dumps(what)}\n".encode())
     finally:
         os.close(fd)
+
+
+if __name__ == "__main__":
+    _say({"system": system()})

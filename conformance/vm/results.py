@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.vm.reporter import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # Of several ends of one test (its own, then that of a fixture) the worst counts.
 _WORSE = ("passed", "skipped", "failed")
@@ -22,6 +22,21 @@ class End(NamedTuple):
     text: str  # of a failure, or the reason of a skip
 
 
+def _records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line.startswith(MARK):
+            continue
+        try:
+            yield json.loads(line.removeprefix(MARK))
+        except ValueError:
+            continue  # cut off with the machine
+
+
+def system(lines: Iterable[str]) -> dict[str, str]:
+    """Return what a guest said of itself, nothing if it did not come so far."""
+    return next((said["system"] for said in _records(lines) if "system" in said), {})
+
+
 def read(lines: Iterable[str], ending: str) -> dict[str, End]:
     """Return how the tests ended that began.
 
@@ -32,13 +47,9 @@ def read(lines: Iterable[str], ending: str) -> dict[str, End]:
     """
     begun: set[str] = set()
     ends: dict[str, End] = {}
-    for line in lines:
-        if not line.startswith(MARK):
+    for said in _records(lines):
+        if "id" not in said:
             continue
-        try:
-            said = json.loads(line.removeprefix(MARK))
-        except ValueError:
-            continue  # cut off with the machine
         name = said["id"]
         if "begins" in said:
             begun.add(name)

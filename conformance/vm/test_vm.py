@@ -6,7 +6,7 @@ table, when the first of its tests is due, and runs those that pytest was asked 
 sudo make conformance ARGS='-k vm'                # the guests alone
 sudo make conformance ARGS='-k "vm and systemd"'  # one of them
 sudo PYRUNC_VM=0 make conformance                 # without them
-sudo PYRUNC_VM=all make conformance ARGS='-k vm'  # with those that take long
+sudo PYRUNC_VM=all make conformance ARGS='-k vm'  # with those that take long; results/guests.md is written
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from conformance import debian
-from conformance.vm import arm64, kernels, machine, results
+from conformance.vm import arm64, kernels, machine, report, results
 
 SELECTION = tomllib.loads(Path(__file__).with_name("selection.toml").read_text())
 MAY_SKIP = SELECTION.pop("may_skip")["reasons"]
@@ -38,6 +39,7 @@ export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYRUNC_TEST_PATIENCE=10 {runtime}
 export PYRUNC_VM_LIST=/run/list PYRUNC_VM_CLAIMS=/run/claims
 mkdir $PYRUNC_VM_CLAIMS
 {setup}
+.venv/bin/python -m conformance.vm.reporter
 cat >$PYRUNC_VM_LIST <<'LIST'
 {ids}
 LIST
@@ -174,11 +176,23 @@ class Guests:
                 root=root,
                 checkout=checkout,
             )
+            start = time.monotonic()
             ending = guest.wait(settings["seconds"])
             if kept := os.environ.get("PYRUNC_VM_KEEP"):
                 Path(f"{kept}.{table}").write_text(guest.output.read_text(errors="replace"))
             self.words[table] = f"{ending}\n{guest.last_words()}"
-            return results.read(guest.said(), ending)
+            ends = results.read(guest.said(), ending)
+            if ASKED == "all" and ids == collected()[table]:
+                made = report.row(
+                    table,
+                    ids,
+                    ends,
+                    [*MAY_SKIP, *settings["may_skip"]],
+                    system=results.system(guest.said()),
+                    seconds=time.monotonic() - start,
+                )
+                report.write(report.PATH, made)
+            return ends
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import site as places
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,12 @@ def build(lib: Path, python: str = sys.executable, **environment: str) -> Path:
     for folder in (site, lib / "bin"):
         folder.mkdir()
     if python == sys.executable:
-        for entry in Path(sysconfig.get_path("platlib")).iterdir():
-            (site / entry.name).symlink_to(entry)
+        for place in filter(
+            os.path.isdir, places.getsitepackages()
+        ):  # more than one, outside of an environment
+            for entry in Path(place).iterdir():
+                if not (site / entry.name).is_symlink():
+                    (site / entry.name).symlink_to(entry)
     for name in ("pyrunc", "schema"):
         (site / name).symlink_to(TOP / name)
     (lib / "bin/python3").symlink_to(python)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conformance import debian
-from conformance.vm import arm64, initramfs, kernels, machine, results, test_vm
+from conformance.vm import arm64, initramfs, kernels, machine, report, reporter, results, test_vm
 from conformance.vm.reporter import MARK
 from tests.support.containers import BUSYBOX
 
@@ -38,6 +39,43 @@ def test_reading_how_tests_ended() -> None:
 def test_the_worst_end_of_a_test_counts() -> None:
     found = results.read(lines(end("a", "passed"), end("a", "failed", "left behind", 2.0)), "")
     assert found == {"a": results.End("failed", 3.0, "left behind")}
+
+
+def test_a_guest_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INSTALLED_PYRUNC", raising=False)
+    monkeypatch.delenv("PYRUNC", raising=False)
+    of_this_machine = reporter.system()
+    assert of_this_machine["architecture"] == os.uname().machine
+    assert of_this_machine["command"] == "script"
+    assert tuple(of_this_machine) == report.SYSTEM
+    assert results.system(lines({"system": of_this_machine}, end("a", "passed"))) == of_this_machine
+    assert results.read(lines({"system": of_this_machine}), "") == {}
+    assert results.system(lines(end("a", "passed"))) == {}
+
+
+def test_the_row_of_a_table() -> None:
+    ends = {
+        "a": results.End("passed", 1.0, ""),
+        "b": results.End("failed", 1.0, "it is bad"),
+        "c": results.End("skipped", 1.0, "version 1 only"),
+        "d": results.End("skipped", 1.0, "no AppArmor"),
+    }
+    made = report.row("t", "abcde", ends, ["version 1"], system={"kernel": "9.9"}, seconds=100)
+    assert (made.name, made.system, made.minutes) == ("t", {"kernel": "9.9"}, 2)
+    assert (made.passed, made.skipped, made.failed) == (1, 1, ["b", "d", "e"])
+
+
+def test_rows_of_other_tables_stay(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    for new in (report.Row("one", passed=1), report.Row("two", failed=["x"]), report.Row("one", passed=2)):
+        report.write(path, new)
+    page = path.with_suffix(".md").read_text()
+    assert [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")] == [
+        "| `one`",
+        "| `two`",
+    ]
+    assert "| 2 | 0 | 0 | 0 |" in page
+    assert page.endswith("Failed in `two`:\n\n- `x`\n")
 
 
 @pytest.mark.parametrize(
