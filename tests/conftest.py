@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from hypothesis import settings
+
+from tests.support.ordinary import reachable, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A test says what holds, not how fast: a busy machine is no failure.
 settings.register_profile("pyrunc", deadline=None)
@@ -35,6 +42,20 @@ def pyrunc_argv() -> list[str]:
     paths = [str(REPOSITORY), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     program = f"import sys; sys.path[:0] = {paths!r}; from pyrunc.__main__ import main; main()"
     return [sys.executable, "-I", "-S", "-c", program]
+
+
+@pytest.fixture(scope="session")
+def reachable_command() -> Iterator[list[str]]:
+    """Return the words that start pyrunc from a copy that an ordinary user can read."""
+    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
+    try:
+        copy.chmod(0o755)
+        words = reachable(copy)
+        if why := refused(words):
+            pytest.skip(why)
+        yield words
+    finally:
+        shutil.rmtree(copy)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.engine import Engine
 from tests.support.leaks import Watch
 from tests.support.marks import mark_containers
 from tests.support.mounts import HostMounts
-from tests.support.ordinary import Ordinary, reachable, refused
+from tests.support.ordinary import Ordinary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,25 +98,10 @@ def engine(place: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     assert not left, f"{request.node.name} left behind:\n" + "\n".join(left)
 
 
-@pytest.fixture(scope="module")
-def words() -> Iterator[list[str]]:
-    """The command, in a copy an ordinary user can read."""
-    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
-    try:
-        copy.chmod(0o755)
-        found = reachable(copy)
-        why = refused(found)
-        if why:
-            pytest.skip(why)
-        yield found
-    finally:
-        shutil.rmtree(copy)
-
-
 @pytest.fixture
-def user(engine: Engine, place: Path, words: list[str]) -> Iterator[Ordinary]:
+def user(engine: Engine, place: Path, reachable_command: list[str]) -> Iterator[Ordinary]:
     """An ordinary user; none of its containers may be left."""
-    made = Ordinary(place, words)
+    made = Ordinary(place, reachable_command)
     made.ids = engine.ids  # their cgroups and processes are looked for with the others
     yield made
     made.close()

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import pytest
 
 from tests.support.containers import wait_for
 from tests.support.engine import FOREIGN
-from tests.support.ordinary import Ordinary, give, reachable, refused
+from tests.support.ordinary import Ordinary, give
 from tests.support.trees import listing
 from tests.support.volumes import Volumes
 
@@ -130,25 +129,13 @@ def test_in_a_user_namespace(engine: Engine, bundle: Bundle, source: Path) -> No
     assert entries(bundle.rootfs) == before
 
 
-def test_of_an_ordinary_user(engine: Engine, bundle: Bundle, place: Path, source: Path) -> None:
-    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
-    try:
-        copy.chmod(0o755)
-        words = reachable(copy)
-        why = refused(words)
-        if why:
-            pytest.skip(why)
-        user = Ordinary(place, words)
-        user.ids = engine.ids
-        give(bundle)
-        bundle.mount("/a/b", source, "bind")
-        bundle.write()
-        before = entries(bundle.rootfs)
-        assert spent(user, bundle, "cat /a/b/file") == "of the host\n"
-        assert entries(bundle.rootfs) == before
-        user.close()
-    finally:
-        shutil.rmtree(copy)
+def test_of_an_ordinary_user(user: Ordinary, bundle: Bundle, source: Path) -> None:
+    give(bundle)
+    bundle.mount("/a/b", source, "bind")
+    bundle.write()
+    before = entries(bundle.rootfs)
+    assert spent(user, bundle, "cat /a/b/file") == "of the host\n"
+    assert entries(bundle.rootfs) == before
 
 
 # -- what stays

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.containers import wait_for
 from tests.support.engine import FOREIGN
-from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give, reachable, refused
+from tests.support.ordinary import COUNT, FIRST, UID, Ordinary, give
 from tests.support.trees import listing
 from tests.support.volumes import Volumes
 
@@ -318,23 +318,10 @@ def test_an_image_of_the_hosts_root_in_a_user_namespace(engine: Engine, bundle: 
 
 
 @pytest.fixture
-def user(engine: Engine, place: Path) -> Iterator[Ordinary]:
+def user(user: Ordinary) -> Ordinary:
     """An ordinary user with subordinate ids."""
-    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
-    try:
-        copy.chmod(0o755)
-        words = reachable(copy)
-        why = refused(words)
-        if why:
-            pytest.skip(why)
-        made = Ordinary(place, words)
-        made.ids = engine.ids
-        made.exist()
-        yield made
-        made.close()
-        assert not [name for name in os.listdir(made.root) if not name.startswith("@")]
-    finally:
-        shutil.rmtree(copy)
+    user.exist()
+    return user
 
 
 def test_rootless(user: Ordinary, bundle: Bundle) -> None:

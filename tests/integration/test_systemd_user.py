@@ -12,14 +12,13 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.containers import wait_for
-from tests.support.ordinary import UID, Ordinary, give, reachable, refused
+from tests.support.ordinary import UID, Ordinary, give
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,20 +86,12 @@ def session() -> Iterator[Path]:
 
 
 @pytest.fixture
-def user(engine: Engine, place: Path, session: Path) -> Iterator[LoggedIn]:
-    copy = Path(tempfile.mkdtemp(prefix="pyrunc-copy-", dir="/tmp"))
-    try:
-        copy.chmod(0o755)
-        words = reachable(copy)
-        if why := refused(words):
-            pytest.skip(why)
-        made = LoggedIn(place, words)
-        made.ids = engine.ids
-        made.cgroups = [str(session)]
-        yield made
-        made.close()
-    finally:
-        shutil.rmtree(copy)
+def user(engine: Engine, place: Path, session: Path, reachable_command: list[str]) -> Iterator[LoggedIn]:
+    made = LoggedIn(place, reachable_command)
+    made.ids = engine.ids
+    made.cgroups = [str(session)]
+    yield made
+    made.close()
 
 
 @pytest.fixture

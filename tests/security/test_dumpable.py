@@ -17,7 +17,7 @@ import pytest
 
 from tests.security.test_cve_2016_9962 import SPY
 from tests.support.containers import Bundle, wait_for
-from tests.support.ordinary import Ordinary, give, reachable, refused
+from tests.support.ordinary import Ordinary, give
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,14 +39,8 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def user(place: Path) -> Iterator[Ordinary]:
-    copy = place / "copy"
-    copy.mkdir(mode=0o755)
-    words = reachable(copy)
-    why = refused(words)
-    if why:
-        pytest.skip(why)
-    made = Ordinary(place, words)
+def user(place: Path, reachable_command: list[str]) -> Iterator[Ordinary]:
+    made = Ordinary(place, reachable_command)
     yield made
     made.close()
 
