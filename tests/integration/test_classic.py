@@ -17,7 +17,7 @@ import pytest
 from tests.support import refuse
 from tests.support.containers import wait_for
 from tests.support.engine import FOREIGN
-from tests.support.mounts import on_the_root_mount
+from tests.support.mounts import on_the_root_mount, parse_rows, read_rows
 from tests.support.refused import Refused
 
 if TYPE_CHECKING:
@@ -58,21 +58,19 @@ def tree(table: str, place: Path) -> list[Row]:
     group of the test's own mounts keeps its number, one of the container's is only "shared".
     """
     host = {
-        word.partition(":")[2]
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-        for word in line.split()[6:]
-        if line.split()[4].startswith(str(place)) and word.startswith(("shared:", "master:"))
+        group
+        for row in read_rows()
+        for kind, group in row.tags.items()
+        if row.place.startswith(str(place)) and kind in ("shared", "master")
     }
     rows = []
-    for line in table.splitlines():
-        words = line.split()
-        end = words.index("-")
+    for row in parse_rows(table):
         peers = [
-            word if word.partition(":")[2] in host else word.partition(":")[0]
-            for word in words[6:end]
-            if not word.startswith("propagate_from")
+            f"{kind}:{group}" if group in host else kind
+            for kind, group in row.tags.items()
+            if kind != "propagate_from"
         ]
-        rows.append((words[4], words[3], words[5], " ".join(peers), words[end + 1], words[end + 3]))
+        rows.append((row.place, row.root, row.options, " ".join(peers), row.kind, row.superblock))
     return sorted(rows, key=lambda row: row[0])
 
 

@@ -17,7 +17,7 @@ from pyrunc.plan.facts import Request
 from pyrunc.plan.mount_steps import FileSystem, Mount, Remount
 from pyrunc.spec.accept import accept
 from tests.support.leaks import Watch
-from tests.support.mounts import HostMounts, Row, restrict
+from tests.support.mounts import HostMounts, Row, read_rows, restrict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +211,7 @@ def test_the_kernel_shows_the_plan_and_delete_leaves_nothing(
         before = tree(bundle.path)
         watch = Watch([tmp_path, place], engine.root)
         name = engine.create(bundle)
-        rows = [Row(line) for line in Path(f"/proc/{engine.pid(name)}/mountinfo").read_text().splitlines()]
+        rows = read_rows(engine.pid(name))
         wanted = last_word([step for step in planned(bundle).child if isinstance(step, Mount)])
         for step in wanted:
             if step.index >= len(base):

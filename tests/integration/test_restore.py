@@ -21,6 +21,7 @@ from tests.support.criu import (
     stand_in,
 )
 from tests.support.engine import Result
+from tests.support.mounts import parse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,7 @@ def test_mount_points_are_made_and_named(
         "/dev/null": "/dev/null",
     }
     root = request["options"]["13"][0]
-    assert not [line for line in request["mounts"].splitlines() if line.split()[4].startswith(root + "/")]
+    assert not [row for row in parse_rows(request["mounts"]) if row.place.startswith(root + "/")]
     engine.delete(name)
     # What was made for it is removed with it.
     assert not (bundle.rootfs / "proc").exists()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.mounts import parse_rows
+
 if TYPE_CHECKING:
     from tests.support.containers import Bundle, Runtime
 
@@ -50,10 +52,10 @@ def test_secrets_are_hidden(example: Bundle, runtime: Runtime) -> None:
 
 def test_the_kernels_settings_are_read_only(example: Bundle, runtime: Runtime) -> None:
     present = [name for name in KERNEL if os.path.exists(f"/proc/{name}")]
-    mounts = runtime.output(example, "cat /proc/self/mountinfo")
+    mounts = parse_rows(runtime.output(example, "cat /proc/self/mountinfo"))
     for name in present:
-        (flags,) = [line.split()[5] for line in mounts.splitlines() if line.split()[4] == f"/proc/{name}"]
-        assert "ro" in flags.split(","), name
+        (row,) = [row for row in mounts if row.place == f"/proc/{name}"]
+        assert "ro" in row.words, name
 
 
 def test_writing_to_them_fails(bundle: Bundle, runtime: Runtime) -> None:

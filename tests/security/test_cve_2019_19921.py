@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.mounts import parse_rows
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -101,8 +103,7 @@ def test_a_symlink_that_comes_and_goes(
             assert "Traceback" not in result.stdout
             if result.returncode == 0:
                 # The directory was mounted on, by whichever name the container knows it now.
-                rows = (line.partition(" - ") for line in result.stdout.splitlines())
-                points = [row.split()[4] for row, _, what in rows if what.split()[0] == kind]
+                points = [row.place for row in parse_rows(result.stdout) if row.kind == kind]
                 assert points[0] in (f"/{name}", "/other")
             assert not any(decoy.iterdir())
     finally:

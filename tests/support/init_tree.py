@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,36 +12,27 @@ from pyrunc.linux import _linux, flags
 from pyrunc.linux.flags import STATX_MNT_ID, STATX_MNT_ID_UNIQUE
 from pyrunc.plan.program import SIGNATURES, Program
 from tests.support.init_machine import READY, STEP, WAITED, Outcome, carry_out
+from tests.support.mounts import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.apply.failures import Report
+    from tests.support.mounts import Row
 
-__all__ = ["STATX_MNT_ID", "STATX_MNT_ID_UNIQUE", "Row", "Tree", "private", "refused"]
+__all__ = ["STATX_MNT_ID", "STATX_MNT_ID_UNIQUE", "Tree", "private", "refused"]
 
 PROC, LIST = 211, 212
 
 
-class Row(NamedTuple):
-    """A row of a mount table: options of the mount, its optional fields, type of the file system."""
-
-    options: set[str]
-    tags: list[str]
-    type: str
-
-
 def table(pid: int | str, top: str) -> dict[str, Row]:
     """Return the mounts below a directory, by their paths there; of several on one path, the topmost."""
-    found = {}
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-        words = line.split()
-        dash = words.index("-")
-        place = words[4]
-        if place == top or place.startswith(top.rstrip("/") + "/"):
-            path = place[len(top.rstrip("/")) :] or "/"
-            found[path] = Row({*words[5].split(",")}, words[6:dash], words[dash + 1])
-    return found
+    above = top.rstrip("/")
+    return {
+        row.place[len(above) :] or "/": row
+        for row in read_rows(pid)
+        if row.place == top or row.place.startswith(above + "/")
+    }
 
 
 def private() -> None:

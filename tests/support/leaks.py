@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyrunc.linux import _linux, flags
 from tests.support.containers import PATIENCE
+from tests.support.mounts import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,11 +107,7 @@ def command(pid: int) -> str:
 
 def mounts() -> list[str]:
     """Return the lines of our mount table, without what changes by itself (ids, peer groups)."""
-    # A name may contain other characters that Python takes for line ends; the kernel writes \\n as \\012.
-    lines = (
-        Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").rstrip("\n").split("\n")
-    )
-    return [" ".join(line.split()[3:5] + line.split(" - ")[1].split()[:2]) for line in lines]
+    return [f"{row.root} {row.place} {row.kind} {row.source}" for row in read_rows()]
 
 
 def cgroups(ids: list[str]) -> list[str]:

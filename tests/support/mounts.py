@@ -63,6 +63,11 @@ class Row:
         self.kind, self.source, self.superblock = right.split(" ")[:3]
 
     @property
+    def words(self) -> set[str]:
+        """Its options, one by one."""
+        return set(self.options.split(","))
+
+    @property
     def propagation(self) -> str:
         """Its propagation in words: "shared", "master", "shared+master", "unbindable" or "private"."""
         return "+".join(word for _, word in _PROPAGATION if word in self.tags) or "private"
@@ -72,14 +77,25 @@ class Row:
         return self.line
 
 
+def parse_rows(text: str) -> list[Row]:
+    """Return the rows of a mountinfo table, in its order."""
+    # Only a newline ends a line: a name may contain other characters that Python takes for line ends.
+    return [Row(line) for line in text.split("\n") if line]
+
+
+def read_rows(pid: int | str = "self") -> list[Row]:
+    """Return the mounts of a process as the host sees them, in the order of the table."""
+    return parse_rows(Path(f"/proc/{pid}/mountinfo").read_bytes().decode(errors="surrogateescape"))
+
+
 def rows(text: str) -> dict[str, Row]:
     """Return mount point -> row; of several mounts on one place the topmost, which comes last."""
-    return {row.place: row for row in map(Row, text.splitlines())}
+    return {row.place: row for row in parse_rows(text)}
 
 
 def table(pid: int | str = "self") -> dict[str, Row]:
     """Return the mounts of a process as the host sees them: mount point -> row."""
-    return rows(Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape"))
+    return {row.place: row for row in read_rows(pid)}
 
 
 def statmounts(pid: int, places: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -32,6 +32,7 @@ from tests.support.init_machine import (
     shell,
 )
 from tests.support.libc import set_capabilities
+from tests.support.mounts import read_rows
 
 pytestmark = as_root
 
@@ -340,17 +341,17 @@ def test_chroot(root: Path, opened: Callable[..., int]) -> None:
 
 def test_alone() -> None:
     def look(pid: int) -> object:
-        mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        mounts = read_rows(pid)
         return (
             os.listdir(f"/proc/{pid}/root"),
             os.listdir(f"/proc/{pid}/cwd"),
             len(mounts),
-            mounts[0].split()[5],
+            mounts[0].words,
         )
 
     entries, here, mounts, options = looked(program(("ALONE",)), look)
     assert (entries, here, mounts) == ([], [], 1)
-    assert set(options.split(",")) >= {"ro", "nosuid", "nodev", "noexec"}
+    assert options >= {"ro", "nosuid", "nodev", "noexec"}
     before = Path("/proc/self/mountinfo").read_text()
     looked(program(("ALONE",)), lambda _pid: None)
     assert Path("/proc/self/mountinfo").read_text() == before

@@ -138,8 +138,8 @@ def test_restrict_like(root: Path) -> None:
     tree = Tree(root).tmpfs("like", attributes=mo.NOSUID | mo.NOEXEC | mo.RDONLY).tmpfs("mount")
     tree.add("RESTRICT_LIKE", "mount", "like", mo.SHARED).attach("mount", "/etc")
     found = tree.mounts()["/etc"]
-    assert found.options & {"ro", "nosuid", "noexec", "nodev"} == {"nosuid", "noexec"}
-    assert any(tag.startswith("shared:") for tag in found.tags)
+    assert found.words & {"ro", "nosuid", "noexec", "nodev"} == {"nosuid", "noexec"}
+    assert "shared" in found.tags
 
 
 def test_label_mount(root: Path) -> None:
@@ -164,9 +164,9 @@ def test_attributes(root: Path, tmp_path: Path, deep: int) -> None:
     tree.add("CLONE_PATH", str(tmp_path / "source"), how.RECURSIVE, "mount")
     tree.add("ATTRIBUTES", "mount", mo.RDONLY | mo.NODEV, 0, mo.SHARED, deep).attach("mount", "/etc")
     found = tree.mounts()
-    assert found["/etc"].options >= {"ro", "nodev"}
-    assert ("ro" in found["/etc/sub"].options) == bool(deep)
-    assert any(tag.startswith("shared:") for tag in found["/etc/sub"].tags) == bool(deep)
+    assert found["/etc"].words >= {"ro", "nodev"}
+    assert ("ro" in found["/etc/sub"].words) == bool(deep)
+    assert ("shared" in found["/etc/sub"].tags) == bool(deep)
 
 
 def test_below(root: Path, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_below(root: Path, tmp_path: Path) -> None:
     tree.before = mount
     tree.add("CLONE_PATH", str(tmp_path / "source"), how.RECURSIVE, "mount").attach("mount", "/etc")
     found = tree.add("BELOW", "mount", mo.SHARED).mounts()
-    shared = {place for place, row in found.items() if any(tag.startswith("shared:") for tag in row.tags)}
-    assert shared == {"/etc/sub", "/etc/sub/deep", "/etc/with\\040space\\134"}
+    shared = {place for place, row in found.items() if "shared" in row.tags}
+    assert shared == {"/etc/sub", "/etc/sub/deep", "/etc/with space\\"}
 
 
 def test_below_a_mount_that_is_nowhere(root: Path) -> None:
@@ -222,7 +222,7 @@ def in_user_namespace(root: Path, tmp_path: Path, *arguments: int) -> Tree:
     ],
 )
 def test_unlocked_attributes(root: Path, tmp_path: Path, arguments: tuple[int, ...], there: set[str]) -> None:
-    assert in_user_namespace(root, tmp_path, *arguments).mounts()["/etc"].options >= there
+    assert in_user_namespace(root, tmp_path, *arguments).mounts()["/etc"].words >= there
 
 
 @pytest.mark.parametrize(

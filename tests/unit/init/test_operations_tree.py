@@ -98,8 +98,8 @@ def test_attach_a_directory_and_a_file(root: Path, tmp_path: Path) -> None:
     tree = Tree(root).tmpfs("mount", attributes=mo.NOSUID | mo.RDONLY).attach("mount", "/a/b")
     tree.add("CLONE_PATH", str(tmp_path / "file"), 0, "file").attach("file", "/c/d")
     found = tree.mounts()
-    assert found["/a/b"].type == "tmpfs"
-    assert found["/a/b"].options >= {"ro", "nosuid"}
+    assert found["/a/b"].kind == "tmpfs"
+    assert found["/a/b"].words >= {"ro", "nosuid"}
     assert "/c/d" in found
     assert (root / "a/b").is_dir()
     assert (root / "c/d").read_bytes() == b""
@@ -165,7 +165,7 @@ def test_attach_knows_proc(root: Path, path: str, rules: int, procfs: bool, deta
     if detail:
         refused(tree, "ATTACH", errno.EINVAL, detail)
     else:
-        assert tree.mounts()[path].type == "tmpfs"
+        assert tree.mounts()[path].kind == "tmpfs"
 
 
 @pytest.mark.parametrize("source", ["/proc", "/proc/sys"])
@@ -173,7 +173,7 @@ def test_attach_the_host_s_procfs_whole_on_proc(root: Path, source: str) -> None
     tree = Tree(root).add("CLONE_PATH", source, 0, "mount")
     tree.attach("mount", "/proc", how.BIND_OF_HOST | how.PROC_ITSELF)
     if source == "/proc":
-        assert tree.mounts()["/proc"].type == "proc"
+        assert tree.mounts()["/proc"].kind == "proc"
     else:
         refused(tree, "ATTACH", errno.EINVAL, IS_PROC)
 
@@ -200,7 +200,7 @@ def test_attach_where_the_place_was_opened_before(root: Path) -> None:
 
     tree = Tree(root).add("PLACE", "/place", 0, "place").add("SEND", ord("Q")).add("WAIT", ord("A"))
     found = tree.tmpfs("mount").attach("mount", "/place").mounts(answers={b"Q": remove})
-    assert found["/place"].type == "tmpfs"
+    assert found["/place"].kind == "tmpfs"
 
 
 @pytest.fixture
@@ -387,9 +387,9 @@ def test_mask(root: Path) -> None:
 def test_readonly(root: Path) -> None:
     tree = Tree(root).tmpfs("mount", attributes=mo.NOEXEC).attach("mount", "/etc/sub")
     found = tree.add("READONLY", "/etc").add("READONLY", "/etc/sub").add("READONLY", "/nosuch").mounts()
-    assert "ro" in found["/etc"].options
-    assert found["/etc/sub"].options >= {"ro", "noexec"}
-    assert "rw" in found["/"].options
+    assert "ro" in found["/etc"].words
+    assert found["/etc/sub"].words >= {"ro", "noexec"}
+    assert "rw" in found["/"].words
 
 
 @pytest.mark.parametrize("name", ["MASK", "READONLY"])
@@ -476,4 +476,4 @@ def test_verify_the_root(root: Path, *, readonly: int, propagation: int, number:
     if number and not (readonly and make):
         refused(tree, "VERIFY", number, 4)
     else:
-        assert ("ro" in tree.mounts()["/"].options) == make
+        assert ("ro" in tree.mounts()["/"].words) == make

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.mounts import read_rows
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -42,9 +44,7 @@ def forked() -> Callable[[Callable[[], object]], str]:
 @pytest.fixture
 def cgroup2() -> Iterator[str]:
     """A fresh cgroup v2 directory, wherever the hierarchy is mounted; removed afterwards."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        mounts = [line.split(" - ") for line in file]
-    points = [left.split()[4] for left, right in mounts if right.split()[0] == "cgroup2"]
+    points = [row.place for row in read_rows() if row.kind == "cgroup2"]
     if not points:
         pytest.skip("no cgroup v2 hierarchy is mounted")
     path = f"{points[0]}/pyrunc-test-{os.getpid()}"

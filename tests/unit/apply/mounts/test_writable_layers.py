@@ -12,6 +12,7 @@ from pyrunc.errors import Failure
 from pyrunc.plan.mount_steps import AttachRoot
 from pyrunc.store import Container
 from tests.support.mount_kinds import mount
+from tests.support.mounts import read_rows
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which takes root")
 
@@ -140,6 +141,5 @@ def test_without_attributes(
 
 
 def test_mounts_below() -> None:
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    below = [point for point in points if point.startswith(("/proc/", "/sys/"))]
+    below = [row.place for row in read_rows() if row.place.startswith(("/proc/", "/sys/"))]
     assert set(writable_layers.submounts("/sys")) | set(writable_layers.submounts("/proc/")) == set(below)
