@@ -1,82 +1,32 @@
 """JSON without the json module.
 
-Law 2: json imports re and costs about 8 ms of start-up; its C scanner and escaper cost nothing. What the
-scanner refuses is a ValueError; the slow path then uses json itself to find out why.
+Law 2: json imports re and costs about 8 ms of start-up, and its C half _json is a library that takes 0.6 ms
+to load. The extension, which is there anyway, reads a text; what it refuses is a ValueError, and the slow
+path (spec/json_slow.py) finds out why.
 """
 
 from __future__ import annotations
 
-import _json
+from pyrunc.linux import _linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-
-class _Context:
-    """The options make_scanner reads: the same that json.loads has by default, without NaN and infinities."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants the attribute, typing.ClassVar costs an import
-
-    @staticmethod
-    def parse_constant(name: str) -> object:
-        """Refuse NaN and Infinity, which JSON does not have."""
-        raise ValueError(name)
-
-
-# The deepest nesting of arrays and objects. Code that walks through it has the 1000 calls of Python's stack,
-# and json_slow.py makes two for each level.
+# The deepest nesting of arrays and objects, also in the extension (linux/_json.c). Code that walks through it
+# has the 1000 calls of Python's stack, and json_slow.py makes two for each level.
 MAX_DEPTH = 200
 _SHOWN = 120  # characters of a text that a message repeats
-
-_scanner: list[Callable[[str, int], tuple[object, int]]] = []  # one, once it is wanted: it lives in a library
-_WHITE = " \t\n\r"
 
 
 def loads(text: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: the text is not JSON (json can tell the position), or nested too deeply.
+        ValueError: the text is not JSON, or nested too deeply.
 
     """
-    stripped = text.strip(_WHITE)
-    if not _scanner:
-        _scanner.append(_json.make_scanner(_Context()))  # type: ignore[arg-type]
-    try:
-        value, end = _scanner[0](stripped, 0)
-    except (StopIteration, ValueError, RecursionError, SystemError) as exc:
-        # The scanner tries to import json.decoder for its messages, and on 3.11 may raise SystemError
-        # instead.
-        msg = "not JSON"
-        raise ValueError(msg) from exc
-    if end != len(stripped):
-        msg = "more text after the JSON value"
-        raise ValueError(msg)
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
-        msg = f"JSON values are nested more than {MAX_DEPTH} levels deep"
-        raise ValueError(msg)
-    return value
-
-
-def _too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner: list[object] = []
-        for found in level:
-            if type(found) is list:
-                inner += found
-            elif type(found) is dict:
-                inner += found.values()
-        if not inner:
-            return False
-        level = inner
-    return True
+    return _linux.read_json(text)
 
 
 def decimal(text: str, most: int) -> int | None:
@@ -107,7 +57,7 @@ def dumps_indent(value: object, indent: str = "  ") -> str:
 
 
 def _quote(text: str) -> str:
-    return _json.encode_basestring_ascii(text)
+    return _linux.quote_json(text)
 
 
 def _dump(value: object, indent: str, newline: str, comma: str, colon: str) -> str:

@@ -28,7 +28,6 @@ BUSYBOX = ROOT / "bundles" / "busybox"
 # Modules that are there when the interpreter has started do not count. `os` brings five frozen ones with it.
 OS = {"os", "abc", "stat", "_collections_abc", "posixpath", "genericpath"}
 C_MODULES = {
-    "_json",
     "_prctl",
     "_signal",
     "_socket",

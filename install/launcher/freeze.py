@@ -17,7 +17,7 @@ from pathlib import Path
 # initialised.
 CODECS = ("encodings", "encodings.aliases", "encodings.utf_8")
 # C modules that the hot path uses. If the interpreter has them built in, their files are not needed.
-EXTENSIONS = ("_json", "_socket", "_struct", "fcntl", "select", "termios", "_prctl")
+EXTENSIONS = ("_socket", "_struct", "fcntl", "select", "termios", "_prctl")
 
 
 def array(name: str, data: bytes) -> str:

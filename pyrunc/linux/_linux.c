@@ -275,7 +275,7 @@ static PyMethodDef methods[] = {
     ENTRY(fstatfs), ENTRY(statx_mnt), ENTRY(close_range), ENTRY(fchownat), ENTRY(signalfd),
     ENTRY(prctl), ENTRY(capget), ENTRY(prlimit), ENTRY(default_signal), ENTRY(seccomp),
     ENTRY(bpf_prog_load), ENTRY(bpf_prog_attach), ENTRY(bpf_prog_detach), ENTRY(bpf_prog_query),
-    ENTRY(bpf_prog_get_fd_by_id), ENTRY(sha256),
+    ENTRY(bpf_prog_get_fd_by_id), ENTRY(sha256), ENTRY(read_json), ENTRY(quote_json),
     {NULL, NULL, 0, NULL},
 };
 /* clang-format on */

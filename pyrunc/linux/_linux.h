@@ -119,7 +119,9 @@ METHOD(close_range);
 METHOD(fchownat);
 METHOD(signalfd);
 
-/* Defined in _sha256.c. */
+/* Defined in _sha256.c and _json.c. */
 METHOD(sha256);
+METHOD(read_json);
+METHOD(quote_json);
 
 #endif

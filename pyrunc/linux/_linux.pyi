@@ -216,3 +216,9 @@ def bpf_prog_get_fd_by_id(prog_id: int, /) -> int:
 
 def sha256(data: bytes | memoryview, /) -> str:
     """Return the SHA-256 of data in hexadecimal digits; no system call, and the same on every Python."""
+
+def read_json(text: str, /) -> object:
+    """Return the value of a JSON text; a ValueError if it is none, or is nested more than 200 levels deep."""
+
+def quote_json(text: str, /) -> str:
+    """Return a text as a JSON string in ASCII."""
