@@ -114,12 +114,14 @@ class Tree:
             plan = self.plan([*before["added"], *entries])
             first = self.configured + len(before["added"])
             new = [step for step in plan.child if isinstance(step, Mount) and step.index >= first]
+            places: set[str] = set()
             for step in new:
                 asked = wanted[step.index - first][0]
                 step.pointer = asked
                 _check_kind(step, asked)
                 if not force:
                     _check_free(step, asked, known, found)
+                    _check_once(step, asked, places)
             self._keep({**before, "added": [*before["added"], *entries]})
             try:
                 add_and_remove.add(self.container, new, _bases(known, found))
@@ -205,6 +207,15 @@ def _check_free(step: Mount, asked: str, known: Knowledge, found: Origins) -> No
                 f"{asked}: something is mounted on {place} already: {come}",
                 hint=f"take it out first (--remove {place}), or mount over it with --force",
             )
+
+
+def _check_once(step: Mount, asked: str, places: set[str]) -> None:
+    place = mount_origins.place_of(step)
+    if place in places:
+        raise Failure(
+            f"{asked}: two mounts are to be on {place}", hint="the first would be hidden: --force does that"
+        )
+    places.add(place)
 
 
 def _bases(known: Knowledge, found: Origins) -> dict[int, str]:

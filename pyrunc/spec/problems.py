@@ -98,6 +98,23 @@ def judge(raw: bytes, path: str, kind: str, *, lines: bool = True) -> object:
     raise _lines(shown)
 
 
+def value_of(raw: bytes, path: str) -> object:
+    """Return the value of a JSON text, whatever it is.
+
+    Args:
+        raw: the text.
+        path: its name in messages.
+
+    Raises:
+        Failure: it is not UTF-8, or not JSON.
+
+    """
+    report = Report(raw, "")
+    if report.problems:
+        raise _lines([problem.shown(path) for problem in report.problems])
+    return report.value
+
+
 def place(problem: Failure, raw: bytes, path: str) -> Failure:
     """Return the planner's Failure with its line, and what else is wrong with the file.
 
@@ -134,7 +151,7 @@ class Report:
     """
 
     def __init__(self, raw: bytes, kind: str, *, formed: bool = False) -> None:
-        """Check a text of a kind: "config", "process" or "resources".
+        """Check a text of a kind: "config", "process" or "resources"; "": only whether it is JSON.
 
         With `formed` only that is reported which the caller has refused already: a text that the acceptor
         accepts is not given to jsonschema, which needs a hundred times as long.
@@ -156,7 +173,7 @@ class Report:
             return
         self.value = self.document.value
         drop_nulls(self.value, meaning.MAPS)
-        if not formed or not accept(self.value) or meaning.check(self.value):  # type: ignore[arg-type]
+        if kind and (not formed or not accept(self.value) or meaning.check(self.value)):  # type: ignore[arg-type]
             self._look()
 
     def _look(self) -> None:

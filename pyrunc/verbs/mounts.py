@@ -153,13 +153,18 @@ def _read(path: str, tree: mount_tree.Tree) -> list[dict[str, Any]]:
     """Return the entries of a file: an array of them, or an object with `mounts`, as in config.json.
 
     Raises:
-        Failure: it is neither, or one of them is malformed.
+        Failure: it is neither, it is not JSON, or one of them is malformed.
 
     """
     from pyrunc.spec import load
     from pyrunc.spec.accept import accept
 
-    value: Any = load.scan(load.read(path))
+    raw = load.read(path)
+    value: Any = load.scan(raw)
+    if value is None:
+        from pyrunc.spec import problems
+
+        value = problems.value_of(raw, path)
     found = value.get("mounts") if isinstance(value, dict) else value
     if not isinstance(found, list) or not found:
         raise Failure(

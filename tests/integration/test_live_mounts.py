@@ -235,6 +235,49 @@ def test_exchanging(engine: Engine, bundle: Bundle, source: Path) -> None:
     clean(engine, name)
 
 
+def test_several_on_each_other(engine: Engine, bundle: Bundle, source: Path, tmp_path: Path) -> None:
+    """What was added with a file is removed with it: a mount before the one that it would go with."""
+    (source / "inner").mkdir()
+    file = tmp_path / "mounts.json"
+    places = ("/data", "/data/inner", "/other")
+    entries = [{"destination": each, "source": str(source), "options": ["bind"]} for each in places]
+    file.write_text(json.dumps(entries))
+    name = engine.start(bundle)
+    before = rows(engine, name)
+    for words in (
+        ("remove", name, str(file)),
+        (name, "--remove", "/data", "--remove", "/data/inner", "--remove", "/other"),
+        (name, "--remove", "/data/inner", "--remove", "/data", "--remove", "/other"),
+    ):
+        engine.call("mounts", "add", name, str(file)).ok()
+        assert execute(engine, name, "cat /data/inner/file").out == "of the host\n"
+        engine.call("mounts", *words).ok()
+        assert rows(engine, name) == before
+        clean(engine, name)
+    assert changes(engine, name) == {}
+
+
+def test_one_place_twice(engine: Engine, bundle: Bundle, source: Path, tmp_path: Path) -> None:
+    """Nothing is done then: one mount would hide the other, and only one of them would be removed."""
+    file = tmp_path / "mounts.json"
+    entries = [{"destination": each, "source": str(source), "options": ["bind"]} for each in ("/a", "/a/.")]
+    file.write_text(json.dumps(entries))
+    name = engine.start(bundle)
+    before = rows(engine, name)
+    engine.call("mounts", "add", name, str(file)).fails(
+        "two mounts are to be on /a; the first would be hidden"
+    )
+    assert rows(engine, name) == before
+    assert changes(engine, name) == {}
+    engine.call("mounts", "add", name, str(file), "--force").ok()
+    engine.call("mounts", "remove", name, str(file)).fails("/a is to be removed twice; name it once")
+    clean(engine, name)
+    for _ in entries:
+        engine.call("mounts", name, "--remove", "/a").ok()
+        clean(engine, name)
+    assert rows(engine, name) == before
+
+
 def test_what_may_not_be_removed(engine: Engine, bundle: Bundle, source: Path) -> None:
     bundle.mount("/data", source, "bind")
     name = engine.start(bundle)
@@ -261,6 +304,8 @@ def test_words_that_mean_nothing(engine: Engine, bundle: Bundle, source: Path, t
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "odd.json").write_text('[{"destination": "/x", "options": "ro"}]')
     (tmp_path / "proc.json").write_text('[{"destination": "/p", "type": "proc", "source": "proc"}]')
+    (tmp_path / "half.json").write_text('[{"destination": "/x",\n')
+    (tmp_path / "latin.json").write_bytes(b'[{"destination": "/\xe9"}]')
     for words, said in (
         (("--add", "/nonexistent:/x"), "bind source /nonexistent does not exist"),
         (("--add", "data:/x"), "a volume cannot be added"),
@@ -271,7 +316,13 @@ def test_words_that_mean_nothing(engine: Engine, bundle: Bundle, source: Path, t
         (("add",), "it is: pyrunc mounts ID, or: pyrunc mounts add|remove ID FILE"),
     ):
         engine.call("mounts", name, *words).fails(said)
-    for file, said in (("empty", "has no mounts"), ("odd", "/mounts/0/options"), ("proc", "binds and tmpfs")):
+    for file, said in (
+        ("empty", "has no mounts"),
+        ("odd", "/mounts/0/options"),
+        ("proc", "binds and tmpfs"),
+        ("half", "half.json:2:1: not JSON: "),
+        ("latin", "latin.json:1: not UTF-8: byte 0xe9"),
+    ):
         engine.call("mounts", "add", name, str(tmp_path / f"{file}.json")).fails(said)
     engine.call("mounts", "ad", name, str(tmp_path / "odd.json")).fails('did you mean "add"?')
     assert changes(engine, name) == {}

@@ -116,7 +116,8 @@ def remove(
 
     Args:
         container: its record.
-        wanted: paths inside it; each must be a mount point.
+        wanted: paths inside it; each must be a mount point. What is mounted below another one of them
+            goes first.
         known: its mounts.
         found: where they come from.
         force: also what is neither in its configuration nor mounted by add().
@@ -129,6 +130,7 @@ def remove(
 
     """
     rows = {row.id: row for row in known.rows}
+    wanted = _upper_first(wanted, known)
     visitor = Visitor(container)
     numbers: list[int] = []
 
@@ -138,7 +140,13 @@ def remove(
         number, where = visit.located(payload)
         if number != len(numbers) or number >= len(wanted):
             return False
-        numbers.append(_removable(wanted[number], where, rows, found, force=force))
+        mount = _removable(wanted[number], where, rows, found, force=force)
+        if mount in numbers:
+            raise Failure(
+                f"{wanted[number]} is to be removed twice",
+                hint="name it once; another call removes a mount that is under it",
+            )
+        numbers.append(mount)
         if len(numbers) == len(wanted):
             visitor.tell(protocol.GO)
         return True
@@ -150,6 +158,12 @@ def remove(
     finally:
         visitor.close()
     return numbers
+
+
+def _upper_first(wanted: list[str], known: Knowledge) -> list[str]:
+    """Return paths so that a mount comes before what it is mounted on, with which it would go."""
+    order = {row.point: number for number, row in enumerate(mount_table.in_order(known.rows))}
+    return sorted(wanted, key=lambda path: order.get(known.located.get(path) or path, -1), reverse=True)
 
 
 def _removable(path: str, where: Found, rows: dict[int, Row], found: Origins, *, force: bool) -> int:

@@ -256,6 +256,15 @@ def test_text_that_is_no_json() -> None:
     ]
 
 
+def test_any_json_at_all() -> None:
+    assert problems.value_of(b'[{"a": null}, "\\ud800"]', "x.json") == [{}, "\ud800"]
+    with pytest.raises(Failure) as caught:
+        problems.value_of(b"[1,]", "x.json")
+    assert (
+        caught.value.text() == "x.json:1:4: not JSON: there is a comma before this ], but no value follows it"
+    )
+
+
 def test_names_reach_a_terminal_harmless() -> None:
     problem = problems.Problem(1, "/annotations/\x1b[2J", "x")
     assert problem.shown("config.json") == "config.json:1: /annotations/\\u001b[2J: x"
