@@ -198,6 +198,13 @@ def test_volumes_of_another_container(client: Client, name: str) -> None:
     assert "Read-only file system" in refused.err
 
 
+def test_tmpfs_on_what_the_image_does_not_have(client: Client) -> None:
+    """Any user may write to it, as the manual pages say of its mode."""
+    words = ("--user", "app", "--tmpfs", "/scratch")
+    result = client.run(*words, IMAGE, "sh", "-ec", "touch /scratch/new; stat -c %a /scratch")
+    assert (result.code, result.out) == (0, "1777\n"), result
+
+
 def test_read_only_root_and_tmpfs(client: Client) -> None:
     """Nothing can be written but on the tmpfs, which has the options asked for."""
     options = ["--read-only", "--tmpfs", "/scratch:size=64k,mode=1770,noexec"]

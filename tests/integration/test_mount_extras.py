@@ -111,8 +111,11 @@ def test_a_copy_is_memory_of_the_containers(engine: Engine, bundle: Bundle, *, u
 
 
 def test_copy_up_of_what_the_image_does_not_have(engine: Engine, bundle: Bundle) -> None:
+    """It is empty, and open to all users, as a tmpfs without a mode is (Podman's `--tmpfs` asks for none)."""
     bundle.mount("/not/there", "tmpfs", "tmpcopyup", kind="tmpfs")
-    assert engine.front(bundle, "ls -A /not/there | wc -l").ok().out == "0\n"
+    bundle.mount("/nor/there", "tmpfs", "tmpcopyup", "mode=700", kind="tmpfs")
+    script = "ls -A /not/there /nor/there; stat -c %a /not/there /nor/there"
+    assert engine.front(bundle, script).ok().out == "/nor/there:\n\n/not/there:\n1777\n700\n"
 
 
 def test_copy_up_sees_earlier_mounts(engine: Engine, bundle: Bundle, place: Path) -> None:

@@ -118,8 +118,9 @@ def fill(step: FileSystem, cover: int, fd: int) -> None:
         if words & {"uid", "gid"}:
             uid = asked.st_uid if "uid" in words else -1
             os.chown(opened[1], uid, asked.st_gid if "gid" in words else -1)
-        if "mode" in words:
-            os.chmod(opened[1], asked.st_mode & 0o7777)
+        # Without an option the tmpfs has the mode of what it covers already, unless that was made for it:
+        # then it is open to all users, not only to the owner of what was made.
+        os.chmod(opened[1], asked.st_mode & 0o7777)
     except Failure as problem:
         problem.step, problem.pointer = bind_sources.STEP, step.pointer
         raise
