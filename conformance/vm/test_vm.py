@@ -45,10 +45,13 @@ cat >$PYRUNC_VM_LIST <<'LIST'
 LIST
 for _ in 1 2; do
     .venv/bin/python -m pytest -p pytest_timeout -p conformance.vm.reporter -p no:cacheprovider \
-        -qq --tb=short --no-summary --color=no --timeout 400 {files} &
+        -qq --tb=short --no-summary --color=no --timeout {timeout} {files} &
 done
 wait
 """
+
+# Seconds for a test, and for one of a table that takes long: one that hangs must not take all of the time.
+TIMEOUTS = {False: 400, True: 1200}
 
 
 def refused() -> str:
@@ -164,6 +167,7 @@ class Guests:
             ids="\n".join(ids),
             files=shlex.join(dict.fromkeys(each.partition("::")[0] for each in ids)),
             setup=settings["setup"],
+            timeout=TIMEOUTS[settings["long"]],
         )
         with tempfile.TemporaryDirectory(prefix="pyrunc-vm-") as directory:
             guest = machine.Machine(
