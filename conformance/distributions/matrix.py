@@ -17,6 +17,7 @@ class Table(NamedTuple):
     archive: str
     python: str
     packages: list[str]
+    may_skip: list[str]
 
 
 _READ = tomllib.loads(Path(__file__).with_name("matrix.toml").read_text())
