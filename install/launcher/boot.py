@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-    from typing import IO, Any
+    from typing import IO, Any, ClassVar
 else:
     ModuleType = type(sys)
 
@@ -66,6 +66,44 @@ class Extension:
 
     create_module = staticmethod(_imp.create_dynamic)
     exec_module = staticmethod(_imp.exec_dynamic)
+
+
+class Hashes:
+    """Finds Python's own hashes where nobody else does: pythons.py may leave them out. OpenSSL's do the work.
+
+    OpenSSL is loaded when one of them is called. hashlib needs all of them to be there: it prints a traceback
+    for each that is not, whoever imports it.
+    """
+
+    NAMES: ClassVar = {
+        "_md5": ("md5",),
+        "_sha1": ("sha1",),
+        "_sha2": ("sha224", "sha256", "sha384", "sha512"),
+        "_sha3": ("sha3_224", "sha3_256", "sha3_384", "sha3_512", "shake_128", "shake_256"),
+        "_blake2": ("blake2b", "blake2s"),
+    }
+    OPENSSL: ClassVar = {"blake2b": "blake2b512", "blake2s": "blake2s256"}  # where its names are others
+
+    @classmethod
+    def find_spec(
+        cls, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module of hashes, None for any other."""
+        return spec(name, cls, "OpenSSL's") if name in cls.NAMES else None
+
+    @staticmethod
+    def create_module(_spec: ModuleSpec) -> None:
+        """Have a plain module made."""
+
+    @classmethod
+    def exec_module(cls, module: ModuleType) -> None:
+        """Put the functions into it."""
+
+        def make(name: str) -> Any:
+            return lambda data=b"", **options: __import__("_hashlib").new(name, data, **options)
+
+        for name in cls.NAMES[module.__name__]:
+            setattr(module, name, make(cls.OPENSSL.get(name, name)))
 
 
 class Rest:
@@ -291,6 +329,7 @@ def finish() -> None:
             without_signals.clear()
             out: Any = sys.stdout
             _pyrunc_embed.finish()
+            sys.meta_path.append(Hashes)
             if out is not Out:  # main() has put something around it, which goes around the better one too
                 out.stream, sys.stdout = sys.stdout, out
             sys.path.insert(0, SITE)

@@ -50,7 +50,7 @@ PYTHONS = {
     (3, 14): Python("autoTSSkey", "_Py_tss_tstate", stack=True, registry=True, mute=MIMALLOC),
 }
 
-# Words in the names of functions that some builds of Python (Debian's from 3.13 on) have in archives which
+# Words in the names of functions that some builds of Python (Debian's, from 3.12 on) have in archives which
 # are not installed. Built-in modules that need them are left out. All are hashes, and pyrunc needs none that
 # OpenSSL lacks.
 NOT_INSTALLED = "Hacl_"

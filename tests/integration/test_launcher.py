@@ -15,6 +15,7 @@ import pytest
 
 from install.launcher.image import OLDER, PT_LOAD, Program
 from tests.support import refuse
+from tests.support.images import Entry, layer, layout
 from tests.support.installed import again, is_image
 
 if TYPE_CHECKING:
@@ -85,6 +86,14 @@ def test_an_invalid_config_is_explained(engine: Engine, bundle: Bundle) -> None:
     bundle.config["hostname"] = 1
     bundle.write()
     engine.call("run", "--bundle", str(bundle.path), "x1").fails("/process/cwd", "/hostname")
+
+
+def test_an_image_becomes_a_bundle_without_a_word(installed: Path, tmp_path: Path) -> None:
+    """This takes hashes, and hashlib complains at length if one of Python's own is missing."""
+    layout(tmp_path / "image", layer(Entry("file", b"x")))
+    words = [f"{installed}/bin/pyrunc", "bundle", f"{tmp_path}/image", f"{tmp_path}/bundle"]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_the_environment_is_read(engine: Engine, bundle: Bundle) -> None:

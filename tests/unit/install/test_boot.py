@@ -1,4 +1,4 @@
-"""The placeholders that boot.py makes for libraries, which an image cannot hold."""
+"""The modules that boot.py makes: placeholders for libraries, which an image cannot hold, and hashes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCRIPT = """
 import sys, types
 embed = sys.modules["_pyrunc_embed"] = types.ModuleType("_pyrunc_embed")
 embed.find = lambda name: None
-names = {"__name__": "boot"}
+names, path = {"__name__": "boot"}, sys.path
 exec(compile(open(sys.argv[1]).read(), "boot.py", "exec"), names)
 library = names["later"]("_struct")
 """
@@ -59,3 +59,28 @@ import os.path
 print(type(os).__name__, os.path.__name__, sys.modules["os.path"] is os.path)
 """
     assert said(code) == "module posixpath True\n"
+
+
+def test_hashes_that_the_program_lacks() -> None:
+    """Those of OpenSSL stand for all that Python has of its own. Nobody else may have found the module."""
+    code = """
+embed.finish = lambda: None
+names["finish"]()
+sys.path = path
+print(sys.meta_path[-1].__name__, sys.meta_path[-1].find_spec("_json", None))
+import hashlib, importlib.util
+print("_hashlib" in sys.modules)
+del sys.modules["_hashlib"]
+for name, functions in names["Hashes"].NAMES.items():
+    spec = sys.meta_path[-1].find_spec(name, None)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "_hashlib" not in sys.modules
+    for each in functions:
+        length = [32] if each.startswith("shake") else []
+        stands, real = getattr(module, each)(b"x"), getattr(hashlib, each)(b"x")
+        assert stands.hexdigest(*length) == real.hexdigest(*length), each
+    del sys.modules["_hashlib"]
+print("all")
+"""
+    assert said(code) == "Hashes None\nTrue\nall\n"
