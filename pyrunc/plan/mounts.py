@@ -33,12 +33,7 @@ PSEUDO = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgro
 # What SELinux does not let a `context=` be given for, or labels itself.
 _UNLABELLED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "mqueue"))
 
-_PROPAGATION = {
-    "shared": mount_options.SHARED,
-    "slave": mount_options.SLAVE,
-    "private": mount_options.PRIVATE,
-    "unbindable": mount_options.UNBINDABLE,
-}
+_PROPAGATION = {word: flag for flag, word in mount_options.PROPAGATIONS.items()}
 
 
 # Words for a mount that has peers or a master.

@@ -17,16 +17,13 @@ from pyrunc.files import closing
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.mount_options import (
     ATIME_MASK,
+    ATIMES,
+    ATTRIBUTES,
     ID_MAPPED,
     NOATIME,
-    NODEV,
-    NODIRATIME,
-    NOEXEC,
-    NOSUID,
-    NOSYMFOLLOW,
     PRIVATE,
+    PROPAGATIONS,
     RDONLY,
-    RELATIME,
     SHARED,
     SLAVE,
     STRICTATIME,
@@ -57,28 +54,8 @@ _ATTRIBUTES = 64  # offset of mnt_attr, and then mnt_propagation (include/uapi/l
 _SAID = 20  # bytes: number of an operation, attributes, propagation
 _AS_IT_IS = "this is what the kernel has made of it: see `pyrunc plan`"
 
-# The words of mountinfo (proc_pid_mountinfo(5)); relatime and ro also follow from missing words.
-_WORDS = {
-    "ro": RDONLY,
-    "nosuid": NOSUID,
-    "nodev": NODEV,
-    "noexec": NOEXEC,
-    "noatime": NOATIME,
-    "nodiratime": NODIRATIME,
-    "nosymfollow": NOSYMFOLLOW,
-    "idmapped": ID_MAPPED,
-}
-_NAMES = {
-    RDONLY: ("ro", "rw"),
-    NOSUID: ("nosuid", "suid"),
-    NODEV: ("nodev", "dev"),
-    NOEXEC: ("noexec", "exec"),
-    NODIRATIME: ("nodiratime", "diratime"),
-    NOSYMFOLLOW: ("nosymfollow", "symfollow"),
-    ID_MAPPED: ("id-mapped", "not id-mapped"),
-}
-_ATIMES = {RELATIME: "relatime", NOATIME: "noatime", STRICTATIME: "strictatime"}
-_TYPES = ((SHARED, "shared"), (SLAVE, "slave"), (PRIVATE, "private"), (UNBINDABLE, "unbindable"))
+# The words of mountinfo that stand for a bit (proc_pid_mountinfo(5)).
+_WORDS = {**{word: bit for bit, word, _ in ATTRIBUTES}, "noatime": NOATIME, "idmapped": ID_MAPPED}
 
 
 def compare(mounting: Noted, table: Table) -> None:
@@ -154,8 +131,8 @@ def difference(asked: Attributes, attributes: int, propagation: int, *, lonely: 
     changed = (attributes ^ asked.must_be) & asked.must_mask
     if changed & ATIME_MASK:
         is_now, wanted = attributes & ATIME_MASK, asked.must_be & ATIME_MASK
-        wrong.append(f"is {_ATIMES.get(is_now, is_now)}, not {_ATIMES.get(wanted, wanted)}")
-    for bit, (on, off) in _NAMES.items():
+        wrong.append(f"is {ATIMES.get(is_now, is_now)}, not {ATIMES.get(wanted, wanted)}")
+    for bit, on, off in (*ATTRIBUTES, (ID_MAPPED, "id-mapped", "not id-mapped")):
         if changed & bit:
             wrong.append(f"is {off}, not {on}" if asked.must_be & bit else f"is {on}, not {off}")
     lonely = lonely or asked.may_be_private
@@ -171,7 +148,7 @@ def _propagates(expected: int, found: int, *, lonely: bool) -> bool:
 
 
 def _type(bits: int) -> str:
-    return "+".join(word for bit, word in _TYPES if bits & bit)
+    return "+".join(word for bit, word in PROPAGATIONS.items() if bits & bit)
 
 
 def placed(text: str, places: dict[int, str]) -> Table:
