@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import installed as installation
 from tests.support.containers import Bundle
+from tests.support.criu import Fake, stand_in
 from tests.support.engine import Engine
 from tests.support.leaks import Watch
 from tests.support.marks import mark_containers
@@ -96,6 +97,12 @@ def engine(place: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     made.close()
     left = watch.leaks(made.ids)
     assert not left, f"{request.node.name} left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """A program in place of CRIU."""
+    return stand_in(tmp_path / "fake", place, monkeypatch)
 
 
 @pytest.fixture

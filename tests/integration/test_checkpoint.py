@@ -19,18 +19,12 @@ from tests.support.criu import (
     VERSION,
     Fake,
     pairs,
-    stand_in,
 )
 from tests.support.engine import alive
 
 if TYPE_CHECKING:
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
-
-
-@pytest.fixture
-def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return stand_in(tmp_path / "fake", place, monkeypatch)
 
 
 def test_a_dump_and_then_the_container_is_gone(

@@ -18,7 +18,6 @@ from tests.support.criu import (
     VERSION,
     Fake,
     pairs,
-    stand_in,
 )
 from tests.support.engine import Result
 from tests.support.mounts import parse_rows
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
-
-
-@pytest.fixture
-def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    return stand_in(tmp_path / "fake", place, monkeypatch)
 
 
 @pytest.fixture
