@@ -97,7 +97,7 @@ def test_strerror_has_the_spelling_engines_match_on() -> None:
     ],
 )
 def test_an_exception_is_told_in_words(problem: BaseException, text: str) -> None:
-    """Never as Python writes it, "PermissionError(1, ...)": the kernel's answer has words of its own."""
+    """The message has the kernel's words, and not Python's form "PermissionError(1, ...)"."""
     assert worded(problem, "do it").text() == text
 
 

@@ -31,7 +31,7 @@ def test_every_name_is_there() -> None:
 
 
 def test_every_name_has_a_type() -> None:
-    """What type checkers see is what there is."""
+    """Type checkers see the same names that exist at run time."""
     tree = ast.parse((ROOT / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
@@ -69,7 +69,7 @@ PRINTERS = {
 
 
 def test_only_the_command_line_prints() -> None:
-    """What the interface calls returns; main prints."""
+    """The functions behind the interface return their results; main() prints them."""
     wrong = []
     for file in (ROOT / "verbs").glob("*.py"):
         if file.name in FOR_PEOPLE:

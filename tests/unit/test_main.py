@@ -47,7 +47,7 @@ def test_output_that_nobody_wants(pyrunc_argv: list[str]) -> None:
 
 
 def test_a_pipe_to_somebody_else_that_broke_is_no_reader_that_went_away(pyrunc_argv: list[str]) -> None:
-    """An init that died breaks a pipe too, and that is a failure to be told of."""
+    """A pipe to init breaks when init dies: that is a failure, and must be reported."""
     done = run_stub(pyrunc_argv, "raise BrokenPipeError(32, 'Broken pipe')")
     assert done.returncode == 1
     assert "broken pipe" in done.stderr
@@ -55,7 +55,7 @@ def test_a_pipe_to_somebody_else_that_broke_is_no_reader_that_went_away(pyrunc_a
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
 def test_a_name_that_is_no_text_goes_out_as_it_is(pyrunc_argv: list[str], locale: str) -> None:
-    """Also where Python would not encode it: its stdout is strict in most locales."""
+    """This holds even where Python's stdout would refuse such bytes, as in most locales."""
     body = "sys.stdout.stream.reconfigure(errors='strict'); print('caf\\udce9 \u0444'); return 0"
     done = run_stub(pyrunc_argv, body, text=False, env={"LC_ALL": locale})
     assert (done.returncode, done.stdout) == (0, b"caf\xe9 \xd1\x84\n")
@@ -73,7 +73,7 @@ def test_a_name_that_is_no_text_goes_out_as_it_is(pyrunc_argv: list[str], locale
 def test_the_last_words_need_nothing(
     pyrunc_argv: list[str], body: str, said: str, verb: str, status: int
 ) -> None:
-    """What says it better cannot be had: no descriptors or memory to import it with."""
+    """The module for better messages cannot be imported without descriptors or memory."""
     body = "from pyrunc.errors import Failure; import os; sys.modules['pyrunc.cli.report'] = None; " + body
     words = {"exec": ["exec", "x", "y"], "wait": ["wait", "x"]}.get(verb, [])
     done = run_stub(pyrunc_argv, body, *words, verb=verb)
@@ -84,7 +84,7 @@ def test_the_last_words_need_nothing(
 def test_closed_standard_descriptors_are_not_reused(
     pyrunc_argv: list[str], tmp_path: Path, closed: str
 ) -> None:
-    """Else the log would be opened as descriptor 1, and whatever a process prints would go there."""
+    """Otherwise the log could get descriptor 1, and what a process prints would go there."""
     log = tmp_path / "log"
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", *pyrunc_argv, "--log", str(log), "version"]
     done = subprocess.run(command, cwd=tmp_path, timeout=60, check=False, capture_output=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Return a terminal of 100 columns, of a user who has not said anything about colours."""
+    """Return a terminal of 100 columns, for a user without settings for colours."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()

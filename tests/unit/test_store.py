@@ -238,7 +238,7 @@ def test_what_cannot_be_asked_is_not_taken_for_gone(
 def test_a_process_that_proc_does_not_show(
     container: store.Container, monkeypatch: pytest.MonkeyPatch, number: int, answer: str
 ) -> None:
-    """Without /proc nothing is there, and yet the process lives."""
+    """If /proc cannot be read, a process may still live: its state must not be "stopped"."""
     own(container, os.getpid())
     refuse(monkeypatch, "open", "/proc/", number)
     with pytest.raises(Failure, match=answer):
@@ -298,7 +298,10 @@ def test_a_record_of_any_size_is_read_whole(container: store.Container) -> None:
 def test_the_lock_of_a_directory_that_goes_meanwhile(
     container: store.Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A waiter gets the lock of a removed directory; the new one with that name is another's."""
+    """Who waits gets the lock of a directory that was removed.
+
+    A new one with its name belongs to another container.
+    """
     before = len(os.listdir("/proc/self/fd"))
     store.save(container)
     flock = fcntl.flock

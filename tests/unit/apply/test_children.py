@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 
 class AttemptError(Exception):
-    """What begins in the child."""
+    """An exception that is raised in the child."""
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError, AttemptError, SystemExit])
 @pytest.mark.parametrize("moment", ["in clone", "in work", "in work, after Ctrl-C"])
 def test_nothing_leaves_a_child(tmp_path: Path, kind: type[BaseException], moment: str) -> None:
-    """What is raised there would go on to what the parent undoes: the file stands for that."""
+    """An exception in the child must not run the parent's error handling.
+
+    The file shows whether that has happened.
+    """
     undone = tmp_path / "undone"
     parent = os.getpid()
 
@@ -84,7 +87,7 @@ def test_a_child_that_cannot_be_made() -> None:
 
 
 def test_nobody_forks_in_another_way() -> None:
-    """If they did, an exception of the child would run the parent's undoing."""
+    """After another kind of fork, an exception in the child would run the parent's error handling."""
     allowed = {"apply/children.py": 1, "api/worker.py": 2}
     found: dict[str, int] = {}
     for path in (TOP / "pyrunc").rglob("*.py"):

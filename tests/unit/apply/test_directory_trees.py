@@ -67,7 +67,7 @@ def test_a_symlink_in_its_place_is_not_followed(top: Path, tmp_path: Path) -> No
 
 
 def test_depth_does_not_matter(top: Path) -> None:
-    """Deeper than there are descriptors, and than a path can be long."""
+    """The tree is deeper than the limit of open descriptors, and deeper than a path can be long."""
     fd = with_fd(top)
     for _ in range(3000):
         os.mkdir("directory", dir_fd=fd)
@@ -141,7 +141,7 @@ def test_chown_gives_all_but_what_links_point_to(top: Path, tmp_path: Path) -> N
 
 @root
 def test_chown_leaves_alone_what_is_right_already(top: Path) -> None:
-    """Chown takes setuid bits away, and changes the time of change."""
+    """A chown(2) would remove setuid bits, and change the ctime, even if the owner stays the same."""
     (top / "file").touch()
     (top / "file").chmod(0o4755)
     fd = os.open(top, os.O_PATH)
@@ -227,7 +227,10 @@ def test_no_depth_is_too_much(top: Path) -> None:
 
 
 def test_who_moves_a_directory_meanwhile_leads_nobody_out(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way up is by "..", which is elsewhere once a container has moved what lies below."""
+    """In a very deep tree the walk goes back up by "..".
+
+    If a container has moved a directory, ".." leads to another place: this must be noticed.
+    """
     (top / "walked").mkdir()
     nest(top / "walked", directory_trees.DEEPEST + 20)
     (top / "elsewhere").mkdir()
@@ -277,7 +280,7 @@ def test_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     real = os.stat
 
     def removed_meanwhile(name: str, **how: Any) -> os.stat_result:
-        """What a remover does between two looks."""
+        """Do what another remover could do between two looks at the directory."""
         (tmp_path / "place").rename(tmp_path / "gone")
         (tmp_path / "gone" / "data").rmdir()
         return real(name, **how)

@@ -30,7 +30,10 @@ def launch(tmp_path: Path) -> Iterator[parent.Launch]:
 
 
 def fork(launch: parent.Launch, act: Callable[[Any], object]) -> None:
-    """Be a container's side that does one thing with its end of the socket, and ends."""
+    """Make a child that stands for the container's side.
+
+    It does one thing with its end of the socket, and ends.
+    """
     launch.pid = os.fork()
     if not launch.pid:
         try:
@@ -68,14 +71,14 @@ def test_one_that_ends_says_how(launch: parent.Launch) -> None:
 
 
 def clone_and_say_nothing(far: Any) -> None:
-    """What is cloned holds the socket open, until our end of it is closed."""
+    """Make a process that keeps the socket open until our end of it is closed."""
     if not os.fork():
         far.recv(1)
         os._exit(0)
 
 
 def test_one_that_ends_and_leaves_the_socket_open(launch: parent.Launch) -> None:
-    """A helper that is killed when it has cloned the container's process, but has not told of it."""
+    """A helper is killed after it has cloned the container's process, but before it has told so."""
     launch.sock.settimeout(0.01)
     fork(launch, clone_and_say_nothing)
     with pytest.raises(Failure, match="exited with status 3 before the container was ready"):
@@ -116,7 +119,10 @@ def test_one_that_takes_its_time_is_waited_for(
 def test_a_message_to_one_that_is_gone(
     launch: parent.Launch, act: Callable[[Any], object], reason: str
 ) -> None:
-    """A broken pipe here is no reader of standard output that has gone away: its reason is told."""
+    """EPIPE means here that the container's side has ended.
+
+    The message must tell why, and not speak of standard output.
+    """
     fork(launch, act)
     os.waitid(os.P_PIDFD, launch.pidfd, os.WEXITED | os.WNOWAIT)
     with pytest.raises(Failure, match=reason):
@@ -124,7 +130,7 @@ def test_a_message_to_one_that_is_gone(
 
 
 def test_one_failed_look_at_it_is_no_end(launch: parent.Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lives: to wait for its end would be to wait for ever."""
+    """The process still lives, although /proc cannot be read: pyrunc must not wait for its end."""
     fork(launch, lambda far: far.recv(1))
 
     def fail(pid: int) -> None:
@@ -138,7 +144,7 @@ def test_one_failed_look_at_it_is_no_end(launch: parent.Launch, monkeypatch: pyt
 
 
 def test_descriptors_are_given_back_once(launch: parent.Launch) -> None:
-    """What only the child needed is closed on the way back, and never a second time."""
+    """abort() closes the descriptors that only the child needed, and a second call closes nothing else."""
     fork(launch, lambda far: far.recv(1))
     launch._slots["proc"] = os.open("/", os.O_PATH)
     launch.abort()

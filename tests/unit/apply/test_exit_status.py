@@ -38,7 +38,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a program that ends when its stdin does, and a record of it."""
+    """Start a program that ends when its stdin is closed, and make a record of it."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(words: list[str]) -> tuple[subprocess.Popen[bytes], store.Container]:
@@ -63,7 +63,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave one way, or skip where this host does not have it."""
+    """Leave only one way to learn an exit status; skip the test if this host does not have that way."""
     if way == "kept":
         if facts.kernel() < (6, 15):
             pytest.skip("PIDFD_INFO_EXIT is Linux 6.15's")
@@ -128,7 +128,7 @@ def test_it_runs_still(start: Start) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes the user")
 def test_what_may_not_be_read_is_not_taken_for_success(start: Start) -> None:
-    """The kernel shows 0 instead of the status to a process that may not trace this one."""
+    """To a process without the right to trace this one, the kernel shows 0 instead of the status."""
     process, container = start(PROGRAMS["status"][0])
     with exit_status.Watch(container) as watch:
         end(process)
@@ -158,7 +158,7 @@ def test_it_is_written_down_for_others(start: Start, tmp_path: Path) -> None:
 
 
 def test_what_somebody_else_has_written_down_counts(start: Start, tmp_path: Path) -> None:
-    """A record that was read before its container's end knows nothing of it."""
+    """Our copy of the record is older than the container's end, so the record must be read again."""
     process, container = start(PROGRAMS["status"][0])
     (tmp_path / "box").mkdir()
     store.save(container)
@@ -187,7 +187,7 @@ def test_a_creation_that_was_killed_has_no_status(tmp_path: Path) -> None:
 
 
 def test_a_record_that_was_read_too_early_is_read_again(tmp_path: Path, start: Start) -> None:
-    """One that is just being created gets its process while we wait for the lock."""
+    """A container that is just being created gets its process while we wait for the lock."""
     process, made = start(PROGRAMS["status"][0])
     (tmp_path / "box").mkdir()
     early = store.Container(str(tmp_path), "box")
@@ -201,7 +201,7 @@ def test_the_filter_sees_numbers_as_the_network_writes_them() -> None:
 
 
 def test_only_the_kernel_is_believed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process with CAP_NET_ADMIN can send such a message, too."""
+    """A process with CAP_NET_ADMIN can send such a message, too; it must be ignored."""
     only("connector", monkeypatch)
     process, container = start(PROGRAMS["status"][0])
     with exit_status.Watch(container) as watch:

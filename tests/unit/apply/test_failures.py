@@ -67,7 +67,7 @@ def report(
 
 
 class Row(NamedTuple):
-    """What failed, and a part of each of what is said."""
+    """An operation that fails, and parts of the message."""
 
     step: steps.Step
     report: failures.Report
@@ -212,7 +212,7 @@ SILENT = {
 
 
 def test_every_operation_has_words() -> None:
-    """Those of the mount tree have theirs in test_tree_words.py, which looks for what is missing."""
+    """Each operation has a message here, or in test_tree_failures.py, which looks for missing ones."""
     assert {row.report.name for row in ROWS}.isdisjoint(SILENT)
     assert {row.report.name for row in ROWS} | SILENT <= set(NAMES)
     for name in SILENT:
@@ -272,7 +272,7 @@ EVERY = (PLAIN, IDENTITY, PROGRAM, PATH, LIMIT, HOOKS, KEYRING, DEADLINE, CWD, J
 def test_a_forged_report_is_a_failure(
     *, step: steps.Step, name: str, tag: int, number: int, detail: int, said: bytes
 ) -> None:
-    """Whatever is claimed to have failed, about whatever step."""
+    """A report may name any operation and any step: it never causes another exception."""
     found = failures.failure(step, report(name, number, detail, tag=tag, said=said), why)
     assert isinstance(found, Failure)
     assert str(found)
@@ -280,7 +280,7 @@ def test_a_forged_report_is_a_failure(
 
 @given(numbers, numbers, numbers)
 def test_a_report_about_what_the_program_does_not_have(operation: int, code: int, tag: int) -> None:
-    """The operation has to be there, and to be that one."""
+    """A report is malformed if the program has no such operation, or has another one in that place."""
     plan = created()
     made = parent.Launch(store.Container("/nowhere", "c1"), plan)
     try:

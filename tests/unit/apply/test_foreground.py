@@ -34,7 +34,7 @@ SHELL = "/bin/sh"
 
 
 def ignore_and_block() -> None:
-    """Be a caller that ignores and blocks signals, as nohup and some service managers are."""
+    """Ignore and block signals, as nohup and some service managers do for what they start."""
     for ignored in (signal.SIGHUP, signal.SIGUSR2, signal.SIGRTMIN + 3):
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1})
@@ -45,7 +45,7 @@ def front(*words: str) -> list[str]:
 
 
 class Front(subprocess.Popen[bytes]):
-    """The stand-in, once its child exists."""
+    """The process that waits, once its child exists."""
 
     def __init__(self, *words: str, **options: Any) -> None:
         super().__init__(front(*words), stderr=subprocess.PIPE, **options)
@@ -67,7 +67,7 @@ def test_the_exit_status_is_the_process_s(script: str, status: int) -> None:
 
 
 def catcher(names: list[str]) -> str:
-    """A shell script that says which signals it got."""
+    """Return a shell script that prints which signals it got."""
     traps = "; ".join(f"trap 'echo {name}' {name}" for name in names)
     return f"{traps}; trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"
 
@@ -106,7 +106,7 @@ def test_some_signals_are_ours_alone(number: signal.Signals) -> None:
 
 
 def test_the_process_has_no_signal_of_its_caller_s() -> None:
-    """Ignored ones (nohup) and blocked ones would go through execve."""
+    """Signals that the caller ignores (nohup) or blocks would stay so across execve."""
     script = "grep -E '^Sig(Blk|Ign)' /proc/self/status"
     run = subprocess.run(
         front(SHELL, "-c", script), capture_output=True, check=True, preexec_fn=ignore_and_block

@@ -45,7 +45,7 @@ def test_a_large_state_and_a_hook_that_does_not_read(tmp_path: Path) -> None:
 
 
 def test_words_without_letters(tmp_path: Path) -> None:
-    """posix_spawn(3) takes them; Python's own does not."""
+    """posix_spawn(3) accepts an empty argv[0] and a variable without a name; os.posix_spawn() does not."""
     script = f"echo $0 $A > {tmp_path}/name"
     hooks.run("prestart", [{"path": "/bin/sh", "args": ["", "-c", script], "env": ["=x", "A=b"]}], STATE)
     assert (tmp_path / "name").read_text() == "/bin/sh b\n"

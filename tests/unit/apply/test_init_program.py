@@ -26,7 +26,10 @@ ASKED = program(("SEND", ord("R")), ("WAIT", ord("A")))
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[tuple[int, int, int]]:
-    """Have the newer call be refused; return what is tried: (cgroup, cgroup.procs, older)."""
+    """Let the newer system call fail; return the list of what is tried.
+
+    (cgroup, cgroup.procs, older call).
+    """
     tried: list[tuple[int, int, int]] = []
     own = _linux.spawn
 
@@ -41,7 +44,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> list[tuple[int, in
 
 
 def serve() -> tuple[bytes, int]:
-    """Start a program that asks one thing, answer, and return what it asked and how it ended."""
+    """Start a program that sends one message and waits, and answer it; return the message and exit status."""
     ours, far = protocol.pair()
     try:
         pid, pidfd = init_program.start(ASKED.encode({"socket": far.fileno()}), [far.fileno()])
@@ -72,7 +75,7 @@ def test_where_a_filter_refuses_clone3(monkeypatch: pytest.MonkeyPatch, number: 
 def test_without_clone3_it_goes_to_its_cgroup_by_itself(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """The descriptor of cgroup.procs is one of ours, and is closed again."""
+    """The parent opens cgroup.procs for it, and closes the descriptor again."""
     tried = refusing(monkeypatch, errno.ENOSYS)
     (tmp_path / "cgroup.procs").touch()
     cgroup = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
@@ -102,7 +105,10 @@ def test_what_else_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, number: i
 
 @pytest.mark.parametrize("older", [False, True])
 def test_a_program_that_cannot_be_executed(monkeypatch: pytest.MonkeyPatch, older: bool) -> None:
-    """The process ends by itself and is collected; its error number comes back, by either call."""
+    """The process ends and is waited for.
+
+    The Failure has the errno of execve, with the new and with the old call.
+    """
     if older:
         refusing(monkeypatch, errno.ENOSYS)
     monkeypatch.setattr(_linux, "init_image", lambda: b"no program")
@@ -246,7 +252,7 @@ def stranger() -> Iterator[int]:
 
 @pytest.mark.parametrize("users", [False, True])
 def test_a_procfs_of_another_pid_namespace(stranger: int, users: bool) -> None:
-    """It shows that namespace's processes, of which there is one; nothing stays open or running."""
+    """It shows the one process of that namespace; no descriptor stays open, and no process is left."""
     before = sorted(os.listdir("/proc/self/fd"))
     space = os.open(f"/proc/{stranger}/ns/pid", os.O_RDONLY)
     rights = os.open(f"/proc/{stranger}/ns/user", os.O_RDONLY) if users else None
@@ -265,7 +271,7 @@ def test_a_procfs_of_another_pid_namespace(stranger: int, users: bool) -> None:
 
 @pytest.mark.parametrize("path", ["/proc/self/ns/uts", "/dev/null"])
 def test_what_is_no_pid_namespace(path: str) -> None:
-    """The kernel's answer is the Failure's."""
+    """The Failure has the kernel's error number."""
     fd = os.open(path, os.O_RDONLY)
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(Failure, match="open a procfs of the pid namespace to join") as caught:

@@ -17,7 +17,7 @@ DEFAULT = "    L3:0=fffff;1=fffff\n    MB:0=100;1=100\n"
 
 
 class Resctrl:
-    """The filesystem: what is written to a schemata file is kept, line by line, in `written`."""
+    """A stand-in for the file system; `written` keeps each line that is written to a schemata file."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
@@ -28,7 +28,7 @@ class Resctrl:
         monkeypatch.setattr(os, "mkdir", self.make)
 
     def say(self, text: str) -> None:
-        """Be the kernel's word about the last command."""
+        """Set what the kernel says about the last command."""
         (self.root / "info" / "last_cmd_status").write_text(text + "\n")
 
     def make(self, path: str, mode: int) -> None:
@@ -58,7 +58,7 @@ def resctrl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resctrl:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """Return the (file, line) of every write: the real filesystem takes a line at a time."""
+    """Return (file, line) of every write: the real file system takes one line at a time."""
     found: list[tuple[str, bytes]] = []
     write = os.write
 

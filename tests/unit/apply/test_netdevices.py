@@ -52,7 +52,7 @@ def container() -> Iterator[int]:
 
 
 def in_namespace(test: Callable[[int], object]) -> object:
-    """Run a test in a network namespace that stands for the host's, with another's pid."""
+    """Run a test in a network namespace that stands for the host's. The test gets the pid of a container."""
 
     def run() -> object:
         _linux.unshare(flags.CLONE_NEWNET)
@@ -91,7 +91,7 @@ def test_a_device_moves_with_its_attributes_and_is_up() -> None:
 
 
 def test_devices_beside_it_may_have_any_name() -> None:
-    """The owner of the namespace names them: with bytes that are not text."""
+    """The owner of a namespace may give its devices names that are not text."""
 
     def test(pid: int) -> object:
         for place in (0, pid):
@@ -153,7 +153,7 @@ def test_addresses_of_a_device_that_is_down() -> None:
 
 
 def test_many_addresses() -> None:
-    """More than one answer of the kernel can hold."""
+    """There are more addresses than one answer of the kernel can hold."""
 
     def test(pid: int) -> object:
         ip("link", "add", "host0", "type", "ifb")
@@ -248,7 +248,7 @@ def test_we_stay_in_our_own_namespace() -> None:
 
 
 def test_a_name_that_is_no_text_is_in_nobody_s_way() -> None:
-    """A container may have named its devices in any bytes, in a namespace that others join."""
+    """Another container in the same namespace may have given its devices any bytes as names."""
 
     def test(pid: int) -> object:
         ip("link", "add", "host0", "type", "ifb")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Manager:
-    """The service manager's socket and a state directory."""
+    """A service manager's socket, and a state directory of a container."""
 
     def __init__(self, directory: Path) -> None:
         self.state = str(directory / "state")
@@ -31,7 +31,7 @@ class Manager:
         self.server.settimeout(10)
 
     def say(self, text: bytes) -> None:
-        """Speak as the container."""
+        """Send a message, as the container does."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.connect(f"{self.state}/notify/notify.sock")
             client.send(text)
@@ -45,7 +45,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def serve(state: str, host: str, pid: int, *, once: bool) -> notify.Relay:
-    """Begin to relay to a manager that is there."""
+    """Start to forward messages to the manager."""
     relay = notify.serve(state, host, pid, once=once)
     assert relay is not None
     return relay
@@ -171,7 +171,7 @@ def test_a_second_start_may_serve_again_and_failures_leave_nothing_open(manager:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is warned of."""
+    """Return the list of the warnings."""
     found: list[str] = []
     monkeypatch.setattr(log, "listener", found.append)
     return found
@@ -213,7 +213,10 @@ def test_an_address_that_leads_somewhere(manager: Manager, heard: list[str]) -> 
 
 @pytest.mark.parametrize("umask", [0, 0o77])
 def test_everybody_in_the_container_may_notify_whatever_our_umask(manager: Manager, umask: int) -> None:
-    """By its mode at birth: a path in a directory that the container sees is nothing to change modes by."""
+    """The socket is made with its mode.
+
+    To change the mode later by its path would be unsafe: the container sees the directory.
+    """
     before = os.umask(umask)
     try:
         relay = serve(manager.state, manager.path, 42, once=False)

@@ -17,12 +17,12 @@ DEPTH = 5000
 
 
 def chain(number: int) -> int:
-    """Each is the child of the one before."""
+    """Each process is the child of the one before."""
     return number - 1
 
 
 def fan(number: int) -> int:
-    """All are children of the first."""
+    """All processes are children of the first one."""
     return 10 if 10 < number <= 10 + DEPTH else 1
 
 

@@ -86,7 +86,7 @@ def test_a_full_disk_is_no_reason_to_fail(made: steps.Plan, capfd: pytest.Captur
 
 
 def test_a_step_with_nothing_to_do_takes_nothing(made: steps.Plan, tmp_path: Path) -> None:
-    """It has been passed, if one after it has a time; its own is 0, at the time of the one before it."""
+    """If a later step has a time, this one was reached. It took 0, at the time of the step before it."""
     traced = trace.Trace(str(tmp_path / "trace"))
     first, second, third, fourth = made.child[:4]
     traced.take(times((0, 10, 20), (1, 30, 31)), [id(first), id(third)])

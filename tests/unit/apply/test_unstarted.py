@@ -20,7 +20,7 @@ FOREIGN, NAME = (183, "aarch64") if MACHINE != 183 else (62, "x86_64")
 
 
 def elf(*, machine: int = MACHINE, loader: bytes = b"", wide: bool = True, kind: int = 2) -> bytes:
-    """Return the head of a program, as far as it is looked at."""
+    """Return the part of an ELF program that is looked at."""
     order = "<" if os.uname().machine != "s390x" else ">"
     count = 1 if loader else 0
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]).ljust(12, b"\0")

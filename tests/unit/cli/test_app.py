@@ -209,6 +209,6 @@ def test_a_usage_error_is_logged_like_any_other(pyrunc: Call, tmp_path: Path) ->
 
 
 def test_the_slow_path_without_site(pyrunc_argv: list[str]) -> None:
-    """The launcher starts Python with -S: click has to be found all the same."""
+    """The launcher starts Python with -S; click must be found nevertheless."""
     done = subprocess.run([*pyrunc_argv, "-h"], capture_output=True, check=True)
     assert done.stderr == b""

@@ -32,7 +32,7 @@ def spelled(name: str) -> str:
 
 
 def heading_of(page: str, name: str) -> str:
-    """Return the line that begins what is said of an option."""
+    """Return the line of a manual page that begins the text about an option."""
     found = (
         line for line in page.splitlines() if re.search(rf"(^|, ){spelled(name)}([ ,\[]|$)", line.strip())
     )

@@ -19,7 +19,7 @@ from pyrunc.errors import Failure
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
-    """Put the settings of logging back."""
+    """Restore the settings of logging after the test."""
     names = ("fd", "as_json", "service", "debugging", "warnings")
     before = {name: getattr(log, name) for name in names}
     yield
@@ -120,7 +120,7 @@ def test_a_report_of_several_lines_begins_on_its_own(capfd: pytest.CaptureFixtur
 
 
 def test_a_program_that_cannot_be_executed(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It is said like everything else, with the verb before it and the reason, to a pipe as to a log."""
+    """The message has the usual form, with the verb and the reason, on stderr and in a log."""
     missing = Failure("exec /x", errno=2, hint="/x is there, but its interpreter /bin/y is not")
     line = "exec /x: no such file or directory; /x is there, but its interpreter /bin/y is not"
     report.failure("run", missing)

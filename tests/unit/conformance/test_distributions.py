@@ -106,7 +106,7 @@ def test_the_newest_of_pyenvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def keyring(tmp_path: Path) -> archive.Archive:
-    """An archive with a package of keys, in this machine's files."""
+    """An archive that has a package of keys, among this machine's lists."""
     (tmp_path / "package/DEBIAN").mkdir(parents=True)
     control = "Package: keys\nVersion: 1\nArchitecture: all\nMaintainer: nobody <a@example.org>\n"
     (tmp_path / "package/DEBIAN/control").write_text(f"{control}Description: keys\n")
@@ -145,7 +145,7 @@ def test_other_keys_are_not_used(
 
 
 def test_roots_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are found by their names, with what it takes to enter them; a new one replaces an older one."""
+    """A kept root is found by its name, with its variables and binds; a newer one replaces an older one."""
     monkeypatch.setattr(root, "PLACE", tmp_path)
     assert root.kept() == {}
     for text in ("old", "new"):
@@ -162,7 +162,7 @@ def test_roots_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_clone_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last commit and what has changed since; what was built there stays."""
+    """It gets the last commit and all later changes; what was built in the clone stays."""
     top = tmp_path / "top"
     git = ["git", "-C", str(top), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     monkeypatch.setattr(root, "TOP", top)

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Told:
-    """Stands for a root file system: it says what dpkg-query would."""
+    """Stands for a root file system, and answers like dpkg-query."""
 
     def succeed(self, *words: str) -> str:
-        """Say it."""
+        """Return the answer."""
         assert words[0] == "dpkg-query"
         return "podman 5.4.2+ds1-2+b2\ndocker.io 26.1.5+dfsg1-9\ncontainerd 1.7.24~ds1-6\n"
 

@@ -108,7 +108,7 @@ def test_modules_come_after_those_they_need(modules: Path) -> None:
 
 
 def test_the_first_file_system_is_an_archive(modules: Path, tmp_path: Path) -> None:
-    """As cpio(1) of busybox reads it."""
+    """The cpio of busybox can unpack it."""
     assert BUSYBOX is not None
     file = io.BytesIO()
     initramfs.write(file, modules, "echo job", BUSYBOX)
@@ -174,7 +174,7 @@ def test_what_another_architecture_needs(
 
 
 def test_each_kind_of_machine_has_two_lines() -> None:
-    """One for its kernel, one for what its tests say."""
+    """It has two serial lines: one for the kernel's messages, one for the output of the tests."""
     for name, kind in machine.KINDS.items():
         assert "OUTPUT" in kind.second, name
         assert kind.line.startswith("/dev/ttyS"), name

@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Iterator[int]:
     ],
 )
 def test_users(root: int, text: str, wanted: tuple[int, ...]) -> None:
-    """The first group is one of the additional ones as well (CVE-2022-36109)."""
+    """The user's group is among the additional groups as well (CVE-2022-36109)."""
     uid, gid, *_ = wanted
     assert accounts.find(root, text) == {"uid": uid, "gid": gid, "additionalGids": [*wanted[1:]]}
 

@@ -39,7 +39,7 @@ def labelled(made: Layout, word: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def several(tmp_path: Path) -> str:
-    """A layout of three images, one of them for several platforms."""
+    """Make a layout of three images, one of them for several platforms."""
     made = Layout(tmp_path / "image")
     made.add("one", labelled(made, "one"))
     made.add("two:2.0", labelled(made, "two"))
@@ -234,7 +234,7 @@ def test_several_images_in_an_archive(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_is_a_link_to_another(tmp_path: Path) -> None:
-    """Docker wrote them when two layers were the same."""
+    """Docker wrote such archives when two layers were equal."""
     path = images.archive(tmp_path / "image", DATA, DATA)
     with tarfile.open(path) as tar, tarfile.open(tmp_path / "linked", "w") as linked:
         for member in tar:

@@ -26,7 +26,10 @@ HIGH = layer(folder("./", 0o710, uid=5), Entry("etc/.wh.old"), Entry("etc/new", 
 
 
 def test_chain_ids() -> None:
-    """The example of the image specification: each is the digest of the one below and the layer's own."""
+    """This is the example of the image specification.
+
+    An id is the digest of the id below and the layer's digest.
+    """
     a, b, c = (digest(name.encode()) for name in "abc")
     two = digest(f"{a} {b}".encode())
     assert layer_store.chain_ids([a, b, c]) == [a, two, digest(f"{two} {c}".encode())]
@@ -40,7 +43,7 @@ def test_the_place_of_a_layer() -> None:
 
 
 def made(tmp_path: Path, *layers: bytes, name: str = "made") -> list[str]:
-    """Make a bundle; return its layers."""
+    """Make a bundle, and return the directories of its layers."""
     image = layout(tmp_path / f"image-{name}", *layers, settings={"User": "app"})
     bundle.make(str(image), str(tmp_path / name), layers=str(tmp_path / "store"))
     return (tmp_path / name / "layers").read_text().splitlines()
@@ -157,7 +160,7 @@ def test_a_layer_of_which_nothing_is_known(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("change", ["lost", "replaced"])
 def test_a_claim_counts_as_long_as_its_word_does(tmp_path: Path, change: str) -> None:
-    """A bundle's is its list; without one, or with a bundle of another kind in its place, there is none."""
+    """A bundle's claim counts only while the bundle has its list of layers."""
     (tmp_path / "store/users").mkdir(parents=True)
     box = tmp_path / "box"
     box.mkdir()

@@ -77,7 +77,10 @@ def test_the_bytes_say_how_they_are_compressed(how: str, data: bytes) -> None:
 
 
 def test_several_members_one_after_another() -> None:
-    """Pigz and stargz write gzip so, zstd:chunked writes frames, among them some to skip."""
+    """Some programs (pigz, stargz) write several gzip members.
+
+    zstd:chunked writes several frames, some of which are skipped.
+    """
     members = b"".join(gzip.compress(DATA[at : at + 300_000]) for at in range(0, len(DATA), 300_000))
     assert read(streams.decompressed(io.BytesIO(members + bytes(600_000)), "it")) == DATA
     skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip"

@@ -84,7 +84,7 @@ def test_kinds(kind: bytes, wanted: int) -> None:
     ],
 )
 def test_times(pax: dict[str, str], times: tuple[int, int]) -> None:
-    """A float has not enough digits for nanoseconds, which is what tarfile makes of them."""
+    """Python's tarfile makes floats of times, and a float has not enough digits for nanoseconds."""
     assert one(Entry("x", pax=pax)).times == times
 
 
@@ -169,7 +169,7 @@ def test_the_data_need_not_be_read() -> None:
 
 
 def test_the_first_header_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newer versions of tarfile refuse a size below zero, and then begin with what is behind it."""
+    """Newer versions of tarfile refuse a negative size, and then read the next block as the first header."""
 
     def strict(info: tarfile.TarInfo, count: int) -> int:
         if count < 0:

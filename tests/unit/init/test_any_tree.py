@@ -17,10 +17,10 @@ pytestmark = as_root
 
 
 def make(root: int, path: str, _kind: str) -> int:
-    """Have the init program look for a directory, and make it where it is missing.
+    """Let the init program resolve a directory, and make it where it is missing.
 
     Raises:
-        OSError: the init program's.
+        OSError: what the init program reports.
 
     """
     made = Program()

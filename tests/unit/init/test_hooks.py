@@ -65,7 +65,7 @@ def script(text: str, **how: object) -> Program:
 
 
 def outputs(outcome: Outcome) -> tuple[bytes, bytes]:
-    """Return what the hook wrote to stdout and stderr, as it is told with a failure."""
+    """Return what the hook wrote to stdout and stderr, as the report has it."""
     assert outcome.report is not None
     said = outcome.report.said
     (size,) = struct.unpack_from("=I", said)
@@ -105,7 +105,7 @@ def test_how_it_ends(case: Case, limit: int) -> None:
 
 
 def test_too_late() -> None:
-    """It is killed, with what it has started."""
+    """A hook that takes too long is killed, together with the processes it has started."""
     outcome = carry_out(script("echo $$; sleep 1000 & echo $!; sleep 1000", limit=SECOND // 5))
     assert outcome.report is not None
     assert outcome.report.detail & 0xFFFF == LATE
@@ -144,7 +144,10 @@ def test_it_cannot_be_started(words: tuple[str, ...], number: int) -> None:
 
 
 def test_what_it_gets(tmp_path: Path) -> None:
-    """The state with the pid of the container's process; its environment; a directory; no descriptors."""
+    """A hook gets its environment, a working directory, and no further descriptors.
+
+    The state has the pid of the container's process.
+    """
     place = tmp_path / "seen"
     text = f"(cat; echo; echo $PPID; pwd; echo $A; ls /proc/self/fd; cat /proc/self/stat) > {place} 2>&1"
     outcome = carry_out(
@@ -167,7 +170,7 @@ def test_the_home(tmp_path: Path, home: bool) -> None:
 
 
 def test_who_does_not_read_the_state() -> None:
-    """More than a pipe holds, to a hook that wants to know none of it, or a part of it."""
+    """The state is larger than a pipe, and the hook reads none of it, or only a part."""
     big = "x" * 300_000
     for text in ("true", "exec <&-; true", "head -c 10 >/dev/null"):
         assert carry_out(script(text, state=(big, big))).out == "went on\n"
@@ -189,7 +192,7 @@ def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 1, 2), (1, 2), (2,)])
 def test_where_stdio_is_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
-    """Its pipes have these numbers then; none may take another one's place."""
+    """The hook's pipes then get the numbers 0 to 2 themselves; they must not overwrite each other."""
     place = tmp_path / "seen"
 
     def close() -> None:

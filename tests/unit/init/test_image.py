@@ -30,7 +30,7 @@ MOST = 44 << 10  # bytes: what every start of a container copies
 
 
 def test_both_lists_of_operations_are_one() -> None:
-    """operations.def numbers what plan/program.py encodes."""
+    """operations.def has the same numbers as plan/program.py."""
     text = (INIT / "operations.def").read_text()
     assert dict(re.findall(r'^OPERATION\((\w+), "(\w*)"\)', text, re.MULTILINE)) == SIGNATURES
     assert re.findall(r"^OPERATION\((\w+),", text, re.MULTILINE) == list(SIGNATURES)
@@ -61,7 +61,7 @@ def test_it_is_small() -> None:
 
 
 def carried(data: bytes) -> int:
-    """Return how many bytes of an ELF file are code and data: there is a hole between large pages."""
+    """Return how many bytes of an ELF file are code and data, without the gap between large pages."""
     (start,) = struct.unpack_from("=Q", data, 32)
     size, count = struct.unpack_from("=HH", data, 54)
     rows = [struct.unpack_from("=IIQQQQQQ", data, start + number * size) for number in range(count)]
@@ -69,7 +69,7 @@ def carried(data: bytes) -> int:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield kind and flags of each program header of an ELF file."""
+    """Yield the kind and the flags of each program header of an ELF file."""
     (start,) = struct.unpack_from("=Q", data, 32)
     size, count = struct.unpack_from("=HH", data, 54)
     for number in range(count):
@@ -88,7 +88,7 @@ def test_it_needs_nothing_and_has_no_page_to_write_and_execute() -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="whom no mode of a file holds back")
 def test_it_is_sealed() -> None:
-    """Not even the host's root writes to it, changes its size, or opens it for writing through /proc."""
+    """Not even the host's root can write to it, change its size, or open it for writing through /proc."""
     fd = init_program.image()
     try:
         assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == flags.F_SEAL_ALL
@@ -113,7 +113,7 @@ def test_it_is_sealed() -> None:
 
 
 def see(pid: int) -> dict[str, object]:
-    """Return what can be seen of a process."""
+    """Return what another process can see of this one in /proc."""
     proc = Path(f"/proc/{pid}")
     caught: list[int] = []
     for how in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
@@ -135,7 +135,10 @@ class TestRunning:
     pytestmark = as_root
 
     def test_what_is_seen_of_it(self) -> None:
-        """While it waits: its name, no environment, nothing that can be written to, the socket alone."""
+        """While it waits, it has its own name, no environment and only the socket.
+
+        Its file cannot be written to.
+        """
         found: list[dict[str, object]] = []
 
         def look(pid: int) -> bytes:

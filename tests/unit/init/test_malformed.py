@@ -18,7 +18,7 @@ HUGE = (0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
 
 def good(*, trace: bool = False) -> bytes:
-    """Return a program that shows that it was carried out: it sends a word first of all."""
+    """Return a program that first sends a message, which shows that it is carried out."""
     made = Program()
     made.slot("other")
     made.add(STEP, "SEND", ord("R"))
@@ -58,7 +58,7 @@ def test_what_these_are_made_of_is_good(trace: bool) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("change", [*HUGE, -1, +1, 2, 8])
 def test_every_field_of_the_header(name: str, change: int) -> None:
-    """Whatever a count says must be what is there; flags are those that are known."""
+    """A count must agree with the size of the buffer, and only known flags are allowed."""
     data = good()
     own = struct.unpack_from("=I", data, 4 * FIELDS.index(name))[0]
     for value in {change & 0xFFFFFFFF, (own + change) & 0xFFFFFFFF} - {own}:
@@ -129,7 +129,10 @@ WRONG["o"] = WRONG["i"]
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SIGNATURES[name].strip("n")])
 def test_every_argument_of_every_operation(name: str) -> None:
-    """Each in its bounds, or nothing of the program is done; the operation comes last."""
+    """An argument out of its bounds in the last operation.
+
+    Then even the first operation is not carried out.
+    """
     made = Program()
     for slot in ("a", "b"):
         made.slot(slot)
@@ -190,6 +193,6 @@ def test_a_directory_and_a_pipe_are_no_program() -> None:
 
 
 def test_no_operation() -> None:
-    """A program that has nothing to do is one."""
+    """A program without operations is valid, and does nothing."""
     outcome = carry_out(Program().encode({"socket": SOCKET}))
     assert (outcome.status, outcome.report, outcome.told) == (0, None, [])

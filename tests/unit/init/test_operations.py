@@ -68,7 +68,10 @@ def test_what_status_shows(operation: tuple[str, *tuple[int, ...]], name: str, v
 
 
 def test_the_user_and_the_rights() -> None:
-    """KEEPCAPS, groups, user, capabilities, the ambient ones: the order of Identity."""
+    """Keep capabilities, set groups and user, then set capabilities and the ambient ones.
+
+    The order of the step Identity.
+    """
     made = program(("PRCTL", 8, 1))
     made.add(STEP, "GROUPS", made.blob(struct.pack("=3I", 5, 1 << 20, 9)))
     made.add(STEP, "GROUP", 1 << 31)
@@ -111,7 +114,7 @@ def test_become_root(stay: int) -> None:
 
 
 def keep_rights() -> None:
-    """Raise all capabilities in the ambient set: a user that is not 0 keeps them over execve only there."""
+    """Put all capabilities into the ambient set. A user other than 0 keeps them over execve only there."""
     effective, permitted, _inheritable = _linux.capget(0)
     set_capabilities(effective, permitted, permitted)
     for number in range(64):
@@ -121,7 +124,10 @@ def keep_rights() -> None:
 
 @pytest.mark.parametrize("maps", [((0, 100, 10),), ((50, 100, 10),)], ids=["with a root", "without"])
 def test_become_root_of_a_user_namespace(maps: tuple[tuple[int, int, int], ...]) -> None:
-    """Where it maps no 0: the ids of the process to be."""
+    """Become root of the user namespace.
+
+    If that does not map 0, become the user that the container's process will be.
+    """
     inner = maps[0][0]
 
     def go(pid: int) -> bytes:
@@ -147,7 +153,7 @@ def test_name() -> None:
 
 
 def test_wipe() -> None:
-    """Strings that are not needed any more are nowhere in its memory; what comes after them stays."""
+    """Strings that are no longer needed are removed from memory; the strings after them stay."""
     made = Program()
     made.add(STEP, "NAME", made.text("secret"))
     end = len(made.strings)
@@ -167,7 +173,7 @@ LIST = "for f in /proc/self/fd/*; do [ -e $f ] && echo ${f##*/}; done; true"
 
 
 def descriptors(out: str) -> list[int]:
-    """Return the descriptors that LIST has printed, without the one that it was read through."""
+    """Return the descriptors that LIST has printed, without that of the listing itself."""
     return sorted(int(line) for line in out.split())
 
 
@@ -181,7 +187,7 @@ def descriptors(out: str) -> list[int]:
     ],
 )
 def test_keep_closes_all_the_rest(passed: int, stay: tuple[int, ...] | None, left: set[int]) -> None:
-    """Slots stay open up to execve and no longer; what is passed goes to the program."""
+    """Slots stay open until execve; the descriptors that are passed on stay open after it as well."""
 
     def many() -> None:
         for fd in (*range(3, 12), 777, 1000):
@@ -241,7 +247,7 @@ def test_stdio_null() -> None:
 
 @pytest.mark.parametrize("there", ["a null device", "another device", "a fifo", "nothing", "a symlink"])
 def test_own_null(root: Path, opened: Callable[..., int], there: str) -> None:
-    """A null device in the container takes the place of the host's; anything else is let alone."""
+    """A null device of the container replaces the host's on stdio; any other file there is not used."""
     place = root / "dev/null"
     if there == "a null device":
         os.mknod(place, 0o20666, os.makedev(1, 3))
@@ -260,7 +266,7 @@ def test_own_null(root: Path, opened: Callable[..., int], there: str) -> None:
 
 
 def test_own_null_with_stdin_closed(root: Path, opened: Callable[..., int]) -> None:
-    """The descriptor that is opened has the number of one of stdio then."""
+    """When stdin is closed, open(2) returns 0. That descriptor must be closed again."""
     os.mknod(root / "dev/null", 0o20666, os.makedev(1, 3))
     made, slots = inside(root, opened)
     made.add(STEP, "OWN_NULL")
@@ -295,7 +301,7 @@ def test_write(tmp_path: Path, opened: Callable[..., int]) -> None:
 
 
 def test_setns_and_clone(opened: Callable[..., int]) -> None:
-    """Into another's namespaces, by a pidfd; then a child of ours is born in its pid namespace."""
+    """Join the namespaces of another process by its pidfd; then the child is born in its pid namespace."""
     new = flags.CLONE_NEWPID | flags.CLONE_NEWUTS
     pid, pidfd = _linux.clone3(new, signal.SIGCHLD, -1)
     if pid == 0:

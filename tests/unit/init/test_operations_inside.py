@@ -87,7 +87,10 @@ def test_memory_policy() -> None:
 
 @pytest.mark.parametrize("first", ["thread-self/comm", "thread-self/attr/nosuch/exec"])
 def test_procfs_and_label(first: str) -> None:
-    """It is a procfs of its own, on which nothing can be mounted; a file that is not there has another."""
+    """A label is written through a procfs of our own, where no container can have mounted anything.
+
+    If the first file does not exist, the second one is written.
+    """
     made = Program()
     slot = made.slot("procfs")
     made.add(STEP, "PROCFS", slot)
@@ -109,7 +112,7 @@ def test_procfs_and_label(first: str) -> None:
 
 
 def terminal(root: Path, operation: Callable[[Program], None], *, closed: bool = False) -> str:
-    """Have a process with a terminal print what it has; return that, and see that all went well."""
+    """Let a process with a terminal print what it has; check that all went well, and return that."""
 
     def mount() -> None:
         (root / "dev/pts").mkdir()
@@ -243,7 +246,7 @@ def test_cwd(tmp_path: Path) -> None:
 
 
 def test_cwd_that_only_the_user_may_enter(tmp_path: Path) -> None:
-    """As with a file system of the user's own (FUSE), where root is let alone."""
+    """Root may not enter a file system of the user's own (FUSE), so the directory is entered as the user."""
     os.chmod(tmp_path.parent, 0o755)
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
@@ -276,14 +279,14 @@ def test_seccomp(listener: int) -> None:
 
 
 def fifo(path: Path) -> int:
-    """Make a fifo and open both its ends."""
+    """Make a fifo and open both of its ends."""
     os.mkfifo(path)
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
 @pytest.mark.parametrize("word", [b"A", b"xyzA"])
 def test_await(tmp_path: Path, word: bytes) -> None:
-    """After the word the socket is closed, and a failure is told to the other fifo."""
+    """After the word from `start` the socket is closed, and a failure is reported through the other fifo."""
     go, answers = fifo(tmp_path / "go"), fifo(tmp_path / "answers")
 
     def go_on(_pid: int) -> bytes:
@@ -325,7 +328,7 @@ def test_rlimit() -> None:
 
 
 def test_stdio_owner(tmp_path: Path) -> None:
-    """Pipes become the process's, files stay whose they are."""
+    """Pipes get the process's user as owner; files keep theirs."""
     place = tmp_path / "file"
 
     def files() -> None:
@@ -353,7 +356,7 @@ def test_execute() -> None:
 
 
 def test_words_and_environment_arrive_as_they_are() -> None:
-    """In their order, the same variable twice included, and bytes that are no text."""
+    """The order stays, a variable may occur twice, and bytes need not be text."""
     env = ("B=1", "A=2", "B=3")
     assert good(carry_out(execute(Program(), "env", env=env))) == "B=1\nA=2\nB=3\n"
     script = 'printf %s "$0$1" | od -A n -t x1'
@@ -364,7 +367,7 @@ def test_words_and_environment_arrive_as_they_are() -> None:
 
 
 def test_times() -> None:
-    """Begin and end of each operation, in order, before execve."""
+    """The begin and the end of each operation are sent in order, before execve."""
     made = execute(program(*[("UMASK", 0)] * 2500), "true")
     outcome = carry_out(made, trace=True)
     assert outcome.status == 0

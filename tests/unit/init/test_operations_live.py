@@ -25,7 +25,7 @@ LOCATED = struct.Struct("=IiQB")
 
 
 def test_deadline(root: Path) -> None:
-    """A blocked process ends; until then it gets no other signal."""
+    """A process that is blocked is ended by SIGALRM; all other signals are blocked until then."""
     seen: list[int] = []
 
     def look(pid: int) -> bytes:
@@ -49,7 +49,7 @@ def test_deadline_that_is_no_time(root: Path) -> None:
 def here(
     root: Path, opened: Callable[..., int], *operations: tuple[Any, ...], listed: int = -1, **given: Any
 ) -> Outcome:
-    """Carry out operations in a root that is no mount of its own."""
+    """Carry out operations in a root that is not a mount of its own."""
     made = Program()
     made.add(STEP, "TREE", made.slot("made"), made.slot("proc"), STATX_MNT_ID)
     made.add(STEP, "ROOT_IS", made.slot("root"))
@@ -80,7 +80,7 @@ def test_root_is_no_directory(root: Path, opened: Callable[..., int], place: str
 
 
 def test_base(root: Path, tmp_path: Path, opened: Callable[..., int]) -> None:
-    """What is made on a mount that is there goes on the list; on another it does not."""
+    """A directory that is made on the named mount is written to the list; on another mount it is not."""
     list_of = tmp_path / "made"
     listed = opened(list_of, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     top = opened(root, os.O_PATH)
@@ -161,7 +161,7 @@ def test_what_the_container_has_there_by_now_stays(root: Path) -> None:
 
 
 def test_more_than_can_be_taken_back(root: Path) -> None:
-    """Then it is not made."""
+    """If the program could not undo it, nothing is made."""
     tree = Tree(root).add("TAKE_BACK")
     for number in range(3):
         tree.add("PLACE", f"/{number}/" + "/".join("d" for _ in range(1500)), 0, "place")
@@ -200,7 +200,10 @@ def test_locate(root: Path) -> None:
 
 
 def test_detach(root: Path) -> None:
-    """With all that is below it, and not by its name: something else has that now."""
+    """All mounts below it go as well.
+
+    The mount is found by its descriptor: its old name may be another directory by then.
+    """
     tree = Tree(root).tmpfs("one").attach("one", "/etc").tmpfs("two").attach("two", "/etc/below")
     tree.add("LOCATE", "/etc", 0, "found").add("SEND", ord("Q")).add("WAIT", ord("A")).add("DETACH", "found")
 
@@ -218,7 +221,7 @@ def test_detach_of_what_is_no_mount(root: Path, slot: str, number: int) -> None:
 
 
 def test_detach_what_is_locked(root: Path) -> None:
-    """A mount that came with a user namespace's tree."""
+    """A mount that was copied into a new user namespace cannot be unmounted there."""
     place = str(root / "etc")
     tree = Tree(root, attach=False)
 

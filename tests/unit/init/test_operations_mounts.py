@@ -47,7 +47,7 @@ def test_fsopen(root: Path) -> None:
 
 @pytest.mark.parametrize(("there", "mode"), [(0o1750, "1750"), (None, "1777")])
 def test_fsmode_takes_the_mode_of_what_is_covered(root: Path, there: int | None, mode: str) -> None:
-    """Not of what was made for it."""
+    """The file system gets the mode of a directory that was there, but not of one that was made for it."""
     if there is not None:
         (root / "tmp").mkdir()
         (root / "tmp").chmod(there)
@@ -77,7 +77,7 @@ def test_is_mounted(root: Path) -> None:
 
 
 def layers(root: Path, tmp_path: Path, tree: Tree, *names: str) -> None:
-    """Open directories, each with a file of its own name, into slots of their names."""
+    """Open directories, each with one file of the same name, into slots with these names."""
     for name in names:
         (tmp_path / name).mkdir()
         if name != "work":
@@ -122,7 +122,7 @@ def test_fslayers_of_a_slot_that_is_none(root: Path) -> None:
 
 
 def test_fslayer(root: Path, tmp_path: Path) -> None:
-    """Descriptors as layers came with Linux 6.13; before, it is refused."""
+    """Descriptors as layers came with Linux 6.13; older kernels refuse them."""
     tree = Tree(root)
     layers(root, tmp_path, tree, "a", "b", "upper", "work")
     for name, slot in (("lowerdir+", "a"), ("lowerdir+", "b"), ("upperdir", "upper"), ("workdir", "work")):
@@ -143,7 +143,7 @@ def test_restrict_like(root: Path) -> None:
 
 
 def test_label_mount(root: Path) -> None:
-    """Without SELinux the name of its attribute is as good as any other; a proc has none."""
+    """Without SELinux its attribute can have any value."""
     tree = Tree(root).tmpfs("mount").add("LABEL_MOUNT", "mount", b"label\0").attach("mount", "/etc")
     selinux = Path("/sys/fs/selinux").is_dir() and any(Path("/sys/fs/selinux").iterdir())
     if selinux:
@@ -170,7 +170,7 @@ def test_attributes(root: Path, tmp_path: Path, deep: int) -> None:
 
 
 def test_below(root: Path, tmp_path: Path) -> None:
-    """What is mounted below a mount, and not the mount itself."""
+    """The mounts below a mount are changed, and the mount itself is not."""
     for name in ("sub", "with space\\", "sub/deep"):
         (tmp_path / "source" / name).mkdir(parents=True, exist_ok=True)
 
@@ -304,7 +304,7 @@ def test_ask_ends_at_another_word(root: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 64])
 def test_receive(root: Path, tmp_path: Path, opened: Callable[..., int], count: int) -> None:
-    """Descriptors come in the order they are sent in, into slots that follow each other."""
+    """Descriptors arrive in the order in which they are sent, in consecutive slots."""
     fds = [opened(tmp_path / f"file{number}", os.O_RDWR | os.O_CREAT) for number in range(count)]
     tree = Tree(root)
     first = tree.made.slots_of("batch", count)
@@ -332,7 +332,7 @@ def test_receive_refuses_fewer(root: Path, opened: Callable[..., int]) -> None:
 
 
 def test_unlock(tmp_path: Path, opened: Callable[..., int]) -> None:
-    """What the parent has locked: it is the same open file."""
+    """The program can release the parent's lock, because both have the same open file description."""
     place = tmp_path / "locks"
     held, other = (opened(place, os.O_RDWR | os.O_CREAT) for _ in range(2))
     part = struct.pack("=qq", 5, 1)

@@ -43,7 +43,7 @@ def test_make_cwd(root: Path, path: str) -> None:
 
 
 def test_make_cwd_goes_through_no_door(root: Path, tmp_path: Path) -> None:
-    """CVE-2024-45310: /proc/1/root leads to the host in a container that sees its processes."""
+    """CVE-2024-45310: in a container that sees processes of the host, /proc/1/root leads to the host."""
     (root / "door").symlink_to(f"/proc/{os.getpid()}/root{tmp_path}/made")
     tree = Tree(root)
     tree.before = lambda: _linux.mount("proc", str(root / "proc"), "proc", 0, None)
@@ -97,7 +97,7 @@ def test_console_that_is_something_else(root: Path, there: str) -> None:
 
 
 def test_a_terminal_of_the_tree_that_is_made(root: Path) -> None:
-    """Where no devpts is given the one at /dev/pts in the root is taken, which must be one."""
+    """If the slot of the devpts is empty, /dev/pts of the root is used, and it must be a devpts."""
     refused(Tree(root).add("TERMINAL", "pts", "slave", b"", 0), "TERMINAL", errno.ENOENT, 1)
     tree = Tree(root).add("PLACE", "/dev/pts", 0, "place").add("TERMINAL", "pts", "slave", b"", 0)
     refused(tree, "TERMINAL", errno.EINVAL, 2)
@@ -135,14 +135,14 @@ def test_clocks_that_the_kernel_refuses() -> None:
 
 
 def nobody() -> None:
-    """Become a user without rights who can be root of a user namespace."""
+    """Become a user without rights, who may make a user namespace and be root there."""
     os.setresgid(1234, 1234, 1234)
     os.setresuid(1234, 1234, 1234)
 
 
 @pytest.mark.parametrize(("last", "number"), [(0, 0), (1, errno.EPERM)])
 def test_try_setns(opened: Callable[..., int], last: int, number: int) -> None:
-    """A refusal is a failure only the last time; what was entered is not entered again."""
+    """A refusal is a failure only at the last try; a namespace that was joined is not joined again."""
     slots = {"uts": opened("/proc/self/ns/uts")}
     made = program(("TRY_SETNS", 1, flags.CLONE_NEWUTS, last), slots=("uts",))
     outcome = carry_out(made, slots, before=nobody)
@@ -154,7 +154,7 @@ def test_try_setns(opened: Callable[..., int], last: int, number: int) -> None:
 
 
 def test_send_table(root: Path) -> None:
-    """The mount is named by its place below the root; the table is our own, to be read by the parent."""
+    """The program sends the place of the mount below the root, and its own mount table for the parent."""
     tree = (
         Tree(root)
         .tmpfs("mount")
@@ -186,14 +186,17 @@ def classic(root: Path, tmp_path: Path, *shared: str) -> Tree:
 
 
 def rooted(tree: Tree) -> Tree:
-    """Append what makes the root's tree, as with the new calls."""
+    """Add the operations that make the root's tree, as with the new mount API."""
     tree.add("PROPAGATION_BUT_STAGED", mo.SLAVE).add("TREE", "list", "proc", 0x1000)
     tree.add("OPEN_PATH", str(tree.root), 0, "found").add("CLONE_SLOT", "found", 1, "root")
     return tree.add("CLOSE", "found").add("ATTACH_ROOT", "root", str(tree.root), 1)
 
 
 def test_classic(root: Path, tmp_path: Path) -> None:
-    """The same operations, and the same tree; the staging place is gone when the root is entered."""
+    """The operations after it are the same as with the new mount API, and so is the tree.
+
+    The staging place is gone in the end.
+    """
     tree = rooted(classic(root, tmp_path)).tmpfs("mount", "size=1m", attributes=mo.NOSUID | mo.RDONLY)
     tree.attach("mount", "/etc").add("MASK", "/bin").add("READONLY", "/dev").add("LEAVE_STAGING", 0)
     tree.add("PIVOT").add("LEAVE_STAGING", 1)
@@ -204,7 +207,7 @@ def test_classic(root: Path, tmp_path: Path) -> None:
 
 
 def test_classic_copies_what_is_shared_before_it_is_cut_off(root: Path, tmp_path: Path) -> None:
-    """A source that exchanges mount events with the host keeps its peers; all else is cut off."""
+    """A shared source keeps its peers on the host; all other mounts become private."""
     source = tmp_path / "source"
     source.mkdir()
 
@@ -224,7 +227,7 @@ def test_classic_copies_what_is_shared_before_it_is_cut_off(root: Path, tmp_path
 
 
 def test_classic_where_all_is_shared(root: Path, tmp_path: Path) -> None:
-    """There is no place for mounts that the host must not see."""
+    """If all mounts are shared, there is no staging place that the host would not see."""
     tree = classic(root, tmp_path, "/", str(tmp_path))
     tree.before = lambda: _linux.mount(None, "/", None, flags.MS_REC | flags.MS_SHARED, None)
     refused(tree, "CLASSIC", errno.ENOSYS, 2)

@@ -24,7 +24,7 @@ DIRECTORY, FILE, DEVICE = stat.S_IFDIR, stat.S_IFREG, stat.S_IFCHR
 
 
 def below(root: Path) -> set[str]:
-    """Return what there is in a root but what it began with."""
+    """Return what there is in a root, without what it began with."""
     found = {str(path.relative_to(root)) for path in root.rglob("*")}
     return found - {"bin", "bin/busybox", "dev", "etc", "proc"}
 
@@ -83,7 +83,7 @@ def with_procfs(tree: Tree) -> None:
 def test_place_refuses(
     root: Path, prepare: Callable[[Path], None], path: str, rules: int, number: int
 ) -> None:
-    """Circles, files on the way, and the magic links of a procfs, which lead out of the root."""
+    """Symlinks in a circle, files on the way, and a procfs's magic links, which lead out of the root."""
     prepare(root)
     before = below(root)
     tree = Tree(root).add("PLACE", path, rules, "place")
@@ -93,7 +93,7 @@ def test_place_refuses(
 
 
 def test_attach_a_directory_and_a_file(root: Path, tmp_path: Path) -> None:
-    """What is missing is made as the mount is."""
+    """A missing mount point is made: a directory for a directory, a file for a file."""
     (tmp_path / "file").write_text("content")
     tree = Tree(root).tmpfs("mount", attributes=mo.NOSUID | mo.RDONLY).attach("mount", "/a/b")
     tree.add("CLONE_PATH", str(tmp_path / "file"), 0, "file").attach("file", "/c/d")
@@ -157,7 +157,7 @@ def test_attach_on_what_leads_to_the_root(root: Path) -> None:
     ],
 )
 def test_attach_knows_proc(root: Path, path: str, rules: int, procfs: bool, detail: int) -> None:
-    """CVE-2019-16884: what counts is what the mount point is, by whatever symlinks it was reached."""
+    """CVE-2019-16884: what counts is what the mount point really is, not the path that leads to it."""
     (root / "p").symlink_to("/proc")
     tree = Tree(root).tmpfs("mount").attach("mount", path, rules)
     if procfs:
@@ -192,7 +192,7 @@ def test_attach_a_source_that_was_deleted(root: Path, tmp_path: Path) -> None:
 
 
 def test_attach_where_the_place_was_opened_before(root: Path) -> None:
-    """It is taken from its slot; one that was taken away meanwhile is made again."""
+    """The slot has the mount point. If it was removed meanwhile, it is made again."""
 
     def remove(_pid: int) -> bytes:
         (root / "place").rmdir()
@@ -205,7 +205,7 @@ def test_attach_where_the_place_was_opened_before(root: Path) -> None:
 
 @pytest.fixture
 def notes(tmp_path: Path, opened: Callable[..., int]) -> int:
-    """The file of the list of what is made, as mountpoints.open_list() opens it."""
+    """Open the file for the list of mount points as mount_points.open_list() does."""
     return opened(tmp_path / "made", os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
 
@@ -281,7 +281,7 @@ def test_numbers_go_on_where_an_earlier_list_ends(root: Path, notes: int) -> Non
 
 
 def test_a_list_that_cannot_be_written_stops_it(root: Path, opened: Callable[..., int]) -> None:
-    """What cannot be noted is not made."""
+    """A mount point that cannot be written to the list is not made."""
     tree = Tree(root, listed=opened("/dev/full", os.O_WRONLY)).add("PLACE", "/a", 0, "place")
     refused(tree, "PLACE", errno.ENOSPC, 1 << 63)
     assert below(root) == set()
@@ -367,7 +367,7 @@ def test_symlink_that_must_be_that_one(root: Path, there: str | None) -> None:
 
 
 def test_mask(root: Path) -> None:
-    """A directory is hidden by an empty one, the same for all; anything else by the host's null device."""
+    """A directory is covered by an empty one, which all share; anything else by the host's null device."""
     (root / "etc/file").write_text("secret")
     (root / "etc/sub").mkdir()
     tree = Tree(root)
@@ -401,7 +401,7 @@ def test_what_cannot_be_covered(root: Path, name: str, path: str, number: int, d
 
 
 def checked(root: Path) -> Tree:
-    """Return a tree with one mount, whose mounts are asked for one by one."""
+    """Return a tree with one mount, which is checked with statmount(2)."""
     needs_statmount()
     return Tree(root, kind=STATX_MNT_ID_UNIQUE).tmpfs("mount", attributes=mo.NOSUID).attach("mount", "/etc")
 

@@ -83,7 +83,7 @@ LEFT_OUT = ("AWAIT",)
 
 
 def argument(name: str, place: int, kind: str) -> st.SearchStrategy[object]:
-    """Return what an argument can be."""
+    """Return the possible values of an argument."""
     found: dict[str, st.SearchStrategy[object]] = {
         "n": RESTRICTED.get((name, place), numbers),
         "s": words,
@@ -117,9 +117,10 @@ def build(rows: list[tuple[object, ...]]) -> Program:
 
 
 def in_a_root_of_its_own(place: Path) -> None:
-    """Leave the host's tree behind: whatever is made, removed or mounted by a path is in a tmpfs of ours.
+    """Leave the host's tree: what the program makes, removes or mounts by a path is in a tmpfs of the test.
 
-    No device works there, so that a node of any number does no harm; the null device is bound.
+    Device nodes do not work there, so that a node with any number does no harm; the null device is a bind
+    mount.
     """
     private()
     _linux.mount("tmpfs", str(place), "tmpfs", flags.MS_NODEV, "size=4m")
@@ -138,7 +139,7 @@ def in_a_root_of_its_own(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for the root, on which each program mounts one of its own."""
+    """A directory; each program mounts its own root on it."""
     return tmp_path_factory.mktemp("random")
 
 
@@ -146,7 +147,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.lists(operations, max_size=12), st.booleans())
 def test_no_program_crashes_it(place: Path, rows: list[tuple[object, ...]], trace: bool) -> None:
-    """It is pid 1 of a pid namespace, so that with it all is gone that it has started."""
+    """It is pid 1 of a pid namespace, so that all processes it has started end with it."""
 
     def open_slots() -> None:
         in_a_root_of_its_own(place)

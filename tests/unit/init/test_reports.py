@@ -25,7 +25,7 @@ FOUND_NOT_THERE, FOUND_DIRECTORY, FOUND_NO_MODE, FOUND_NO_PERMISSION = 1, 2, 3, 
 
 
 class Case(NamedTuple):
-    """An operation that fails: how it is added to a program; errno and detail."""
+    """An operation that fails, how it is added to a program, and the errno and the detail of the report."""
 
     name: str
     errno: int
@@ -149,7 +149,7 @@ def test_the_report(case: Case, before: int) -> None:
     ],
 )
 def test_execve_is_refused(tmp_path: Path, place: str, errno_: int, detail: int) -> None:
-    """The detail is the candidate that was taken."""
+    """The detail is the number of the path that was executed."""
     (tmp_path / "script").write_text("#!/nosuch/interpreter\n")
     (tmp_path / "text").write_text("echo\n")
     (tmp_path / place).chmod(0o755)
@@ -189,7 +189,7 @@ def test_a_program_that_the_user_may_not_execute(tmp_path: Path) -> None:
 
 
 def test_a_working_directory_that_nobody_may_enter(tmp_path: Path) -> None:
-    """The first try lets it be; the second one, with the user, tells."""
+    """A failure of the first try is ignored; the second try, as the user, reports it."""
     place = tmp_path / "place"
     place.mkdir(mode=0o700)
     made = program(("USER", 1234))
@@ -201,7 +201,7 @@ def test_a_working_directory_that_nobody_may_enter(tmp_path: Path) -> None:
 
 
 def test_a_working_directory_outside_the_root(tmp_path: Path) -> None:
-    """Through a descriptor that leads out of the root (CVE-2024-21626): that is the detail."""
+    """A descriptor leads out of the root (CVE-2024-21626); the detail says so."""
     made = program(("CHROOT", 1), slots=("root",))
     (tmp_path / "self").mkdir()
     made.add(STEP, "CWD", made.text("/self/fd/205"))
@@ -220,7 +220,7 @@ def test_a_working_directory_outside_the_root(tmp_path: Path) -> None:
 
 
 def test_a_short_write(tmp_path: Path) -> None:
-    """A control file that takes a part of what is written has not done what was asked."""
+    """If the kernel takes only a part of the text for a control file, that is a failure."""
     made = Program()
     made.add(STEP, "WRITE", made.slot("file"), made.blob(b"12345678"))
 
@@ -238,7 +238,7 @@ def test_a_short_write(tmp_path: Path) -> None:
 
 
 def test_times_of_what_failed() -> None:
-    """They come before the report; what failed has its own."""
+    """The times are sent before the report; the failed operation has a time, too."""
     made = program(("UMASK", 0), ("CHROOT", 1), ("UMASK", 0), slots=("empty",))
     outcome = carry_out(made, trace=True)
     rows = [row[0] for told in outcome.told for row in struct.iter_unpack("=QQQ", told.payload)]
@@ -247,7 +247,7 @@ def test_times_of_what_failed() -> None:
 
 
 def test_the_numbers_are_codes() -> None:
-    """The report carries the code, which words.Report reads back as the name."""
+    """The report has the code of the operation; failures.Report makes it a name again."""
     assert carry_out(shell(Program(), "true")).report is None
     assert NAMES[0] == "PRCTL"
 

@@ -20,7 +20,7 @@ library = names["later"]("_struct")
 
 
 def said(code: str) -> str:
-    """Run code after boot.py and a library that is to come later; return its output."""
+    """Run code after boot.py, and after a library that is imported later; return its output."""
     words = [sys.executable, "-I", "-c", SCRIPT + code, str(BOOT)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
@@ -52,7 +52,7 @@ except ImportError as exc:
 
 
 def test_the_module_that_os_keeps_under_a_name_of_its_own() -> None:
-    """Libraries import it so (ctypes does from 3.14 on), and os is no package."""
+    """Libraries import os.path by this name (ctypes does since 3.14), although os is not a package."""
     code = """
 del sys.modules["os.path"]
 import os.path

@@ -86,7 +86,7 @@ WHAT = {
 
 
 def made(directory: Path, what: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Compile a program, with more options of the compiler's, and try to make an image of it."""
+    """Compile a program with these compiler options, and try to make an image of it."""
     (directory / "made.c").write_text(SOURCE)
     compile_it = ["gcc", "-O1", "-w", "-no-pie", *options, f"-DWHAT={what}", "-o", "program", "made.c"]
     subprocess.run(compile_it, cwd=directory, check=True)
@@ -128,7 +128,10 @@ def test_what_belongs_to_a_process_is_refused(tmp_path: Path, what: str) -> None
 
 
 def test_what_the_dynamic_linker_fills_in_is_left_to_it(tmp_path: Path) -> None:
-    """A variable of the C library's that is copied into the program: it points into the library."""
+    """A variable of the C library (stdout) is copied into the program and points into the library.
+
+    An image must not keep its value.
+    """
     made(tmp_path, "made = 99")
     program = Program((tmp_path / "program").read_bytes())
     named = subprocess.run(["nm", tmp_path / "program"], capture_output=True, text=True, check=True).stdout
@@ -138,7 +141,7 @@ def test_what_the_dynamic_linker_fills_in_is_left_to_it(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_heap() -> None:
-    """Zeros between two parts are left out where they are many, and where there is room for one more part."""
+    """A long run of zeros between two parts is left out, unless there are too many parts already."""
     page, few, many = b"x" + bytes(PAGE - 1), bytes(APART - PAGE), bytes(APART)
     assert parts(b"") == parts(bytes(5 * PAGE)) == []
     assert parts(page + few + page + bytes(PAGE)) == [(0, APART + PAGE)]

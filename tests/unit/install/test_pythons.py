@@ -38,7 +38,7 @@ OBJECTS = {
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """What this Python was configured with, to be changed."""
+    """The configuration of this Python; a test may change it."""
     made = {"LIBPL": str(tmp_path), "LIBRARY": "libpython.a"}
     monkeypatch.setattr(pythons, "config", lambda name: made.get(name, ""))
     return made
@@ -59,7 +59,7 @@ def test_every_python_that_is_supported_has_a_row(
 
 
 def test_a_python_that_is_not_known(configured: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets no image, and what the newest one that is known needs."""
+    """It gets no image; the launcher is compiled as for the newest known version."""
     monkeypatch.setattr(pythons, "VERSION", (3, 99))
     said = pythons.header(b"")
     assert [line.split()[1] for line in said.splitlines()] == ["PYRUNC_REGISTRY", "PYRUNC_SEED"]
@@ -70,7 +70,7 @@ def test_the_seed_is_of_what_is_in_memory(configured: dict[str, str]) -> None:
 
 
 def test_the_seed_is_the_machine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a container writes may become keys of dictionaries: it shall not know how they are hashed."""
+    """Keys of dictionaries may come from a container, which must not be able to compute their hashes."""
     machine = Path("/etc/machine-id")
     own = machine.read_bytes() if machine.is_file() else b""
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
@@ -102,7 +102,7 @@ def test_modules_that_want_what_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_words_that_mean_something_elsewhere_only(configured: dict[str, str]) -> None:
-    """As Debian's Python 3.13 and 3.14 have them, whose build directory nobody has."""
+    """Debian's Python 3.13 and 3.14 name a file of their build directory, which no other machine has."""
     configured["LIBS"] = "-ldl -lm"
     configured["MODLIBS"] = "-lm  Modules/_hacl/libHacl_Hash_SHA2.a \\ \\ /usr/lib/libother.a"
     assert pythons.words() == ["-ldl", "-lm", "/usr/lib/libother.a"]
@@ -119,7 +119,7 @@ def test_what_is_missing_is_said(configured: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\xff" * 61, b"pyrunc" * 100000])
 def test_content(tmp_path: Path, data: bytes) -> None:
-    """The program computes the same (current.c)."""
+    """The program in C (current.c) computes the same checksum as Python."""
     (tmp_path / "file").write_bytes(data)
     source = (
         (Path(pythons.__file__).parent / "current.c")

@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> str:
 
 
 def once_before(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Let something happen between the making of a state directory and its locking."""
+    """Do something once, after a state directory is made and before it is locked."""
     hold = store.hold
 
     def late(*arguments: Any, **named: Any) -> int:
@@ -44,7 +44,7 @@ def test_a_directory_that_is_deleted_before_it_is_locked(root: str, monkeypatch:
 
 
 def test_a_directory_that_somebody_else_has_made_anew(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second creator's record is not the first one's to take back."""
+    """Another creator has made the directory anew: the first one must not remove that record."""
 
     def steal() -> None:
         removed(root, "c1")
@@ -103,7 +103,7 @@ def test_what_cannot_be_undone_is_said_and_kept(root: str) -> None:
 
 
 def test_a_way_back_that_has_lost_its_directory(root: str) -> None:
-    """Deleted by hand and made anew by another creator: that one's stays."""
+    """The directory was deleted by hand and made anew by another creator: undo must leave it alone."""
     container, lock = creation.reserve(root, "c1")
     os.rmdir(container.directory)
     store.save(reserved(root, "c1"))
@@ -119,7 +119,10 @@ def test_now_is_rfc3339_with_nanoseconds() -> None:
 
 
 def test_a_time_is_the_interpreter_s() -> None:
-    """Of days of every kind: leap days and the days around them, ends of centuries, before the epoch."""
+    """The times are the same as the interpreter's.
+
+    On leap days and around them, at ends of centuries, and before 1970.
+    """
     for day in range(-50_000, 200_000, 13):
         at = day * 86_400 + day % 86_400
         assert creation.rfc3339(at * 1_000_000_000 + 5) == time.strftime(

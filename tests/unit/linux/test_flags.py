@@ -18,7 +18,7 @@ CONSTANTS = {name: value for name, value in vars(flags).items() if name.isupper(
 
 
 def _code(path: Path) -> str:
-    """Return a file without its remarks and texts of several lines."""
+    """Return the text of a file without comments and docstrings."""
     return re.sub(r"#.*", "", re.sub(r'(?s)""".*?"""', "", path.read_text(encoding="utf-8")))
 
 
@@ -43,7 +43,7 @@ def test_file_systems_have_names() -> None:
 
 
 def _typed_again(code: str) -> list[str]:
-    """Return the constants of a module that have a number which is known by that name already."""
+    """Return the constants of a module that errno, signal or flags.py also have, with the same number."""
     found = []
     for names, numbers in re.findall(
         r"^([A-Z0-9_, ]+) = ((?:0[xob])?[0-9A-Fa-f_, xob]+)$", code, re.MULTILINE

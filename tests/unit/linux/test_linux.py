@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def private_mounts() -> None:
-    """Leave the host's mount namespace: nothing mounted after this outlives the process."""
+    """Enter a new mount namespace: what is mounted after this ends with the process."""
     _linux.unshare(flags.CLONE_NEWNS)
     _linux.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
 
 
 def detached_tmpfs(**options: str) -> int:
-    """A tmpfs that is attached nowhere."""
+    """Return a tmpfs that is not attached anywhere."""
     fs = _linux.fsopen("tmpfs", 0)
     for key, value in options.items():
         _linux.fsconfig(fs, flags.FSCONFIG_SET_STRING, key, value, 0)
@@ -373,7 +373,7 @@ class TestFlags:
                 _linux.prlimit(0, process.RLIMITS["RLIMIT_CORE"], wrong)  # type: ignore[arg-type]
 
     def test_a_signal_s_default(self) -> None:
-        """Of the process itself; an interpreter's own table of handlers stays as it is."""
+        """The process gets the default action; the interpreter's own table of handlers does not change."""
         code = (
             "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from pyrunc.linux import _linux\n"
             "signal.signal(signal.SIGUSR1, signal.SIG_IGN); os.kill(os.getpid(), signal.SIGUSR1)\n"
@@ -392,12 +392,12 @@ class TestFlags:
 
 
 def test_one_build_serves_every_python() -> None:
-    """The limited API: no symbol of the interpreter that a later version may drop."""
+    """It uses the limited API only, which later versions of Python keep."""
     assert ".abi3." in (_linux.__file__ or "")
 
 
 def test_every_function_has_a_user_and_a_signature() -> None:
-    """One that only tests call is libc's to give them (tests/support/libc.py)."""
+    """The package itself uses each function; those that only tests need are in tests/support/libc.py."""
     root = Path(flags.__file__).resolve().parents[2]
     used = set()
     for folder in ("pyrunc", "install", "bench"):

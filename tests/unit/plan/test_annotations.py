@@ -20,7 +20,7 @@ TOP = Path(__file__).resolve().parents[3]
 
 
 def page() -> dict[str, str]:
-    """Return what docs/annotations.md says of each."""
+    """Return what docs/annotations.md says about each annotation."""
     rows = re.findall(
         r"^\| `([^`]+)` \| ([a-z ]+) \|", (TOP / "docs/annotations.md").read_text(), re.MULTILINE
     )

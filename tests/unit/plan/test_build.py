@@ -380,7 +380,7 @@ def test_the_directory_of_the_first_process_is_made_before_anything_is_read_only
 
 
 def test_exec_in_a_user_namespace_leaves_limits_to_the_parent() -> None:
-    """There the process itself could not raise a hard limit."""
+    """In a user namespace the process itself could not raise a hard limit."""
     command = {"cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]}
     for also, (parent, child) in (((), (0, 1)), (("user",), (1, 0))):
         made = build.build_exec(with_linux(also=also), command, REQUEST, 0)  # type: ignore[arg-type]
@@ -411,7 +411,7 @@ def test_hybrid_hosts_get_every_hierarchy() -> None:
 
 
 def test_the_unified_hierarchy_is_mounted_anew_only_with_a_cgroup_namespace() -> None:
-    """Without one the new mount would set the options of the whole host's hierarchy."""
+    """Without a cgroup namespace, a new mount would change the options of the host's own hierarchy."""
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
 
     ids = [{"containerID": 0, "hostID": 1000, "size": 2}]

@@ -34,7 +34,7 @@ def rules(text: str, *, defaults: bool = False) -> list[cd.DeviceRule]:
 
 
 def model(parsed: list[cd.DeviceRule], kind: str, major: int, minor: int, access: int) -> bool:
-    """Say what the specification means: for each bit the last rule that matches decides."""
+    """Return what the specification means: for each access, the last rule that matches decides."""
     for bit in (cd.READ, cd.WRITE, cd.MKNOD):
         if not access & bit:
             continue
@@ -53,7 +53,7 @@ def model(parsed: list[cd.DeviceRule], kind: str, major: int, minor: int, access
 
 
 def run(program: bytes, kind: str, major: int, minor: int, access: int) -> bool:
-    """Run a program as the kernel's interpreter would."""
+    """Run a program as the kernel does."""
     context = struct.pack("<III", access << 16 | (2 if kind == "c" else 1), major, minor)
     registers = [0] * 11
     at = steps = 0
@@ -85,7 +85,7 @@ def run(program: bytes, kind: str, major: int, minor: int, access: int) -> bool:
 
 
 def kernel_v1(writes: list[tuple[str, str]], kind: str, major: int, minor: int, access: int) -> bool:
-    """Say what version 1 does after these writes (security/device_cgroup.c, devcgroup_update_access)."""
+    """Return what version 1 allows after these writes (security/device_cgroup.c, devcgroup_update_access)."""
     allows = True
     kept: dict[tuple[str, str], set[str]] = {}
     for file, text in writes:

@@ -21,7 +21,7 @@ R = "/linux/resources/"
 
 
 def limits(resources: dict[str, Any], facts: CgroupFacts, *, update: bool = False) -> CgroupPlan:
-    """Return what is made of resources without the device rules."""
+    """Return the writes for these resources, without the device rules."""
     made = cgroups.plan({"linux": {"cgroupsPath": "/c"}}, facts, "id")
     made.writes = []
     cgroup_limits.add(made, resources, facts, update=update)

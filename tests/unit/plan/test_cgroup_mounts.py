@@ -26,7 +26,7 @@ def made(
     cgroups_path: str = "",
     **changes: Any,
 ) -> list[steps.Step]:
-    """Return the steps one cgroup entry becomes, from the one that enters the namespace on."""
+    """Return the steps for one cgroup mount, beginning with the one that enters the cgroup namespace."""
     config = with_linux(without=without, also=also)
     config["linux"]["cgroupsPath"] = cgroups_path
     config["mounts"] = [
@@ -94,7 +94,7 @@ def test_version_1_without_a_namespace_binds_the_containers_parts() -> None:
 
 @pytest.mark.parametrize(("own", "shown"), [("/", ""), ("/user/me", "/user/me"), ("/../x", "")])
 def test_where_a_container_without_the_right_to_a_cgroup_stays(own: str, shown: str) -> None:
-    """In the runtime's cgroup; one that is outside of what is mounted cannot be shown."""
+    """It stays in the runtime's cgroup. If that is outside of the mounted part, the whole part is shown."""
     names = (*V1_NAMES, "")
     host = hybrid(own=dict.fromkeys(names, own), rootless=True)
     found = mounts(made(cgroup=host, without=("cgroup",), cgroups_path="/by/name"))
@@ -124,7 +124,7 @@ def test_without_a_cgroup_of_its_own_and_without_a_namespace_nothing_is_shown() 
 def test_version_2_without_a_namespace_is_never_mounted_anew(
     also: tuple[str, ...], request_: Request
 ) -> None:
-    """It would set the options of the host's one hierarchy."""
+    """A new mount would change the options of the host's only hierarchy."""
     (step,) = made(without=("cgroup",), also=also, request=request_)
     assert isinstance(step, Mount)
     assert (step.kind, step.fstype, step.source) == ("late-bind", "bind", "/sys/fs/cgroup")

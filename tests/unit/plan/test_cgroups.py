@@ -129,7 +129,7 @@ class TestWithoutCgroups:
     def test_the_unified_one_beside_version_1_is_spared(
         self, facts: CgroupFacts, spared: tuple[str, ...]
     ) -> None:
-        """It is what an ordinary user's container does without even if a cgroup was asked for by name."""
+        """An ordinary user's container does without the unified cgroup, even if a cgroup was named."""
         assert cgroups.plan(config(cgroupsPath="/a"), facts, "id").spared == spared
 
 

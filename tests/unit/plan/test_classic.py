@@ -55,7 +55,10 @@ def test_it_is_shown() -> None:
 
 
 def test_who_opens_the_sources() -> None:
-    """Where init is another user, its parent, if that is root; an ordinary user is the same as its init."""
+    """The parent opens the sources if init is another user than root on the host.
+
+    With an ordinary user both are the same user, and init opens them.
+    """
     config = with_linux(also=("user",), uidMappings=MAPS, gidMappings=MAPS)
     assert one(plan(config, missing=MISSING).child, steps.ClassicMounts).handed
     assert not one(plan(small(), missing=MISSING).child, steps.ClassicMounts).handed

@@ -18,7 +18,7 @@ ONE = [{"containerID": 0, "hostID": 7, "size": 1}]
 
 
 def mounted(*options: str, space: object = "user", **entry: Any) -> Mount:
-    """Return the step of one mount of a container with a user namespace (or another space, or none)."""
+    """Return the step of one mount, in a container with a user namespace, another one, or none."""
     maps: dict[str, Any] = {"uidMappings": USERS, "gidMappings": GROUPS} if space == "user" else {}
     config = with_linux(also=(space,) if space else (), **maps)
     config["mounts"] = [
@@ -57,7 +57,7 @@ def test_crun_s_spelling() -> None:
 
 
 def test_an_at_sign_means_an_id_of_the_container() -> None:
-    """The container's ids may lie in several ranges of the host's."""
+    """The ids of the container may lie in several ranges on the host."""
     made = mounted("idmap=uids=@0-5-10;gids=@0-1-1")
     assert made.attributes.id_maps == (((0, 100005, 5), (5, 5000, 5)), ((0, 200001, 1),))
     with pytest.raises(Failure, match="idmap: id 20 is none of the container's user namespace") as caught:

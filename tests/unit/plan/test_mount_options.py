@@ -124,7 +124,7 @@ def test_recursive_access_times() -> None:
 
 
 def test_what_a_mount_must_be_in_the_end() -> None:
-    """An attribute that was not asked for may stay: it only restricts."""
+    """A restriction that was not asked for may stay."""
     got = parse(["nosuid", "dev", "rro", "rnoatime", "relatime"])
     asked = mo.attributes(got)
     mask, value = asked.must_mask, asked.must_be

@@ -58,7 +58,7 @@ def test_what_came_along_with_what_came_along() -> None:
 
 
 def test_what_did_not_come_along() -> None:
-    """Below a recursive bind, but not what the source has there."""
+    """The mount is below a recursive bind, but it is not the one that the source has there."""
     other = TABLE.replace("103 102 0:50", "103 102 0:99")
     assert who(other)[103] == ("container", "")
 

@@ -46,7 +46,7 @@ def test_escapes(text: str) -> None:
 
 
 def test_what_is_below_comes_later() -> None:
-    """Where the table has the upper of two mounts first: MOVE_MOUNT_BENEATH."""
+    """With MOVE_MOUNT_BENEATH, the table has the upper of two mounts first."""
     rows = [row(1, 0, "/"), row(5, 9, "/a"), row(7, 5, "/a/b"), row(9, 1, "/a"), row(3, 1, "/c")]
     assert [each.id for each in mount_table.in_order(rows)] == [1, 9, 5, 7, 3]
 

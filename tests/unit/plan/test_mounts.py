@@ -23,7 +23,7 @@ def tmpfs(*options: str, destination: str = "/t", **entry: Any) -> dict[str, Any
 
 
 def lowered(*entries: dict[str, Any], config: dict[str, Any] | None = None, **host: Any) -> list[Any]:
-    """Return the mount steps of a container with these entries."""
+    """Return the mount steps of a container with these mounts."""
     config = config or small()
     config["mounts"] = [*entries]
     return [step for step in plan(config, **host).child if isinstance(step, Mount)]
@@ -256,7 +256,7 @@ def test_proc_and_sys_are_reached_without_symlinks() -> None:
 
 
 class TestLabels:
-    """linux.mountLabel: a word for the file system where SELinux takes one."""
+    """linux.mountLabel: the file system gets it as an option, where SELinux allows that."""
 
     def test_where_it_goes(self) -> None:
         config = with_linux(mountLabel="u:r:t:s0")
@@ -272,7 +272,7 @@ class TestLabels:
 
 
 class TestSysfs:
-    """A new sysfs wants a network namespace that our user namespace owns; else the host's stands in."""
+    """A new sysfs needs a network namespace that our user namespace owns; otherwise the host's is bound."""
 
     SYS = {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro", "rprivate"]}  # noqa: RUF012
 
@@ -302,7 +302,7 @@ class TestSysfs:
 
 
 class TestPropagation:
-    """Its own words, the container's default for what they do not reach, and what must hold at the end."""
+    """A mount's own words, the container's default for the mounts they do not reach, and the final check."""
 
     @pytest.mark.parametrize(
         ("options", "applied", "below"),
@@ -396,7 +396,7 @@ class TestPropagation:
 
 
 class TestLocks:
-    """What a user namespace may not take back from a mount that comes from outside."""
+    """Attributes that cannot be removed in a user namespace from a mount that comes from outside."""
 
     def test_binds_are_locked_in_user_namespaces(self) -> None:
         assert not mounted(bind("ro")).attributes.locked

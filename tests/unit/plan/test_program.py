@@ -102,7 +102,7 @@ def test_slots_that_follow_each_other() -> None:
 
 
 def kept(made: Program, number: int) -> set[int]:
-    """Return the slots that an encoded program's KEEP leaves open; bits beyond the slots are none."""
+    """Return the slots that KEEP leaves open in an encoded program; bits beyond the last slot must be 0."""
     data = made.encode({})
     blob = OPERATION.unpack_from(data, HEADER.size + number * OPERATION.size)[3]
     offset, size = blob & 0xFFFFFFFF, blob >> 32

@@ -41,7 +41,10 @@ def test_without_a_mount_namespace_to_join_the_root_is_entered_after_the_others(
 
 @pytest.mark.parametrize(("gids", "stay"), [((), 0), (None, 1)])
 def test_a_user_namespace(gids: tuple[int, ...] | None, stay: int) -> None:
-    """Root there at once, but for the groups where it denies setgroups(2); the keyring is everybody's."""
+    """The helper becomes root there at once.
+
+    The groups stay if setgroups(2) is denied; the keyring is readable for all.
+    """
     made = entered(with_linux(also=("user",)), user={"uid": 5, "gid": 6})
     for step in made.child:
         if isinstance(step, steps.Identity):
@@ -65,7 +68,7 @@ def test_cpus_before_and_after_the_cgroup() -> None:
 
 
 def test_the_cgroup_is_joined_once() -> None:
-    """A second time is none of what is done outside."""
+    """The step that joins it a second time, inside, is not counted among those outside."""
     made = entered(small())
     made.child = (*made.child[:2], steps.EnterCgroupNamespace(new=False))
     assert program_exec._outside(Program(), made, entering(made)) == 2

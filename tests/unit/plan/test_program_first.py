@@ -29,7 +29,7 @@ def test_who_starts_it(waits: bool) -> None:
 
 
 def test_joining_a_pid_namespace() -> None:
-    """It is entered by a clone of a process that has nothing but the socket and the fifos, and the root."""
+    """A process that has nothing but the socket, the fifos and the root clones a child into it."""
     found = operations(created(JOINED), joins_pid=True, waits=True, passed=1)
     at = found.index("SETNS join-pid 536870912")
     assert found[2] == "KEEP 4 <ffff>"
@@ -149,13 +149,13 @@ def test_what_is_joined_when_it_is_in_its_cgroups(config: dict[str, Any], wanted
 
 
 def until_the_umask(config: dict[str, Any], **given: Any) -> list[str]:
-    """Return what comes between SIGNALS and the beginning of the tree."""
+    """Return the operations between SIGNALS and the beginning of the mount tree."""
     found = operations(created(config), **given)
     return found[found.index("SIGNALS") + 1 : found.index("UMASK 0")]
 
 
 def test_the_first_in_the_user_namespace_of_an_ordinary_user() -> None:
-    """It is dumpable while its maps are written, and no longer."""
+    """It is dumpable until its id maps are written, and not longer."""
     found = operations(created(with_linux(also=("user",))), way=MAPPED_FIRST, ordinary=True)
     assert found[0] == "PRCTL 4 1"
     flags = namespaces_of(with_linux(also=("user",))) & ~USER
@@ -200,7 +200,7 @@ def test_each_namespace_is_tried_before_and_after_the_user_namespace() -> None:
 @pytest.mark.parametrize("ordinary", [False, True])
 @pytest.mark.parametrize("offsets", [None, {"monotonic": {"secs": 5}, "boottime": {"nanosecs": 7}}])
 def test_a_time_namespace(ordinary: bool, offsets: dict[str, Any] | None) -> None:
-    """Its clocks are set before any process is in it; an ordinary user must be dumpable for that."""
+    """The clocks are set before a process is in it; for an ordinary user, init must be dumpable meanwhile."""
     config = with_linux(also=("time",))
     if offsets:
         config["linux"]["timeOffsets"] = offsets

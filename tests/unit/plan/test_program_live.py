@@ -41,7 +41,7 @@ def added(visit: Visit, *found: Mount, copies: bool = False, **given: Any) -> Pr
     ids=["own", "mapped", "none"],
 )
 def test_how_it_gets_there(visit: Visit, enter: list[str]) -> None:
-    """In no pid namespace, and with no descriptor that it was not given."""
+    """It joins no pid namespace, and keeps only the descriptors that it was given."""
     begin = [*BEGIN[:3], f"DEADLINE {visit.seconds}", *BEGIN[4:]]
     assert listed(program_live.readonly_root(visit)) == [*begin, *enter, "READONLY_ROOT"]
 
@@ -79,7 +79,10 @@ def test_nothing_is_removed_before_all_are_known() -> None:
 
 
 def test_adding() -> None:
-    """It takes back what it has done from before the first mount on; the parent compares at the end."""
+    """From the first mount on, the program can undo what it has done.
+
+    The parent compares the mounts at the end.
+    """
     bind = mount(again=((mo.SHARED, False),))
     tmpfs = mount("new", destination="/t", own_set=mo.RDONLY, readonly_last=True, must_mask=1, must_be=1)
     made = added(OWN, bind, tmpfs, opened={id(bind): "given"}, bases={7: "/r"})
@@ -110,7 +113,7 @@ def test_adding() -> None:
 
 
 def test_an_ordinary_user_s_sources() -> None:
-    """They are copied where its rights are those of the container's user namespace."""
+    """They are copied where the user has rights: in the container's user namespace."""
     plain, mapped = mount(), mount(destination="/m", id_maps=(((0, 1, 1),), ((0, 1, 1),)))
     inner = mount("inner-bind", destination="/i", source="/in")
     found = listed(added(MAPPED, plain, mapped, inner, copies=True))
@@ -134,7 +137,10 @@ def test_a_path_that_is_none() -> None:
 
 
 def test_mount_points_for_a_restore() -> None:
-    """Each bind is mounted for those that lie on it; all are unmounted again, the last one first."""
+    """Each bind is mounted, because later mount points may lie on it.
+
+    All are unmounted at the end, the last one first.
+    """
     one, other = mount(), mount("new", destination="/run")
     two, link = mount(destination="/d/e", again=((mo.SHARED, False),)), mount(destination="/l")
     plan = created()

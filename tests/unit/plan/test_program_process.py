@@ -130,7 +130,7 @@ def test_a_process_without_a_working_directory_tries_none_again() -> None:
 
 
 def test_no_process() -> None:
-    """Only `start` minds: what it executes is not there."""
+    """This is no failure at create; `start` fails, because there is no program."""
     made = created(small())
     made.child = ()
     assert program_process.identity(made) is None

@@ -24,7 +24,7 @@ ROOT = AttachRoot(path="/r", propagation=mo.SLAVE)
 
 
 def lowered(*child: steps.Step, **given: Any) -> list[str]:
-    """Return the operations of steps, in their order; VERIFY is there without being lowered."""
+    """Return the operations of steps, in their order. The step VERIFY is in the plan, but is not lowered."""
     on = lowering(*child, VERIFY, **given)
     for step in child:
         program_tree.LOWER[type(step)](on, step)
@@ -32,7 +32,7 @@ def lowered(*child: steps.Step, **given: Any) -> list[str]:
 
 
 def test_every_step_until_the_tree_stands_is_lowered() -> None:
-    """By this table, or by that of what makes a process."""
+    """Each step is either in this table or in the one of program_process."""
     config = with_linux(maskedPaths=["/x"], readonlyPaths=["/y"], sysctl={"net.a": "1"})
     config.update(hostname="h", domainname="d", mounts=[{"destination": "/t", "type": "tmpfs"}])
     for step in created(config).child:
@@ -115,7 +115,7 @@ def test_the_root_that_the_parent_has_opened() -> None:
 
 
 def test_an_overlay_over_the_root() -> None:
-    """It is restricted as the root file system is, and not noted as a directory of the host's."""
+    """It gets the restrictions of the root file system, and is not noted as a directory of the host."""
     layers = (("lowerdir+", "/r", False), ("upperdir", "/u", False))
     over = mount("new", fstype="overlay", source="o", layers=layers)
     step = AttachRoot(path="/r", propagation=mo.SLAVE, overlay=over)
@@ -197,7 +197,7 @@ def test_others_may_take_their_mount_points_away_before_it_takes_long(step: step
 
 
 def test_hooks_that_prepare_the_tree() -> None:
-    """They run in the root file system's directory, with an umask that is not ours, and no variables."""
+    """They run in the root file system's directory, with umask 022 and only their own variables."""
     step = steps.ContainerHooks(hooks=({"path": "/h", "timeout": 1}, {"path": "/i", "env": ["A=1"]}))
     state = f"pid {program_process.STATE_PID}!"
     how = [(10**9, 0, 1), (0, 0, 1)]
@@ -213,7 +213,10 @@ def test_hooks_that_prepare_the_tree() -> None:
 
 
 def test_what_is_still_to_be_done_with_mounts() -> None:
-    """Their own words about propagation win over the root's; read-only comes last, and closes them."""
+    """A mount's own propagation is set after the root's.
+
+    Read-only is set last, and then the mount is closed.
+    """
     again = mount("new", again=((mo.SHARED, True),))
     last = mount("new", readonly_last=True)
     both = mount("new", again=((mo.SLAVE, False),), readonly_last=True)

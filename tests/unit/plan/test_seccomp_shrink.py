@@ -28,7 +28,7 @@ def answer(value: int) -> tuple[int, int, int, int]:
 
 
 def chain(allowed: list[int], otherwise: int = ERRNO) -> bytes:
-    """Return a filter for x86_64 that compares with one number after the other."""
+    """Return a filter for x86_64 that compares with one number after another."""
     tests = [part for number in allowed for part in ((EQUAL, 0, 1, number), answer(ALLOW))]
     body = [NUMBER, *tests, answer(otherwise)]
     return assemble(ARCHITECTURE, (EQUAL, 1, 0, X86_64), answer(KILL), *body)
@@ -66,7 +66,10 @@ def test_any_chain_keeps_its_answers(allowed: list[int], otherwise: int) -> None
 
 
 def test_looks_at_arguments_are_copied() -> None:
-    """Numbers 5 to 8 are allowed if the first argument, masked, is 4; 6 goes there by a detour."""
+    """Numbers 5 to 8 are allowed if the first argument, masked, is 4.
+
+    For 6 the filter takes another way to that test.
+    """
     old = assemble(
         ARCHITECTURE,
         (EQUAL, 1, 0, X86_64),
@@ -121,7 +124,7 @@ def test_many_stretches_take_long_jumps() -> None:
 
 
 def test_long_ways_over_arguments_stay_whole() -> None:
-    """Three ways into one look at arguments, the last two past instructions that are left out."""
+    """Three jumps lead to one test of an argument, two of them over instructions that are removed."""
     dead = [answer(KILL)] * 3
     tests = [part for number in range(30) for part in ((EQUAL, 0, 1, 100 + number), answer(ALLOW))]
     old = assemble(
@@ -150,7 +153,7 @@ def test_what_is_not_understood_is_left_alone(start: list[tuple[int, int, int, i
 
 
 def test_a_wrong_result_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new program is followed like the old one; were the bisection wrong, the old one would be kept."""
+    """The new program is compared with the old one. If they differ, the old one is kept."""
     old = chain([*range(50), 70])
     monkeypatch.setattr(seccomp_shrink, "_bisect", lambda _stretches: [answer(ALLOW)])
     assert shrink(old) == old

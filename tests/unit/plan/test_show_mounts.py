@@ -156,7 +156,7 @@ def test_the_data() -> None:
 
 
 def test_no_depth_is_too_much() -> None:
-    """A container stacks mounts as high as it likes, and names their places as long as it likes."""
+    """A container may stack any number of mounts, with paths of any length."""
     more = "".join(
         f"{1000 + level} {999 + level if level else 104} 0:90 / /run/cache{'/n' * level} rw - tmpfs none rw\n"
         for level in range(3000)

@@ -49,7 +49,7 @@ TREE = [
 
 
 def test_a_small_container() -> None:
-    """All of it, in its order."""
+    """The whole list, in its order."""
     found = listed(show_program.lowered(created(small())))
     assert found == [
         "PRCTL 4 0",
@@ -224,7 +224,7 @@ def test_a_filter_is_too_long_to_be_shown() -> None:
 
 
 def test_with_mount_2_init_is_made_in_the_pid_namespace() -> None:
-    """Otherwise that is entered last of all."""
+    """With the new mount API the pid namespace is entered after everything else."""
 
     def cloned_after_the_root_is_entered() -> bool:
         found = listed(show_program.lowered(made))

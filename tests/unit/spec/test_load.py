@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the test fail if the slow path is asked."""
+    """Let the test fail if the slow path is used."""
 
     def judge(*_arguments: object, **_options: object) -> object:
         raise AssertionError("this is certainly right, and yet the slow path was asked")
@@ -91,7 +91,7 @@ def test_odd_spellings_are_read_all_the_same(tmp_path: Path) -> None:
 
 
 def test_a_required_name_in_other_letters(tmp_path: Path) -> None:
-    """As Go's decoder reads it; runc's own tests write pagesize."""
+    """Go's decoder ignores upper and lower case, and runc's own tests write pagesize."""
     config = with_linux(resources={"hugepageLimits": [{"pagesize": "2MB", "limit": 1}]})
     loaded, _ = load.load(write(tmp_path, config))
     assert loaded["linux"]["resources"]["hugepageLimits"][0]["pageSize"] == "2MB"
@@ -190,7 +190,7 @@ def test_what_is_wrong_with_resources() -> None:
 
 
 def test_the_fast_path_has_no_heavy_imports(tmp_path: Path) -> None:
-    """Whatever the hot path imports is imported by each call of an engine."""
+    """Each call of an engine pays for what the hot path imports."""
     import subprocess
 
     root = load.__file__.rsplit("/pyrunc/", 1)[0]

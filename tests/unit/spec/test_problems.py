@@ -177,7 +177,7 @@ def test_every_missing_property_is_named() -> None:
 
 
 def test_meaning_is_checked_beside_form() -> None:
-    """A type that is wrong in one section hides nothing in another."""
+    """A wrong type in one section must not hide a wrong value in another."""
     config = {**with_linux(without=("uts",), also=({"type": 5},)), "hostname": "h"}
     config["process"].update(cwd="x", rlimits="none", env=["A"])
     config["mounts"] = [
@@ -366,7 +366,7 @@ def test_the_planners_refusal_gets_its_line_and_company() -> None:
 
 
 def test_a_refusal_of_a_file_that_is_in_order_otherwise() -> None:
-    """The planner's word is all there is to say; jsonschema, which would take its time, is not asked."""
+    """Only the planner's message is shown; jsonschema, which is slow, is not used."""
     raw = json.dumps(small(), indent=1).encode()
     shown = problems.place(Failure("too many", pointer="/process/args"), raw, "config.json").text()
     line = raw[: raw.index(b'"args"')].count(b"\n") + 1

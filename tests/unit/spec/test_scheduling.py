@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_deadline(given: dict[str, int], key: str, least: str) -> None:
-    """The kernel answers EINVAL without saying which; SCHED_DEADLINE without a runtime is most common."""
+    """The kernel only answers EINVAL; the most common mistake is a SCHED_DEADLINE without a runtime."""
     section: Scheduler = {"policy": "SCHED_DEADLINE", **given}  # type: ignore[typeddict-item]
     wanted = [(f"/process/scheduler/{key}", f"SCHED_DEADLINE needs a scheduler.{key} of at least {least}")]
     assert scheduling.check(section, "/process/scheduler") == (wanted if key else [])

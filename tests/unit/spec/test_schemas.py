@@ -58,7 +58,7 @@ def test_a_stale_file_is_noticed(
     ],
 )
 def test_what_cannot_be_generated_is_an_error(change: dict[str, Any]) -> None:
-    """A keyword that the acceptor ignored would make it laxer than the schema."""
+    """If the generator ignored a keyword, the acceptor would allow more than the schema."""
     schemas = gen_accept.Schemas()
     process: Any = schemas.files["process.json"]["$defs"]
     process["Process"]["properties"]["cwd"].update(change)

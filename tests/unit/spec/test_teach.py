@@ -19,7 +19,7 @@ UNUSED = ("/process/commandLine", "/process/user/username", "/linux/resources/me
 
 
 def written(pointer: str, value: Any) -> Any:
-    """Return the smallest structure that has a value at a pointer."""
+    """Return the smallest JSON value that has something at a pointer."""
     for part in reversed(pointer.strip("/").split("/")):
         value = [value] if part == "N" else {part: value}
         if part == "timeOffsets":  # only some names may stand there

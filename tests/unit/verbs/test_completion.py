@@ -52,7 +52,7 @@ def test_it_holds_the_table(shell: str) -> None:
 
 
 def complete_bash(tmp_path: Path, words: list[str]) -> list[str]:
-    """Return what bash offers for the last of words."""
+    """Return what bash offers for the last word."""
     stand_in = tmp_path / "pyrunc"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)

@@ -26,7 +26,7 @@ def container(tmp_path: Path) -> store.Container:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_container_that_somebody_is_at_work_on(container: store.Container, *, force: bool) -> None:
-    """Force is no reason to say that it is gone when it is there, or to take it from under the other."""
+    """Even --force must not remove it meanwhile, or claim that it is gone."""
     held = store.lock(container)
     with pytest.raises(Failure, match="another command is at work"):
         delete.delete(container.root, "c1", force=force, seconds=0.02)
@@ -56,7 +56,7 @@ def test_force_drops_nothing_that_it_could_not_read(
 
 
 def test_the_record_goes_last(container: store.Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as something is left, there is a container that can be deleted again."""
+    """As long as anything is left, the container exists, and can be deleted again."""
     store.save_config(container, b"{}")
     os.mkfifo(container.directory + "/a-fifo")
     gone = []
@@ -87,7 +87,7 @@ def test_a_garbled_record_goes_by_force_alone(
 def test_a_garbled_record_of_a_container_that_runs(
     container: store.Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its configuration says where its processes would be: as long as some are there, it stays."""
+    """The configuration says in which cgroup its processes are. While some are there, the container stays."""
     config = {"ociVersion": "1.0.2", "root": {"path": "/r"}, "linux": {"cgroupsPath": "/some/where"}}
     store.save_config(container, jsonio.dumps(config).encode())
     store.write(container.directory, "state.json", b"{")
@@ -111,7 +111,7 @@ def test_a_symlink_in_the_state_root(container: store.Container, tmp_path: Path)
 
 @pytest.mark.parametrize("inside", ["overlay", "report", "notify", "anything"])
 def test_symlinks_in_a_state_directory(container: store.Container, tmp_path: Path, inside: str) -> None:
-    """Also what looks like the link to a layer kept elsewhere leads nowhere else."""
+    """A symlink in it is never followed, even if it looks like the link to a layer in another directory."""
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "file").touch()

@@ -35,7 +35,7 @@ def test_the_shape(pyrunc: Call) -> None:
 
 
 def test_what_engines_look_for() -> None:
-    """containerd: rro, a user namespace and idmap; CRI-O: both versions, not empty."""
+    """For containerd: rro, a user namespace and idmap; for CRI-O: both versions."""
     found: Any = features.features()
     assert found["ociVersionMin"]
     assert found["ociVersionMax"] == versions.SPEC_VERSION

@@ -47,7 +47,7 @@ def tree(top: Path) -> set[str]:
 
 
 def test_flags_about_mounts(pyrunc: Call, tmp_path: Path) -> None:
-    """What they add is in the list, with what it takes on the host; and nothing is made."""
+    """The list has the mounts that the options add, and their sources on the host; nothing is made."""
     (tmp_path / "config.json").write_text(json.dumps(small()))
     before = tree(tmp_path)
     flags = [

@@ -188,7 +188,7 @@ ANONYMOUS = "0123456789abcdef" * 4
 
 
 def fill(store: Store, tmp_path: Path) -> None:
-    """Make volumes of all sorts, with some bytes in the anonymous one."""
+    """Make volumes of all kinds, and write some bytes to the anonymous one."""
     store.make(ANONYMOUS, anonymous=True)
     Path(store.mountpoint(ANONYMOUS), "file").write_bytes(b"x" * 1500)
     store.make("named")
@@ -264,7 +264,7 @@ def test_prune_goes_on_after_a_failure(volume: Volume, store: Store) -> None:
 
 
 def test_ten_thousand_volumes(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    """Listing reads one directory: no file of a volume is opened unless a filter asks what is in it."""
+    """Listing reads one directory. It opens no file of a volume unless a filter needs it."""
     for number in range(10_000):
         Path(store.path, f"vol{number:05}", "_data").mkdir(parents=True)
     from pyrunc.cli.match import match

@@ -51,7 +51,7 @@ class Host:
         return made
 
     def create(self, *words: str, name: str = "box") -> containers.Container:
-        """Do what create does of it."""
+        """Do with these options what create does."""
         additions = self.prepare(*words, name=name)
         made = self.container(name)
         additions.realize(made, str(self.folder / "rootfs"))
@@ -378,7 +378,7 @@ def test_steps_are_carried_out_one_by_one(host: Host) -> None:
 
 
 def test_a_creation_takes_back_the_directories_it_made_and_no_others(host: Host, tmp_path: Path) -> None:
-    """Others' directories at these paths stay, made before or meanwhile."""
+    """Directories that others have made at these paths stay."""
     (tmp_path / "there").mkdir()
     words = ("-v", f"{tmp_path}/a/b:/x", "-v", f"{tmp_path}/c:/y", "-v", f"{tmp_path}/there/d:/z")
     made = host.create(*words)

@@ -50,7 +50,7 @@ def case(tmp_path: Path) -> Iterator[Case]:
 
 
 def described(path: Path) -> tuple[object, ...]:
-    """Return what a copy must have in common with its original."""
+    """Return the attributes of a file that a copy must have as well."""
     found = path.lstat()
     kind = stat.S_IFMT(found.st_mode)
     content: object = None
@@ -77,7 +77,7 @@ def tree_of(path: Path) -> dict[str, tuple[object, ...]]:
 
 
 def age(path: Path) -> None:
-    """Give everything distinct times, from the inside out."""
+    """Set all times to different values, from the innermost file outwards."""
     for number, (folder, folders, files) in enumerate(os.walk(path, topdown=False)):
         for name in (*files, *folders):
             moment = 10**18 + number * 10**9 + 123456789
@@ -244,7 +244,7 @@ def test_symlinks_below_are_copied_not_followed(case: Case, tmp_path: Path) -> N
 
 @root
 def test_devices_are_not_opened(case: Case) -> None:
-    """A directory entry that was a file when it was listed may be a device when it is opened."""
+    """What was a file when the directory was read may be a device when it is opened."""
     os.mknod(case.rootfs / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
     image = copyup.open_image(str(case.rootfs))
     try:
@@ -297,7 +297,7 @@ def test_a_tree_that_is_too_deep_is_refused(case: Case) -> None:
 
 
 def test_without_reflinks_and_copy_file_range(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old kernels, and pairs of file systems that can do neither."""
+    """Old kernels, and some pairs of file systems, can do neither."""
     data = os.urandom(3_000_000)
     (case.image / "file").write_bytes(data)
     (case.image / "other").write_bytes(data[:5])
@@ -374,7 +374,7 @@ def test_an_interrupt_leaves_the_volume_empty(case: Case, monkeypatch: pytest.Mo
 
 @root
 def test_the_hosts_own_attributes_stay_behind(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SELinux context says where a file is; overlayfs's and IMA's notes are about the original."""
+    """An SELinux context belongs to a place; the attributes of overlayfs and IMA belong to the original."""
     (case.image / "file").write_text("x")
     names = ["security.selinux", "security.ima", "trusted.overlay.opaque", "user.kept"]
     monkeypatch.setattr(os, "listxattr", lambda *_args, **_named: names)
@@ -387,7 +387,7 @@ def test_the_hosts_own_attributes_stay_behind(case: Case, monkeypatch: pytest.Mo
 
 @root
 def test_groups_from_the_parent_directory_are_put_right(case: Case) -> None:
-    """A store whose directories hand down their group, by setgid or by the mount option grpid."""
+    """In the store's directories new files may inherit the group, by setgid or by the mount option grpid."""
     os.chown(case.volume, 0, 4242)
     case.volume.chmod(0o2755)
     (case.image / "file").write_text("x")

@@ -119,7 +119,7 @@ def test_what_v_refuses(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_is_taken_somewhere(word: str) -> None:
-    """No row of the table is dead."""
+    """Each word in the table is accepted by at least one option."""
     taken = 0
     for text in (f"/srv:/b:{word}", f"vol:/b:{word}"):
         try:

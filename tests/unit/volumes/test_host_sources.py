@@ -57,7 +57,7 @@ def test_the_systems_own_directories_are_left_alone(source: str, fields: dict[st
 def test_the_systems_own_by_another_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, fields: dict[str, Any]
 ) -> None:
-    """What counts is what is opened: the path of a source may lead through another container's volume."""
+    """The directory that is really opened counts: a path may lead through another container's volume."""
     monkeypatch.setattr(host_sources, "_SELINUX", str(tmp_path))
     changed: list[object] = []
     monkeypatch.setattr(directory_trees, "chown", lambda *words: changed.append(words))
@@ -182,7 +182,7 @@ LABEL = "system_u:object_r:container_file_t:s0:c12,c345"
     ],
 )
 def test_labels(word: str, own: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are in force on a host with SELinux, for a container that has a mount label."""
+    """They are used on a host with SELinux, for a container that has a mount label."""
     made = config(linux={"mountLabel": own} if own else {})
     monkeypatch.setattr(host_sources, "_SELINUX", str(tmp_path / "no"))
     assert host_sources.label(word, made) == ""

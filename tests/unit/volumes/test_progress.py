@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """Stands in for standard error and for the clock."""
+    """Stands for standard error and for the clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.text = ""

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def container(tmp_path: Path, name: str, root: str = "state") -> tuple[str, str, str]:
-    """Make a container's record and return it as a holder."""
+    """Make a container's record, and return the container as a user of volumes."""
     made = reserved(str(tmp_path / root), name)
     made.created = creation.now()
     containers.save(made)
@@ -232,7 +232,7 @@ def test_what_is_mounted_in_a_volume_stays(store: Store, tmp_path: Path) -> None
 
 
 def test_waiting_for_the_lock_of_a_volume_that_goes_away(store: Store) -> None:
-    """A waiter must not use a directory that was renamed meanwhile."""
+    """Who waits for the lock must not use a directory that was renamed meanwhile."""
     store.make("data", labels={"which": "first"})
     locked = store.lock("data")
     waiter = run_python(store, "locked = store.lock('data'); print(locked.volume.labels['which'])")
@@ -273,7 +273,10 @@ print("done")
 
 @pytest.mark.timeout(120)
 def test_a_store_survives_a_kill_at_any_instruction(store: Store) -> None:
-    """Makers and removers are killed at some twenty moments; each time all that is there is whole."""
+    """Processes that make and remove volumes are killed at about twenty moments.
+
+    Each time all volumes that exist are complete.
+    """
     code = """
 import os
 while True:
@@ -325,7 +328,7 @@ def test_anonymous_names() -> None:
 
 
 def test_the_record_is_json(store: Store, tmp_path: Path) -> None:
-    """What other tools may read: one file, a few plain members."""
+    """Other tools may read it: it is one file with a few plain members."""
     holder = container(tmp_path, "box")
     store.use("data", holder, labels={"a": "b"}, anonymous=True).close()
     record = json.loads(Path(store.path, "data/volume.json").read_text())
@@ -342,7 +345,7 @@ def test_the_record_is_json(store: Store, tmp_path: Path) -> None:
 def test_a_volume_whose_record_cannot_be_written_is_let_go_of(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Undo waits for the same lock."""
+    """The undo needs the same lock, so it must be released."""
     holder = container(tmp_path, "box")
     store.make("data")
     with monkeypatch.context() as within:

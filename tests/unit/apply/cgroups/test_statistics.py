@@ -58,7 +58,7 @@ V2 = {
 
 
 def lay(directory: Path, files: dict[str, str]) -> dict[str, str]:
-    """Write files and return paths: controller -> directory."""
+    """Write files, and return the paths: controller -> directory."""
     for name, text in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

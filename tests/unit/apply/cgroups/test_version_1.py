@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def freezer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A freezer at tmp_path that never comes to rest; returns what freeze() has slept, in seconds."""
+    """A freezer at tmp_path that stays in the state FREEZING.
+
+    Return the list of the pauses of freeze(), in seconds.
+    """
     slept: list[float] = []
     (tmp_path / "freezer.state").write_text("THAWED\n")
     monkeypatch.setattr(files, "read", lambda _path: b"FREEZING\n")
@@ -32,7 +35,10 @@ def test_a_freezer_that_never_rests_is_left_as_it_was(tmp_path: Path, freezer: l
 
 
 def test_who_waits_gives_up_the_processor(tmp_path: Path, freezer: list[float]) -> None:
-    """What is to be frozen has to run to come to rest; asking without a pause would keep it from that."""
+    """The processes must run until they are frozen.
+
+    If freeze() asked without a pause, it could keep them from running.
+    """
     with pytest.raises(Failure):
         version_1.freeze(str(tmp_path))
     assert freezer.count(0.001) == 990, "every round after the first ten"

@@ -35,7 +35,7 @@ class Restored:
         self.list = state / "made"
 
     def prepare(self, *entries: tuple[str, Path | str, *tuple[str, ...]]) -> Any:
-        """Return what the real one does, in a mount namespace that ends with it."""
+        """Call external_mounts.prepare() in a child, in a mount namespace of its own; return its result."""
         mounts = []
         for destination, source, *options in entries:
             entry: dict[str, Any] = {"destination": destination, "source": str(source)}
@@ -64,7 +64,10 @@ def restored(tmp_path: Path) -> Restored:
 
 
 def test_what_is_missing_is_made(restored: Restored) -> None:
-    """As create would make it, and noted as made: delete takes it away."""
+    """Mount points are made as create makes them.
+
+    They are written to the list, so that delete removes them.
+    """
     source = restored.source
     (restored.rootfs / "link").symlink_to("../../../etc")
     found = restored.prepare(

@@ -26,7 +26,7 @@ PODMAN, DOCKER, CONTAINERD, CRIO = (
 
 @pytest.fixture
 def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
-    """Write configuration files below a directory, and say what is found there."""
+    """Write configuration files below a directory, and return what the check finds there."""
     command = tmp_path / "bin/pyrunc"
     command.parent.mkdir()
     command.write_text("#!/bin/sh\n")
@@ -177,7 +177,7 @@ def test_a_file_nobody_may_read(monkeypatch: pytest.MonkeyPatch, engine: int, fi
 
 
 def test_what_is_told_to_write_is_understood(tmp_path: Path) -> None:
-    """The advice for Docker is JSON, and read as what it says."""
+    """The advice for Docker is valid JSON, and the check that reads Docker's file finds pyrunc in it."""
     text = ENGINES[1].todo.format("/x/pyrunc").partition(": ")[2]
     file = tmp_path / "daemon.json"
     file.write_text(f"{{{text}}}")

@@ -29,7 +29,7 @@ V1 = {name: f"/sys/fs/cgroup/{name}" for name in ("cpu", "cpuset", "blkio", "mem
 
 
 def files(**contents: str) -> Patch:
-    """Let files have these contents, and be missing else; "__" is "/" in their names."""
+    """Let these files have these contents, and all others be missing; "__" in a name stands for "/"."""
     named = {"/" + name.replace("__", "/"): text for name, text in contents.items()}
     return lambda patch: patch.setattr(small_files, "text", lambda path: named.get(path, ""))
 
@@ -224,7 +224,7 @@ def test_a_try_tells_what_the_kernel_said() -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="whoever runs the tests with containers")
 def test_this_host_is_well() -> None:
-    """The tests with containers run here, so nothing can be missing."""
+    """The tests with containers run on this host, so nothing can be missing here."""
     found = host.findings()
     assert [each for each in found if each.state == MISSING] == []
     assert len({each.subject for each in found}) == len(found)
@@ -240,7 +240,7 @@ def test_a_try_where_no_child_can_be_made(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_try_where_clone3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the filters of container engines do, so that programs use clone(2)."""
+    """Filters of container engines refuse clone3(2), so that programs use clone(2) instead."""
 
     def refuse_new(*_arguments: int) -> tuple[int, int]:
         raise OSError(38, "not implemented")

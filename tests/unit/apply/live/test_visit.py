@@ -36,7 +36,7 @@ def nothing_is_left_open() -> Iterator[None]:
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let open(2) fail for paths that end with a name."""
+    """Let open(2) fail for paths that end with this name."""
     real: Callable[..., int] = os.open
 
     def opened(path: Any, *words: Any, **more: Any) -> int:

@@ -26,7 +26,10 @@ def ready(*found: steps.Step) -> HostMounts:
 
 
 def test_sources_are_sent_in_the_order_in_which_they_are_asked_for(tmp_path: Path) -> None:
-    """More than one message holds; the next batch is open before it is asked for."""
+    """There are more sources than one message can hold.
+
+    Those of the second message are opened with the first.
+    """
     made = ready()
     made._waiting = [mount(source=str(number)) for number in range(70)]
     opened: list[str] = []

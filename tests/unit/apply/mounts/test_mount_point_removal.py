@@ -198,7 +198,7 @@ def test_a_symlink_on_the_way_leads_nowhere(tmp_path: Path, rootfs: Path) -> Non
 
 
 def busy(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
-    """Have something mounted there."""
+    """Let it look as if something were mounted on these paths."""
     monkeypatch.setattr(mount_point_removal, "_place", lambda fd: ("8:1", os.readlink(f"/proc/self/fd/{fd}")))
     monkeypatch.setattr(mount_point_removal, "mounted_on", lambda *_: {("8:1", str(path)) for path in paths})
 
@@ -243,7 +243,10 @@ def test_what_was_mounted_on_a_volume_is_left_to_who_has_it_too(
 def test_nothing_is_left_to_who_is_going(
     tmp_path: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its list is read to its end when it has no name any more; and a record may be broken."""
+    """The other containers do not keep the mount point.
+
+    One list is removed while it is read, one is missing, and one container's record is broken.
+    """
     one, two = container(tmp_path, "one", rootfs), container(tmp_path, "two", rootfs)
     three, broken = container(tmp_path, "three", rootfs), container(tmp_path, "broken", rootfs)
     (Path(broken.directory) / store.STATE).write_text("{")
@@ -314,7 +317,7 @@ def test_while_others_are_being_made_it_is_left_to_them(
 def test_what_cannot_be_asked_keeps_the_list(
     tmp_path: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch, part: str, number: int
 ) -> None:
-    """Not knowing what is mounted is no reason to take a mount point away, nor to forget it."""
+    """If it is not known what is mounted, the mount point stays, and so does its line in the list."""
     one = container(tmp_path, "one", rootfs)
     make(one, rootfs, "a")
     with monkeypatch.context() as within:

@@ -27,7 +27,7 @@ def container(tmp_path: Path) -> Container:
 
 
 def remove(container: Container) -> None:
-    """Do what delete does."""
+    """Remove the mount points of the list, as delete does."""
     file = os.open(f"{container.directory}/{mount_points.FILE}", os.O_RDONLY)
     try:
         mount_point_removal.take_away(container, file, rootfs=True, undo=False)
@@ -78,7 +78,7 @@ def test_what_is_used_stays(container: Container, top: Path) -> None:
 
 
 def test_a_directory_put_in_its_place_is_not_entered(container: Container, top: Path, tmp_path: Path) -> None:
-    """Neither through a symlink nor by another directory of that name."""
+    """Neither a symlink nor another directory with the same name is followed."""
     make(container, top, ("/a/point", "dir"), ("/b/point", "dir"))
     (tmp_path / "host/point").mkdir(parents=True)
     (top / "a").rename(top / "moved")

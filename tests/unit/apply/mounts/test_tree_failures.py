@@ -44,7 +44,7 @@ CGROUP = steps.EnterCgroupNamespace(new=True, pointer="/linux/namespaces")
 
 
 class Row(NamedTuple):
-    """What failed, and a part of each of what is said; a hint that is "" means none at all."""
+    """An operation that fails, and parts of the message. A hint of "" means that there is no hint."""
 
     step: steps.Step
     report: failures.Report
@@ -286,7 +286,7 @@ def test_the_words(row: Row) -> None:
 
 
 def test_every_operation_has_words() -> None:
-    """Here or in failures.py; VERIFY has a test of its own."""
+    """Each operation has a message here or in failures.py; VERIFY has a test of its own."""
     here, there = {row.report.name for row in ROWS}, {row.report.name for row in test_failures.ROWS}
     assert set(NAMES) == here | there | SILENT | test_failures.SILENT
     assert not SILENT & (here | there)
@@ -370,6 +370,6 @@ EVERY: list[Any] = [*{id(row.step): row.step for row in ROWS}.values(), VERIFY]
 def test_a_forged_report_is_a_failure(
     *, step: steps.Step, name: str, tag: int, number: int, detail: int, said: bytes, noted: steps.Step | None
 ) -> None:
-    """Whatever is claimed to have failed, about whatever step."""
+    """A report may name any operation and any step: it never causes another exception."""
     found = tree_failures.failure(step, report(name, number, detail, tag=tag, said=said), "/state", noted)
     assert found is None or str(found)

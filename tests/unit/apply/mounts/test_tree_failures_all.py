@@ -53,7 +53,7 @@ def config() -> dict[str, Any]:
 
 
 def launched() -> parent.Launch:
-    """Return a start of which the container's side could say anything."""
+    """Return the parent's side of a start, for reports that any container could send."""
     plan = created(config())
     launch = parent.Launch(store.Container("/nowhere", "c1"), plan)
     launch.sock.close()

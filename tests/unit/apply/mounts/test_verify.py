@@ -106,7 +106,7 @@ def test_a_line_of_mountinfo(options: str, tags: str, attributes: int, propagati
 
 
 def _by_id() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Give (old mount id, (attributes, propagation)) of all mounts that can be reached, from statmount(2)."""
+    """Return old mount id -> (attributes, propagation) of all mounts that statmount(2) finds."""
     for row in mount_table.read():
         try:
             place = os.open(row.point, os.O_PATH | os.O_NOFOLLOW)
@@ -120,7 +120,7 @@ def _by_id() -> Iterator[tuple[int, tuple[int, int]]]:
 
 
 def test_statmount_and_mountinfo_say_the_same() -> None:
-    """Of every mount of this machine."""
+    """This compares every mount of this machine."""
     try:
         asked = dict(_by_id())
     except OSError:
@@ -135,7 +135,7 @@ def test_statmount_and_mountinfo_say_the_same() -> None:
 
 @pytest.fixture
 def check() -> Any:
-    """Return a function that checks mounts against this machine's table; they are the root of it."""
+    """Return a function that compares mount steps with the root mount of this machine."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY)
     number = _linux.statx_mnt(root, flags.STATX_MNT_ID)[0]
     os.close(root)
@@ -171,7 +171,7 @@ def test_a_mount_that_is_gone(check: Any) -> None:
 
 
 def test_an_id_that_is_another_mount_s(check: Any) -> None:
-    """Before Linux 6.8 the next mount gets the id of one that is gone; it lies somewhere else."""
+    """Before Linux 6.8 a new mount may get the id of a removed one; its mount point is another one."""
     with pytest.raises(Failure, match="the mount is not there any more"):
         check(step(), place="/elsewhere")
 
@@ -194,7 +194,7 @@ def test_options_that_ask_for_nothing_are_never_wrong() -> None:
 
 
 def test_propagation_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By statmount where there is one, from mountinfo otherwise; 0 for what is not there."""
+    """It is read with statmount(2) if the kernel has it, else from mountinfo; for a missing path it is 0."""
     found = verify.propagation_at(str(tmp_path))
     assert found & (mo.SHARED | mo.SLAVE | mo.PRIVATE | mo.UNBINDABLE)
 
