@@ -74,6 +74,11 @@ def ours(runtime: str, image: Path, made: Path) -> list[str]:
     return [runtime, "bundle", f"{image}:latest", str(made)]
 
 
+def shared(runtime: str, image: Path, made: Path, store: Path) -> list[str]:
+    """Return the words that make a bundle of an image's layers in a store, and unpack those it lacks."""
+    return [*ours(runtime, image, made), "--layer-root", str(store)]
+
+
 def theirs(image: Path, made: Path) -> list[str]:
     """Return the words that unpack an image with umoci."""
     return ["umoci", "unpack", "--image", f"{image}:latest", str(made)]

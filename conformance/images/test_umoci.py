@@ -47,8 +47,8 @@ def test_shared_layers_merge_to_the_same_tree(name: str, runtime: str, tmp_path:
     """As the kernel merges them for a container, and beside the tree that is unpacked whole."""
     image = sets.make(name, tmp_path)
     begin = time.time_ns()
-    root = ["--layer-root", str(tmp_path / "store")]
-    sets.unpack([*sets.ours(runtime, image, tmp_path / "ours"), *root])
+    store = tmp_path / "store"
+    sets.unpack(sets.shared(runtime, image, tmp_path / "ours", store))
     sets.unpack(sets.theirs(image, tmp_path / "theirs"))
     lowers = [f"{tmp_path}/ours/rootfs", *(tmp_path / "ours/layers").read_text().splitlines()]
     (tmp_path / "merged").mkdir()
@@ -60,9 +60,9 @@ def test_shared_layers_merge_to_the_same_tree(name: str, runtime: str, tmp_path:
             assert found[path].pop(key) != wanted[path].pop(key)
     assert compare.differences(found, wanted, begin) == []
     # The second bundle finds all layers there.
-    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/sha256").glob("*/layer.json")}
-    sets.unpack([*sets.ours(runtime, image, tmp_path / "again"), *root])
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "store/sha256").glob("*/layer.json")}
+    stored = {path: path.stat().st_mtime_ns for path in store.glob("sha256/*/layer.json")}
+    sets.unpack(sets.shared(runtime, image, tmp_path / "again", store))
+    after = {path: path.stat().st_mtime_ns for path in store.glob("sha256/*/layer.json")}
     assert after == stored
     assert stored
 
