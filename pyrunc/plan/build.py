@@ -101,9 +101,14 @@ def _annotated(config: Config) -> list[str]:
     return annotations.check(found)
 
 
+def _is_on(config: Config, annotation: str) -> bool:
+    """Tell whether an annotation is there with any value but "0", as crun reads such a switch."""
+    return (config.get("annotations") or {}).get(annotation, "0") != "0"
+
+
 def _keep_groups(config: Config, step: steps.Identity) -> steps.Identity:
     """Keep the caller's groups: for Podman's --group-add keep-groups."""
-    if "run.oci.keep_original_groups" in (config.get("annotations") or {}):
+    if _is_on(config, "run.oci.keep_original_groups"):
         step.gids = None
     return step
 
@@ -271,7 +276,7 @@ def _seccomp(config: Config) -> list[steps.Seccomp]:
     lowered = seccomp.lower(asked)
     if lowered is None:
         return []
-    lowered.strict = "run.oci.seccomp_fail_unknown_syscall" in annotations
+    lowered.strict = _is_on(config, "run.oci.seccomp_fail_unknown_syscall")
     return [
         steps.Seccomp(
             section=lowered,

@@ -76,6 +76,7 @@ def test_groups_are_kept() -> None:
         return next(step.gids for step in made.child if isinstance(step, steps.Identity))
 
     assert groups(plan(keep_original_groups="")) is None
+    assert groups(plan(keep_original_groups="0")) == ()
     assert groups(plan(other="1")) == ()
     step = next(step for step in plan(keep_original_groups="").child if isinstance(step, steps.Identity))
     assert "the caller's groups" in show.describe(step)
@@ -94,6 +95,7 @@ def test_seccomp() -> None:
     assert isinstance(step.section, seccomp.Filter)
     assert (step.section.listener, step.section.strict) == ("/run/agent", True)
     section["listenerPath"] = "/run/other"
+    config["annotations"] = {**notes, "run.oci.seccomp_fail_unknown_syscall": "0"}
     made = build.build(config, FACTS, Request(id="x", bundle="/b"))
     (step,) = (step for step in (*made.child, *made.start) if isinstance(step, steps.Seccomp))
-    assert step.section.listener == "/run/other"
+    assert (step.section.listener, step.section.strict) == ("/run/other", False)
