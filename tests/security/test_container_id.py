@@ -53,7 +53,7 @@ def test_no_container_gets_such_an_id(bundle: Bundle, runtime: Runtime, canary: 
 
 @pytest.mark.parametrize("words", VERBS, ids=lambda words: words[0])
 def test_no_verb_takes_such_an_id(runtime: Runtime, canary: Canary, words: list[str]) -> None:
-    """Each would reach a directory with a state record in it."""
+    """Without the check, each id would lead to another directory that has a record in it."""
     (canary.path.parent / "victim").mkdir()
     (canary.path.parent / "victim" / "state.json").write_text("{}")
     runtime.root.mkdir()
@@ -81,7 +81,7 @@ def test_odd_but_plain_ids_work(bundle: Bundle, runtime: Runtime, name: str) -> 
 @pytest.mark.parametrize("text", ["a\\u0000b", "/bin/true\\u0000x"])
 @pytest.mark.parametrize("field", ["args", "env", "cwd", "hostname", "destination", "mask", "path"])
 def test_a_string_that_ends_early_is_refused(bundle: Bundle, runtime: Runtime, field: str, text: str) -> None:
-    """To C a string ends at its first NUL: what is checked must be what is used."""
+    """A string in C ends at its first NUL byte, so another id would be used than the one that was checked."""
     mark = "NUL-HERE"
     process, linux = bundle.process, bundle.linux
     process["args"] = ["/bin/true"]

@@ -65,7 +65,7 @@ def test_exec_into_a_container_with_a_false_proc(bundle: Bundle, runtime: Runtim
 
 
 def test_exec_with_a_label_does_not_believe_it(bundle: Bundle, runtime: Runtime) -> None:
-    """Writing the label to the container's file would look like success."""
+    """If the label were written to a false file of the container, that would look like success."""
     if os.path.exists("/sys/kernel/security/apparmor"):
         return
     bundle.capabilities("CAP_SYS_ADMIN")
@@ -104,7 +104,7 @@ def test_the_callers_keys_stay_the_callers(
 
 
 def test_the_callers_files_stay_the_callers(bundle: Bundle, runtime: Runtime, tmp_path: Path) -> None:
-    """A file or the null device as stdio is not given to the container's user."""
+    """The container's user does not become the owner of a file or of the null device that is stdio."""
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     bundle.process["args"] = ["/bin/true"]
     bundle.write()
@@ -128,7 +128,7 @@ def test_the_callers_files_stay_the_callers(bundle: Bundle, runtime: Runtime, tm
 
 
 def test_the_null_device_stays_the_hosts(bundle: Bundle, runtime: Runtime) -> None:
-    """Of crun 1.24: never chown a device; root of the container may try through its own stdin."""
+    """From crun 1.24: never chown a device. Root of the container may try it through its own stdin."""
     before = os.stat("/dev/null")
     runtime.run(bundle, "chown 5:5 /proc/self/fd/0; chmod 600 /proc/self/fd/0; true")
     after = os.stat("/dev/null")

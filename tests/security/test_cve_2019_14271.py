@@ -36,7 +36,7 @@ __attribute__((constructor)) static void mark(void)
 
 
 def mapped() -> list[str]:
-    """Return the libraries this interpreter has loaded, which pyrunc's may load too."""
+    """Return the libraries that this interpreter has loaded; pyrunc may load the same ones."""
     with open("/proc/self/maps") as maps:
         names = {line.split()[-1] for line in maps if ".so" in line}
     return [name for name in names if name.startswith("/")]
@@ -44,7 +44,7 @@ def mapped() -> list[str]:
 
 @pytest.fixture
 def poisoned(bundle: Bundle, compiled: Callable[..., Path]) -> Bundle:
-    """A bundle whose every Python file and library leaves a mark."""
+    """A bundle in which every Python file and library leaves a mark when it is loaded."""
     library = compiled("mark.so", LIBRARY, "-shared", "-fPIC", '-DNAME="a library"').read_bytes()
     standard = sysconfig.get_path("stdlib")
     for place in (standard, str(TOP), sysconfig.get_path("platlib")):

@@ -83,7 +83,7 @@ def test_files_that_resource_views_replace_may_be_covered(
 
 
 def test_the_hosts_proc_may_be_bound_on_proc(bundle: Bundle, runtime: Runtime) -> None:
-    """Engines do it for --pid=host."""
+    """Engines do this for --pid=host."""
     bundle.without_mount("/proc")
     bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "pid"]
     bundle.mount("/proc", "/proc", "rbind")

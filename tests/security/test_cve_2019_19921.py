@@ -87,7 +87,7 @@ def race(compiled: Callable[..., Path]) -> Path:
 def test_a_symlink_that_comes_and_goes(
     bundle: Bundle, runtime: Runtime, race: Path, name: str, kind: str
 ) -> None:
-    """Whatever comes first: the mount is on the directory, or the container is refused."""
+    """In each case the mount is on the directory, or the container is refused."""
     decoy = bundle.rootfs / "decoy"
     decoy.mkdir()
     (bundle.rootfs / "other").symlink_to("/decoy")

@@ -171,7 +171,7 @@ def own_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def poison(bundle: Bundle, loader: Path) -> None:
-    """Put the attacker's loader wherever the host's executable looks for its own."""
+    """Put the attacker's dynamic loader at each place where the host's executable looks for its own."""
     headers = subprocess.run(
         ["readelf", "-lW", command()[0]], capture_output=True, text=True, check=True
     ).stdout
@@ -194,13 +194,13 @@ ENTRIES = ["/proc/self/exe", "/entry", "/script", "/indirect"]
 
 
 def verdict(bundle: Bundle) -> str:
-    """Return what the attacker found out, "" if the host's executable was not even run in time."""
+    """Return what the attacker found out; "" if the host's executable was not run in time."""
     result = bundle.rootfs / "result"
     return result.read_text() if wait_for(result.exists, 8) else ""
 
 
 def start(bundle: Bundle, runtime: Runtime, entry: str) -> None:
-    """Start a container with an entry point, and end: while the runtime runs it cannot be written to."""
+    """Start a container with an entry point, and end: the executable cannot be written to while it runs."""
     bundle.process["args"] = [entry]
     bundle.write()
     name = runtime.new_id()
@@ -285,7 +285,10 @@ EVERYTHING = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_CHE
 def test_watched_by_somebody_with_more_rights_than_the_container(
     bundle: Bundle, runtime: Runtime, compiled: Callable[..., Path], way: str
 ) -> None:
-    """An earlier exec's process, or another container in the same pid namespace, can open our libraries."""
+    """The process of an earlier exec, or another container in the same pid namespace, watches.
+
+    It can open the libraries that pyrunc has loaded.
+    """
     program = compiled("watch", WATCH)
     (bundle.rootfs / "watch").write_bytes(program.read_bytes())
     (bundle.rootfs / "watch").chmod(0o755)
@@ -310,7 +313,10 @@ def test_watched_by_somebody_with_more_rights_than_the_container(
 
 
 def test_nothing_that_a_created_container_has_mapped_is_writable(bundle: Bundle, runtime: Runtime) -> None:
-    """It waits for `start` with our memory, and a process in the container may have every capability."""
+    """Until `start` the first process is our program.
+
+    A process in the container may have every capability.
+    """
     bundle.write()
     name = runtime.new_id()
     with (bundle.path / "log").open("wb") as log:
@@ -349,7 +355,7 @@ except pyrunc.Failure:
 
 
 def by_library(entry: str, name: str, bundle: str, root: str) -> None:
-    """Do it from a Python program; then its interpreter is the host's executable."""
+    """Call pyrunc from a Python program: then the host's executable is the interpreter."""
     program = LIBRARY.format(path=[str(TOP), sysconfig.get_path("platlib")])
     words = [command()[0], "-I", "-S", "-c", program, entry, name, bundle, root]
     subprocess.run(words, check=True, timeout=60)

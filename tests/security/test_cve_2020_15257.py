@@ -41,7 +41,7 @@ def created(bundle: Bundle, runtime: Runtime, umask: int = -1) -> str:
 
 
 def test_no_abstract_socket_listens(bundle: Bundle, runtime: Runtime) -> None:
-    """Network namespaces share nothing else with the host, so these would be reachable from --net=host."""
+    """A container with the host's network namespace could connect to such sockets."""
     bundle.linux["namespaces"] = [space for space in bundle.linux["namespaces"] if space["type"] != "network"]
     before = abstract_sockets()
     name = created(bundle, runtime)

@@ -34,7 +34,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture
 def volume(tmp_path: Path, canary: Canary, compiled: Callable[..., Path]) -> Iterator[Path]:
-    """A volume in which "way" is a directory and a symlink that leads out, by turns."""
+    """A volume in which "way" is by turns a directory and a symlink that leads out."""
     directory = tmp_path / "volume"
     (directory / "way").mkdir(parents=True)
     (directory / "out").symlink_to("../" * 40 + str(canary.path).lstrip("/"))

@@ -43,7 +43,7 @@ def test_exec_with_more_capabilities(bundle: Bundle, runtime: Runtime, user: int
 
 
 def test_a_user_who_is_not_root_has_none(bundle: Bundle, runtime: Runtime) -> None:
-    """What is permitted is lost with execve, for there is nothing ambient."""
+    """The permitted set is lost at execve, because the ambient set is empty."""
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     bundle.process["args"] = SHOW
     found = sets(runtime.output(bundle))

@@ -34,7 +34,7 @@ def test_a_symlink_for_a_null_device(own_dev: Bundle, runtime: Runtime, canary: 
 
 
 def test_another_device_for_a_null_device(own_dev: Bundle, runtime: Runtime) -> None:
-    """A full device (1:7) in place of the null device (1:3)."""
+    """The image has the device full (1:7) in place of the null device (1:3)."""
     import os
 
     os.mknod(own_dev.rootfs / "dev/null", 0o20666, os.makedev(1, 7))

@@ -72,7 +72,10 @@ def test_a_newline_in_a_sysctl_is_no_second_setting(bundle: Bundle, runtime: Run
 def test_a_label_that_would_confine_nobody_is_refused(
     bundle: Bundle, runtime: Runtime, field: str, lsm: str
 ) -> None:
-    """Without the module the file is missing, or accepts anything: no error would look like success."""
+    """Without the security module the file is missing, or takes anything.
+
+    No error would look like success.
+    """
     active = Path("/sys/kernel/security/lsm")
     if active.exists() and lsm in active.read_text().split(","):
         pytest.skip(f"this host has {lsm}")

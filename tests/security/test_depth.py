@@ -74,14 +74,14 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def nester(bundle: Bundle, compiled: Callable[..., Path]) -> None:
-    """The program, in the image."""
+    """The program that nests, in the image."""
     program = bundle.rootfs / "nest"
     program.write_bytes(compiled("nest", NESTER).read_bytes())
     program.chmod(0o755)
 
 
 def of_cgroups(bundle: Bundle) -> None:
-    """Give a container its cgroups to divide."""
+    """Let a container make cgroups below its own."""
     bundle.mount("/sys/fs/cgroup", "cgroup", "rw", kind="cgroup")
     bundle.linux["namespaces"].append({"type": "cgroup"})
 
@@ -107,7 +107,7 @@ def test_cgroups(engine: Engine, bundle: Bundle, depth: int, length: int) -> Non
 
 @pytest.mark.usefixtures("nester")
 def test_directories(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """In a volume that another user is given, and in a layer, which is deleted with its container."""
+    """One tree is in a volume that is given to another user, one in a layer that is deleted."""
     volume = tmp_path / "volume"
     volume.mkdir()
     try:

@@ -62,7 +62,7 @@ def test_a_link_of_the_image(bundle: Bundle, runtime: Runtime, bound: Path, way:
 
 
 def test_a_link_to_what_is_mounted_below_a_bind(bundle: Bundle, runtime: Runtime, bound: Path) -> None:
-    """It was below the source of a recursive bind, so no entry names it."""
+    """The mount came along with a recursive bind, so no entry of `mounts` names it."""
     bundle.without_mount("/dev")
     (bound / "sub").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "host", bound / "sub"], check=True)
@@ -78,7 +78,7 @@ def test_a_link_to_what_is_mounted_below_a_bind(bundle: Bundle, runtime: Runtime
 
 
 def test_a_root_whose_dev_is_a_mount(bundle: Bundle, runtime: Runtime) -> None:
-    """The directory was prepared before: it belongs to the root."""
+    """The host has mounted it there before, so it belongs to the root file system."""
     bundle.without_mount("/dev")
     subprocess.run(["mount", "-t", "tmpfs", "host", bundle.rootfs / "dev"], check=True)
     try:

@@ -212,7 +212,7 @@ def spy(compiled: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["this host", "version 2"])
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call the command on this host, and on one with only version 2 of cgroups."""
+    """Call the command on this host, and on one that has only version 2 of cgroups."""
     words = containers.command()
     if request.param == "version 2":
         monkeypatch.setattr(containers, "command", lambda: [*unified.way(), *words])
@@ -238,7 +238,10 @@ def test_what_enters_is_whole_when_it_is_seen(
 def test_no_procfs_of_the_host_comes_along_for_a_label(
     bundle: Bundle, runtime: Runtime, spy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The label is written to a procfs that is made inside. Without AppArmor that fails, but not before."""
+    """The label is written to a procfs that is made inside.
+
+    Without AppArmor the write fails, and nothing before it does.
+    """
     monkeypatch.setenv("RUNTIME_SECRET", SECRET)
     bundle.capabilities(*ALL)
 
@@ -250,7 +253,7 @@ def test_no_procfs_of_the_host_comes_along_for_a_label(
 
 
 def whole(seen: str) -> None:
-    """Check that processes were seen while they entered, and that nothing was wrong with them."""
+    """Check that processes were seen while they entered, and that they were complete."""
     first, *notes = seen.splitlines()
     assert int(first.split()[3]) > 0, f"no process was caught on its way in: {seen}"
     assert not notes, seen
@@ -297,7 +300,7 @@ def test_what_joins_the_pid_namespace_is_whole_when_it_is_seen(
 def test_a_process_stopped_on_its_way_in_hangs_nobody(
     bundle: Bundle, runtime: Runtime, compiled: Callable[..., Path]
 ) -> None:
-    """A container that stops each process that enters cannot block the caller of exec: there is an answer."""
+    """The container stops each process that enters. The caller of exec still gets an answer."""
     program = compiled("holder", HOLDER)
     # Reading this takes a while, in which the process can be caught.
     (bundle.rootfs / "etc/passwd").write_text("nobody:x:65534:65534::/:/bin/sh\n" * 30000)

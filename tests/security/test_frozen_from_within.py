@@ -53,7 +53,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture(params=["own", "host"])
 def divided(request: pytest.FixtureRequest, bundle: Bundle) -> Bundle:
-    """A bundle with a cgroup mount, and a pid namespace of its own or not."""
+    """A bundle with a cgroup mount, with or without a pid namespace of its own."""
     bundle.mount("/sys/fs/cgroup", "cgroup", "rw", kind="cgroup")
     spaces = bundle.linux["namespaces"]
     spaces.append({"type": "cgroup"})
@@ -157,7 +157,7 @@ int main(void)
 
 @pytest.mark.parametrize("controller", [name for name in ("freezer", "") if name in FACTS.mounts])
 def test_a_frozen_process_is_known(controller: str) -> None:
-    """The parent of a process that enters finds out why it does not answer."""
+    """The parent of a process that enters can tell that it does not answer because it is frozen."""
     top = Path(FACTS.mounts[controller], f"test-{os.getpid()}-{os.urandom(4).hex()}")
     file, words = ("freezer.state", ("FROZEN", "THAWED")) if controller else ("cgroup.freeze", ("1", "0"))
     where = {controller: str(top)}
@@ -182,7 +182,10 @@ def test_a_frozen_process_is_known(controller: str) -> None:
 def test_exec_is_not_held_up_on_its_way(
     engine: Engine, bundle: Bundle, compiled: Callable[..., Path]
 ) -> None:
-    """It succeeds or reports what happened; after its program has started, it is frozen like any other."""
+    """It succeeds, or reports what happened.
+
+    Once its program has started, it can be frozen like any other.
+    """
     program = bundle.rootfs / "catch"
     program.write_bytes(compiled("catch", CATCHER).read_bytes())
     program.chmod(0o755)

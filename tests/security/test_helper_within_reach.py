@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waiting(container: Container, then: Callable[[Visitor], object]) -> None:
-    """Make a process wait for ever in the container's mount namespace, and do something meanwhile."""
+    """Let a process wait in the container's mount namespace, and do something meanwhile."""
     visitor = Visitor(container)
     program = program_live.remove(visitor.visit, ["/proc"], mapped=False)
 
@@ -93,7 +93,7 @@ def test_who_is_killed_is_missed(container: Container) -> None:
 
 
 def test_it_has_nothing_of_the_host(container: Container, tmp_path: Path) -> None:
-    """It has what it needs, of the container's namespaces only that of mounts, and may not be traced."""
+    """It has only what it needs, joins only the mount namespace of the container, and cannot be traced."""
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     seen: list[dict[str, object]] = []
 
@@ -136,7 +136,7 @@ def test_a_table_without_end_is_refused(container: Container, monkeypatch: pytes
 
 @pytest.mark.usefixtures("quick")
 def test_messages_without_end_are_not_read(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an attacker would send them who controls the process."""
+    """An attacker who controls the process could send messages without end."""
     monkeypatch.setattr(Visitor, "receive", lambda _self: (protocol.LOCATED, bytes(17), -1))
     with pytest.raises(Failure, match="was stopped"):
         waiting(container, lambda _visitor: None)

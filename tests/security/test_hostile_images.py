@@ -36,7 +36,7 @@ class Attack(NamedTuple):
 
 
 def block(name: str, kind: bytes, size: int = 0, **more: str) -> bytes:
-    """Return a header without checking it, with its data if that is short."""
+    """Return a header that is not checked, and the data if it is short."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     for key, value in more.items():
@@ -405,7 +405,7 @@ def test_json_that_is_none(text: str, runtime: Runtime, tmp_path: Path) -> None:
     ],
 )
 def test_labels_that_are_orders(label: str, runtime: Runtime, canary: Canary, tmp_path: Path) -> None:
-    """If they reach the runtime, it is CVE-2024-3154."""
+    """If the runtime obeyed them, that would be CVE-2024-3154."""
     settings = {"Labels": {label: f"{canary.path}/secret", "org.example.note": "kept"}}
     image = layout(tmp_path / "image", layer(Entry("f")), settings=settings)
     code, said = unpack(runtime, image, tmp_path / "made")
@@ -434,7 +434,7 @@ def test_names_do_not_steer_the_terminal(runtime: Runtime, tmp_path: Path) -> No
 
 
 def test_orders_to_an_overlay_are_left_out(runtime: Runtime, tmp_path: Path) -> None:
-    """An overlay follows such attributes in a lower layer, and with --overlay the tree is one."""
+    """Overlayfs obeys such attributes in a lower layer, and with --overlay the unpacked tree is one."""
     pax = {X + "trusted.overlay.redirect": "/etc", X + "user.overlay.opaque": "y", X + "trusted.other": "x"}
     image = layout(tmp_path / "image", layer(folder("d", pax=pax)))
     assert unpack(runtime, image, tmp_path / "made") == (0, "")

@@ -73,7 +73,7 @@ def test_nobody_waits_for_it(bundle: Bundle, runtime: Runtime, locking: str, tmp
 
 
 def test_another_goes_while_it_stays(bundle: Bundle, runtime: Runtime, locking: str, tmp_path: Path) -> None:
-    """What was made in the root file system for a second container is removed with it."""
+    """Mount points that were made for a second container are removed when that one is deleted."""
     bundle.mount("/second/point", tmp_path / "volume")
     second = runtime.started(bundle)
     assert (bundle.rootfs / "second").is_dir()

@@ -22,7 +22,7 @@ SECRET = "of-the-host-5f1c"
 
 
 def memory(pid: int) -> bytes:
-    """Return all that a process has in its memory, files it has mapped included."""
+    """Return the whole memory of a process, including the files it has mapped."""
     found = b""
     with open(f"/proc/{pid}/mem", "rb") as file:
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines():

@@ -43,7 +43,7 @@ def seen() -> tuple[int, int, int]:
 
 
 def check(seen: tuple[int, int, int]) -> None:
-    """Check that it has not changed."""
+    """Check that the null device has not changed."""
     found = os.stat(os.devnull)
     mode, uid, gid = seen
     os.chmod(os.devnull, mode & 0o7777)
@@ -81,7 +81,7 @@ def test_exec(bundle: Bundle, runtime: Runtime, seen: tuple[int, int, int], how:
     ],
 )
 def test_exec_takes_nothing_else_for_it(bundle: Bundle, runtime: Runtime, instead: str) -> None:
-    """The container chooses what is at /dev/null."""
+    """The container decides what is at /dev/null."""
     (bundle.rootfs / "bin/mkfifo").symlink_to("busybox")
     name = runtime.started(bundle, f"rm /dev/null; {instead}; touch /ready; sleep 1000")
     script = "until test -e /ready; do sleep 0.02; done; test $(stat -L -c %t:%T /proc/self/fd/0) = 1:3"

@@ -179,7 +179,7 @@ class Agent:
         os.setpgid(self.pid, self.pid)
 
     def serve(self) -> None:
-        """Take listeners and answer them, each in a process of its own."""
+        """Receive listeners, and answer each in a process of its own."""
         while True:
             connection = self.listener.accept()[0]
             data, descriptors, _flags, _address = socket.recv_fds(connection, 65536, 4)
@@ -292,7 +292,7 @@ def test_without_an_agent_there_is_no_container(bundle: Bundle, runtime: Runtime
 def test_an_agent_that_dies_leaves_calls_that_do_not_exist(
     bundle: Bundle, runtime: Runtime, tmp_path: Path
 ) -> None:
-    """As the kernel does it: if no process holds a listener any more, the answer is ENOSYS."""
+    """If no process holds the listener any more, the kernel answers ENOSYS."""
     path = str(tmp_path / "agent.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -317,7 +317,7 @@ def test_write_cannot_be_notified(bundle: Bundle, runtime: Runtime, agent: Agent
 
 
 def test_the_distributions_profile_works(bundle: Bundle, runtime: Runtime) -> None:
-    """containers-common's, as far as it needs no engine to resolve it."""
+    """It is the profile of containers-common, without the parts that an engine must resolve."""
     path = "/usr/share/containers/seccomp.json"
     if not os.path.exists(path) or shutil.which("uname") is None:
         pytest.skip("needs the profile of containers-common")

@@ -58,7 +58,7 @@ def test_a_symlink_in_a_state_directory(
 def test_a_layer_that_is_kept_elsewhere_has_its_name(
     bundle: Bundle, runtime: Runtime, canary: Canary, tmp_path: Path
 ) -> None:
-    """The link to it is followed on purpose, but only if the target has such a name as pyrunc gives."""
+    """This link is followed on purpose, but only if the target has a name that pyrunc could have given."""
     bundle.process["args"] = ["sleep", "1000"]
     bundle.write()
     (tmp_path / "layers").mkdir()

@@ -34,7 +34,7 @@ def check(told: CompletedProcess[str], *, has: str = "x") -> None:
 
 @pytest.fixture
 def evil(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A bundle that can be run, with such text at every possible place."""
+    """A bundle that can be run, and has such text at every possible place."""
     source = tmp_path / EVIL
     source.mkdir()
     bundle.mount(f"/{EVIL}", source, "rbind", "ro")
