@@ -53,7 +53,7 @@ def bundle(place: Path) -> Bundle:
 
 @pytest.fixture
 def bundles(place: Path) -> Callable[[str], Bundle]:
-    """Make further bundles, by name."""
+    """Return a function that makes further bundles, by name."""
     return lambda name: Bundle(place / name)
 
 
@@ -79,7 +79,7 @@ def shared(place: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def host() -> Iterator[HostMounts]:
-    """Mounts of the host's, gone after the test."""
+    """Mounts of the host that are unmounted after the test."""
     made = HostMounts()
     yield made
     made.close()

@@ -204,7 +204,7 @@ def test_stop(make: Callable[..., pyrunc.Container]) -> None:
 
 
 def test_the_parent_writes_down_how_it_ended(engine: Engine, make: Callable[..., pyrunc.Container]) -> None:
-    """The process has ended, and its status is not known."""
+    """Without a record of it, the status of a process that has ended is not known."""
     container = make("exit 6")
     container.start()
     assert container.wait(10) == 6

@@ -69,7 +69,10 @@ def bundle(bundle: Bundle) -> Bundle:
 def test_the_process_is_confined(
     engine: Engine, bundle: Bundle, profiles: tuple[str, str], *, no_new_privileges: bool
 ) -> None:
-    """Also with no_new_privs, which comes before execve: who is not confined yet may still be."""
+    """This holds with no_new_privs, too, which is set before execve.
+
+    A process that is not confined yet may still become so.
+    """
     bundle.process.update(apparmorProfile=profiles[0], noNewPrivileges=no_new_privileges)
     result = engine.front(bundle, f"{CURRENT}; cat /tmp/second; cat /tmp/first")
     assert result.out == f"{profiles[0]} (enforce)\nsecond\n"

@@ -37,7 +37,7 @@ def unified() -> Iterator[UnifiedEngine]:
 
 
 def add(bundle: Bundle, *words: str, own_view: bool = True, user: bool = False) -> None:
-    """Give the container a cgroup mount."""
+    """Add a cgroup mount to the container."""
     bundle.mount("/sys/fs/cgroup", "cgroup", *words, kind="cgroup")
     bundle.linux["resources"] = {"pids": {"limit": 99}}
     if own_view:
@@ -69,7 +69,10 @@ for d in . */; do mkdir $d/attack 2>/dev/null && echo made $d && rmdir $d/attack
 @pytest.mark.parametrize("own_view", [False, True])
 @pytest.mark.parametrize("word", ["ro", "rw"])
 def test_hierarchies(engine: Engine, bundle: Bundle, *, word: str, own_view: bool, user: bool) -> None:
-    """A tmpfs with a directory for each; with and without a namespace the container's own part is the top."""
+    """A tmpfs has a directory for each hierarchy.
+
+    With or without a cgroup namespace, the container's own cgroup is its top.
+    """
     add(bundle, word, own_view=own_view, user=user)
     said, found = look(engine, bundle, TRY + "cat pids/pids.max; ls")
     top = found.pop("/sys/fs/cgroup")
@@ -163,7 +166,10 @@ def test_the_unified_hierarchy_without_a_namespace(unified: UnifiedEngine, bundl
 
 
 def test_the_unified_hierarchy_of_a_user_without_a_namespace(unified: UnifiedEngine, bundle: Bundle) -> None:
-    """No new mount is allowed there, and the host's would show all: the container's own part is bound."""
+    """A new mount is not allowed there, and the host's would show everything.
+
+    Only the container's cgroup is bound.
+    """
     add(bundle, "ro", own_view=False, user=True)
     del bundle.linux["resources"]
     said, found = look(
@@ -186,7 +192,7 @@ def test_cgroup2_by_its_own_name(unified: UnifiedEngine, bundle: Bundle) -> None
 
 
 def test_several_cgroup_mounts(engine: Engine, bundle: Bundle) -> None:
-    """Any number, anywhere."""
+    """There may be any number of them, at any place."""
     add(bundle, "ro")
     bundle.mount("/data/cgroups", "cgroup", "ro", kind="cgroup")
     out = engine.front(bundle, "ls /sys/fs/cgroup; echo; ls /data/cgroups").ok().out

@@ -35,7 +35,7 @@ def limited(engine: Engine, bundle: Bundle) -> str:
 
 
 def found(engine: Engine, name: str) -> dict[str, str]:
-    """Return the limits in force."""
+    """Return the limits that the kernel has now."""
     return {
         "memory": cgroups.read(engine, name, "memory", "memory.limit_in_bytes", "memory.max"),
         "reservation": cgroups.read(engine, name, "memory", "memory.soft_limit_in_bytes", "memory.low"),
@@ -456,7 +456,7 @@ def test_systemd_is_needed_for_its_manager(engine: Engine, bundle: Bundle) -> No
 
 
 def test_limits_hold_before_the_first_instruction(engine: Engine, bundle: Bundle) -> None:
-    """A startContainer hook runs in the container before its program: it already is where the limits are."""
+    """A startContainer hook runs before the container's program, and the limits already hold for it."""
     if not cgroups.has("pids"):
         pytest.skip("this host has no pids controller")
     bundle.linux["resources"] = {"pids": {"limit": 17}}

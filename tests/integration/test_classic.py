@@ -31,13 +31,13 @@ pytestmark = pytest.mark.skipif(FOREIGN, reason="a fallback of our own")
 
 @pytest.fixture
 def refused(engine: Engine) -> Callable[..., Engine]:
-    """Callers whose system calls fail, with the same containers as other callers."""
+    """Return a function that makes callers whose system calls fail."""
     return lambda answer="ENOSYS", *calls: Refused(engine, answer, *calls)
 
 
 @pytest.fixture
 def source(place: Path) -> Iterator[Path]:
-    """A directory with a file, a mount in it, and one in that."""
+    """A directory with a file and a mount; in that mount there is another one."""
     made = place / "source"
     (made / "sub").mkdir(parents=True)
     (made / "file").write_text("content\n")
@@ -81,7 +81,7 @@ def mounted(engine: Engine, bundle: Bundle) -> list[Row]:
 
 
 def plain(_bundle: Bundle, _source: Path, _shared: Path) -> None:
-    """Change nothing: /dev, masked and read-only paths as engines have them."""
+    """Change nothing: the container has /dev, masked and read-only paths as engines ask for them."""
 
 
 def binds(bundle: Bundle, source: Path, _shared: Path) -> None:
@@ -251,7 +251,7 @@ def test_below_a_bind_in_a_user_namespace_nothing_can_be_left_out(
 
 
 def test_a_source_out_of_the_users_reach(refused: Callable[..., Engine], bundle: Bundle, place: Path) -> None:
-    """The parent opens it, in the container's mount namespace."""
+    """The parent opens it, in the mount namespace of the container."""
     closed = place / "closed"
     (closed / "open").mkdir(parents=True)
     (closed / "open/file").write_text("reached\n")
@@ -339,7 +339,7 @@ def test_a_covered_mount_is_not_skipped(refused: Callable[..., Engine], bundle: 
 def test_a_source_that_is_not_what_it_was(
     refused: Callable[..., Engine], bundle: Bundle, place: Path
 ) -> None:
-    """An early mount of the container covers what a link of the host leads to."""
+    """A link of the host leads to a place that an early mount of the container has covered."""
     (bundle.rootfs / "over").mkdir()
     (place / "link").symlink_to(bundle.rootfs / "over")
     bundle.mount("/over", "tmpfs", "size=1m", kind="tmpfs")
@@ -405,7 +405,7 @@ def test_unbindable_mounts_stay_so(  # noqa: PLR0917 - fixtures
 @pytest.mark.parametrize("answer", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("user", [False, True])
 def test_without_clone3(answer: str, user: bool, engine: Engine, bundle: Bundle) -> None:
-    """As in a container whose filter cannot look into its arguments."""
+    """Filters of container engines refuse clone3(2), because they cannot check its arguments."""
     if user:
         bundle.user_namespace()
     calls = Refused(engine, answer, "clone3")

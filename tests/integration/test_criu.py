@@ -78,7 +78,7 @@ class Shuttle:
         return name
 
     def read(self) -> bytes:
-        """Return all that came so far."""
+        """Return everything that has come so far."""
         try:
             while data := os.read(self.reader, 65536):
                 self.seen += data
@@ -87,7 +87,7 @@ class Shuttle:
         return self.seen
 
     def count(self) -> int:
-        """Return the last whole number that came."""
+        """Return the last complete number that has come."""
         return int((b"0\n" + self.read()).rpartition(b"\n")[0].rpartition(b"\n")[2])
 
     def passes(self, number: int) -> bool:
@@ -309,7 +309,7 @@ def test_a_terminal_in_the_foreground(engine: Engine, bundle: Bundle, place: Pat
 
 @real
 def test_a_connection_to_the_outside(shuttle: Shuttle, bundle: Bundle, engine: Engine) -> None:
-    """Refused unless it is allowed, with CRIU's reason."""
+    """Without the option it is refused, with CRIU's reason."""
     bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "network"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

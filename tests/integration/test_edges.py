@@ -25,7 +25,10 @@ KILLED = 139  # the program's own end, where it may have no address space at all
 
 
 def tried(engine: Engine, bundle: Bundle, config: dict[str, Any], over: dict[str, Any]) -> None:
-    """Run a container with a part of its configuration exchanged: it ends, or one line says why not."""
+    """Run a container with one part of its configuration replaced.
+
+    It ends, or one line says why it cannot run.
+    """
     bundle.config = laid_over(config, over)
     ended = engine.front(bundle)
     for word in ("internal error", "Traceback"):

@@ -30,14 +30,14 @@ LATIN = b"caf\xe9"  # no UTF-8
 
 @dataclass
 class Ended:
-    """How a call ended."""
+    """The result of a call."""
 
     code: int
     out: bytes
     err: str
 
     def one_line(self, *words: str) -> None:
-        """Assert that it failed with one line that contains these words."""
+        """Assert that the call failed, with one line that contains these words."""
         assert self.code not in (0, None), self
         assert self.code > 0, self
         self.clean()
@@ -46,11 +46,11 @@ class Ended:
             assert word in self.err, self
 
     def lines(self) -> int:
-        """Return how many lines there are about the failure: a warning before it is another matter."""
+        """Return the number of lines about the failure; warnings before it do not count."""
         return sum(not line.startswith("warning: ") for line in self.err.splitlines())
 
     def clean(self) -> None:
-        """Assert that it did not die, and was not silent if it failed."""
+        """Assert that no signal ended the call, and that a failure had a message."""
         assert self.code >= 0, self
         assert self.code == 0 or self.err.strip(), self
         for word in FORBIDDEN:
@@ -87,7 +87,7 @@ class World:
             return Ended(done.returncode, out.read(), err.read().decode())
 
     def nowhere(self) -> Callable[[], None]:
-        """Return what puts a process into a directory that does not exist any more."""
+        """Return a function that changes to a directory and removes it."""
         gone = self.place / "gone"
         gone.mkdir()
 
@@ -108,7 +108,7 @@ class World:
 def world(
     request: pytest.FixtureRequest, installed: Path, engine: Engine, bundle: Bundle, place: Path
 ) -> World:
-    """Both commands that `make install` knows."""
+    """Return one of the two commands that `make install` can make."""
     bundle.process["args"] = ["/bin/true"]
     bundle.write()
     return World(installed / "bin" / request.param, engine, bundle, place)
@@ -171,7 +171,7 @@ def test_words_that_are_not_utf_8(world: World, words: tuple[str | bytes, ...]) 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "en_US.ISO-8859-1"])
 def test_a_bundle_whose_path_is_not_utf_8(world: World, locale: str) -> None:
-    """It is a path like any other; where it is shown, a byte that is no text is escaped."""
+    """It works like any other path. Where the path is shown, bytes that are not text are escaped."""
     path = os.fsencode(world.place) + b"/" + LATIN
     os.symlink(os.fsencode(world.bundle.path), path)
     name, env = world.engine.new_id(), {"LC_ALL": locale}
@@ -238,7 +238,7 @@ def test_a_full_standard_output(world: World, words: str) -> None:
 
 @pytest.mark.parametrize("words", ["state ID", "list", "mounts ID", "--help", "features"])
 def test_a_standard_output_that_is_closed(world: World, words: str) -> None:
-    """There is no message, and nothing fails."""
+    """There is no message, and the call does not fail."""
     name = world.engine.start(world.bundle, "exec sleep 1000")
     ended = world.call(
         *(name if word == "ID" else word for word in words.split()), before=lambda: os.close(1)
@@ -283,7 +283,7 @@ def needed(program: Path) -> int:
 def test_a_small_address_space(
     installed: Path, engine: Engine, bundle: Bundle, place: Path, words: str
 ) -> None:
-    """Only the program: python3 itself wants more before the script's first line is read."""
+    """This is about the installed program only: python3 needs more memory before the script's first line."""
     bundle.process["args"] = ["/bin/true"]
     bundle.write()
     world = World(installed / "bin/pyrunc", engine, bundle, place)
@@ -299,7 +299,7 @@ def test_a_small_address_space(
 
 @pytest.mark.parametrize("home", [b"/ro\0ot", b"x" * 9000])
 def test_a_home_that_cannot_be_one(world: World, home: bytes) -> None:
-    """A NUL ends the strings of an environment, and no path is that long: as without a home."""
+    """A NUL byte would end the variable, and no path is that long. It is treated like a missing home."""
     (world.bundle.rootfs / "etc/passwd").write_bytes(b"root:x:0:0:root:" + home + b":/bin/sh\n")
     world.bundle.process["args"] = ["/bin/sh", "-c", 'printf %s "$HOME"']
     world.bundle.write()

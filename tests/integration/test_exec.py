@@ -167,7 +167,7 @@ def test_a_process_file_gets_no_more_by_saying_less(
 
 @ours
 def test_what_a_process_file_need_not_say(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """The program's own: its variables, user and terminal are not the container's, as under runc."""
+    """Missing variables, user and terminal are not taken from the container, as with runc."""
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     bundle.process["env"] = ["PATH=/bin", "A=1"]
     running = engine.start(bundle)
@@ -181,7 +181,7 @@ def test_what_a_process_file_need_not_say(engine: Engine, bundle: Bundle, tmp_pa
 def test_a_directory_that_is_missing(
     engine: Engine, bundle: Bundle, name: str, tmp_path: Path, way: str
 ) -> None:
-    """Engines look whether `exec -w /typo` fails; a running container gets no directories from it."""
+    """Engines expect that `exec -w /typo` fails, so no directory is made in a running container."""
     if way == "--cwd":
         failed = engine.call("exec", "--cwd", "/typo/deep", name, "pwd")
     else:
@@ -345,7 +345,7 @@ def test_a_container_that_stops_meanwhile(engine: Engine, bundle: Bundle, tmp_pa
 
 
 def test_the_host_s_null_device_stays_root_s(engine: Engine, bundle: Bundle, name: str) -> None:
-    """An engine runs a process of another user with it as stdin, stdout and stderr."""
+    """An engine gives it to a process of another user as stdin, stdout and stderr."""
     before = os.stat("/dev/null")
     for user in ("1000:1000", "1000"):
         with open(os.devnull, "r+b") as null:
@@ -359,7 +359,7 @@ def test_the_host_s_null_device_stays_root_s(engine: Engine, bundle: Bundle, nam
 
 @ours
 def test_landmarks_in_the_log(engine: Engine, bundle: Bundle) -> None:
-    """Of create, start and exec; the words are runc's, which people and tools look for."""
+    """The log of create, start and exec has runc's words, which people and tools search for."""
     bundle.process["execCPUAffinity"] = {"initial": "0"}
     bundle.process["args"] = ["/bin/sh", "-c", "sleep 1000"]
     name = engine.new_id()

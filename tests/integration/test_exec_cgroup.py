@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not cgroups.V2, reason="version 1 lets processes
 
 @pytest.fixture
 def moved(engine: Engine, bundle: Bundle) -> str:
-    """A container whose init has gone to a cgroup below its own."""
+    """A container whose init has moved to a cgroup below its own."""
     name = engine.start(bundle)
     own = Path(cgroups.paths(engine, name)[""])
     (own / "inner").mkdir()

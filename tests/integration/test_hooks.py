@@ -25,7 +25,7 @@ FAILING = [kind for kind in HOST_KINDS if kind != "poststop"]
 
 
 class Record:
-    """Hooks that note what they see, in a directory of the host."""
+    """Hooks that write what they see to a directory of the host."""
 
     def __init__(self, place: Path, bundle: Bundle) -> None:
         """Add one hook of each kind."""
@@ -39,7 +39,7 @@ class Record:
 
     @staticmethod
     def entry(kind: str, directory: Path, script: str = "") -> dict[str, Any]:
-        """One hook; the rest of its script comes after what it notes."""
+        """Return one hook; its script begins with writing what it sees."""
         note = (
             f"cat > {directory}/{kind}.state; readlink /proc/self/ns/mnt > {directory}/{kind}.mnt;"
             f"readlink /proc/self/ns/pid > {directory}/{kind}.pid; pwd > {directory}/{kind}.pwd;"
@@ -48,16 +48,16 @@ class Record:
         return {"path": "/bin/sh", "args": ["sh", "-c", note], "env": ["PATH=/bin:/usr/bin"]}
 
     def state(self, kind: str) -> dict[str, Any]:
-        """What a hook got on its stdin."""
+        """Return what a hook got on its stdin."""
         found: dict[str, Any] = json.loads((self.directory / f"{kind}.state").read_text())
         return found
 
     def text(self, kind: str, what: str) -> str:
-        """What a hook noted."""
+        """Return what a hook has written."""
         return (self.directory / f"{kind}.{what}").read_text().strip()
 
     def ran(self) -> list[str]:
-        """The kinds that ran, in order."""
+        """Return the kinds of hooks that ran, in order."""
         return self.order.read_text().split() if self.order.exists() else []
 
 
@@ -143,7 +143,7 @@ def test_a_create_container_hook_can_add_to_the_container(
 
 
 def test_a_start_container_hook_is_the_container_s(engine: Engine, bundle: Bundle) -> None:
-    """Its program is the container's, its path as well."""
+    """Its program is a file of the container."""
     (bundle.rootfs / "hook").write_text("#!/bin/sh\ngrep -c . /etc/only-here; echo $PATH\n")
     (bundle.rootfs / "hook").chmod(0o755)
     (bundle.rootfs / "etc/only-here").write_text("line\n")

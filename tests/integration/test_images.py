@@ -171,7 +171,7 @@ def reachable(place: Path, *layers: bytes, **settings: Any) -> Path:
 
 @pytest.fixture
 def users_own(place: Path) -> Path:
-    """A directory that is the user's."""
+    """A directory that belongs to the user."""
     made = place / "own"
     made.mkdir()
     os.chown(made, UID, UID)
@@ -241,7 +241,7 @@ def test_from_python(engine: Engine, image: Path, place: Path, monkeypatch: pyte
 
 @pytest.mark.skipif("INSTALLED_PYRUNC" in os.environ, reason="takes the patience from this checkout's bar")
 def test_a_bar_on_a_terminal(engine: Engine, place: Path) -> None:
-    """The bar appears after a second; this removes the delay."""
+    """The progress bar appears after a second; this test removes the delay."""
     image = images.archive(
         place / "image.tar", layer(*(Entry(f"f{number}", b"x" * 100) for number in range(50)))
     )

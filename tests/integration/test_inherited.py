@@ -53,7 +53,7 @@ def script(kind: str, directory: str) -> str:
 
 @pytest.fixture
 def seen(engine: Engine, bundle: Bundle, place: Path) -> dict[str, dict[str, str]]:
-    """What each of them sees: by kind, then by name."""
+    """Return what each of them sees: by kind, then by name."""
     directory = place / "seen"
     directory.mkdir()
     (bundle.rootfs / "bin/mv").unlink()

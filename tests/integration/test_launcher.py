@@ -81,7 +81,7 @@ def test_the_script_says_the_same(installed: Path, words: list[str]) -> None:
 
 
 def test_an_invalid_config_is_explained(engine: Engine, bundle: Bundle) -> None:
-    """The explanation needs what the hot path leaves out: files as text, jsonschema, encodings."""
+    """For the explanation Python must load modules that the program does not hold."""
     bundle.process["cwd"] = 2
     bundle.config["hostname"] = 1
     bundle.write()
@@ -111,7 +111,7 @@ def test_words_that_are_not_text(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_reader_that_went_away(installed: Path, engine: Engine, bundle: Bundle) -> None:
-    """As other commands do: SIGPIPE ends it without a message."""
+    """SIGPIPE ends the command without a message, as it ends other commands."""
     engine.start(bundle)
     reading, writing = os.pipe()
     os.close(reading)
@@ -162,7 +162,7 @@ def test_it_begins_where_its_build_stopped(installed: Path) -> None:
 
 
 def test_the_environment_is_not_the_build_s(engine: Engine, bundle: Bundle) -> None:
-    """The build had none; each call has its own, also one without."""
+    """Each call has its own environment, or none, and nothing of the build's."""
     bundle.write()
     words = ("run", "--bundle", str(bundle.path))
     assert "=/one: " in engine.call(*words, engine.new_id(), env={"NOTIFY_SOCKET": "/one"}).err
@@ -235,12 +235,12 @@ def test_nothing_can_be_both_written_and_run(installed: Path) -> None:
 
 
 def same(python: Path, copy: Path) -> None:
-    """Nothing happened but that it was copied, as to another machine."""
+    """Copy it, as to another machine."""
     shutil.copy(python, copy)
 
 
 def same_size(python: Path, copy: Path) -> None:
-    """An update of the same size, with the same time."""
+    """Make another file, with the same size and time."""
     data = bytearray(python.read_bytes())
     data[len(data) // 2] ^= 1
     copy.write_bytes(data)
@@ -248,12 +248,12 @@ def same_size(python: Path, copy: Path) -> None:
 
 
 def longer(python: Path, copy: Path) -> None:
-    """Any other update."""
+    """Make another file, with another size."""
     copy.write_bytes(python.read_bytes() + b" ")
 
 
 def gone(python: Path, copy: Path) -> None:
-    """The distribution was upgraded to another Python."""
+    """Make no copy: the distribution has another Python now."""
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_an_update_of_python(
 
 
 def test_it_says_what_is_gone(installed: Path, tmp_path: Path) -> None:
-    """No Python that it was made for, and no script that could take over."""
+    """The Python that it was made for is missing, and so is one for the script."""
     python, script = installed / "python", installed / "bin/pyrunc-script"
     real = python.readlink()
     python.unlink()
@@ -294,7 +294,7 @@ def test_it_says_what_is_gone(installed: Path, tmp_path: Path) -> None:
 
 
 def test_a_build_says_why_not(installed: Path, tmp_path: Path) -> None:
-    """In one line, and what was there stays."""
+    """It prints one line, and the installed files stay as they were."""
     before = (installed / "bin/pyrunc").read_bytes()
     compiler = tmp_path / "gcc"
     compiler.write_text(

@@ -111,7 +111,7 @@ def test_delete_while_running(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_delete_a_created_container(engine: Engine, bundle: Bundle) -> None:
-    """Its program has not begun: as runc and crun do, whatever runtime.md says."""
+    """Its program has not started. runc and crun delete it, too, although runtime.md forbids that."""
     name = engine.create(bundle)
     pid = engine.state(name)["pid"]
     engine.call("delete", name).ok()

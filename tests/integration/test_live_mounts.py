@@ -129,7 +129,10 @@ def test_when_one_fails_none_is_left(engine: Engine, bundle: Bundle, source: Pat
 def test_what_its_parent_refuses_is_taken_back(
     engine: Engine, bundle: Bundle, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parent compares at the end. It may be killed there as well: then there is no answer."""
+    """The parent compares the mount at the end, and refuses it.
+
+    If the parent is killed instead, there is no answer at all.
+    """
     name = engine.start(bundle)
     before = rows(engine, name)
     container = store.open_container(str(engine.root), name)
@@ -342,7 +345,7 @@ def test_nothing_is_added_where_it_would_stay(engine: Engine, bundle: Bundle, so
 
 
 def test_after_delete_nothing_is_left(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """What the mounts of a deleted container would keep busy can go: the fixture looks at the rest."""
+    """The directories that were mounted can be removed; the fixture checks the rest."""
     name = engine.start(bundle)
     for path in ("/data", "/tmp/deep/down"):
         engine.call("mounts", name, "--add", f"{source}:{path}").ok()
@@ -392,7 +395,7 @@ def test_force_does_not_follow_symlinks(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_symlink_does_not_cost_another_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """The container moves what is to be removed, and puts a link to one of its masks there."""
+    """The container moves the mount point, and puts a symlink to one of its masked paths there."""
     bundle.mount("/mnt/data", source)
     bundle.mount("/etc/guard", "tmpfs", "ro", kind="tmpfs")
     name = engine.start(bundle)

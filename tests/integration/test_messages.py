@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def said(engine: Engine, bundle: Bundle, *texts: str) -> Result:
-    """Run the bundle, which must fail with these texts in one line."""
+    """Run the bundle: it must fail with these texts in one line."""
     return engine.front(bundle).fails(*texts)
 
 

@@ -18,7 +18,10 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
 def said(engine: Engine, name: str) -> list[str]:
-    """Run one of the bundles twice; return its output, which is the same, and check what it leaves."""
+    """Run one of the bundles twice and return its output.
+
+    Both outputs must be equal, and nothing may be left.
+    """
     before = sorted(os.walk(BUNDLES / name))
     first = engine.call("run", "--bundle", str(BUNDLES / name), engine.new_id()).ok().out
     assert engine.call("run", "--bundle", str(BUNDLES / name), engine.new_id()).ok().out == first
@@ -95,7 +98,7 @@ def test_propagation(engine: Engine, place: Path, host: HostMounts) -> None:
 
 
 def test_propagation_on_a_private_host(engine: Engine, place: Path, host: HostMounts) -> None:
-    """It names what is missing, and does not wait."""
+    """The script names what is missing, and does not wait."""
     bundle = place / "propagation"
     shutil.copytree(BUNDLES / "propagation", bundle, symlinks=True)
     host.bind(bundle / "source", bundle / "source", propagation=flags.MS_PRIVATE)

@@ -57,7 +57,7 @@ def test_tmpcopyup(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_notmpcopyup(engine: Engine, bundle: Bundle) -> None:
-    """It takes tmpcopyup back; the tmpfs still gets the mode of what it covers."""
+    """It cancels tmpcopyup; the tmpfs still gets the mode of the directory that it covers."""
     image_directory(bundle)
     bundle.mount("/data", "tmpfs", "tmpcopyup", "notmpcopyup", kind="tmpfs")
     assert engine.front(bundle, "ls /data | wc -l; stat -c %a /data").ok().out.split() == ["0", "751"]
@@ -211,7 +211,10 @@ def test_a_file_does_not_cover_a_symlink(engine: Engine, bundle: Bundle, place: 
 
 
 def test_remount(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """With bind it changes the mount, without it also the file system; both are what was there before."""
+    """With bind only the mount changes, otherwise the file system as well.
+
+    What is not named stays as it was.
+    """
     (place / "source").mkdir()
     bundle.mount("/bound", place / "source", "rbind", "rw")
     bundle.mount("/bound", "", "remount", "bind", "ro", "nosuid", "noexec")
@@ -226,7 +229,7 @@ def test_remount(engine: Engine, bundle: Bundle, place: Path) -> None:
 
 
 def test_remount_of_what_the_image_mounts(engine: Engine, bundle: Bundle) -> None:
-    """/sys and /proc, which are there already, can be given less."""
+    """/sys and /proc are mounted already, and get more restrictions."""
     bundle.mount("/proc", "", "remount", "bind", "nosuid", "nodev", "noexec", "ro", kind="proc")
     bundle.linux["readonlyPaths"] = bundle.linux["maskedPaths"] = []
     name = engine.start(bundle)
@@ -272,7 +275,7 @@ def test_a_tmpfs_has_the_mode_of_what_it_covers(engine: Engine, bundle: Bundle) 
     [("nonsense", "Unknown parameter 'nonsense'"), ("size=much", "Bad value for 'size'")],
 )
 def test_what_the_file_system_refuses(engine: Engine, bundle: Bundle, word: str, said: str) -> None:
-    """With the kernel's own message, and with the wrong option."""
+    """The message has the kernel's own words, and names the wrong option."""
     bundle.mount("/data", "tmpfs", "nosuid", word, kind="tmpfs")
     engine.front(bundle, "exit 0").fails("/mounts/5", f'option "{word}"', said, "invalid argument")
 

@@ -376,7 +376,7 @@ def test_access_times_are_kept_as_asked(scene: Scene, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.source == "shared"])
 def test_peer_groups_are_the_hosts(scene: Scene, name: str) -> None:
-    """What is shared stays in the group of the source, a slave has it as its master."""
+    """A shared mount stays in the peer group of its source; a slave has that group as its master."""
     top = slug(name)
     for place in (top, top + "/below"):
         group = scene.peers[place].tags["shared"]

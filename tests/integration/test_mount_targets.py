@@ -157,7 +157,7 @@ def test_ends_that_do_not_fit(
 def test_what_is_made_is_no_wider_than_needed(
     engine: Engine, bundle: Bundle, things: Path, umask: int
 ) -> None:
-    """The modes are not narrower with any umask of the caller: the container's users can pass."""
+    """Whatever the caller's umask is, the container's users can pass through the directories."""
     bundle.mount("/new/deep/file", things / "file", "bind")
     bundle.mount("/new/deep/socket", things / "socket", "bind")
     bundle.mount("/new/dir", things / "dir", "bind")
@@ -184,7 +184,7 @@ def test_in_a_user_namespace_they_belong_to_its_root(engine: Engine, bundle: Bun
 
 
 def test_in_a_read_only_root(engine: Engine, bundle: Bundle, things: Path) -> None:
-    """It is made read-only last."""
+    """The root is made read-only last, so mount points can be made."""
     bundle.config["root"]["readonly"] = True
     bundle.mount("/new/file", things / "file", "bind")
     out = engine.front(bundle, "cat /new/file; touch /other 2>&1 | grep -o 'Read-only.*'").ok().out
@@ -287,7 +287,7 @@ def test_magic_links(  # noqa: PLR0917 - a way, and what is mounted there
 
 
 def test_a_link_of_proc_that_is_a_path(engine: Engine, bundle: Bundle, things: Path) -> None:
-    """/proc/self and /proc/mounts are symlinks as any other: what is said is that it is inside /proc."""
+    """/proc/self and /proc/mounts are ordinary symlinks: the message says that the target is in /proc."""
     (bundle.rootfs / "way").symlink_to("/proc/mounts")
     bundle.mount("/way", things / "file", "bind")
     engine.front(bundle, "exit 0").fails("is inside /proc and cannot be mounted on")
@@ -329,7 +329,7 @@ def test_a_destination_as_the_host_names_it(engine: Engine, bundle: Bundle, thin
 
 @pytest.fixture
 def mover(bundle: Bundle, canary: Canary) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that moves a directory of the image out to the host and back, all the time."""
+    """A process that keeps moving a directory of the image out to the host and back."""
     (bundle.rootfs / "way/deep").mkdir(parents=True)
     program = (
         "import os, sys\n"

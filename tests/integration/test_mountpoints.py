@@ -29,12 +29,12 @@ pytestmark = pytest.mark.skipif(FOREIGN, reason="what we promise; others leave t
 
 
 def entries(top: Path) -> list[tuple[object, ...]]:
-    """A tree without the times of its directories, which change when something is made and taken away."""
+    """Return a tree without the times of its directories, which change when an entry is made or removed."""
     return [(*found[:4], *found[5:]) for found in listing(top)]
 
 
 def spent(engine: Engine, bundle: Bundle, script: str) -> str:
-    """Run a container and delete it; return what it said."""
+    """Run a container and delete it; return its output."""
     said = engine.front(bundle, script, "--keep").ok().out
     engine.call("delete", engine.ids[-1]).ok()
     return said
@@ -81,7 +81,7 @@ def test_nested_destinations_in_any_order(
 
 
 def test_through_symlinks(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """What a link leads to is made, inside the root; the link stays."""
+    """The target of the link is made, inside the root, and removed later; the link stays."""
     (bundle.rootfs / "to-directory").symlink_to("/made/here")
     (bundle.rootfs / "root/up").symlink_to("../../../../also/made")
     (bundle.rootfs / "to-file").symlink_to("/etc/../not/yet/file")
@@ -142,7 +142,10 @@ def test_of_an_ordinary_user(user: Ordinary, bundle: Bundle, source: Path) -> No
 
 
 def test_what_run_has_made_in_its_root_file_system(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """Callers look at it, and the next container needs it again; on a volume it would be a leftover."""
+    """It stays, because callers look at it, and the next container needs it again.
+
+    On a volume it would be a leftover.
+    """
     volumes = Volumes(engine)
     bundle.mount("/a/b", source, "bind")
     volumes.run(bundle, "true", "-v", "vol:/v", "-v", f"{source}:/v/inner").ok()
@@ -232,7 +235,7 @@ def mounted(engine: Engine, name: str, path: str) -> bool:
 def test_two_containers_of_one_root_file_system(
     engine: Engine, bundle: Bundle, source: Path, order: str
 ) -> None:
-    """The second found what the first made: it stays until the last of them is gone."""
+    """The second one uses the mount point of the first: it stays until both are deleted."""
     bundle.mount("/a/b", source, "bind")
     bundle.write()
     before = entries(bundle.rootfs)
@@ -247,7 +250,7 @@ def test_two_containers_of_one_root_file_system(
 
 
 def test_a_chain_of_containers(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """Each is made before the one before it goes, and some have mount points of their own."""
+    """Each container is made before the previous one is deleted; some have mount points of their own."""
     bundle.mount("/a/b", source, "bind")
     bundle.write()
     before = entries(bundle.rootfs)
@@ -274,7 +277,10 @@ def test_a_volume_that_two_containers_have(engine: Engine, bundle: Bundle, sourc
 
 
 def test_somebody_else_s_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """It need not be a container: rmdir(2) would remove the mount in any other namespace."""
+    """Another program may have mounted something there in its own namespace.
+
+    Rmdir(2) would remove that mount.
+    """
     bundle.mount("/a/b", source, "bind")
     bundle.mount("/c", source, "bind")
     name = engine.start(bundle)
@@ -308,7 +314,10 @@ def test_our_own_mount(engine: Engine, bundle: Bundle, source: Path) -> None:
 
 @pytest.mark.slow
 def test_many_at_once(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """They make and remove the same mount points all the time; each has what it needs, and none is left."""
+    """Containers make and remove the same mount points all the time.
+
+    Each has the mount points it needs, and none is left.
+    """
     bundle.mount("/a/b", source, "bind")
     bundle.mount("/a/f", source / "file", "bind")
     bundle.process["args"] = ["/bin/sh", "-c", "exec cat /a/b/file /a/f > /dev/null"]
@@ -334,7 +343,7 @@ def test_many_at_once(engine: Engine, bundle: Bundle, source: Path) -> None:
 
 
 def test_a_slow_hook_holds_nobody_up(engine: Engine, bundle: Bundle, source: Path, place: Path) -> None:
-    """While its hook runs, a container that is being created does not block the deletion of others."""
+    """While a hook of a container that is being created runs, others can be deleted."""
     bundle.mount("/a/b", source, "bind")
     before = entries(bundle.rootfs)
     first = engine.start(bundle)

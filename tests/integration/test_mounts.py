@@ -33,7 +33,7 @@ ROWS = {
 
 
 def test_where_other_runtimes_disagree(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
-    """Of words about the same thing the last one counts, and only r words reach what is mounted below."""
+    """Of contradicting words the last one counts, and only the r words reach the mounts below."""
     for number, (words, _, _) in enumerate(ROWS.values()):
         kind, *options = words.split(",")
         if kind == "tmpfs":
@@ -93,7 +93,7 @@ def test_the_same_source_many_times(engine: Engine, bundle: Bundle, place: Path)
 
 
 def test_a_thousand_binds(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """More than a process may have descriptors open, and all of them right."""
+    """There are more binds than a process may have open descriptors, and each is right."""
     many = place / "many"
     for number in range(1000):
         path = many / str(number)
@@ -117,7 +117,7 @@ def test_a_thousand_binds(engine: Engine, bundle: Bundle, place: Path) -> None:
 
 
 def test_delete_takes_away_the_mount_points_it_made(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Only these, only when they are empty, and none that were there before."""
+    """It removes them only if they are empty, and none that existed before."""
     (place / "file").write_text("")
     (place / "volume").mkdir()
     (bundle.rootfs / "there").mkdir()
@@ -151,7 +151,7 @@ def test_what_is_not_empty_any_more_stays(engine: Engine, bundle: Bundle) -> Non
 
 
 def test_two_containers_of_one_root(engine: Engine, bundle: Bundle, bundles: Callable[[str], Bundle]) -> None:
-    """The second finds the first one's mount points, and does not lose them when that one goes."""
+    """The second one uses the mount points of the first, and keeps them when the first one is deleted."""
     bundle.mount("/new/deep", "tmpfs", "rw", kind="tmpfs")
     first = engine.start(bundle)
     second = bundles("second")

@@ -224,7 +224,10 @@ def test_the_kernel_shows_the_plan_and_delete_leaves_nothing(
 
 
 def last_word(found: list[Mount]) -> list[Mount]:
-    """Return the steps that say what is in force: a remount takes the place of what it changes."""
+    """Return the steps that are in force at the end.
+
+    A remount replaces the step of the mount that it changes.
+    """
     kept: list[Mount] = []
     for step in found:
         if isinstance(step, Remount):
@@ -237,5 +240,5 @@ def last_word(found: list[Mount]) -> list[Mount]:
 
 
 def places(rows: list[Row], step: Mount) -> list[Row]:
-    """Return the lines of the place a step mounts on."""
+    """Return the rows of the mount table for a step's destination."""
     return [row for row in rows if row.place == step.destination]

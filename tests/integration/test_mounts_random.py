@@ -56,7 +56,7 @@ PROPAGATIONS = ("", "rshared", "rslave", "rprivate", "runbindable", "shared")
 
 
 def image(place: Path) -> list[Any]:
-    """Return all there is in the test's directory, but for the files of the test's own making."""
+    """Return all files in the test's directory, without those that the test itself has made."""
     found = []
     for directory, names, files in os.walk(place):
         if directory == str(place / "bundle"):

@@ -25,7 +25,7 @@ FILES = {
 
 
 def namespaces(bundle: Bundle, **paths: str | None) -> None:
-    """Set paths of namespaces; None takes one out."""
+    """Set the paths of namespaces; None removes a namespace."""
     kept = [entry for entry in bundle.linux["namespaces"] if paths.get(entry["type"], "") is not None]
     for kind, path in paths.items():
         if path is not None:
@@ -35,7 +35,7 @@ def namespaces(bundle: Bundle, **paths: str | None) -> None:
 
 
 def plain_proc(bundle: Bundle) -> None:
-    """Give a container without a pid namespace the host's proc."""
+    """Mount the host's /proc in a container without a pid namespace."""
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc", "rbind", "ro")
     bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
@@ -218,7 +218,10 @@ def test_mappings_without_a_user_namespace(engine: Engine, bundle: Bundle) -> No
 
 @ours
 def test_a_user_namespace_below_a_closed_directory(engine: Engine, bundle: Bundle, place: Any) -> None:
-    """The root file system is opened with the caller's rights: its parents need not be open to all."""
+    """The root file system is opened with the caller's rights.
+
+    The container's root needs no access to its parents.
+    """
     bundle.user_namespace(300000)
     place.chmod(0o711)
     assert engine.front(bundle, "echo in").ok().out == "in\n"
@@ -309,7 +312,7 @@ def test_the_cgroup_namespace_hides_the_path(engine: Engine, bundle: Bundle) -> 
 
 
 def test_a_root_file_system_its_own_root_cannot_walk_to(engine: Engine, bundle: Bundle) -> None:
-    """The parent takes the copy; the mapped user only has to stand in it."""
+    """The parent copies the mount, so the container's root needs access only to the directory itself."""
     bundle.user_namespace()
     bundle.path.chmod(0o700)
     done = engine.front(bundle, "cat /proc/self/uid_map; ls /").ok()

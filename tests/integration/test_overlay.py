@@ -34,13 +34,13 @@ DETACHED = pytest.mark.skipif(KERNEL < (6, 15), reason="overlayfs takes no detac
 
 
 def states(engine: Engine) -> list[str]:
-    """The containers that have left a directory."""
+    """Return the containers that have a state directory."""
     return [name for name in os.listdir(engine.root) if name != "@cache"] if engine.root.exists() else []
 
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A directory in memory, as /run usually is."""
+    """A directory on a tmpfs, as /run usually is."""
     made = Path(tempfile.mkdtemp(prefix="pyrunc-test-", dir="/dev/shm"))
     made.chmod(0o755)
     yield made
@@ -68,7 +68,7 @@ def test_everything_can_be_written_and_nothing_changes(engine: Engine, bundle: B
 
 @pytest.mark.slow
 def test_a_hundred_side_by_side(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """All of them live at the same time: the last one to begin lets all go on."""
+    """All of them run at the same time: each waits until the last one has started."""
     gate = place / "gate"
     gate.mkdir()
     bundle.mount("/gate", gate, "bind", "ro")
@@ -183,7 +183,7 @@ def test_a_directory_that_is_none(engine: Engine, bundle: Bundle, place: Path) -
 
 
 def test_on_an_overlay_it_says_what_helps(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """As in a container whose /run is a directory of its image."""
+    """In a container, /run may be a directory of its image."""
     for name in ("lower", "upper", "work", "merged"):
         (place / "disk" / name).mkdir(parents=True)
     disk = place / "disk"
@@ -234,7 +234,10 @@ def test_a_readonly_root_stays_readonly(engine: Engine, bundle: Bundle, place: P
 
 
 def test_a_root_file_system_on_a_readonly_mount(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Restrictions of the mount below stay, except read-only: that is what a layer is for."""
+    """All restrictions of the mount below stay.
+
+    Only read-only does not, because the container writes to the layer.
+    """
     bundle.mount("/made", place, "bind", "ro")
     subprocess.run(["mount", "--bind", bundle.rootfs, bundle.rootfs], check=True)
     try:
@@ -337,7 +340,7 @@ def test_rootless(user: Ordinary, bundle: Bundle) -> None:
 
 
 def test_rootless_with_files_of_other_ids(user: Ordinary, bundle: Bundle) -> None:
-    """Only root of a user namespace like the container's can remove those."""
+    """Only root of a user namespace with the same mappings can remove those files."""
     give(bundle)
     for kind in ("uidMappings", "gidMappings"):
         bundle.linux[kind] = [
@@ -361,7 +364,7 @@ def test_rootless_with_files_of_other_ids(user: Ordinary, bundle: Bundle) -> Non
 
 
 def deep(top: Path, depth: int) -> None:
-    """Make directories in each other, deeper than a path or a recursion can go."""
+    """Make a tree of directories, deeper than a path or a recursive function can reach."""
     here = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=here)

@@ -212,7 +212,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def hear(manager: socket.socket) -> list[bytes]:
-    """Receive one message, and close a barrier's descriptor at once."""
+    """Receive one message, and close the descriptor of a barrier at once."""
     message, fds, _, _ = socket.recv_fds(manager, 4096, 2)
     for fd in fds:
         os.close(fd)
@@ -220,7 +220,7 @@ def hear(manager: socket.socket) -> list[bytes]:
 
 
 def speaking(bundle: Bundle, *messages: str) -> None:
-    """Make the container notify; nc of busybox has no unix sockets, so the host's Python is used."""
+    """Let the container send a message. Busybox's nc knows no unix sockets, so it uses the host's Python."""
     code = "import _socket as s, os, time; c = s.socket(s.AF_UNIX, s.SOCK_DGRAM); "
     code += "c.connect(os.environ['NOTIFY_SOCKET']); "
     code += "".join(f"c.send({message.encode()!r}); " for message in messages) + "time.sleep(1000)"

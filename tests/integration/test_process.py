@@ -21,7 +21,10 @@ ours = pytest.mark.skipif(FOREIGN, reason="what the specification says, where ru
 
 
 def fields(engine: Engine, bundle: Bundle, *names: str) -> dict[str, str]:
-    """Return lines of the process's /proc/self/status; no shell, which has ideas of its own about signals."""
+    """Return lines of the process's own /proc/self/status.
+
+    A shell is not used, because it changes signals.
+    """
     bundle.process["args"] = ["/bin/cat", "/proc/self/status"]
     done = engine.front(bundle).ok()
     lines = dict(line.split(":\t", 1) for line in done.out.splitlines() if ":\t" in line)
@@ -118,7 +121,7 @@ def test_a_directory_that_is_made_in_a_read_only_root(engine: Engine, bundle: Bu
 
 
 def test_the_directory_of_a_user(engine: Engine, bundle: Bundle) -> None:
-    """Root may not see into it (no CAP_DAC_OVERRIDE), its owner may."""
+    """Without CAP_DAC_OVERRIDE root may not enter it; its owner may."""
     home = bundle.rootfs / "home/someone"
     home.mkdir(parents=True)
     home.chmod(0o700)
@@ -160,7 +163,7 @@ def test_the_caller_s_groups_are_not_kept(engine: Engine, bundle: Bundle) -> Non
 @pytest.mark.parametrize("callers", [0, 0o22, 0o77])
 @pytest.mark.parametrize(("user", "mask"), [({}, "0022"), ({"umask": 0o27}, "0027"), ({"umask": 0}, "0000")])
 def test_the_umask(engine: Engine, bundle: Bundle, user: dict[str, int], mask: str, callers: int) -> None:
-    """That of the configuration, for run and exec, otherwise 0022; the caller's is not used."""
+    """It is the one of the configuration, otherwise 0022, for run and for exec; never the caller's."""
     bundle.process["user"] = {"uid": 0, "gid": 0, **user}
     assert engine.front(bundle, "umask", umask=callers).ok().out.strip() == mask
     name = engine.start(bundle)
@@ -287,7 +290,7 @@ def has_sys_resource() -> bool:
 
 @pytest.mark.skipif(not has_sys_resource(), reason="needs CAP_SYS_RESOURCE")
 class TestWithSysResource:
-    """What the kernel gives only with CAP_SYS_RESOURCE, which the container itself need not have."""
+    """What the kernel allows only with CAP_SYS_RESOURCE of the runtime; the container need not have it."""
 
     def test_limits_above_the_callers_own(self, engine: Engine, bundle: Bundle) -> None:
         kinds = {
@@ -384,7 +387,10 @@ def test_signals_are_as_by_default(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_broken_pipe_ends_it(engine: Engine, bundle: Bundle) -> None:
-    """Python ignores SIGPIPE; a container that did would print errors where it should end quietly."""
+    """Python ignores SIGPIPE.
+
+    If the container ignored it as well, it would print errors instead of ending.
+    """
     reader, writer = os.pipe()
     os.close(reader)
     bundle.process["args"] = ["/bin/sh", "-c", "yes & wait $!; exit $?"]

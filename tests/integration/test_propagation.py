@@ -56,7 +56,7 @@ class Flow:
         return table(self.pid)
 
     def inwards(self, where: str, target: str = "/data") -> bool:
-        """Tell whether what the host mounts is seen by the container, and its unmounting too."""
+        """Tell whether the container sees what the host mounts and unmounts."""
         place = self.source / where / "outer"
         seen = f"{target}/{where}/outer".replace("//", "/").replace("/./", "/")
         _linux.mount("tmpfs", str(place), "tmpfs", 0, None)
@@ -68,7 +68,7 @@ class Flow:
         return found
 
     def outwards(self, where: str, target: str = "/data") -> bool:
-        """Tell whether what the container mounts is seen by the host, and its unmounting too."""
+        """Tell whether the host sees what the container mounts and unmounts."""
         inside = f"{target}/{where}/inner"
         seen = os.path.normpath(self.source / where / "inner")
         self.engine.call("exec", self.name, "/bin/mount", "-t", "tmpfs", "none", inside).ok()
@@ -145,7 +145,7 @@ def test_a_private_mount_inside_a_shared_one(
 
 
 def test_bidirectional(engine: Engine, mounter: Bundle, source: Path) -> None:
-    """Rshared: mounts of the host turn up in the container, mounts of the container on the host."""
+    """With rshared, each side sees the mounts of the other."""
     mounter.linux["rootfsPropagation"] = "rshared"
     mounter.mount("/data", source, "rbind", "rshared")
     flow = Flow(engine, mounter, source)
@@ -154,7 +154,7 @@ def test_bidirectional(engine: Engine, mounter: Bundle, source: Path) -> None:
 
 
 def test_host_to_container(engine: Engine, mounter: Bundle, source: Path) -> None:
-    """Rslave: mounts of the host turn up in the container, and nothing comes back."""
+    """With rslave, the container sees the host's mounts, and the host does not see the container's."""
     mounter.linux["rootfsPropagation"] = "rslave"
     mounter.mount("/data", source, "rbind", "rslave")
     flow = Flow(engine, mounter, source)
@@ -191,7 +191,7 @@ def test_rootfs_propagation(engine: Engine, bundle: Bundle, source: Path, word: 
 def test_rootfs_propagation_of_a_root_that_is_shared(
     engine: Engine, bundle: Bundle, place: Path, host: HostMounts, word: str
 ) -> None:
-    """As engines have it: the bundle lies on a shared mount. Nothing of the container gets out to it."""
+    """With engines the bundle is on a shared mount. No mount of the container may reach the host."""
     top = host.tmpfs(place / "engine", data="mode=755,size=64m", propagation=SHARED)
     bundle.linux["rootfsPropagation"] = word
     moved = top / "bundle"
@@ -225,7 +225,10 @@ def test_words_of_a_mount_beat_the_roots(engine: Engine, mounter: Bundle, source
 def test_more_mounts_with_words_of_their_own_than_are_sent_at_once(
     engine: Engine, bundle: Bundle, source: Path
 ) -> None:
-    """A mount of an early batch keeps its words when rootfsPropagation has changed all, late ones too."""
+    """Mounts of every batch keep their own propagation.
+
+    rootfsPropagation changes all of them first.
+    """
     bundle.linux["rootfsPropagation"] = "rshared"
     count = 32 + 64 + 2  # opened beforehand, one batch, and the beginning of the next one
     for number in range(count):
@@ -238,7 +241,7 @@ def test_more_mounts_with_words_of_their_own_than_are_sent_at_once(
 def test_a_line_of_the_mount_table_may_be_long(
     engine: Engine, bundle: Bundle, source: Path, place: Path
 ) -> None:
-    """An overlay names all its layers there; what is mounted below the other mount is looked for in it."""
+    """The line of an overlay names all its layers. The table is searched for mounts below another mount."""
     layers = [place / ("l" * 200) / str(number) for number in range(200)]
     for layer in layers:
         layer.mkdir(parents=True)
@@ -249,7 +252,7 @@ def test_a_line_of_the_mount_table_may_be_long(
 
 
 def test_a_shared_root_shares_inside(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """What is mounted in a mount namespace made from the container's turns up there, and not on the host."""
+    """A mount in a copy of the container's mount namespace appears in the container, not on the host."""
     bundle.linux["rootfsPropagation"] = "rshared"
     name = engine.start(bundle)
     pid = engine.state(name)["pid"]
@@ -288,14 +291,14 @@ def test_an_unbindable_mount_inside_is_left_out_of_a_bind(
 
 
 def test_a_slave_of_nothing_is_private(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
-    """The source is private: to ask for a slave is no error, and all engines do it."""
+    """The source is private. It is no error to ask for a slave, and all engines do."""
     alone = host.tmpfs(place / "alone", propagation=PRIVATE)
     bundle.mount("/data", alone, "rbind", "rslave")
     assert Flow(engine, bundle, alone).inside()["/data"].propagation == "private"
 
 
 def test_a_slave_source(engine: Engine, mounter: Bundle, source: Path, place: Path, host: HostMounts) -> None:
-    """The source is a slave of something on the host: what is bound from it is one as well."""
+    """The source is a slave of a mount on the host, and so is a bind of it."""
     slave = host.bind(source, place / "slave", propagation=SLAVE)
     mounter.mount("/data", slave, "rbind", "rslave")
     flow = Flow(engine, mounter, source)
@@ -310,7 +313,7 @@ def test_an_unknown_word(engine: Engine, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("word", ["rshared", "rslave", "rprivate", "shared"])
 def test_in_a_user_namespace(engine: Engine, mounter: Bundle, source: Path, word: str) -> None:
-    """What the container mounts stays there: the kernel sends no mount events out of a user namespace."""
+    """The host sees no mount of the container: the kernel sends no events out of a user namespace."""
     mounter.user_namespace()
     mounter.mount("/data", source, "rbind", word)
     for path in (source, source / "below"):

@@ -287,7 +287,7 @@ class TestFelt:
 
 
 class TestRefusals:
-    """One line that names the place and the kernel's answer; the fixture looks that no cgroup is left."""
+    """One line has the place and the kernel's answer; the fixture checks that no cgroup is left."""
 
     @pytest.mark.parametrize(
         ("resources", "controller", "texts"),
@@ -379,7 +379,7 @@ def test_a_leaf_of_the_configuration_is_the_processs_cgroup(engine: Engine, bund
 
 
 def test_text_forms(engine: Engine, bundle: Bundle) -> None:
-    """A relative or missing path is below or beside the runtime's own cgroup."""
+    """A path with ".." does not lead out: the cgroup is where it would be without a path."""
     name = engine.new_id()
     bundle.linux["cgroupsPath"] = f"../../{name}"
     engine.create(bundle, name=name)

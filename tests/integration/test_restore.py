@@ -332,7 +332,7 @@ def test_a_refused_restore_says_why(
 def test_delete_finds_a_restore_that_was_killed(
     engine: Engine, bundle: Bundle, fake: Fake, images: Path, place: Path
 ) -> None:
-    """Killed while a hook runs: there are a process, cgroups and a state directory."""
+    """It is killed while a hook runs: a process, cgroups and a state directory exist."""
     bundle.config["hooks"] = {
         "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {place}/there; exec sleep 2"]}]
     }
@@ -347,7 +347,10 @@ def test_delete_finds_a_restore_that_was_killed(
 
 
 def test_delete_finds_criu_itself(engine: Engine, bundle: Bundle, fake: Fake, images: Path) -> None:
-    """Killed while CRIU works on: it is in the container's cgroups, but not in its pid namespace."""
+    """The restore is killed while CRIU works.
+
+    CRIU is in the container's cgroups, but not in its pid namespace.
+    """
     fake.answer(hang=True)
     bundle.write()
     name = engine.new_id()

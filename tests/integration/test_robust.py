@@ -28,7 +28,7 @@ INSTANTS = [0.002 * step for step in range(0, 40, 3)]
 
 
 def names(engine: Engine) -> list[str]:
-    """The containers that have left a directory."""
+    """Return the containers that have a state directory."""
     return [name for name in os.listdir(engine.root) if name != "@cache"] if engine.root.exists() else []
 
 
@@ -159,7 +159,7 @@ def test_a_full_state_root(engine: Engine, bundle: Bundle, tmp_path: Path) -> No
 
 
 def killed(engine: Engine, instant: float, *words: str, **how: Any) -> None:
-    """Begin a call and kill it at an instant."""
+    """Begin a call, and kill it after this time."""
     call = engine.begin(*words, stderr=-3, **how)
     time.sleep(instant)
     call.send_signal(signal.SIGKILL)
@@ -237,7 +237,7 @@ def test_killed_while_pausing(engine: Engine, bundle: Bundle, instant: float) ->
 @ours
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_interrupted_in_create(engine: Engine, bundle: Bundle, number: signal.Signals, place: Path) -> None:
-    """A person presses Ctrl-C while a hook is slow; also then `delete --force` is enough."""
+    """Somebody presses Ctrl-C while a hook is slow: `delete --force` must remove everything."""
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {place}/in-hook; exec sleep 2"]}
     bundle.config["hooks"] = {"createRuntime": [hook]}
     bundle.process["args"] = ["/bin/sleep", "1020"]
@@ -273,7 +273,7 @@ def test_a_broken_state_file(engine: Engine, bundle: Bundle, content: str) -> No
 
 @ours
 def test_a_directory_without_a_record_is_no_container(engine: Engine, bundle: Bundle) -> None:
-    """What is left when create was killed at once, or anything else that lies there."""
+    """Such a directory is left if create is killed very early; it may also be anything else."""
     name = engine.new_id()
     (engine.root / name).mkdir(parents=True)
     for verb in ("state", "start", "kill", "delete"):
@@ -334,7 +334,7 @@ def test_a_state_root_in_the_current_directory(engine: Engine, bundle: Bundle, p
 @ours
 @pytest.mark.parametrize("number", [6, 8, 10, 12, 14, 16, 18, 20, 24, 28])
 def test_few_descriptors(engine: Engine, bundle: Bundle, number: int) -> None:
-    """Created or undone, and if not, for one reason that is said in one line."""
+    """The container is created, or everything is undone and one line gives the reason."""
     bundle.write()
     name = engine.new_id()
 
@@ -354,7 +354,7 @@ def test_few_descriptors(engine: Engine, bundle: Bundle, number: int) -> None:
 
 @ours
 def test_without_proc(engine: Engine, bundle: Bundle) -> None:
-    """A container that runs is not stopped because nothing can be read of it, and so is not deleted."""
+    """If nothing can be read about a running container, it does not count as stopped, and is not deleted."""
     name = engine.start(bundle)
     pid = engine.state(name)["pid"]
     hide = ["unshare", "--mount", "sh", "-c", 'umount -l /proc; exec "$@"', "sh"]
@@ -370,7 +370,7 @@ def test_without_proc(engine: Engine, bundle: Bundle) -> None:
 
 @ours
 def test_a_full_state_directory_is_to_blame(engine: Engine, bundle: Bundle) -> None:
-    """Wherever it is full, the message names it, and not the container's root file system."""
+    """At whatever point it becomes full, the message names it, and not the container's root file system."""
     engine.root.mkdir()
     bundle.write()
     for size in ("8k", "12k", "16k", "20k"):

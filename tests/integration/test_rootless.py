@@ -38,7 +38,7 @@ print(done.returncode, done.stdout, done.stderr, pyrunc.containers())
 
 @pytest.mark.parametrize("own_interpreter", [False, True])
 def test_from_python(user: Ordinary, bundle: Bundle, place: Path, *, own_interpreter: bool) -> None:
-    """The interpreter of a user is one the container's root could write to: the worker runs from a copy."""
+    """The container's root could write to the user's interpreter, so the worker runs from a copy."""
     if len(user.words) < 2:
         pytest.skip("another command is under test, and the interface is no command")
     python, path = user.words[0], user.words[-1].partition("; from pyrunc")[0]
@@ -73,7 +73,7 @@ def test_devices_and_sys(user: Ordinary, bundle: Bundle) -> None:
 
 
 def test_without_a_network_namespace(user: Ordinary, bundle: Bundle) -> None:
-    """There can be no new sysfs: the host's is bound, and read-only as asked."""
+    """The kernel refuses a new sysfs, so the host's is bound, read-only as requested."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "network"]
     out = user.front(bundle, "ls -d /sys/class; grep ' /sys' /proc/mounts").ok().out.splitlines()
     assert out[0] == "/sys/class"
@@ -102,7 +102,7 @@ def test_seccomp_without_no_new_privs(user: Ordinary, bundle: Bundle) -> None:
 
 
 def test_a_time_namespace(user: Ordinary, bundle: Bundle) -> None:
-    """It belongs to the user namespace, so only who is in that may make it and set its clocks."""
+    """It belongs to the user namespace, so only a process in that can make it and set its clocks."""
     bundle.linux["namespaces"].append({"type": "time"})
     user.front(bundle, "exit 0").ok()
     bundle.linux["timeOffsets"] = {"boottime": {"secs": 1 << 28}}
@@ -178,7 +178,7 @@ def test_exec_into_a_created_container(user: Ordinary, bundle: Bundle) -> None:
 
 
 def test_its_state_is_its_own(user: Ordinary, bundle: Bundle) -> None:
-    """Below XDG_RUNTIME_DIR, sticky so that it is not cleaned away, and closed to others."""
+    """It is below XDG_RUNTIME_DIR. It is sticky, so that it is not cleaned up, and closed to other users."""
     name = user.create(bundle)
     root = user.root.stat()
     assert root.st_mode & stat.S_ISVTX
@@ -219,7 +219,7 @@ def test_without_a_user_namespace(user: Ordinary, bundle: Bundle) -> None:
 def test_a_forgotten_sudo_is_said_before_anything_else(
     user: Ordinary, bundle: Bundle, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also without a directory for the state: that is not the problem here."""
+    """This holds without a directory for the state, too: that is not the cause."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "user"]
     bundle.write()
     environment = user.environment()
@@ -232,7 +232,7 @@ def test_a_forgotten_sudo_is_said_before_anything_else(
 
 @pytest.mark.parametrize("number", [0, 7])
 def test_additional_groups(user: Ordinary, bundle: Bundle, number: int) -> None:
-    """A group map of one id costs setgroups (user_namespaces(7))."""
+    """With a group map of only one id, setgroups(2) is not allowed (user_namespaces(7))."""
     bundle.process["user"]["additionalGids"] = [number]
     words = "has no mapping" if number else "cannot set any additional groups in a rootless container"
     user.front(bundle, "exit 0").fails(words)

@@ -35,7 +35,7 @@ def cgroup_of(user: Ordinary, name: str) -> dict[str, str]:
 
 
 def test_without_a_cgroup(user: Ordinary, bundle: Bundle) -> None:
-    """No permission: the container has none, and what needs one says why it cannot be done."""
+    """The user may not make one. The container has none, and what needs one says why it does not work."""
     name = user.start(bundle)
     assert cgroup_of(user, name) == {}
     user.call("pause", name).fails("unable to freeze: the container has no freezer cgroup")
@@ -67,7 +67,7 @@ def test_all_its_processes_are_found_without_a_cgroup(user: Ordinary, bundle: Bu
 def test_all_are_killed_without_a_pid_namespace_of_its_own(
     user: Ordinary, bundle: Bundle, verb: tuple[str, ...]
 ) -> None:
-    """Only the descendants of init are known to belong to it."""
+    """Only the descendants of init are known to belong to the container."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc", "rbind")
@@ -118,7 +118,7 @@ def test_no_word_of_rootless_cgroups(user: Ordinary, bundle: Bundle) -> None:
 
 @pytest.fixture
 def taken(user: Ordinary) -> Iterator[tuple[str, list[str]]]:
-    """An id of the user's, and cgroups of that name that are root's, with a process of root's in each."""
+    """An id of the user's. Cgroups with this name belong to root, and have a process of root's in them."""
     name = user.new_id()
     guest = subprocess.Popen(["sleep", "1006"])
     made = []
@@ -156,7 +156,7 @@ def _removed(path: str) -> bool:
 def test_a_cgroup_of_its_name_that_is_somebody_elses(
     user: Ordinary, bundle: Bundle, taken: tuple[str, list[str]]
 ) -> None:
-    """The container has no cgroup then, as without permission; cgroups of others are not changed."""
+    """The container gets no cgroup, as without permission, and the cgroups of others are not changed."""
     name, _paths = taken
     bundle.process["args"] = ["/bin/sleep", "1000"]
     user.create(bundle, name=name)
@@ -182,7 +182,7 @@ def test_limits_where_the_cgroup_is_somebody_elses(
 def test_a_record_of_a_creator_that_was_killed_before_it_looked(
     user: Ordinary, bundle: Bundle, taken: tuple[str, list[str]]
 ) -> None:
-    """What it wanted to make existed already: delete removes the container, and does not change it."""
+    """The cgroup existed already. Delete removes the container, and leaves the cgroup as it is."""
     name, paths = taken
     directory = user.root / name
     directory.mkdir(parents=True)
@@ -199,7 +199,10 @@ def test_a_record_of_a_creator_that_was_killed_before_it_looked(
 
 @pytest.fixture
 def delegated(user: Ordinary) -> Iterator[None]:
-    """Cgroups handed to the user, who is in them; on version 2 in a leaf, the container's is beside."""
+    """Cgroups that belong to the user, who is in them.
+
+    On version 2 the user is in a leaf, beside the container's cgroup.
+    """
     made: list[str] = []
     for controller, mount in FACTS.mounts.items():
         top = f"{mount}{FACTS.own[controller].rstrip('/')}/test-delegated-{os.getpid()}"

@@ -41,7 +41,7 @@ def test_words_of_a_procfs(engine: Engine, bundle: Bundle, words: list[str]) -> 
 
 
 def test_proc_again_and_elsewhere(engine: Engine, bundle: Bundle) -> None:
-    """A procfs may be mounted on a procfs, and anywhere else."""
+    """A procfs may be mounted on a procfs, and at any other place."""
     bundle.config["mounts"] += [PROC, {**PROC, "destination": "/data/proc"}]
     out = engine.front(bundle, "stat -f -c %t /proc /data/proc; ls -d /data/proc/1").ok().out
     assert out.split() == ["9fa0", "9fa0", "/data/proc/1"]
@@ -54,7 +54,7 @@ def test_only_a_procfs_is_mounted_on_proc(engine: Engine, bundle: Bundle, kind: 
 
 
 def test_a_directory_of_a_procfs_is_not_bound_on_proc(engine: Engine, bundle: Bundle) -> None:
-    """It has that type, but is not the mount that programs expect there."""
+    """It is on a procfs, but programs expect the whole procfs there."""
     bundle.without_mount("/proc")
     bundle.mount("/proc", "/proc/sys", "bind")
     engine.front(bundle, "exit 0").fails("/destination", "/proc", "where only a procfs may be")
@@ -72,7 +72,7 @@ def test_sys_is_new_and_of_its_own_network(engine: Engine, bundle: Bundle) -> No
 
 
 def test_sys_in_a_user_namespace_without_a_network(engine: Engine, bundle: Bundle) -> None:
-    """The kernel wants it bound; what lies below it on the host is there, and read-only as well."""
+    """The kernel only allows a bind of the host's. The mounts below it are visible and read-only as well."""
     bundle.user_namespace()
     bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "network"]
     found = table(engine.state(engine.start(bundle))["pid"])
@@ -119,7 +119,7 @@ def test_dev(engine: Engine, bundle: Bundle, *, user_namespace: bool) -> None:
 
 
 def test_a_read_only_dev_has_its_nodes(engine: Engine, bundle: Bundle) -> None:
-    """Read-only comes after they are made."""
+    """The mount becomes read-only after they are made."""
     bundle.config["mounts"][1]["options"].append("ro")
     out = engine.front(
         bundle, "echo > /dev/null; ls /dev | wc -l; touch /dev/x 2>&1 | grep -o Read-only"
@@ -183,7 +183,10 @@ def test_mqueue(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_masks(engine: Engine, bundle: Bundle, place: Path) -> None:
-    """Directories share one empty read-only tmpfs, files are the null device, what is missing is left out."""
+    """A directory is covered by an empty read-only tmpfs, which all share.
+
+    A file is covered by the null device, and missing paths are left out.
+    """
     for name in ("one", "two", "three"):
         (bundle.rootfs / name).mkdir()
         (bundle.rootfs / name / "secret").write_text("")
@@ -208,7 +211,7 @@ def test_masks(engine: Engine, bundle: Bundle, place: Path) -> None:
 
 
 def test_read_only_paths(engine: Engine, bundle: Bundle, place: Path, host: HostMounts) -> None:
-    """What is there stays visible with all its flags and all that is mounted below it."""
+    """The path keeps its flags and all mounts below it."""
     volume = host.tmpfs(place / "volume")
     (volume / "ro/below").mkdir(parents=True)
     (volume / "ro/file").write_text("content\n")
@@ -262,7 +265,7 @@ def test_paths_that_lead_elsewhere(engine: Engine, bundle: Bundle, place: Path, 
 def test_a_read_only_root(
     engine: Engine, bundle: Bundle, place: Path, host: HostMounts, *, words: int, user_namespace: bool
 ) -> None:
-    """It keeps the flags of what it lies on, which a user namespace could not take back either."""
+    """It keeps the flags of the mount that it is on. A user namespace could not remove them."""
     if user_namespace:
         bundle.user_namespace()
     bundle.config["root"]["readonly"] = True
@@ -287,7 +290,7 @@ LOCKED = flags.MS_NOSUID | flags.MS_NODEV | flags.MS_NOEXEC
 def test_locked_flags_stay_in_a_user_namespace(
     engine: Engine, bundle: Bundle, place: Path, host: HostMounts, word: str
 ) -> None:
-    """Asking for more leaves alone what the source has and a user namespace may not take back."""
+    """A bind keeps the flags of its source, which a user namespace may not remove."""
     source = host.bind(host.tmpfs(place / "volume"), place / "bound", LOCKED)
     bundle.user_namespace()
     words = [one for one in word.split(",") if one != "noatime"]
@@ -325,6 +328,6 @@ def test_a_read_only_source_in_a_user_namespace(
 
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="SELinux takes the label here")
 def test_a_mount_label_without_selinux(engine: Engine, bundle: Bundle) -> None:
-    """A new file system cannot have it, and to leave it out silently would be a false promise."""
+    """A new file system cannot have a label. To leave it out without a message would be a false promise."""
     bundle.linux["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
     engine.front(bundle, "exit 0").fails("/mounts/1", "context=system_u:object_r:container_file_t", "SELinux")

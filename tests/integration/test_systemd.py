@@ -178,7 +178,10 @@ def test_delegation_to_a_user_namespace(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_slice_of_its_own_is_below_its_parents(engine: Engine, bundle: Bundle) -> None:
-    """systemd.slice(5): a dash is a step down. What was made for a container goes away with it."""
+    """A dash in a slice's name is one level (systemd.slice(5)).
+
+    Slices that were made for a container are removed with it.
+    """
     name = engine.new_id()
     bundle.linux["cgroupsPath"] = f"pyrunctest-inner.slice:prefix:{name}"
     detached(engine, bundle, name).ok()

@@ -53,13 +53,13 @@ class LoggedIn(Ordinary):
     """An ordinary user in a session."""
 
     def environment(self) -> dict[str, str]:
-        """Return what pam_systemd would have set, but for the runtime directory, which is the test's own."""
+        """Return what pam_systemd would set; only the runtime directory is the test's own."""
         return {**super().environment(), "DBUS_SESSION_BUS_ADDRESS": f"unix:path=/run/user/{UID}/bus"}
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Path]:
-    """A user's manager; gives the cgroup of a session below it."""
+    """Start a user's manager; yield the cgroup of a session below it."""
     lock = os.open("/run/lock-of-pyrunc-tests", os.O_CREAT | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)  # there is one such user for all who run these tests at once
     runtime = Path(f"/run/user/{UID}")

@@ -26,7 +26,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def seen(words: list[str], columns: int, **environment: str) -> str:
-    """Return what a command prints on a terminal that is so wide."""
+    """Return what a command prints on a terminal of this width."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(FOREIGN, reason="what we promise; others leave t
 
 
 def without_dev(bundle: Bundle) -> None:
-    """Let all that belongs into /dev be made in the root file system."""
+    """Let the files that belong in /dev be made in the root file system."""
     bundle.without_mount("/dev")
     shutil.rmtree(bundle.rootfs / "dev")
     (bundle.rootfs / "dev-of-the-image").mkdir()
@@ -41,7 +41,7 @@ def without_dev(bundle: Bundle) -> None:
 def test_devices_of_a_creation_that_fails(
     engine: Engine, bundle: Bundle, source: Path, spoil: Callable[[Bundle], None], *, own: bool
 ) -> None:
-    """Those that were made go, also in a volume; those that the image brings stay."""
+    """Devices that were made are removed, also in a volume; devices of the image stay."""
     without_dev(bundle)
     if own:
         (bundle.rootfs / "dev-of-the-image").rename(bundle.rootfs / "dev")
@@ -60,7 +60,7 @@ def test_devices_of_a_creation_that_fails(
 def test_devices_that_another_container_may_use_stay(
     engine: Engine, bundle: Bundle, place: Path, *, elsewhere: bool
 ) -> None:
-    """One that is created of the same root file system, by whatever path, finds them there."""
+    """Another container with the same root file system, by whatever path, has found them there."""
     without_dev(bundle)
     bundle.linux["devices"] = []
     name = engine.start(bundle)
@@ -84,7 +84,7 @@ def test_devices_that_another_container_may_use_stay(
 
 
 def test_devices_of_a_creation_that_is_killed(engine: Engine, bundle: Bundle, source: Path) -> None:
-    """`delete --force` removes them: a hook stops the creation when all are made."""
+    """A hook stops the creation after all devices are made; `delete --force` removes them."""
     without_dev(bundle)
     bundle.mount("/data", source, "bind")
     gate = bundle.path / "gate"

@@ -71,7 +71,7 @@ def test_words_that_are_no_values(engine: Engine, bundle: Bundle, options: list[
 def test_numbers_in_json_that_are_no_values(
     engine: Engine, bundle: Bundle, tmp_path: Path, change: dict[str, object], text: str
 ) -> None:
-    """The same table is for options and for the object: the kernel would read some of these as no limit."""
+    """The rules are those for options: the kernel would take some of these numbers for no limit."""
     path = tmp_path / "change.json"
     path.write_text(json.dumps(change))
     name = engine.start(bundle)
@@ -81,7 +81,7 @@ def test_numbers_in_json_that_are_no_values(
 
 
 def test_a_weight_of_none_is_no_weight(engine: Engine, bundle: Bundle, tmp_path: Path) -> None:
-    """As engines send it with every change of something else."""
+    """Engines send it along with every change of another limit."""
     path = tmp_path / "change.json"
     path.write_text(json.dumps({"blockIO": {"weight": 0}, "pids": {"limit": 77}}))
     name = engine.start(bundle)

@@ -86,7 +86,7 @@ def test_different_maps_of_users_and_groups(engine: Engine, bundle: Bundle) -> N
 
 
 def test_as_many_extents_as_the_kernel_takes(engine: Engine, bundle: Bundle) -> None:
-    """340 lines, which have to fit into less than a page: ids of the host of three or four digits."""
+    """The map has 340 lines and must be smaller than a page, so the host's ids have three or four digits."""
     bundle.user_namespace(FIRST)
     maps(bundle, (0, FIRST, 1), *((number, 1000 + 2 * number, 1) for number in range(1, 340)))
     out = engine.front(bundle, "wc -l < /proc/self/uid_map; tail -n 1 /proc/self/gid_map").ok().out
@@ -117,7 +117,7 @@ def test_maps_the_kernel_refuses(
 
 @ours
 def test_without_a_root(engine: Engine, bundle: Bundle) -> None:
-    """A namespace that maps no 0: everything is made as the process's user."""
+    """The namespace does not map 0, so everything is made as the process's user."""
     bundle.user_namespace(FIRST)
     maps(bundle, (1000, FIRST, 10))
     bundle.process["user"] = {"uid": 1000, "gid": 1001}
@@ -138,7 +138,7 @@ def test_without_a_root(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_a_root_file_system_of_others(engine: Engine, bundle: Bundle) -> None:
-    """A file whose owner is not mapped can be read, and is not root's."""
+    """The owner of a file is not mapped: the file can be read, and does not look like root's."""
     bundle.user_namespace(FIRST)
     for directory, _names, files in os.walk(bundle.rootfs):
         for name in ("", *files):
@@ -167,7 +167,7 @@ def test_bind_sources_the_mapped_root_cannot_reach(engine: Engine, bundle: Bundl
 
 
 def test_devices_are_bound(engine: Engine, bundle: Bundle) -> None:
-    """mknod(2) is refused: the host's nodes are bound, under other names too; fifos are made."""
+    """The kernel refuses mknod(2), so the host's nodes are bound, also with other names; fifos are made."""
     bundle.user_namespace(FIRST)
     bundle.linux["devices"] = [
         {"path": "/dev/urandom", "type": "c", "major": 1, "minor": 9, "fileMode": 0o600},
@@ -279,7 +279,10 @@ def test_the_cgroup_namespace(engine: Engine, bundle: Bundle) -> None:
 
 
 def test_with_the_host_s_network_sys_is_the_host_s(engine: Engine, bundle: Bundle) -> None:
-    """A new sysfs wants a network namespace of the same owner. All there is read-only, as asked."""
+    """A new sysfs needs a network namespace of the same owner.
+
+    So the host's is bound, read-only as requested.
+    """
     bundle.user_namespace(FIRST)
     bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "network"]
     failed = engine.front(bundle, "ls -d /sys/class; cat /proc/mounts")
@@ -341,7 +344,10 @@ def test_joined_by_a_bind_mount_of_its_file(
 
 @ours
 def test_joined_with_new_ones(engine: Engine, first: int, bundles: Callable[[str], Bundle]) -> None:
-    """Those made belong to the user namespace joined: the offsets of a clock are set from inside."""
+    """New namespaces belong to the user namespace that is joined.
+
+    The offsets of clocks are set from inside.
+    """
     other = bundles("other")
     other.user_namespace(FIRST)
     namespaces(other, user=path_of(first, "user"), cgroup="", time="")

@@ -44,7 +44,7 @@ class OlderEngine(Engine):
 
 @pytest.fixture(params=["statmount", "mountinfo"])
 def asker(request: pytest.FixtureRequest, engine: Engine) -> Engine:
-    """An engine that asks the kernel in one way or in the other."""
+    """Return an engine that asks the kernel in one of the two ways."""
     if request.param == "statmount":
         return engine
     other = OlderEngine(engine.directory)
@@ -53,7 +53,7 @@ def asker(request: pytest.FixtureRequest, engine: Engine) -> Engine:
 
 
 def change(bundle: Bundle, script: str) -> None:
-    """Have a hook change the tree while it is built; it begins in the root file system on the host."""
+    """Let a hook change the tree while it is made; the hook starts in the root file system on the host."""
     bundle.config["hooks"] = {
         "createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
     }
@@ -61,7 +61,7 @@ def change(bundle: Bundle, script: str) -> None:
 
 @pytest.fixture
 def data(bundle: Bundle, place: Path) -> Bundle:
-    """A bundle with a mount to be changed."""
+    """A bundle with a mount for the hook to change."""
     (place / "source").mkdir()
     bundle.mount("/data", place / "source", "rbind", "ro", "nosuid", "rprivate")
     return bundle
@@ -89,13 +89,13 @@ def test_a_mount_that_is_given_more(asker: Engine, data: Bundle) -> None:
 
 
 def test_what_covers_a_mount_is_no_difference(asker: Engine, data: Bundle) -> None:
-    """The entry is as asked, under another one."""
+    """The mount is as requested, below another one."""
     change(data, "mount -t tmpfs none data")
     assert asker.front(data, "echo started").ok().out == "started\n"
 
 
 def test_several_kinds(asker: Engine, bundle: Bundle, place: Path) -> None:
-    """All is well: new file systems, binds, a remount, a read-only root, propagation."""
+    """There is no difference: new file systems, binds, a remount, a read-only root, propagation."""
     (place / "source").mkdir()
     bundle.config["root"]["readonly"] = True
     bundle.linux["rootfsPropagation"] = "rslave"

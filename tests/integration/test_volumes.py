@@ -191,7 +191,10 @@ def test_o_on_a_path_with_a_colon(volumes: Volumes, bundle: Bundle, host: Path) 
 
 
 def test_idmap(volumes: Volumes, bundle: Bundle, host: Path) -> None:
-    """What belongs to 5000 on the host's file system is the container's root's, and the other way round."""
+    """A file of 5000 on the host is root's in the container.
+
+    A new file of that root is 5000's on the host.
+    """
     for path in (host, host / "file"):
         os.chown(path, 5000, 6000)
     option = f"{host}:/x:idmap=uids=5000-0-1;gids=6000-0-1"
@@ -372,7 +375,10 @@ def test_killed_at_any_moment_delete_force_takes_all_back(volumes: Volumes, bund
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_many_at_once_lose_nothing(volumes: Volumes, bundle: Bundle) -> None:
-    """Twenty runs share a volume, make one and an anonymous one each, while others list and prune."""
+    """Twenty runs share a volume, and each makes one volume and an anonymous one.
+
+    Others list and prune meanwhile.
+    """
     script = "name=$(hostname); echo $name > /shared/$name; echo $name > /own/f; echo $name > /anonymous/f"
     bundle.process["args"] = ["/bin/sh", "-c", script]
     (bundle.rootfs / "shared").mkdir()

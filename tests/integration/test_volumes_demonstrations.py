@@ -143,7 +143,7 @@ class TestDocker:
         assert (volumes.content(name) / "f").read_text() == "data\n"
 
     def test_volumes_from(self, volumes: Volumes, bundle: Bundle, bundles: Callable[[str], Bundle]) -> None:
-        """Each writes what the other reads; the one that borrows read-only cannot write."""
+        """Each container sees what the other writes; the one that mounts them read-only cannot write."""
         parent = volumes.start(bundle, "-v", "/test", script="echo parent > /test/p; sleep 1000")
         child = volumes.run(bundles("child"), "cat /test/p; echo child > /test/c", "--volumes-from", parent)
         assert child.ok().out == "parent\n"
@@ -154,7 +154,7 @@ class TestDocker:
     def test_what_was_asked_for_is_kept_apart_from_what_was_mounted(
         self, volumes: Volumes, bundle: Bundle
     ) -> None:
-        """HostConfig.Binds and Mounts, as `docker inspect` calls them."""
+        """`docker inspect` calls them HostConfig.Binds and Mounts."""
         name = volumes.create(bundle, "-v", "data:/data/../place//:ro", "-v", "./dir:/dir")
         record: Any = open_container(str(volumes.engine.root), name).extra["volumes"]
         assert record["asked"] == ["-v data:/data/../place//:ro", "-v ./dir:/dir"]

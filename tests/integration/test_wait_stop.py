@@ -47,7 +47,7 @@ def holds(pid: int, path: str) -> bool:
 
 
 def trapping(engine: Engine, bundle: Bundle, signal: str) -> str:
-    """Start a container that ends with 9 on this signal and ignores the others; the trap is set."""
+    """Start a container that ends with 9 on this signal, and ignores others; its trap is already set."""
     others = " ".join({"TERM", "INT", "USR1"} - {signal})
     script = f"trap '' {others}; trap 'exit 9' {signal}; touch /ready; while :; do sleep 0.02; done"
     name = engine.start(bundle, script)
@@ -56,7 +56,7 @@ def trapping(engine: Engine, bundle: Bundle, signal: str) -> str:
 
 
 def status(engine: Engine, name: str) -> int:
-    """Return what `wait` says, which it also prints."""
+    """Return the exit status of `wait`, which it prints as well."""
     done = engine.call("wait", name)
     assert done.out == f"{done.code}\n", done
     return done.code
@@ -144,7 +144,7 @@ def test_stop_of_one_that_was_never_started(engine: Engine, bundle: Bundle) -> N
 
 
 def test_stop_takes_those_along_who_outlive_init(engine: Engine, bundle: Bundle) -> None:
-    """Without a pid namespace of its own, the other processes do not end with init."""
+    """Without a pid namespace of its own, the container's other processes do not end with init."""
     bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "pid"]
     name = engine.start(bundle, "sleep 1000 & touch /ready; exec sleep 1000")
     assert appears([bundle.rootfs / "ready"])
@@ -227,7 +227,7 @@ def test_an_ordinary_user_inspects(user: Ordinary, theirs: Bundle) -> None:
 
 
 def test_an_ordinary_user_asks_the_doctor(user: Ordinary) -> None:
-    """It is told of its own cgroup and ids; what is told agrees with what it can do."""
+    """It reports the user's own cgroup and ids, and agrees with what the user can really do."""
     user.exist()
     rows = {row["subject"]: row for row in json.loads(user.call("doctor", "--json").ok().out)}
     assert rows["user namespaces"]["state"] == "ok"
