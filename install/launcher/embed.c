@@ -348,6 +348,8 @@ int main(int argc, char **argv)
     is_image = entry != NULL;
     if (is_image && is_thorough(argv))
         heap_huge();
+    if (is_image)
+        heap_copy();
     if (is_image && image_resume() < 0) {
         fputs("pyrunc: the interpreter did not go on\n", stderr);
         return 1;

@@ -3,25 +3,36 @@
 #define PYRUNC_HEAP_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
-/* The place of an image's heap in memory, and of its picture in the program's file. image.py fills in the place in the
- * file, and the parts that are not all zeros. */
+#define HEAP_RUNS 256
+
+/* The place of an image's heap in memory, and of its picture in the program's file. image.py fills in all but the first
+ * two members: the place in the file, the parts that are not all zeros, and what it has seen to be written. */
 extern struct heap_picture {
     char *begin, *end;
     off_t offset;
     struct heap_part {
         size_t begin, size;
     } parts[16];
+    /* The pages that short verbs write to, in runs: the first one's number, counted from `base`, and how many. */
+    char *base;
+    struct heap_run {
+        uint16_t first, count;
+    } written[HEAP_RUNS];
 } heap_picture;
 
 /* Allocate nothing more from what belongs to a picture, and return its end, at the end of a page; a process that begins
  * with the picture goes on behind it. NULL if memory from outside the program was needed. */
 char *heap_close(void);
 
-/* Replace an image's heap by huge pages, filled from the program's file. If there are none, or something has been
- * allocated already, it stays a private mapping of that file. */
+/* Replace most of an image's heap by huge pages, filled from the program's file. If there are none, or something has
+ * been allocated already, it stays a private mapping of that file. */
 void heap_huge(void);
+
+/* Make this process's own copies of the pages that short verbs write to, but for those in huge pages. */
+void heap_copy(void);
 
 /* Called once, when memory has become short; it must not allocate. */
 extern void (*heap_short)(void);

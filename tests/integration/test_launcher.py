@@ -211,6 +211,25 @@ def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(
         assert ("MREMAP_FIXED" in trace.read_text()) == moved, words
 
 
+@STRACE
+def test_pages_that_a_verb_writes_to_are_copied_at_once(
+    installed: Path, engine: Engine, bundle: Bundle
+) -> None:
+    """Which ones these are was seen when it was built."""
+    if not is_image(installed / "bin/pyrunc"):
+        pytest.skip("only an image's memory is known before the program begins")
+    name = engine.start(bundle)
+    trace = engine.directory / "trace"
+    for words in (("exec", name, "true"), ("state", name)):
+        command = ["strace", "-e", "trace=madvise", "-o", str(trace), *engine.argv(*words)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        calls = re.findall(r"(?:MADV_POPULATE_WRITE|0x17)\b.*\) += (.*)", trace.read_text())
+        if calls[0].startswith("-1 EINVAL"):
+            pytest.skip("the kernel is older than Linux 5.14")
+        assert len(calls) > 20, "one for each run of pages"
+        assert set(calls) == {"0"}
+
+
 def test_two_builds_are_the_same(installed: Path) -> None:
     """Also where nothing can be written to /tmp, or run from there, and at another time and place."""
     first = (installed / "bin/pyrunc").read_bytes()

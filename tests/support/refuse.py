@@ -18,6 +18,7 @@ OLDER = {
     "personality": 135 if _X86_64 else 92,
     "madvise": 28 if _X86_64 else 233,
     "mremap": 25 if _X86_64 else 216,
+    "ptrace": 101 if _X86_64 else 117,
 }
 NUMBERS = {
     **OLDER,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from install.launcher.image import APART, COPY, PAGE, PARTS, PT_LOAD, Program, parts
+from install.launcher.image import APART, COPY, PAGE, PARTS, PT_LOAD, RUNS, Program, parts, runs
+from tests.support import refuse
 
 TOP = Path(__file__).resolve().parents[3]
 
@@ -27,7 +28,12 @@ SOURCE = r"""
 
 static unsigned long kept[3] = { 1, 2, 3 }, big[4096];
 static char heap[64 << 12] __attribute__((aligned(4096)));
-static struct { const char *begin, *end; long offset, parts[16][2]; } place;
+static struct {
+	const char *begin, *end;
+	long offset, parts[16][2];
+	const char *base;
+	unsigned short written[256][2];
+} place;
 
 static unsigned long found(void)
 {
@@ -55,6 +61,10 @@ int main(int argc, char **argv)
 				fprintf(stdout, "%ld %ld: %d\n", place.parts[i][0] >> 12, place.parts[i][1] >> 12,
 					memcmp(read_back, heap + place.parts[i][0], place.parts[i][1]));
 		}
+		for (int i = 0; i < 256 && place.written[i][1]; i++)
+			fprintf(stdout, "written %ld %d\n", ((place.base - heap) >> 12) + place.written[i][0],
+				place.written[i][1]);
+		heap[5 << 12] = heap[(6 << 12) + 1] = heap[40 << 12] = 'y';
 		return 0;
 	}
 	kept[1] = found();
@@ -105,6 +115,41 @@ def test_it_goes_on_with_what_it_had(tmp_path: Path) -> None:
         assert lines[0] == "99 42", "stdout itself is a variable that the dynamic linker fills in"
         # What of the heap is more than zeros: the pages 0 to 3, 29 to 31, and whatever is behind it.
         assert lines[1:3] == ["0 4: 0", "29 3: 0"]
+        # The pages that it wrote to when it was called like pyrunc, and only these.
+        runs_of_heap = [line for line in lines if line.startswith("written ") and " -" not in line]
+        assert runs_of_heap[:2] == ["written 5 2", "written 40 1"]
+
+
+def test_that_it_may_not_trace_is_no_reason_to_make_no_image(tmp_path: Path) -> None:
+    words = [*refuse.prefix("EPERM", "ptrace"), sys.executable, "-I", str(TOP / "install/launcher/image.py")]
+    made(tmp_path, "made = 99")
+    (tmp_path / "image").unlink()
+    done = subprocess.run(
+        [*words, "./program", "image"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("which pages are written to is not known: ")
+    said = subprocess.run([tmp_path / "image"], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[1:3] == ["0 4: 0", "29 3: 0"]
+    assert "written" not in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ([], []),
+        ([3], [(3, 1)]),
+        ([3, 4, 5, 9], [(3, 3), (9, 1)]),
+        (list(range(0, 2 * RUNS, 2)), [(page, 1) for page in range(0, 2 * RUNS, 2)]),
+        # One more than there is room for: those that are nearest to each other become one.
+        (
+            [*range(0, 3 * RUNS, 3), 3 * RUNS - 1],
+            [*((page, 1) for page in range(0, 3 * RUNS - 3, 3)), (3 * RUNS - 3, 3)],
+        ),
+    ],
+)
+def test_runs_of_pages(pages: list[int], expected: list[tuple[int, int]]) -> None:
+    assert runs(pages) == expected
 
 
 @pytest.mark.parametrize("size", [PAGE, 16 * PAGE])
