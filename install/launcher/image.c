@@ -1,7 +1,7 @@
 /* An image of the installed command: the picture that is written when it is built, and what each process corrects.
  *
  * The table in pythons.py says for which Pythons this is known, and what must be corrected in each. image.py compares
- * two pictures, of processes that differ in everything that must not matter: if something is forgotten here, it makes
+ * pictures of processes that differ in everything that must not matter: if something is forgotten here, it makes
  * no image.
  */
 #include "launcher.h"

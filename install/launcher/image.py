@@ -5,9 +5,9 @@ picture that the program itself took after it had initialised the interpreter an
 makes sure that allocated memory is in that segment, too. Only the parts that the dynamic linker fills in stay
 as they were: it fills them in again in each process, also the few variables that it initialises in between.
 
-The picture is taken twice, in processes that differ in the addresses of libraries, in what the processor can
-do, and in time. Both must be the same: so nothing in it depends on a process, a C library, a processor or the
-time.
+The picture is taken three times, in processes that differ in the addresses of libraries, in what the
+processor can do, and in time. All must be the same: so nothing in it depends on a process, a C library, a
+processor or the time.
 
 Then the new program is called once, as an engine calls it, to see which pages of the picture it writes to. It
 copies these at once, which takes half as long as a page fault for each.
@@ -51,6 +51,8 @@ OLDER = (
     "-SSE4_2,-SSE4_1,-SSSE3,-LZCNT,-MOVBE,-POPCNT,-RTM,-Prefer_No_VZEROUPPER,-AVX_Fast_Unaligned_Load,"
     "-Fast_Unaligned_Load,-Fast_Unaligned_Copy,-Slow_BSF"
 )
+# An aarch64 processor with the vector instructions SVE has the same functions under every name but this one.
+VECTORS = "glibc.cpu.name=a64fx"
 
 
 class Segment(NamedTuple):
@@ -226,15 +228,15 @@ def main() -> None:
     old = Program(Path(program).read_bytes())
     segment = old.writable
     first = picture(program, {}, elsewhere=False)
-    second = picture(program, {"GLIBC_TUNABLES": OLDER}, elsewhere=True)
     new = old.kept(first[PLACE.size :])
-    again = old.kept(second[PLACE.size :])
-    if new != again:
-        found = differences(new, again, segment.address)
-        print(*found[:1000], sep="\n")
-        raise SystemExit(
-            f"two pictures of the interpreter differ in {len(found)} words, the first {found[0]}"
-        )
+    for tunables in (OLDER, VECTORS):
+        again = old.kept(picture(program, {"GLIBC_TUNABLES": tunables}, elsewhere=True)[PLACE.size :])
+        if new != again:
+            found = differences(new, again, segment.address)
+            print(*found[:1000], sep="\n")
+            raise SystemExit(
+                f"two pictures of the interpreter differ in {len(found)} words, the first {found[0]}"
+            )
     assert segment.filled <= len(new) <= segment.memory
     # In whole pages of any size that this processor's kernels may have: aarch64 has some of 64 KiB.
     moved = -(-len(old.data) // segment.align) * segment.align + segment.address % segment.align
