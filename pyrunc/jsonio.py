@@ -70,7 +70,8 @@ def _dump(value: object, indent: str, newline: str, comma: str, colon: str) -> s
     if value is False:
         return "false"
     if isinstance(value, (int, float)):
-        return repr(value)
+        # 1e999 is JSON, and read as an infinity, which has no other form in JSON.
+        return repr(value).replace("inf", "1e999")
     inner = newline + indent if newline else ""
     if isinstance(value, dict):
         if not value:

@@ -47,6 +47,11 @@ def test_layout() -> None:
     assert jsonio.dumps_indent({"a": [1], "b": []}, "  ") == '{\n  "a": [\n    1\n  ],\n  "b": []\n}'
 
 
+def test_a_number_beyond_all_stays_json() -> None:
+    """It may be in a property that no one reads, in a configuration that `update` writes again."""
+    assert jsonio.dumps(jsonio.loads("[1e999, -1e999, 1e-999]")) == "[1e999,-1e999,0.0]"
+
+
 def test_what_has_no_json_form_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="set has no JSON form"):
         jsonio.dumps({1, 2})
