@@ -44,6 +44,8 @@ _LOCKS = ".locks"
 _OVERLAYS = ("trusted.overlay.", "user.overlay.")
 # overlayfs must write nothing outside the layers: they are mounted together with others later.
 _WORDS = ("index=off", "metacopy=off")
+# An overlay takes 500 lower directories (OVL_MAX_STACK), and a bundle has one of its own.
+_MOST = 499
 _ELSEWHERE = "name a directory on another file system with --layer-root"
 
 
@@ -108,9 +110,16 @@ def fill(
         process.user, warnings, and the directories of all layers, highest first.
 
     Raises:
-        Failure: an entry is refused, or something cannot be made; no incomplete layer is left.
+        Failure: there are too many layers, an entry is refused, or something cannot be made; no incomplete
+            layer is left.
 
     """
+    if len(image.layers) > _MOST:
+        count = len(image.layers)
+        raise Failure(
+            f"{image.files.path} has {count} layers, and an overlay takes {_MOST} beside the bundle's own",
+            hint="leave --shared-layers out",
+        )
     with closing(os.open(rootfs, directory_trees.READ_DIRECTORY)) as root:
         found = unpack.with_rights(lambda owners: _fill(image, store, root, user, owners), maps, mounts=True)
     return found[0], found[1], found[2]

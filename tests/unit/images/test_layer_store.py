@@ -139,6 +139,15 @@ def test_a_store_that_a_list_of_layers_cannot_name(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_more_layers_than_an_overlay_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_store, "_MOST", 1)
+    with pytest.raises(Failure, match=r"has 2 layers, and an overlay takes 1 .*; leave --shared-layers out"):
+        made(tmp_path, LOW, HIGH)
+    assert layer_store.layers(str(tmp_path / "store")) == []
+    made(tmp_path, LOW)
+
+
+@needs_root
 def test_an_image_without_layers(tmp_path: Path) -> None:
     image = layout(tmp_path / "image")
     bundle.make(str(image), str(tmp_path / "made"), layers=str(tmp_path / "store"))
