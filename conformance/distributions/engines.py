@@ -2,7 +2,7 @@
 
 sudo .venv/bin/python -m conformance.distributions.engines [--suite trixie] [NAME...]
 
-NAME is the beginning of the checks' files (clients, podman, docker, containerd, buildah, compose). They run
+NAME is the beginning of the checks' files (clients, podman, docker, containerd, buildah, ...). They run
 for pyrunc, installed there by `make install`, and for that suite's runc; tables go to conformance/results.
 """
 
@@ -15,11 +15,14 @@ from pathlib import Path
 
 from conformance.distributions.root import CHECKOUT, TOP, Root, make
 
-NAMES = ("clients", "podman", "docker", "containerd", "buildah", "compose")
+NAMES = ("clients", "podman", "docker", "containerd", "buildah", "buildkit", "compose", "checkpoints")
 RESULTS = TOP / "conformance/results"
 # Beside conformance/packages.txt: Docker's client, which is a package of its own since Debian 13, the runtime
-# to compare with, ps for `docker top`, and Podman's network.
-PACKAGES = ("docker-cli", "runc", "procps", "netavark", "aardvark-dns", "passt", "iptables", "fuse-overlayfs")
+# to compare with, ps for `docker top`, Podman's network, and a CRIU that fits newer kernels.
+PACKAGES = (
+    *("docker-cli", "runc", "procps", "netavark", "aardvark-dns", "passt", "iptables", "fuse-overlayfs"),
+    "criu",
+)
 HOURS = 2 * 3600
 
 
