@@ -18,7 +18,7 @@ from conformance.suites import results
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ROUNDS = 3
+ROUNDS = 9
 COLUMNS = (
     "image",
     "files",

@@ -2,8 +2,8 @@
 
 Law 2: the only source. cli/match.py reads it in microseconds, cli/app.py makes help and error messages from
 it, verbs/completion.py the shells' completions. A new verb is one entry here and one module
-pyrunc/verbs/<verb>.py. This module is on the hot path, so it has only constants: Python folds the tuples when
-it compiles.
+pyrunc/verbs/<verb>.py. This module is on the hot path, so it has only constants. It is one module, because to
+find and load a second one would take longer than the whole table takes to run.
 
 An option is (names, kind, default, metavar, help). The names are without dashes, the long one first; its
 attribute is the long name with "_" for "-". Without a help text it is accepted, but not listed. A verb is
@@ -157,8 +157,10 @@ _MOUNTS: tuple[Option, ...] = (
     ),
 )
 
-_ID = ("id",)
 _ONE = "<container-id>"
+# Usage, positionals, least, most and stops, of verbs for one container, and of those without words.
+_CONTAINER = (_ONE, ("id",), 1, 1, False)
+_NO_WORDS = ("", (), 0, 0, False)
 _FILTER: Option = (("filter",), MANY, (), "KEY=VALUE", "only those that fit; may be repeated")
 
 # The first words of verbs with two words.
@@ -170,11 +172,7 @@ GROUPS: dict[str, str] = {
 VERBS: dict[str, Verb] = {
     "create": (
         "create a container",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             _BUNDLE,
             _CONFIG,
@@ -189,14 +187,10 @@ VERBS: dict[str, Verb] = {
             *_MOUNTS,
         ),
     ),
-    "start": ("run the program of a created container", _ONE, _ID, 1, 1, False, ()),
+    "start": ("run the program of a created container", *_CONTAINER, ()),
     "run": (
         "create a container and start it",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             _BUNDLE,
             _CONFIG,
@@ -255,11 +249,7 @@ VERBS: dict[str, Verb] = {
     ),
     "delete": (
         "remove a container that has stopped, or was never started",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             (("force", "f"), FLAG, False, "", "kill it first if it still runs; no error if there is none"),
             _REGEX,
@@ -268,11 +258,7 @@ VERBS: dict[str, Verb] = {
     ),
     "stop": (
         "ask a container's program to end, and kill it if it does not",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             (
                 ("time", "t"),
@@ -290,16 +276,12 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
-    "wait": ("wait until a container has ended, and print its exit status", _ONE, _ID, 1, 1, False, ()),
-    "state": ("print the state of a container", _ONE, _ID, 1, 1, False, ()),
-    "inspect": ("print all that is known of a container, as JSON", _ONE, _ID, 1, 1, False, ()),
+    "wait": ("wait until a container has ended, and print its exit status", *_CONTAINER, ()),
+    "state": ("print the state of a container", *_CONTAINER, ()),
+    "inspect": ("print all that is known of a container, as JSON", *_CONTAINER, ()),
     "list": (
         "list the containers under --root",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             _FORMAT,
             _JSON,
@@ -315,15 +297,11 @@ VERBS: dict[str, Verb] = {
         True,
         (_FORMAT, _JSON),
     ),
-    "pause": ("freeze all processes of a container", _ONE, _ID, 1, 1, False, ()),
-    "resume": ("let a paused container go on", _ONE, _ID, 1, 1, False, ()),
+    "pause": ("freeze all processes of a container", *_CONTAINER, ()),
+    "resume": ("let a paused container go on", *_CONTAINER, ()),
     "update": (
         "change the resource limits of a container",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             (
                 ("resources", "r"),
@@ -354,11 +332,7 @@ VERBS: dict[str, Verb] = {
     ),
     "events": (
         "print resource usage and out-of-memory events of a container",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             (("interval",), SECONDS, 5.0, "DURATION", "time between two records"),
             (("stats",), FLAG, False, "", "print one record and end"),
@@ -366,11 +340,7 @@ VERBS: dict[str, Verb] = {
     ),
     "checkpoint": (
         "write a running container to image files, with CRIU",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             *_CRIU,
             (*_PARENT, "images of an earlier --pre-dump, relative to --image-path"),
@@ -384,11 +354,7 @@ VERBS: dict[str, Verb] = {
     ),
     "restore": (
         "bring a container back from the image files of a checkpoint",
-        _ONE,
-        _ID,
-        1,
-        1,
-        False,
+        *_CONTAINER,
         (
             _BUNDLE,
             _CONFIG,
@@ -413,18 +379,14 @@ VERBS: dict[str, Verb] = {
     ),
     "spec": (
         "write a config.json to begin with",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             (("bundle", "b"), TEXT, None, "DIR", "directory to write it to (default: the current one)"),
             (("file", "f"), TEXT, None, "FILE", "name of the file (default: config.json)"),
             (("rootless",), FLAG, False, "", "one that works without root's rights"),
         ),
     ),
-    "features": ("print what this runtime supports, as JSON", "", (), 0, 0, False, ()),
+    "features": ("print what this runtime supports, as JSON", *_NO_WORDS, ()),
     "bundle": (
         "make a bundle of an image: an OCI layout, or what docker save or podman save writes",
         "<image>[:tag] <directory>",
@@ -482,11 +444,7 @@ VERBS: dict[str, Verb] = {
     ),
     "plan": (
         "print the steps a container would be made with, and do none of them",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             _BUNDLE,
             _CONFIG,
@@ -547,11 +505,7 @@ VERBS: dict[str, Verb] = {
     ),
     "volume ls": (
         "list volumes",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             ((*_FILTER[0], "f"), *_FILTER[1:4], "dangling=true, label=KEY[=VALUE], name=PART, driver=local"),
             (("format",), *_FORMAT[1:]),
@@ -571,11 +525,7 @@ VERBS: dict[str, Verb] = {
     ),
     "volume prune": (
         "remove all anonymous volumes that no container uses",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             (("all", "a"), FLAG, False, "", "those with a name as well"),
             (("dry-run",), FLAG, False, "", "print what would be removed, and remove nothing"),
@@ -585,11 +535,7 @@ VERBS: dict[str, Verb] = {
     ),
     "layer ls": (
         "list the layers that bundles share",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             (("format",), *_FORMAT[1:]),
             _JSON,
@@ -599,11 +545,7 @@ VERBS: dict[str, Verb] = {
     ),
     "layer prune": (
         "remove the layers that no bundle and no container uses",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         (
             (("dry-run",), FLAG, False, "", "print what would be removed, and remove nothing"),
             _LAYER_ROOT,
@@ -611,13 +553,9 @@ VERBS: dict[str, Verb] = {
     ),
     "doctor": (
         "tell whether this machine can run containers, and what to do about it",
-        "",
-        (),
-        0,
-        0,
-        False,
+        *_NO_WORDS,
         ((("format",), *_FORMAT[1:]), _JSON),
     ),
     "completion": ("print the completions for a shell", "[bash|zsh|fish]", ("shell",), 0, 1, False, ()),
-    "version": ("print the version", "", (), 0, 0, False, ()),
+    "version": ("print the version", *_NO_WORDS, ()),
 }
