@@ -27,6 +27,7 @@ class Row:
         passed: how many passed.
         skipped: how many were skipped for a reason that the table allows.
         failed: the tests that failed.
+        not_run: how many were not run to their end, because the guest was switched off before.
         minutes: how long the guest took.
 
     """
@@ -37,6 +38,7 @@ class Row:
     passed: int = 0
     skipped: int = 0
     failed: list[str] = field(default_factory=list)
+    not_run: int = 0
     minutes: int = 0
 
 
@@ -62,8 +64,10 @@ def row(
     """
     made = Row(name, time.strftime("%Y-%m-%d", time.gmtime()), system, minutes=round(seconds / 60))
     for test in asked:
-        end = ends.get(test, results.End("failed", 0.0, ""))
-        if end.outcome == "failed" or results.unwanted_skip(end, allowed):
+        end = ends.get(test)
+        if end is None or end.text.startswith(results.UNENDED):
+            made.not_run += 1
+        elif end.outcome == "failed" or results.unwanted_skip(end, allowed):
             made.failed.append(test)
         elif end.outcome == "skipped":
             made.skipped += 1
@@ -77,7 +81,7 @@ SYSTEM = ("kernel", "architecture", "cgroups", "python", "command")
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the page."""
-    heads = ["table", "date", *SYSTEM, "passed", "failed", "skipped", "minutes"]
+    heads = ["table", "date", *SYSTEM, "passed", "failed", "skipped", "not run", "minutes"]
     lines = [
         "# Guests: other kernels, other architectures",
         "",
@@ -85,13 +89,13 @@ def markdown(rows: Sequence[Row]) -> str:
         "that table's in [../vm/selection.toml](../vm/selection.toml). The command is what the tests call:",
         "an image or a program that `make install` made, or the script. `make conformance` writes a row when",
         "all tests of its table were asked for, with PYRUNC_VM=all. The minutes say as much about what else",
-        "the machine was doing.",
+        "the machine was doing; what was not run by then was switched off with it.",
         "",
         f"| {' | '.join(heads)} |",
         f"|{' --- |' * len(heads)}",
     ]
     for each in rows:
-        counts = map(str, (each.passed, len(each.failed), each.skipped, each.minutes))
+        counts = map(str, (each.passed, len(each.failed), each.skipped, each.not_run, each.minutes))
         cells = [f"`{each.name}`", each.date, *(each.system.get(name, "") for name in SYSTEM), *counts]
         lines.append(f"| {' | '.join(cells)} |")
     for each in rows:

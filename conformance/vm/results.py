@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Of several ends of one test (its own, then that of a fixture) the worst counts.
 _WORSE = ("passed", "skipped", "failed")
+UNENDED = "it did not end: "
 
 
 class End(NamedTuple):
@@ -64,7 +65,7 @@ def read(lines: Iterable[str], ending: str) -> dict[str, End]:
                 worst.outcome, old.seconds + new.seconds, "\n".join(filter(None, (old.text, new.text)))
             )
     for name in begun - ends.keys():
-        ends[name] = End("failed", 0.0, f"it did not end: {ending}")
+        ends[name] = End("failed", 0.0, f"{UNENDED}{ending}")
     return ends
 
 

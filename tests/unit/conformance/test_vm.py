@@ -59,10 +59,11 @@ def test_the_row_of_a_table() -> None:
         "b": results.End("failed", 1.0, "it is bad"),
         "c": results.End("skipped", 1.0, "version 1 only"),
         "d": results.End("skipped", 1.0, "no AppArmor"),
+        **results.read(lines({"id": "e", "begins": True}), "switched off"),
     }
-    made = report.row("t", "abcde", ends, ["version 1"], system={"kernel": "9.9"}, seconds=100)
+    made = report.row("t", "abcdef", ends, ["version 1"], system={"kernel": "9.9"}, seconds=100)
     assert (made.name, made.system, made.minutes) == ("t", {"kernel": "9.9"}, 2)
-    assert (made.passed, made.skipped, made.failed) == (1, 1, ["b", "d", "e"])
+    assert (made.passed, made.skipped, made.failed, made.not_run) == (1, 1, ["b", "d"], 2)
 
 
 def test_rows_of_other_tables_stay(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_rows_of_other_tables_stay(tmp_path: Path) -> None:
         "| `one`",
         "| `two`",
     ]
-    assert "| 2 | 0 | 0 | 0 |" in page
+    assert "| 2 | 0 | 0 | 0 | 0 |" in page
     assert page.endswith("Failed in `two`:\n\n- `x`\n")
 
 
