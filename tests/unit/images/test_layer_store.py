@@ -144,7 +144,7 @@ def test_more_layers_than_an_overlay_takes(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(Failure, match=r"has 2 layers, and an overlay takes 1 .*; leave --shared-layers out"):
         made(tmp_path, LOW, HIGH)
     assert layer_store.layers(str(tmp_path / "store")) == []
-    made(tmp_path, LOW)
+    assert len(made(tmp_path, LOW, name="one")) == 1
 
 
 @needs_root
