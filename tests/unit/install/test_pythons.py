@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,15 @@ def test_what_is_missing_is_said(configured: dict[str, str]) -> None:
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\xff" * 61, b"pyrunc" * 100000])
+BUFFER = 128 * 61 * 8  # what current.c reads at once
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff" * 8, b"\xff" * 61, b"pyrunc" * 100000]
+    + [random.Random(size).randbytes(size) for size in (487, 488, 489, BUFFER, BUFFER + 1, 5 * BUFFER - 1)],
+    ids=len,
+)
 def test_content(tmp_path: Path, data: bytes) -> None:
     """The program in C (current.c) computes the same checksum as Python."""
     (tmp_path / "file").write_bytes(data)
