@@ -106,6 +106,7 @@ def main() -> None:
         "",
         f"Medians of {ROUNDS} rounds in one run (one for the last image), taking turns;",
         f"the machine had a load of {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors.",
+        "On a busy machine the processors' time says more than the clock.",
         "`test_umoci.py` compares the trees.",
         "",
         *head(COLUMNS),
