@@ -246,7 +246,7 @@ _WORDS: dict[str, Callable[[steps.Step, int], Words]] = {
     "SETNS": _plain("join the container's namespaces"),
     "CHROOT": _plain("enter the container's root file system"),
     "CLONE": _plain("make a process in the container's pid namespace"),
-    "UNSHARE": _plain("make a time namespace"),
+    "UNSHARE": _plain("make a time or an ipc namespace"),
     "CLOCKS": _plain("set the clock offsets"),
     "KEYRING": _keyring,
     "SCHEDULER": _scheduler,

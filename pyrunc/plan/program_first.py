@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pyrunc.linux.flags import (
     CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWTIME,
@@ -80,7 +81,16 @@ def new_at_once(spaces: Namespaces, given: str) -> int:
     """Return the CLONE_NEW* flags of the namespaces in which the first process starts."""
     if given == MAPPED_FIRST:
         return CLONE_NEWUSER
-    return 0 if given == HELPED else spaces.flags & ~CLONE_NEWCGROUP
+    return 0 if given == HELPED else spaces.flags & ~CLONE_NEWCGROUP & ~_as_root(spaces)
+
+
+def _as_root(spaces: Namespaces) -> int:
+    """Return the CLONE_NEW* flags of what is made once the process is root of its user namespace.
+
+    The files of message queues are made with an ipc namespace, and belong to who makes it.
+    """
+    inside = spaces.flags & CLONE_NEWUSER or any(join.kind == "user" for join in spaces.joins)
+    return spaces.flags & CLONE_NEWIPC if inside else 0
 
 
 def begins_at(plan: steps.Plan) -> int:
@@ -169,7 +179,7 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
             if given.ordinary:
                 program.add(space, "PRCTL", PR_SET_DUMPABLE, 0)
     if given.way:
-        new = space.flags & ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
+        new = space.flags & ~(CLONE_NEWTIME | CLONE_NEWCGROUP) & ~_as_root(space)
         if given.way == MAPPED_FIRST:
             new &= ~CLONE_NEWUSER
         program.add(space, "CLONE", new | CLONE_PARENT, program.slot("cgroup"), tag=NAMESPACES)
@@ -181,6 +191,8 @@ def _namespaces(program: Program, plan: steps.Plan, given: Beginning) -> None:
         if given.way != MAPPED_FIRST:
             program.add(space, "WAIT", _MAPPED)
         program.add(space, "BECOME_ROOT", uid, gid, keep)
+    if _as_root(space):
+        program.add(space, "UNSHARE", _as_root(space))
     for join in space.joins:
         if join.kind == "mount":
             program.add(join, "SETNS", program.slot("join-mount"), CLONE_NEWNS)

@@ -228,6 +228,13 @@ def test_sysctls_of_the_namespaces_it_owns(engine: Engine, bundle: Bundle) -> No
     assert [line.split() for line in out] == [value.split() for value in wanted.values()]
 
 
+def test_its_message_queues_belong_to_its_root(engine: Engine, bundle: Bundle) -> None:
+    bundle.user_namespace(FIRST)
+    bundle.mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev", kind="mqueue")
+    out = engine.front(bundle, "stat -c '%u %g %a' /dev/mqueue; cat /proc/sys/fs/mqueue/msg_max").ok().out
+    assert out.splitlines()[0] == "0 0 1777"
+
+
 def test_the_oom_score(engine: Engine, bundle: Bundle) -> None:
     bundle.user_namespace(FIRST)
     bundle.process["oomScoreAdj"] = 321
@@ -352,13 +359,11 @@ def test_joined_with_new_ones(engine: Engine, first: int, bundles: Callable[[str
     other.user_namespace(FIRST)
     namespaces(other, user=path_of(first, "user"), cgroup="", time="")
     other.linux["timeOffsets"] = {"boottime": {"secs": 2000000}}
-    out = (
-        engine.front(other, "cut -d. -f1 /proc/uptime; cut -d: -f3 /proc/self/cgroup | sort -u")
-        .ok()
-        .out.split()
-    )
+    other.mount("/dev/mqueue", "mqueue", "nosuid", kind="mqueue")
+    script = "cut -d. -f1 /proc/uptime; stat -c %u /dev/mqueue; cut -d: -f3 /proc/self/cgroup | sort -u"
+    out = engine.front(other, script).ok().out.split()
     assert int(out[0]) > 2000000
-    assert out[1:] == ["/"]
+    assert out[1:] == ["0", "/"]
 
 
 @ours

@@ -93,7 +93,7 @@ ROWS = [
     Row(
         KEYRING, report("KEYRING", errno.EACCES), "unable to join session keyring _ses.c1", "--no-new-keyring"
     ),
-    Row(PLAIN, report("UNSHARE"), "make a time namespace"),
+    Row(PLAIN, report("UNSHARE"), "make a time or an ipc namespace"),
     Row(PLAIN, report("CLOCKS"), "/linux/timeOffsets: set the clock offsets"),
     Row(PLAIN, report("CLONE", tag=1), "/linux/namespaces: make the container's namespaces"),
     Row(JOIN, report("TRY_SETNS"), "join pid namespace /proc/7/ns/pid"),

@@ -99,7 +99,7 @@ def test_a_terminal_goes_along_into_the_pid_namespace(waits: bool) -> None:
     assert found[at + 2 : at + 6] == ["CLONE 32768 nothing", "WAIT 79", "SETSID", "TAKE_TERMINAL slave 0"]
 
 
-USER, TIME, UTS = 0x10000000, 0x80, 0x04000000
+USER, TIME, UTS, IPC = 0x10000000, 0x80, 0x04000000, 0x08000000
 HOST_UTS = {"type": "uts", "path": "/proc/7/ns/uts"}
 USER_OF_7 = {"type": "user", "path": "/proc/7/ns/user"}
 DIRECT, HELPED, MAPPED_FIRST = program_first.DIRECT, program_first.HELPED, program_first.MAPPED_FIRST
@@ -126,7 +126,8 @@ def test_how_init_is_made(config: dict[str, Any], how: dict[str, bool], wanted: 
     assert found == wanted
     at_once = program_first.new_at_once(spaces, found)
     if wanted == DIRECT:
-        assert at_once == spaces.flags & ~0x02000000
+        # The ipc namespace belongs to who makes it: to root of the user namespace, if there is one.
+        assert at_once == spaces.flags & ~0x02000000 & ~(IPC if spaces.flags & USER else 0)
     else:
         assert at_once == (USER if wanted == MAPPED_FIRST else 0)
 
@@ -158,7 +159,7 @@ def test_the_first_in_the_user_namespace_of_an_ordinary_user() -> None:
     """It is dumpable until its id maps are written, and not longer."""
     found = operations(created(with_linux(also=("user",))), way=MAPPED_FIRST, ordinary=True)
     assert found[0] == "PRCTL 4 1"
-    flags = namespaces_of(with_linux(also=("user",))) & ~USER
+    flags = namespaces_of(with_linux(also=("user",))) & ~USER & ~IPC
     at = found.index("SIGNALS")
     assert found[at + 1 : at + 9] == [
         "SEND 109",
@@ -171,6 +172,7 @@ def test_the_first_in_the_user_namespace_of_an_ordinary_user() -> None:
         "UMASK 0",
     ]
     assert found[at + 9] == "BECOME_ROOT 0 0 0", "the maps are there"
+    assert found[at + 10] == f"UNSHARE {IPC}"
 
 
 def namespaces_of(config: dict[str, Any]) -> int:
@@ -180,12 +182,14 @@ def namespaces_of(config: dict[str, Any]) -> int:
 def test_a_user_namespace_of_root_s_waits_for_its_maps() -> None:
     found = operations(created(with_linux(also=("user",))))
     at = found.index("UMASK 0")
-    assert found[at + 1 : at + 3] == ["WAIT 77", "BECOME_ROOT 0 0 0"]
+    assert found[at + 1 : at + 4] == ["WAIT 77", "BECOME_ROOT 0 0 0", f"UNSHARE {IPC}"]
+    found = operations(created(with_linux(without=("ipc",), also=("user",))))
+    assert f"UNSHARE {IPC}" not in found
 
 
 def test_each_namespace_is_tried_before_and_after_the_user_namespace() -> None:
     config = with_linux(without=("uts",), also=(USER_OF_7, HOST_UTS))
-    flags = namespaces_of(config)
+    flags = namespaces_of(config) & ~IPC
     assert until_the_umask(config, way=HELPED) == [
         f"TRY_SETNS join-uts {UTS} 0",
         f"SETNS join-user {USER}",
