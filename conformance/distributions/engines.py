@@ -18,10 +18,10 @@ from conformance.distributions.root import CHECKOUT, TOP, Root, make
 NAMES = ("clients", "podman", "docker", "containerd", "buildah", "buildkit", "compose", "checkpoints")
 RESULTS = TOP / "conformance/results"
 # Beside conformance/packages.txt: Docker's client, which is a package of its own since Debian 13, the runtime
-# to compare with, ps for `docker top`, Podman's network, and a CRIU that fits newer kernels.
+# to compare with, ps for `docker top`, Podman's network, the client's part of BuildKit, a newer CRIU.
 PACKAGES = (
     *("docker-cli", "runc", "procps", "netavark", "aardvark-dns", "passt", "iptables", "fuse-overlayfs"),
-    "criu",
+    *("docker-buildx", "criu"),
 )
 HOURS = 2 * 3600
 

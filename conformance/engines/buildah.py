@@ -74,8 +74,8 @@ class Buildah:
 
     def leftovers(self) -> list[str]:
         """What is still there though nothing runs: state, cgroups, processes, bundles."""
-        # What `RUN --mount=type=cache` has kept is to be kept.
-        found = [name for name in os.listdir(f"{self.directory}/tmp") if name != "buildah-cache"]
+        # What `RUN --mount=type=cache` has kept is to be kept; newer ones add the user's id to the name.
+        found = [name for name in os.listdir(f"{self.directory}/tmp") if not name.startswith("buildah-cache")]
         found += host.states(self.runtime_root)
         tag = self.session.tag
         found += [path for path in host.cgroups_of(tag) if os.path.basename(path) != tag]

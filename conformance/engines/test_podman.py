@@ -46,22 +46,23 @@ def test_errors_on_standard_error(podman: Podman, command: str, status: int, phr
 
 
 @pytest.mark.parametrize(
-    ("options", "first"),
+    ("options", "maps"),
     [
-        (["--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536"], ["0", "200000", "65536"]),
-        (["--userns=auto"], ["0", "700000", "1024"]),
-        (["--userns=auto:size=4096"], ["0", "700000", "4096"]),
+        (["--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536"], ["0 200000 65536"]),
+        (["--userns=auto"], ["0 700000 1024", "0 700000 2001"]),  # Podman 5 makes room for the image's users
+        (["--userns=auto:size=4096"], ["0 700000 4096"]),
     ],
     ids=["mapped", "auto", "auto-size"],
 )
-def test_user_namespace(podman: Podman, options: list[str], first: list[str]) -> None:
+def test_user_namespace(podman: Podman, options: list[str], maps: list[str]) -> None:
     """Ids are mapped, and root of the container owns its files."""
     script = "id -u; stat -c %u /bin/busybox; touch /tmp/new; cat /proc/self/uid_map"
     words = podman.run_words("--rm", *options, IMAGE, "sh", "-ec", script)
     result = podman.with_subordinate_ids(*words)
     assert result.code == 0, str(result)
-    user, owner, *maps = result.out.splitlines()
-    assert (user, owner, maps[0].split()) == ("0", "0", first)
+    user, owner, first, *_ = result.out.splitlines()
+    assert (user, owner) == ("0", "0")
+    assert " ".join(first.split()) in maps
 
 
 def test_two_automatic_user_namespaces(podman: Podman, name: str) -> None:
@@ -329,7 +330,7 @@ def test_configuration_of_the_page(podman: Podman, name: str) -> None:
 
 def test_checkpoint_that_cannot_be(podman: Podman, name: str) -> None:
     """CRIU's failure is passed on, and the container runs on; where CRIU works, so does the checkpoint."""
-    podman.sleeper(name)
+    podman.scripted(name, "while :; do sleep 1; done")  # CRIU interrupts a sleep, which then ends
     result = podman.call("container", "checkpoint", "--leave-running", name)
     if result.code:
         assert "criu" in result.err.lower(), result
@@ -338,7 +339,7 @@ def test_checkpoint_that_cannot_be(podman: Podman, name: str) -> None:
 
 def test_clone_and_rename(podman: Podman, name: str) -> None:
     """A second container from the configuration of the first, which has another name by then."""
-    podman.sleeper(name, "--env", "GREETING=hello")
+    podman.sleeper(name, "--env", "GREETING=hello", "--network", "none")
     podman.succeed("rename", name, f"{name}-first")
     podman.succeed("container", "clone", "--name", name, "--run", f"{name}-first")
     outs = [podman.execute(member, "echo $GREETING") for member in (name, f"{name}-first")]
