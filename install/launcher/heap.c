@@ -73,6 +73,7 @@ static char *top, *end = region + REGION - RESERVE, *reserve = region + REGION -
 static struct spare *spares[CLASSES];
 static volatile char busy;
 static char in_use; /* something has been allocated */
+unsigned heap_tables;
 static char *copied; /* the end of what is in huge pages */
 struct heap_picture heap_picture;
 
@@ -259,6 +260,7 @@ static void *take(size_t size)
     struct block *made = NULL;
 
     in_use = 1;
+    heap_tables += size > HEAP_TABLE && size < 8 * HEAP_TABLE;
     if (class == HUGE) {
         if (size > PTRDIFF_MAX - 4096 || !(made = map(size + sizeof(*made)))) {
             errno = ENOMEM;

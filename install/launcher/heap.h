@@ -34,6 +34,10 @@ void heap_huge(void);
 /* Make this process's own copies of the pages that short verbs write to, but for those in huge pages. */
 void heap_copy(void);
 
+/* How many blocks of more than HEAP_TABLE bytes have been asked for, but for those as large as pymalloc's arenas. */
+#define HEAP_TABLE ((size_t)64 << 10)
+extern unsigned heap_tables;
+
 /* Called once, when memory has become short; it must not allocate. */
 extern void (*heap_short)(void);
 

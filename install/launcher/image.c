@@ -124,6 +124,23 @@ static int put(const char *from, size_t size)
     return 0;
 }
 
+/* Let the dictionary of interned strings grow now. When it is full, it is copied to a table of twice the size, 50 pages
+ * or more; where only few places are left, as by chance in Python 3.14, each process would do it again. */
+static int make_room(void)
+{
+    unsigned before = heap_tables;
+
+    for (int i = 0; heap_tables == before && i < 1 << 16; i++) {
+        PyObject *text = PyUnicode_FromFormat("%d", i);
+
+        if (!text)
+            return -1;
+        PyUnicode_InternInPlace(&text);
+        Py_DECREF(text);
+    }
+    return 0;
+}
+
 int image_write(PyObject *globals)
 {
     const Elf64_Phdr *header = (const Elf64_Phdr *)getauxval(AT_PHDR);
@@ -133,6 +150,8 @@ int image_write(PyObject *globals)
         if (header[i].p_type == PT_LOAD && header[i].p_flags & PF_W)
             from = (const char *)header[i].p_vaddr;
     entry = PyDict_GetItemString(globals, "main");
+    if (make_room() < 0)
+        return -1;
     forget();
     to = heap_close();
     if (!from || !entry || !to)
