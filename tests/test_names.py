@@ -54,9 +54,11 @@ def homes(folder: Path) -> set[str]:
     """Return the names that tests in a folder of tests/unit may be about."""
     inner = folder.relative_to(ROOT / "tests/unit")
     ours = ROOT / "pyrunc" / inner
-    # What is no part of the package has folders of its own: install, conformance.
-    files = ours.iterdir() if ours.is_dir() else (ROOT / inner).rglob("*")
-    return {stem(file) for file in files if file.is_dir() or file.suffix in CODE}
+    if ours.is_dir():
+        return {stem(file) for file in ours.iterdir() if file.is_dir() or file.suffix in CODE}
+    # What is no part of the package has folders of its own, install and conformance, with shell scripts.
+    files = (ROOT / inner).rglob("*")
+    return {stem(file) for file in files if file.is_dir() or file.suffix in (*CODE, "")}
 
 
 def test_a_unit_test_is_named_after_its_module() -> None:
