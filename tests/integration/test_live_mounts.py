@@ -117,9 +117,9 @@ def test_when_one_fails_none_is_left(engine: Engine, bundle: Bundle, source: Pat
     ]
     (tmp_path / "file.json").write_text(json.dumps(entries))
     engine.call("mounts", "add", name, str(tmp_path / "file.json")).fails("/proc/self/two")
-    entries[2] = {"destination": "/new/three", "source": "/nonexistent", "options": ["bind"]}
+    entries[2] = {"destination": "/new/three", "source": str(tmp_path / "gone"), "options": ["bind"]}
     (tmp_path / "file.json").write_text(json.dumps(entries))
-    engine.call("mounts", "add", name, str(tmp_path / "file.json")).fails("/nonexistent does not exist")
+    engine.call("mounts", "add", name, str(tmp_path / "file.json")).fails(f"{tmp_path}/gone does not exist")
     assert rows(engine, name) == before
     assert not (bundle.rootfs / "new").exists()
     assert changes(engine, name) == {}
@@ -310,7 +310,7 @@ def test_words_that_mean_nothing(engine: Engine, bundle: Bundle, source: Path, t
     (tmp_path / "half.json").write_text('[{"destination": "/x",\n')
     (tmp_path / "latin.json").write_bytes(b'[{"destination": "/\xe9"}]')
     for words, said in (
-        (("--add", "/nonexistent:/x"), "bind source /nonexistent does not exist"),
+        (("--add", f"{tmp_path}/gone:/x"), f"bind source {tmp_path}/gone does not exist"),
         (("--add", "data:/x"), "a volume cannot be added"),
         (("--add", f"{source}:/x:O"), "an overlay cannot be added"),
         (("--add", f"{source}:/x:noexe"), '"noexe" is no option; did you mean "noexec"?'),

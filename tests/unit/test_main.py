@@ -172,10 +172,10 @@ def test_the_log_is_opened_before_the_verb_changes_directory(pyrunc_argv: list[s
 
 
 @pytest.mark.parametrize("options", [[], ["--debug"], ["--log-format", "json"]])
-def test_a_log_that_cannot_be_opened(pyrunc_argv: list[str], options: list[str]) -> None:
-    done = run_stub(pyrunc_argv, "return 0", "--log", "/nonexistent/log", *options)
+def test_a_log_that_cannot_be_opened(pyrunc_argv: list[str], tmp_path: Path, options: list[str]) -> None:
+    done = run_stub(pyrunc_argv, "return 0", "--log", f"{tmp_path}/gone/log", *options)
     assert done.returncode == 1
-    assert "open log /nonexistent/log: no such file or directory" in done.stderr
+    assert f"open log {tmp_path}/gone/log: no such file or directory" in done.stderr
 
 
 def test_names_from_outside_cannot_steer_the_terminal(pyrunc_argv: list[str]) -> None:

@@ -84,7 +84,7 @@ def test_1_an_option_without_its_value(verb: str, option: str, capfd: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    "line", ["state nosuch", "exec nosuch true", "create -b /nonexistent x", "nosuchverb", "kill"]
+    "line", ["state nosuch", "exec nosuch true", "create -b gone x", "nosuchverb", "kill"]
 )
 def test_2_a_failed_call_logs_exactly_one_object(pyrunc: Call, tmp_path: Path, line: str) -> None:
     done = pyrunc("--log", "log.json", "--log-format", "json", *line.split())
