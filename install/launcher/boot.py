@@ -136,6 +136,8 @@ def load(name: str, import_: object) -> ModuleType:
         if name == "os.path":  # a module with this name, although os is no package
             sys.modules[name] = __import__("os").path
             return sys.modules[name]
+        if name in EXTENSIONS:
+            return load_extension(name)
         module: ModuleType = find_and_load(name, import_)
         return module
     code, is_package = found
@@ -157,6 +159,20 @@ def load(name: str, import_: object) -> ModuleType:
         raise
     if parent:
         setattr(sys.modules[parent], child, module)
+    return module
+
+
+def load_extension(name: str) -> ModuleType:
+    """Load a C module from its file, without asking finders."""
+    known = spec(name, Extension, EXTENSIONS[name])
+    module = _imp.create_dynamic(known)
+    module.__spec__ = known
+    sys.modules[name] = module
+    try:
+        _imp.exec_dynamic(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

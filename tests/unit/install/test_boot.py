@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 BOOT = Path(__file__).resolve().parents[3] / "install/launcher/boot.py"
@@ -49,6 +50,21 @@ except ImportError as exc:
     print(exc)
 """
     assert said(code) == "size of what a library has is wanted too early\n"
+
+
+def test_libraries_whose_files_are_known_are_loaded_without_finders() -> None:
+    (path,) = Path(sysconfig.get_config_var("DESTSHARED")).glob("_lsprof.*.so")
+    code = f"""
+names["EXTENSIONS"].update(_lsprof={str(path)!r}, _wrong="/dev/null")
+names["find_and_load"] = None
+import _lsprof
+print(_lsprof.Profiler.__name__, _lsprof.__spec__.origin, sys.modules["_lsprof"] is _lsprof)
+try:
+    import _wrong
+except ImportError as exc:
+    print(exc.name, exc.path, "_wrong" in sys.modules)
+"""
+    assert said(code) == f"Profiler {path} True\n_wrong /dev/null False\n"
 
 
 def test_the_module_that_os_keeps_under_a_name_of_its_own() -> None:
