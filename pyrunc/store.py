@@ -373,9 +373,19 @@ def process_stat(pid: int) -> Stat | None:
     Source: proc_pid_stat(5), fields 3, 9, 22 and 2.
 
     Raises:
-        Failure: the kernel cannot be asked.
+        Failure: the kernel cannot be asked, or answers for another pid namespace.
 
     """
+    try:
+        own = os.readlink("/proc/self")
+    except OSError:
+        own = ""  # without /proc what follows says more
+    if own and own != str(os.getpid()):
+        # Any process there may have this number. It must not be recorded, nor killed.
+        raise Failure(
+            "/proc shows the processes of another pid namespace",
+            hint="mount a procfs of this one, as unshare --mount-proc does",
+        )
     for _attempt in range(2):
         try:
             line = files.read(f"/proc/{pid}/stat")

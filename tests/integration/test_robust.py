@@ -369,6 +369,41 @@ def test_without_proc(engine: Engine, bundle: Bundle) -> None:
 
 
 @ours
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_proc_of_another_pid_namespace(engine: Engine, bundle: Bundle, verb: str) -> None:
+    """A number means another process there: with its start time in the record, delete would kill that one."""
+    bundle.process["args"] = ["/bin/true"]
+    bundle.write()
+    name = engine.new_id()
+    words = [verb, "--bundle", str(bundle.path), name]
+    nested = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+    done = subprocess.run(
+        [*nested, *engine.argv(*words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done
+    assert "/proc shows the processes of another pid namespace; mount a procfs of this one" in done.stderr
+    assert names(engine) == []
+
+
+@ours
+@pytest.mark.parametrize("verb", ["state", "kill", "delete"])
+def test_a_container_seen_through_such_a_proc(engine: Engine, bundle: Bundle, verb: str) -> None:
+    name = engine.start(bundle)
+    nested = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+    done = subprocess.run(
+        [*nested, *engine.argv(verb, name)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1, done
+    assert "/proc shows the processes of another pid namespace" in done.stderr
+    assert engine.status(name) == "running"
+
+
+@ours
 def test_a_full_state_directory_is_to_blame(engine: Engine, bundle: Bundle) -> None:
     """At whatever point it becomes full, the message names it, and not the container's root file system."""
     engine.root.mkdir()
