@@ -10,6 +10,7 @@ from errno import EBADF, EINVAL, ENOENT
 
 from pyrunc import store
 from pyrunc.apply.cgroups.hierarchies import cgroup_facts
+from pyrunc.errors import Failure
 from pyrunc.linux import _linux, flags
 from pyrunc.plan.facts import Facts
 
@@ -21,7 +22,13 @@ def gather(rootless: str | None = None) -> Facts:
         rootless: "true": do without the cgroups that cannot be made for want of rights. "false": fail then.
             Any other value: "true" for everybody but the host's root.
 
+    Raises:
+        Failure: there is no /proc, from which most facts come.
+
     """
+    kcore = os.access("/proc/kcore", os.F_OK)
+    if not kcore and not os.path.lexists("/proc/self"):
+        raise Failure("no procfs is mounted on /proc", hint="mount -t proc proc /proc")
     euid = os.geteuid()
     inside = store.in_user_namespace()
     version = kernel()
@@ -35,7 +42,7 @@ def gather(rootless: str | None = None) -> Facts:
         statmount=_statmount(),
         euid=euid,
         in_user_namespace=inside,
-        kcore=os.access("/proc/kcore", os.F_OK),
+        kcore=kcore,
         capabilities=_linux.capget(0)[1],
         cgroup=cgroup_facts(rootless=rootless == "true" or (rootless != "false" and (inside or euid != 0))),
         missing=lacking,

@@ -366,6 +366,11 @@ def test_without_proc(engine: Engine, bundle: Bundle) -> None:
         assert f"process {pid} lives" in done.stderr
         assert "stopped" not in done.stdout
     assert engine.status(name) == "running"
+    create = engine.argv("create", "--bundle", str(bundle.path), engine.new_id())
+    done = subprocess.run([*hide, *create], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done
+    assert "no procfs is mounted on /proc; mount -t proc proc /proc" in done.stderr
+    assert names(engine) == [name]
 
 
 @ours
