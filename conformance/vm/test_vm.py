@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from conformance import debian
-from conformance.vm import arm64, kernels, machine, report, results
+from conformance.vm import arm64, kernels, machine, report, results, trixie
 
 SELECTION = tomllib.loads(Path(__file__).with_name("selection.toml").read_text())
 MAY_SKIP = SELECTION.pop("may_skip")["reasons"]
 ASKED = os.environ.get("PYRUNC_VM", "1")
+INSTALLED = "/usr/local/bin/pyrunc"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 # In the guest: one pytest for each processor, no plugins but these, and the tests' patience (seconds) times
@@ -70,11 +71,14 @@ class Files(NamedTuple):
     kernel: kernels.Kernel
     root: str = "/"
     checkout: str = str(machine.TOP)
+    installed: str = ""  # the command, in another root than this machine's
 
 
 @cache
 def files(suite: str) -> Files:
-    """Return the kernel of a suite of Debian's, for "" this machine's own; "arm64": with a root file system.
+    """Return the kernel of a suite of Debian's, for "" this machine's own.
+
+    "arm64" and "trixie" come with a root file system of their own.
 
     Raises:
         debian.UnavailableError: it cannot be had.
@@ -83,6 +87,9 @@ def files(suite: str) -> Files:
     if suite == "arm64":
         root, kernel = arm64.root()
         return Files(kernel, str(root), arm64.CHECKOUT)
+    if suite == trixie.SUITE:
+        root, kernel = trixie.root()
+        return Files(kernel, str(root), trixie.CHECKOUT, INSTALLED)
     if suite:
         return Files(kernels.of(suite))
     found = kernels.installed()
@@ -92,8 +99,13 @@ def files(suite: str) -> Files:
 
 @cache
 def collected() -> dict[str, list[str]]:
-    """Return the ids of all selected tests, by table: as the host's pytest finds them."""
-    wanted = {name: table["tests"] for name, table in tables().items()}
+    """Return the ids of all selected tests of this run, by table."""
+    return collect(tables())
+
+
+def collect(chosen: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the ids of the tests of some tables: as the host's pytest finds them."""
+    wanted = {name: table["tests"] for name, table in chosen.items()}
     everything = sorted({test for tests in wanted.values() for test in tests})
     done = subprocess.run(
         [*PYTEST, "--collect-only", *everything], cwd=machine.TOP, capture_output=True, text=True, check=False
@@ -138,15 +150,17 @@ def under_test(runtime: str) -> str:
 class Guests:
     """The guests' results; a guest is booted when the first of its tests is asked for."""
 
-    def __init__(self, runtime: str, asked: dict[str, list[str]]) -> None:
+    def __init__(self, runtime: str, asked: dict[str, list[str]], inside: str = INSTALLED) -> None:
         """Begin without any guest.
 
         Args:
             runtime: the command under test.
             asked: the ids of the tests to run, by table.
+            inside: the runtime that engines call where pyrunc is installed in another root file system.
 
         """
         self.runtime = runtime
+        self.inside = inside
         self.asked = asked
         self.ends: dict[str, dict[str, results.End]] = {}
         self.words: dict[str, str] = {}
@@ -160,10 +174,10 @@ class Guests:
     def _run(self, table: str) -> dict[str, results.End]:
         settings: dict[str, Any] = SELECTION[table]
         ids = self.asked[table]
-        kernel, root, checkout = files(settings["kernel"])
+        kernel, root, checkout, installed = files(settings["kernel"])
+        inside = f"INSTALLED_PYRUNC={installed} PYRUNC_RUNTIME={self.inside}" if installed else ""
         job = JOB.format(
-            # Another root has no installed command.
-            runtime=under_test(self.runtime) if root == "/" else "",
+            runtime=under_test(self.runtime) if root == "/" else inside,
             ids="\n".join(ids),
             files=shlex.join(dict.fromkeys(each.partition("::")[0] for each in ids)),
             setup=settings["setup"],
