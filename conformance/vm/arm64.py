@@ -59,9 +59,6 @@ PACKAGES = [
     "libc6-dev",
     "python3",
     "python3-dev",
-    "python3-click",
-    "python3-jsonschema",
-    "python3-jeepney",
     "python3-prctl",
     # What `make install` needs.
     "gcc",
@@ -134,7 +131,8 @@ def _unpack(directory: Path) -> None:
     (directory / "usr/bin/awk").symlink_to("mawk")
     (modules,) = (directory / "usr/lib/modules").iterdir()
     debian.call(["depmod", "-b", str(directory), modules.name])
-    _pip("install", f"--target={directory / MODULES}", *WHEELS)
+    # Where the tests' command looks, and not in the directory of Debian's own.
+    _pip("install", f"--target={directory / MODULES}", *WHEELS, *_requirements())
     wheelhouse = f"--dest={directory}{WHEELHOUSE}"
     _pip("download", wheelhouse, *_requirements())
     words = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", wheelhouse]
