@@ -171,11 +171,15 @@ def make(suite: str, python: str, packages: Iterable[str], archive: Archive | No
         binds.append(f"{python_directory} {str(python_directory).lstrip('/')} ro")
         environment["PYTHON"] = f"{python_directory}/bin/python{python}"
     root = Root(Path(tempfile.mkdtemp(prefix="try-", dir=PLACE)), environment, binds)
-    debian.call(["cp", "-a", "--reflink=auto", str(source), str(root.path)])
-    root.like_the_machine()
-    root.check_out()
-    if packages:
-        root.install(*packages)
+    try:
+        debian.call(["cp", "-a", "--reflink=auto", str(source), str(root.path)])
+        root.like_the_machine()
+        root.check_out()
+        if packages:
+            root.install(*packages)
+    except BaseException:
+        root.close()
+        raise
     return root
 
 

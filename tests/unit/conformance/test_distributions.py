@@ -161,6 +161,17 @@ def test_roots_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert root.kept() == {}
 
 
+def test_nothing_is_left_of_a_root_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    monkeypatch.setattr(root, "PLACE", tmp_path / "place")
+    monkeypatch.setattr(root, "pristine", lambda *_: tmp_path / "none")
+    with pytest.raises(debian.UnavailableError, match=r"none.*No such file"):
+        root.make("suite", "", [])
+    assert list((tmp_path / "place").glob("try-*")) == []
+
+
 def test_a_clone_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets the last commit and all later changes; what was built in the clone stays."""
     top = tmp_path / "top"
