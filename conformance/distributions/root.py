@@ -142,6 +142,14 @@ class Root:
         shutil.rmtree(self.directory)
 
 
+def reachable(root: Path, directory: Path) -> None:
+    """Let ordinary users come to a directory, although it may be below a home directory."""
+    for parent in [*directory.parents][-2::-1]:
+        inside = root / str(parent).lstrip("/")
+        inside.mkdir(exist_ok=True)
+        inside.chmod(inside.stat().st_mode | 0o111)
+
+
 def make(suite: str, python: str, packages: Iterable[str], archive: Archive | None = None) -> Root:
     """Return a copy of a suite's root file system, with a fresh clone of this checkout and its changes.
 
@@ -175,6 +183,8 @@ def make(suite: str, python: str, packages: Iterable[str], archive: Archive | No
         debian.call(["cp", "-a", "--reflink=auto", str(source), str(root.path)])
         root.like_the_machine()
         root.check_out()
+        if python_directory is not None:
+            reachable(root.path, python_directory)
         if packages:
             root.install(*packages)
     except BaseException:

@@ -161,6 +161,13 @@ def test_roots_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert root.kept() == {}
 
 
+def test_ordinary_users_reach_a_python_below_a_home_directory(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir(mode=0o700)
+    root.reachable(tmp_path, Path("/root/.pyenv/versions/3.13.0"))
+    modes = [(tmp_path / name).stat().st_mode & 0o7777 for name in ("root", "root/.pyenv/versions")]
+    assert (modes[0], modes[1] & 0o111) == (0o711, 0o111)
+
+
 def test_nothing_is_left_of_a_root_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
