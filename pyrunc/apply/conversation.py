@@ -34,6 +34,7 @@ _PTMX = os.makedev(5, 2)  # /dev/ptmx: the device number of the master side of a
 # After so many seconds without a message the parent looks what holds the process up. Its own work takes
 # microseconds.
 PATIENCE = 5.0
+_ARRIVED = 0.1  # seconds to wait for a message that was sent by a process which has ended
 
 
 class Conversation:
@@ -130,6 +131,8 @@ class Conversation:
         try:
             protocol.send(self.sock, kind)
         except OSError:
+            # What a process sent before it went has arrived. One that exists may never send anything.
+            self.sock.settimeout(_ARRIVED)
             try:
                 while self.receive()[0]:
                     pass  # an earlier message that is not needed any more
@@ -177,7 +180,7 @@ class Conversation:
                 if ended:
                     raise self.died() from None
                 if ended := self.look():
-                    self.sock.settimeout(0.1)  # a message sent before that has arrived already
+                    self.sock.settimeout(_ARRIVED)  # a message sent before that has arrived already
 
     def look(self) -> bool:
         """Tell whether the process has ended, though the socket is not at its end.

@@ -90,6 +90,11 @@ class Errand(Conversation):
         if code:
             raise self.ended(code)
 
+    def died(self) -> Failure:
+        """Return the Failure for a process that cannot be sent to. It ends when the socket is closed."""
+        self.sock.close()
+        return self.ended(self._collect())
+
     def ended(self, code: int) -> Failure:
         """Return the Failure for a process that did not complete its program.
 

@@ -176,6 +176,10 @@ FOUND = {
     # The helper that clones the process cannot tell of it, and the process held the socket open.
     "exec-untold": ("exec", "sendmsg", "", False, ("kill", "ENOBUFS")),
     "create-untold": ("create-joining", "sendmsg", "", False, ("kill", "ENOBUFS")),
+    # The parent waited without limit for a process that it could not send to.
+    "run-cannot-tell": ("front", "sendmsg", "", True, ("ENOBUFS",)),
+    # It waited for the process twice, and reported an internal error.
+    "mounts-cannot-tell": ("mounts-remove", "sendmsg", "", True, ("ENOBUFS",)),
     # Mount points were left without a message, and without a record of them.
     "delete-unlocked": ("delete", "openat", "/mountpoints.lock", True, ("EMFILE", "EIO")),
     # What had been attached when its propagation was refused stayed, and nobody knew of it.
