@@ -71,8 +71,9 @@ class Root:
         if TRUSTED.exists():
             shutil.copyfile(TRUSTED, f"{self.path}{_TRUSTED_INSIDE}")
             self.environment["PIP_CERT"] = _TRUSTED_INSIDE
-        keep = 'APT::Keep-Downloaded-Packages "true";\n'
-        (self.path / "etc/apt/apt.conf.d/keep").write_text(keep)
+        # A mirror may be a copy of an earlier day, and sid's lists are valid for a week only.
+        settings = 'APT::Keep-Downloaded-Packages "true";\nAcquire::Check-Valid-Until "false";\n'
+        (self.path / "etc/apt/apt.conf.d/tests").write_text(settings)
         # It is thrown away, and waiting for a busy disk after every file takes minutes.
         (self.path / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")
 
