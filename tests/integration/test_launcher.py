@@ -19,7 +19,7 @@ from tests.support.images import Entry, layer, layout
 from tests.support.installed import again, is_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.support.containers import Bundle
     from tests.support.engine import Engine
@@ -195,6 +195,14 @@ def test_elsewhere(
     assert "command: " in engine.call("--version").ok().out
 
 
+def traced(engine: Engine, call: str, words: Sequence[str]) -> str:
+    """Call a verb and return what strace says of one system call of its."""
+    trace = engine.directory / "trace"
+    command = ["strace", "-e", f"trace={call}", "-o", str(trace), *engine.argv(*words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return trace.read_text()
+
+
 @STRACE
 @pytest.mark.skipif(not THP.exists() or "[never]" in THP.read_text(), reason="the kernel gives no huge pages")
 def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(
@@ -204,11 +212,8 @@ def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(
     if not is_image(installed / "bin/pyrunc"):
         pytest.skip("only an image's memory is known before the program begins")
     name = engine.start(bundle)
-    trace = engine.directory / "trace"
     for words, moved in ((("exec", name, "true"), True), (("state", name), False)):
-        command = ["strace", "-e", "trace=mremap", "-o", str(trace), *engine.argv(*words)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        assert ("MREMAP_FIXED" in trace.read_text()) == moved, words
+        assert ("MREMAP_FIXED" in traced(engine, "mremap", words)) == moved, words
 
 
 @STRACE
@@ -219,11 +224,9 @@ def test_pages_that_a_verb_writes_to_are_copied_at_once(
     if not is_image(installed / "bin/pyrunc"):
         pytest.skip("only an image's memory is known before the program begins")
     name = engine.start(bundle)
-    trace = engine.directory / "trace"
     for words in (("exec", name, "true"), ("state", name)):
-        command = ["strace", "-e", "trace=madvise", "-o", str(trace), *engine.argv(*words)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        calls = re.findall(r"(?:MADV_POPULATE_WRITE|0x17)\b.*\) += (.*)", trace.read_text())
+        said = traced(engine, "madvise", words)
+        calls = re.findall(r"(?:MADV_POPULATE_WRITE|0x17)\b.*\) += (.*)", said)
         if calls[0].startswith("-1 EINVAL"):
             pytest.skip("the kernel is older than Linux 5.14")
         assert len(calls) > 1, "one for each run of pages: some 10 to 160, as the interpreter lays them out"
