@@ -195,6 +195,14 @@ def test_elsewhere(
     assert "command: " in engine.call("--version").ok().out
 
 
+@pytest.fixture
+def name(installed: Path, engine: Engine, bundle: Bundle) -> str:
+    """A container of an installed command that is an image."""
+    if not is_image(installed / "bin/pyrunc"):
+        pytest.skip("only an image's memory is known before the program begins")
+    return engine.start(bundle)
+
+
 def traced(engine: Engine, call: str, words: Sequence[str]) -> str:
     """Call a verb and return what strace says of one system call of its."""
     trace = engine.directory / "trace"
@@ -205,25 +213,15 @@ def traced(engine: Engine, call: str, words: Sequence[str]) -> str:
 
 @STRACE
 @pytest.mark.skipif(not THP.exists() or "[never]" in THP.read_text(), reason="the kernel gives no huge pages")
-def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(
-    installed: Path, engine: Engine, bundle: Bundle
-) -> None:
+def test_verbs_that_write_to_most_of_an_image_have_it_in_huge_pages(engine: Engine, name: str) -> None:
     """A third of the page faults; for the others copying all of it would take longer."""
-    if not is_image(installed / "bin/pyrunc"):
-        pytest.skip("only an image's memory is known before the program begins")
-    name = engine.start(bundle)
     for words, moved in ((("exec", name, "true"), True), (("state", name), False)):
         assert ("MREMAP_FIXED" in traced(engine, "mremap", words)) == moved, words
 
 
 @STRACE
-def test_pages_that_a_verb_writes_to_are_copied_at_once(
-    installed: Path, engine: Engine, bundle: Bundle
-) -> None:
+def test_pages_that_a_verb_writes_to_are_copied_at_once(engine: Engine, name: str) -> None:
     """Which ones these are was seen when it was built."""
-    if not is_image(installed / "bin/pyrunc"):
-        pytest.skip("only an image's memory is known before the program begins")
-    name = engine.start(bundle)
     for words in (("exec", name, "true"), ("state", name)):
         said = traced(engine, "madvise", words)
         calls = re.findall(r"(?:MADV_POPULATE_WRITE|0x17)\b.*\) += (.*)", said)
